@@ -1,0 +1,331 @@
+"""Which model the page writes with: finding it, describing it, loading it.
+
+Finding and describing read small files only and import nothing heavy; loading takes the seconds."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "README.md", "slow/*")
+HOW_TO_GET_ONE = "`make demo` trains one in three minutes; `--model` takes a bundle, a checkpoint, a run or a Hub id"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSource:
+    """A model that was found, and what its files tell about it without loading it."""
+
+    given: str  # what the user asked for, or what was chosen
+    name: str  # the title of the page
+    folder: Path | None = None  # the folder with config.json; None: on the Hub, not fetched yet
+    parameters: int | None = None  # numbers in the weights' file
+    context_length: int | None = None  # in tokens
+    vocabulary: int | None = None  # in tokens
+    trained_on: str | None = None  # the corpus in a few words
+    tokens_seen: int | None = None  # in training
+    bits_per_byte: float | None = None  # on held-out text
+    floor_bits_per_byte: float | None = None  # the entropy of the corpus, where it is known
+    perplexity: float | None = None  # per token, on held-out text
+    prompts: tuple[str, ...] = ()  # short beginnings taken from the corpus
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedModel:
+    """A model that is ready to write."""
+
+    source: ModelSource
+    model: Any = field(repr=False)  # a causal language model of transformers, in eval mode
+    tokenizer: Any = field(repr=False)  # any tokenizer of transformers
+    context_length: int  # in tokens
+    stop_token_ids: tuple[int, ...]  # tokens that end a text
+    prefix_ids: tuple[int, ...]  # what the tokenizer by itself puts in front of a text
+
+
+class ModelLoader:
+    """Loads a model in the background, so that the page can answer at once."""
+
+    def __init__(self, source: ModelSource) -> None:
+        self._source = source
+        self._future: Future[LoadedModel] = Future()
+
+    def start(self) -> ModelLoader:
+        """Begin; returns at once."""
+        threading.Thread(target=self._run, name="load-model", daemon=True).start()
+        return self
+
+    @property
+    def source(self) -> ModelSource:
+        """What is known about the model by now."""
+        return self._future.result().source if self.ready else self._source
+
+    @property
+    def ready(self) -> bool:
+        """True when `wait` would return a model at once."""
+        return self._future.done() and self._future.exception() is None
+
+    def wait(self, seconds: float | None = None) -> LoadedModel:
+        """The model, as soon as it is loaded.
+
+        Raises ValueError when it cannot be loaded, TimeoutError when it is not there after `seconds`."""
+        return self._future.result(timeout=seconds)
+
+    def _run(self) -> None:
+        try:
+            self._future.set_result(load_model(self._source))
+        except BaseException as error:
+            self._future.set_exception(error)
+
+
+def default_source(home: Path) -> str:
+    """The newest of `home`/bundle and `home`/runs/*, by the time of its last checkpoint or export.
+
+    Raises ValueError when there is none."""
+    candidates = [*_times(home / "bundle" / "config.json"), *_times(*home.glob("runs/*/run.json"))]
+    if not candidates:
+        raise ValueError(f"No model here: neither bundle/ nor a run in runs/ under {home}. {HOW_TO_GET_ONE}.")
+    return str(max(candidates)[1].parent)
+
+
+def find_model(given: str | Path) -> ModelSource:
+    """Find a bundle, a checkpoint, a run folder (its best checkpoint) or, where no such path exists, a Hub id, which
+    is looked at only when it is loaded.
+
+    Raises ValueError for a path that is missing or holds no whole model."""
+    given = str(given)
+    path = Path(given).expanduser()
+    if path.is_dir():
+        return _describe_run(path, given) if (path / "run.json").is_file() else _describe_folder(path, given)
+    if path.exists():
+        raise ValueError(f"{given} is a file. Expected a folder (a bundle, a checkpoint or a run) or a Hub id.")
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", given) or ("/" in given and Path(given.split("/")[0]).is_dir()):
+        raise ValueError(f"There is no folder {given}. {HOW_TO_GET_ONE}.")
+    return ModelSource(given=given, name=given)
+
+
+def load_model(source: ModelSource | str | Path, *, device: str | None = None) -> LoadedModel:
+    """Load model and tokenizer of `source` (as `find_model` takes it) onto `device` (default: CUDA where there is
+    one, else the CPU).
+
+    Raises ValueError, saying what is wrong, when they cannot be loaded or do not fit each other."""
+    if not isinstance(source, ModelSource):
+        source = find_model(source)
+    if source.folder is None:
+        folder = _fetch(source.given)
+        described = _describe_folder(folder, source.given)
+        source = _replace(described, name=described.name if described.name != folder.name else source.given)
+    folder = source.folder
+    assert folder is not None
+
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    import modeling  # noqa: F401  registers ScratchGPT with the Auto classes
+    from tokenization import load_tokenizer
+
+    transformers_logging.disable_progress_bar()
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.float32 if device == "cpu" else "auto"
+    try:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
+        )
+        tokenizer = load_tokenizer(folder)
+    except Exception as error:  # every library below has exceptions of its own for a broken file
+        raise ValueError(f"Cannot load the model in {folder}: {_first_line(error)}") from error
+    wrong = sorted(loading["missing_keys"]) + sorted(key for key, *_ in loading["mismatched_keys"])
+    if wrong:
+        raise ValueError(
+            f"{folder} is no whole model: its weights lack {wrong[0]}"
+            + (f" and {len(wrong) - 1} more" if len(wrong) > 1 else "")
+            + ". Export or copy it again."
+        )
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ValueError(
+            f"The tokenizer in {folder} knows {len(tokenizer)} tokens, its model {rows}. They belong to "
+            "different models; put the tokenizer of this model there."
+        )
+    config = model.config
+    return LoadedModel(
+        source=source,
+        model=model.to(device).eval(),
+        tokenizer=tokenizer,
+        context_length=source.context_length or getattr(config, "max_position_embeddings", None) or 1024,
+        stop_token_ids=_stop_token_ids(model, tokenizer),
+        prefix_ids=_prefix_ids(tokenizer),
+    )
+
+
+def _times(*files: Path) -> Iterator[tuple[float, Path]]:
+    return ((file.stat().st_mtime, file) for file in files if file.is_file())
+
+
+def _describe_run(run: Path, given: str) -> ModelSource:
+    state = _read_json(run / "run.json")
+    checkpoint = state.get("best_checkpoint") or state.get("latest_checkpoint")
+    if not checkpoint:
+        raise ValueError(f"The run {given} has no checkpoint yet. Let it train until its first evaluation.")
+    if not (run / checkpoint).is_dir():
+        raise ValueError(f"The run {given} names the checkpoint {checkpoint}, but there is no such folder.")
+    return _describe_folder(run / checkpoint, given)
+
+
+def _describe_folder(folder: Path, given: str) -> ModelSource:
+    if not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{given} holds no model: no config.json (and no run.json) in it. "
+            "Expected a bundle, a checkpoint or a run folder."
+        )
+    config = _read_json(folder / "config.json")
+    heads = [str(name) for name in config.get("architectures") or []]
+    if heads and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in heads):
+        raise ValueError(f"{given} is a {heads[0]}, which cannot write. Expected a causal language model.")
+    run = next((place for place in (folder, *folder.resolve().parents[:2]) if (place / "run.json").is_file()), None)
+    facts = _run_facts(run) if run else _card_facts(folder)
+    prompts = next((place / "prompts.json" for place in (folder, run) if place and (place / "prompts.json").is_file()), None)
+    return ModelSource(
+        given=given,
+        name=facts.pop("name", None) or (run or folder.resolve()).name,
+        folder=folder,
+        parameters=_count_parameters(folder),
+        context_length=config.get("max_position_embeddings") or config.get("n_positions"),
+        vocabulary=config.get("vocab_size"),
+        prompts=_read_prompts(prompts) if prompts else (),
+        **facts,
+    )
+
+
+def _run_facts(run: Path) -> dict[str, Any]:
+    state = _read_json(run / "run.json")
+    recipe = _read_json(run / "recipe.json") if (run / "recipe.json").is_file() else {}
+    evaluation = state.get("evaluation") or {}
+    return {
+        "trained_on": _corpus_in_words((recipe.get("config") or {}).get("corpus") or {}),
+        "tokens_seen": state.get("tokens_seen"),
+        "bits_per_byte": evaluation.get("bits_per_byte"),
+        "perplexity": evaluation.get("perplexity"),
+        "floor_bits_per_byte": state.get("floor_bits_per_byte"),
+    }
+
+
+def _corpus_in_words(corpus: dict[str, Any]) -> str | None:
+    paths = corpus.get("paths") or []
+    if paths:
+        names = [Path(path).name for path in paths]
+        return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    if corpus.get("source") == "stories":
+        return "made-up short stories"
+    return "books of Project Gutenberg" if corpus.get("source") == "gutenberg" else None
+
+
+def _card_facts(folder: Path) -> dict[str, Any]:
+    """What a model card tells: its first heading, and the metrics of its `model-index`."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return {}
+    text = card.read_text(encoding="utf-8", errors="replace")
+    body = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    heading = re.search(r"^# +(.+)$", body, flags=re.MULTILINE)
+    facts: dict[str, Any] = {"name": heading[1].strip()[:80] if heading else None}
+    import yaml
+
+    try:
+        front = yaml.safe_load(text.split("---\n")[1]) if text.startswith("---\n") else {}
+        results = front["model-index"][0]["results"]
+        metrics = {metric["type"]: float(metric["value"]) for result in results for metric in result["metrics"]}
+        facts["trained_on"] = results[0].get("dataset", {}).get("name")
+    except (yaml.YAMLError, KeyError, IndexError, TypeError, ValueError):
+        return facts
+    return facts | {name: metrics[name] for name in ("bits_per_byte", "perplexity") if name in metrics}
+
+
+def _read_prompts(path: Path) -> tuple[str, ...]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return tuple(str(prompt) for prompt in content if str(prompt).strip()) if isinstance(content, list) else ()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Cannot read {path}: {_first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: expected a JSON object, got a {type(content).__name__}.")
+    return content
+
+
+def _count_parameters(folder: Path) -> int:
+    """The numbers in the weights' files, read from their headers; a missing or cut file is a ValueError."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(_read_json(index).get("weight_map", {}).values()))
+    else:
+        names = ["model.safetensors"]
+    return sum(_count_in_file(folder / name) for name in names)
+
+
+def _count_in_file(path: Path) -> int:
+    if not path.is_file():
+        raise ValueError(f"{path.parent} has no weights: {path.name} is missing. Export or copy the model again.")
+    with path.open("rb") as file:
+        try:
+            (header_size,) = struct.unpack("<Q", file.read(8))
+            tensors = json.loads(file.read(min(header_size, 100_000_000)))
+            tensors.pop("__metadata__", None)
+            expected = 8 + header_size + max(tensor["data_offsets"][1] for tensor in tensors.values())
+        except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is damaged: it is no safetensors file. Export or copy the model again.") from error
+    size = path.stat().st_size
+    if size != expected:
+        raise ValueError(f"{path} is damaged: expected {expected} bytes, got {size}. Export or copy the model again.")
+    total = 0
+    for tensor in tensors.values():
+        numbers = 1
+        for length in tensor["shape"]:
+            numbers *= length
+        total += numbers
+    return total
+
+
+def _fetch(repo: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo, allow_patterns=list(HUB_FILES)))
+    except Exception as error:  # the Hub's errors, those of HTTP below it, and a refused repository id
+        raise ValueError(
+            f"{repo} is no folder here, and fetching a model of that name from the Hugging Face Hub failed "
+            f"({_first_line(error)}). Check the spelling and the network; a private model needs `hf auth login`."
+        ) from error
+
+
+def _stop_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    ids: set[int] = set()
+    for owner in (model.generation_config, model.config, tokenizer):
+        token_id = getattr(owner, "eos_token_id", None)
+        ids.update(token_id if isinstance(token_id, (list, tuple)) else [] if token_id is None else [token_id])
+    return tuple(sorted(ids))
+
+
+def _prefix_ids(tokenizer: Any) -> tuple[int, ...]:
+    ids = tokenizer("")["input_ids"]
+    return tuple(ids[:1]) if ids and ids[0] == tokenizer.bos_token_id else ()
+
+
+def _replace(source: ModelSource, **changes: Any) -> ModelSource:
+    import dataclasses
+
+    return dataclasses.replace(source, **changes)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,118 @@
+"""The sampling controls, once, for the page's sliders, the API's defaults, the terminal and its flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modeling.decoding import SamplingSettings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Control:
+    """One sampling setting as people see it."""
+
+    name: str  # the field of SamplingSettings
+    label: str
+    info: str  # one line that says what it does
+    default: float
+    minimum: float  # of the slider; the settings themselves accept all that makes sense
+    maximum: float
+    step: float
+
+    @property
+    def kind(self) -> type[int] | type[float]:
+        """int for a count, float for all others."""
+        return int if isinstance(self.default, int) else float
+
+
+CONTROLS = (
+    Control(
+        name="max_new_tokens",
+        label="Length",
+        info="How many tokens to write at most",
+        default=200,
+        minimum=1,
+        maximum=1000,
+        step=1,
+    ),
+    Control(
+        name="temperature",
+        label="Temperature",
+        info="Low: safe and repetitive. High: wild. 0: always the likeliest token",
+        default=0.8,
+        minimum=0.0,
+        maximum=2.0,
+        step=0.05,
+    ),
+    Control(
+        name="top_k",
+        label="Top-k",
+        info="Only the k likeliest tokens. 0: all of them",
+        default=0,
+        minimum=0,
+        maximum=200,
+        step=1,
+    ),
+    Control(
+        name="top_p",
+        label="Top-p",
+        info="Only the likeliest tokens that add up to this probability. 1: all of them",
+        default=0.95,
+        minimum=0.05,
+        maximum=1.0,
+        step=0.01,
+    ),
+    Control(
+        name="min_p",
+        label="Min-p",
+        info="Only tokens at least this likely, relative to the likeliest. 0: all of them",
+        default=0.0,
+        minimum=0.0,
+        maximum=0.5,
+        step=0.01,
+    ),
+    Control(
+        name="repetition_penalty",
+        label="Repetition penalty",
+        info="Above 1: tokens that are in the text already become less likely",
+        default=1.0,
+        minimum=1.0,
+        maximum=2.0,
+        step=0.05,
+    ),
+)
+DEFAULTS: dict[str, float] = {control.name: control.default for control in CONTROLS}
+
+
+def number(name: str, value: Any, kind: type[int] | type[float]) -> Any:
+    """`value` as a number of `kind`; a count may come as text or as a whole float (`40.0`), as forms send it.
+
+    Raises ValueError when it is no number, or no whole one where a count is expected."""
+    expected = "a whole number" if kind is int else "a number"
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        as_float = float(value)
+        if kind is float:
+            return as_float
+        if isinstance(value, int) or as_float.is_integer():
+            return int(value if isinstance(value, int) else as_float)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"{name}: expected {expected}, got {value!r}.")
+
+
+def settings_from(*, seed: Any = None, **values: Any) -> SamplingSettings:
+    """The settings that a form, a request or a command line asks for; what is missing takes its default.
+
+    `seed` None or "" draws one. Raises ValueError for a value that is no number or out of range."""
+    from modeling.decoding import SamplingSettings
+
+    kinds = {control.name: control.kind for control in CONTROLS}
+    unknown = sorted(values.keys() - kinds.keys())
+    if unknown:
+        raise ValueError(f"Unknown setting {unknown[0]!r}. The settings are {', '.join([*kinds, 'seed'])}.")
+    chosen = {name: number(name, value, kinds[name]) for name, value in (DEFAULTS | values).items()}
+    return SamplingSettings(**chosen, seed=None if seed in (None, "") else number("seed", seed, int))
