@@ -1,0 +1,6 @@
+"""From a run folder to a folder that the Hugging Face Hub can serve: copied, described, proved, published."""
+
+from .bundle import bundle
+from .verify import Proof, verify
+
+__all__ = ["Proof", "bundle", "verify"]

@@ -1,0 +1,185 @@
+"""The model folder that goes to the Hub: one checkpoint copied, its card written, the whole proved, then named."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from corpus.files import atomic_folder
+
+from . import card
+from .run_folder import RunFolder, read_object
+from .verify import verify
+from .weights import WEIGHTS_NAME, read_weights
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+CHECKPOINT_FILES = (
+    "config.json",
+    WEIGHTS_NAME,
+    "generation_config.json",
+    "configuration_scratchgpt.py",
+    "modeling_scratchgpt.py",
+    *TOKENIZER_FILES,
+)
+OPTIONAL_CHECKPOINT_FILES = ("special_tokens_map.json", "added_tokens.json")
+SLOW_TOKENIZER_CODE = "tokenization_scratchgpt.py"
+SLOW_TOKENIZER_FILES = ("tokenizer_config.json", "vocab.json", "merges.txt")
+OPTIONAL_SLOW_TOKENIZER_FILES = ("merges.vocab", "special_tokens_map.json", "added_tokens.json")
+RUN_FILES = ("loss.png", "prompts.json")  # copied when the run has written them
+AUTO_CLASSES = ("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM")
+
+
+def bundle(
+    run: str | Path,
+    out: str | Path,
+    *,
+    checkpoint: str = "best",
+    force: bool = False,
+    repo: str | None = None,
+    license: str = card.LICENSE,
+    language: str = card.LANGUAGE,
+) -> Path:
+    """Exports one checkpoint of a run to the folder `out`, which has its name only once it is proved.
+
+    Nothing is converted. What is copied is named one by one, so no training state, training text or stray file comes
+    along.
+
+    Args:
+        run: the run folder.
+        out: the bundle to make.
+        checkpoint: `best` (default), `latest` or `step-NNNNNN`.
+        force: whether a bundle that exists under this name is replaced (default: no; any other folder never is).
+        repo: `user/name` on the Hub, for the card; None (default) when it is not known yet.
+        license, language: for the card's front matter (defaults: mit, en).
+
+    Returns:
+        `out` as a path.
+
+    Raises:
+        ValueError: the run, the checkpoint or `out` is not what is expected, or the proof failed.
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    out = Path(out)
+    _check_target(out, force)
+    run_folder = RunFolder.read(run)
+    source = run_folder.checkpoint(checkpoint)
+    _check_checkpoint(source)
+    with atomic_folder(out, replace=force) as folder:
+        for origin, name in _files(run_folder, source):
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(origin, folder / name)
+        text = card.render_card(folder, run_folder, source, repo=repo, license=license, language=language)
+        (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
+        check_private(folder, machine_paths=(run_folder.path, out, Path.cwd(), Path.home(), Path(__file__).parents[1]))
+        verify(folder, checkpoint=source)
+    return out
+
+
+def looks_like_bundle(folder: Path) -> bool:
+    """Whether `folder` is a bundle of ours (and neither a checkpoint nor a run), so that it may be replaced."""
+    if not all((folder / name).is_file() for name in ("config.json", "README.md", "modeling_scratchgpt.py")):
+        return False
+    if (folder / "training").exists() or (folder / "run.json").exists():
+        return False
+    return read_object(folder / "config.json").get("model_type") == "scratchgpt"
+
+
+def check_private(folder: Path, *, machine_paths: tuple[Path, ...]) -> None:
+    """Refuses a folder whose files name a place on this machine or hold an access token.
+
+    Args:
+        folder: the bundle; its weights and its tokenizers' vocabularies are not searched for paths.
+        machine_paths: places that must not be named; those directly under the root are too common to search for.
+
+    Raises:
+        ValueError: naming the file and the kind of the finding, never the token itself.
+    """
+    from huggingface_hub import get_token
+
+    places = {str(path.resolve()) for path in machine_paths if len(path.resolve().parts) > 2}
+    token = get_token()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".safetensors"):
+        content = path.read_bytes().decode("utf-8", errors="replace")
+        found = None
+        if (token and token in content) or re.search(r"\bhf_[A-Za-z0-9]{30,}\b", content):
+            found = "an access token"
+        elif path.name not in ("tokenizer.json", "vocab.json", "merges.txt", "merges.vocab"):
+            found = next((f"the path {place}" for place in sorted(places) if place in content), None)
+        if found:
+            raise ValueError(
+                f"{path.relative_to(folder)}: expected nothing of this machine in a bundle, but it holds {found}. "
+                "Remove it from the run's files and export again."
+            )
+
+
+def _check_target(out: Path, force: bool) -> None:
+    if not os.path.lexists(out):
+        return
+    if not (out.is_dir() and looks_like_bundle(out)):
+        raise ValueError(
+            f"{out}: expected a name that is free, but something that is no bundle is there (so not even --force "
+            "replaces it). Remove it yourself or choose another --out."
+        )
+    if not force:
+        raise ValueError(
+            f"{out}: expected a name that is free, but a bundle is there. "
+            "Add --force to replace it, or choose another --out."
+        )
+
+
+def _check_checkpoint(source: Path) -> None:
+    """Reads what can be checked without loading the model: the files, the weights' header, the config's auto_map."""
+    read_weights(source)
+    for name in TOKENIZER_FILES:
+        if not (source / name).is_file():
+            raise ValueError(
+                f"{source}: expected a tokenizer in the checkpoint, but {name} is missing. "
+                "Take another checkpoint of the run (`--checkpoint`)."
+            )
+    slow = source / "slow"
+    wanted = [*CHECKPOINT_FILES, *(f"slow/{name}" for name in SLOW_TOKENIZER_FILES if slow.is_dir())]
+    missing = [name for name in wanted if not (source / name).is_file()]
+    if slow.is_dir() and _slow_tokenizer_code(source) is None:
+        missing.append(SLOW_TOKENIZER_CODE)
+    if missing:
+        raise ValueError(
+            f"{source}: expected a whole checkpoint, but {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing. Take another checkpoint of the run (`--checkpoint`)."
+        )
+    config = read_object(source / "config.json")
+    if config.get("model_type") != "scratchgpt" or "ScratchGPTForCausalLM" not in (config.get("architectures") or ()):
+        raise ValueError(
+            f"{source}: expected a ScratchGPTForCausalLM, got model_type {config.get('model_type')!r} with "
+            f"architectures {config.get('architectures')}. Only causal language models are exported."
+        )
+    if absent := [name for name in AUTO_CLASSES if name not in (config.get("auto_map") or {})]:
+        raise ValueError(
+            f"{source / 'config.json'}: expected an auto_map for {', '.join(AUTO_CLASSES)}, but {', '.join(absent)} "
+            f"{'is' if len(absent) == 1 else 'are'} missing. Save the model with its own save_pretrained."
+        )
+
+
+def _files(run: RunFolder, source: Path) -> Iterator[tuple[Path, str]]:
+    """Yields each file to copy: where it is, and its name in the bundle."""
+    for name in CHECKPOINT_FILES:
+        yield source / name, name
+    for name in OPTIONAL_CHECKPOINT_FILES:
+        if (source / name).is_file():
+            yield source / name, name
+    if (source / "slow").is_dir():
+        code = _slow_tokenizer_code(source)
+        assert code is not None  # _check_checkpoint has looked
+        yield code, SLOW_TOKENIZER_CODE  # transformers looks for code at the root, whatever the subfolder
+        yield code, f"slow/{SLOW_TOKENIZER_CODE}"  # so that a copy of slow/ alone works too
+        for name in SLOW_TOKENIZER_FILES + OPTIONAL_SLOW_TOKENIZER_FILES:
+            if (source / "slow" / name).is_file():
+                yield source / "slow" / name, f"slow/{name}"
+    for name in RUN_FILES:
+        if (run.path / name).is_file():
+            yield run.path / name, name
+
+
+def _slow_tokenizer_code(source: Path) -> Path | None:
+    candidates = (source / "slow" / SLOW_TOKENIZER_CODE, source / SLOW_TOKENIZER_CODE)
+    return next((path for path in candidates if path.is_file()), None)

@@ -1,0 +1,128 @@
+"""Proves a bundle: a fresh process elsewhere loads the flat folder and must compute what this process computes."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from .weights import read_weights
+
+# Letters beyond ASCII, an emoji of several code points, runs of blanks, digits, and a special token.
+PROBE_TEXT = "The robot's 3 moons…  naïve café,\n\n Αθήνα 東京 👩‍🚀 don't <|endoftext|>\tend 1234567"
+PROMPT = "The"
+
+_PROOF = Path(__file__).with_name("proof.py")
+# What would lead the fresh process back to this project, to the user's caches or to the user's account.
+_FOREIGN_VARIABLES = ("HF_", "HUGGING", "TRANSFORMERS_", "PYTHON", "PYTORCH_", "TORCH")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proof:
+    """What a successful verification found."""
+
+    checks: tuple[str, ...]  # names of the checks that held, in order
+    parameters: int  # numbers stored in model.safetensors
+    seconds: float  # wall time of the verification
+
+    def __str__(self) -> str:
+        return f"verified in {self.seconds:.1f} s, {self.parameters:,} parameters: {', '.join(self.checks)}"
+
+
+def verify(folder: str | Path, *, checkpoint: str | Path | None = None) -> Proof:
+    """Loads `folder` as a stranger would, in a fresh process, and compares it with `checkpoint`.
+
+    The process has an empty HF_HOME, no network, another working directory, no PYTHONPATH and no token. It loads the
+    config, both models, the tokenizers (with and without remote code, and the from-scratch one) and a text-generation
+    pipeline; weights must be finite, tied weights tied, the tokenizers agree, and the logits of fixed ids equal, bit
+    for bit, those computed here by the classes of `modeling`.
+
+    Args:
+        folder: the bundle.
+        checkpoint: where the reference weights are (default: `folder` itself).
+
+    Raises:
+        ValueError: `folder` is no model folder, or a check failed; the message says which and why.
+    """
+    start = time.perf_counter()
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{folder}: expected a model folder, but it has no config.json. "
+            "Give a folder that `python -m hub_export bundle RUN --out DIR` wrote."
+        )
+    weights = read_weights(folder)
+    with tempfile.TemporaryDirectory(prefix="scratchgpt-proof-") as scratch_name:
+        scratch = Path(scratch_name)
+        task = _write_task(folder, Path(checkpoint or folder), scratch)
+        report = _run_proof(folder, task)
+    if "failed" in report:
+        raise ValueError(
+            f"{folder}: expected a folder that loads anywhere, but the check {report['failed']!r} failed: "
+            f"{report['error']}. Nothing should be published from it; export another checkpoint, "
+            "or report the message if the checkpoint itself loads."
+        )
+    return Proof(checks=tuple(report["checks"]), parameters=weights.parameters, seconds=time.perf_counter() - start)
+
+
+def _write_task(folder: Path, checkpoint: Path, scratch: Path) -> Path:
+    import torch
+    from safetensors.torch import save_file
+
+    save_file(_reference_logits(checkpoint), scratch / "reference.safetensors")
+    task = {
+        "folder": str(folder.resolve()),
+        "reference": str(scratch / "reference.safetensors"),
+        "threads": torch.get_num_threads(),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "probe": PROBE_TEXT,
+        "prompt": PROMPT,
+    }
+    path = scratch / "task.json"
+    path.write_text(json.dumps(task), encoding="utf-8")
+    return path
+
+
+def _reference_logits(checkpoint: Path):
+    """The logits that our own classes compute from `checkpoint` on the CPU, and the input ids they belong to."""
+    import torch
+
+    from modeling import ScratchGPTForCausalLM
+
+    try:
+        model = ScratchGPTForCausalLM.from_pretrained(checkpoint).eval()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{checkpoint}: expected a checkpoint that loads, but it does not ({error}). "
+            "It is damaged; take another checkpoint of the run (`--checkpoint`)."
+        ) from error
+    length = min(model.config.max_position_embeddings, 64)
+    input_ids_BL = torch.arange(2 * length).mul(7919).remainder(model.config.vocab_size).view(2, length)
+    with torch.inference_mode():
+        logits_BLV = model(input_ids_BL).logits
+    return {"input_ids": input_ids_BL, "logits": logits_BLV.contiguous()}
+
+
+def _run_proof(folder: Path, task: Path) -> dict:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN_VARIABLES)}
+    environment |= {
+        "HF_HOME": str(task.parent / "hf_home"),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    command = [sys.executable, "-P", str(_PROOF), str(task)]
+    done = subprocess.run(
+        command, cwd=task.parent, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    report = task.with_name("report.json")
+    if not report.is_file():
+        raise ValueError(
+            f"{folder}: expected the verifying process to report, but it ended with status {done.returncode}: "
+            f"{done.stderr.strip()[-500:] or 'no message'}. Is there enough memory to load the model twice more?"
+        )
+    return json.loads(report.read_text(encoding="utf-8"))
