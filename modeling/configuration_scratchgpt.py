@@ -1,0 +1,232 @@
+"""The configuration of a ScratchGPT model: every field typed, explained, and checked against the others.
+
+Two families share it. *Classic* is what the tutorials teach (LayerNorm, learned positions, ReLU, an output layer of
+its own); the defaults are the science-fiction recipe. *Modern* stays within the shape of transformers' Qwen3 (RMSNorm,
+rotary positions, normed queries and keys, a gated SiLU MLP, tied embeddings, no biases).
+"""
+
+import difflib
+import os
+from dataclasses import fields
+from typing import Any, ClassVar, Literal
+
+from transformers.activations import ACT2FN
+from transformers.configuration_utils import PreTrainedConfig, strict
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_scratchgpt.ScratchGPTConfig",
+    "AutoModel": "modeling_scratchgpt.ScratchGPTModel",
+    "AutoModelForCausalLM": "modeling_scratchgpt.ScratchGPTForCausalLM",
+    "AutoModelForMaskedLM": "modeling_scratchgpt.ScratchGPTForMaskedLM",
+}
+# What transformers and its tools write into a config.json beside a model's own fields.
+FOREIGN_KEYS = frozenset(
+    "model_type auto_map name_or_path num_labels torch_dtype attn_implementation experts_implementation "
+    "output_attentions rope_parameters quantization_config tokenizer_class task_specific_params".split()
+)
+
+
+def plain_type_errors(config_class: type) -> type:
+    """Make a `strict` class raise ValueError, in one line, when a field is given a value of the wrong type."""
+    strict_setattr = config_class.__setattr__
+    types = {field.name: field.type for field in fields(config_class)}
+
+    def checked_setattr(self: Any, name: str, value: Any) -> None:
+        try:
+            strict_setattr(self, name, value)
+        except Exception as error:
+            if name not in types or not isinstance(error.__cause__, TypeError):
+                raise
+            expected = getattr(types[name], "__args__", None) or (types[name],)
+            words = " or ".join(getattr(kind, "__name__", repr(kind)) for kind in expected)
+            raise ValueError(
+                f"{name} must be {words.replace('NoneType', 'None')}; got {value!r} ({type(value).__name__})."
+            ) from error.__cause__
+
+    config_class.__setattr__ = checked_setattr  # pyright: ignore[reportAttributeAccessIssue]
+    return config_class
+
+
+@plain_type_errors
+@strict
+class ScratchGPTConfig(PreTrainedConfig):
+    """Shape and choices of a ScratchGPT model. All arguments are keywords; an unknown one is a ValueError."""
+
+    model_type = "scratchgpt"
+    keys_to_ignore_at_inference: ClassVar = ["past_key_values"]
+    base_model_tp_plan = {  # noqa: RUF012
+        "layers.*.self_attn.q_proj": "colwise",
+        "layers.*.self_attn.k_proj": "colwise",
+        "layers.*.self_attn.v_proj": "colwise",
+        "layers.*.self_attn.q_norm": "replicated_with_grad_allreduce",
+        "layers.*.self_attn.k_norm": "replicated_with_grad_allreduce",
+        "layers.*.self_attn.o_proj": "rowwise",
+        "layers.*.mlp.gate_proj": "colwise",
+        "layers.*.mlp.up_proj": "colwise",
+        "layers.*.mlp.down_proj": "rowwise",
+    }
+    _auto_class = "AutoConfig"
+
+    vocab_size: int = 8257
+    """Number of tokens, special ones included."""
+    hidden_size: int = 256
+    """Width of the residual stream."""
+    intermediate_size: int | None = None
+    """Width of the MLP's hidden layer; None is 4 x hidden_size."""
+    num_hidden_layers: int = 6
+    """Number of blocks."""
+    num_attention_heads: int = 6
+    """Query heads of each attention."""
+    num_key_value_heads: int | None = None
+    """Key and value heads, each shared by an equal group of query heads; None is num_attention_heads."""
+    head_dim: int | None = None
+    """Width of one head; None is hidden_size // num_attention_heads. The heads need not add up to hidden_size."""
+    max_position_embeddings: int = 256
+    """Context length in tokens: the most a learned table can number, the length trained at for the other positions."""
+
+    hidden_act: str = "relu"
+    """Activation of the MLP, a name from transformers' ACT2FN."""
+    gated_mlp: bool = False
+    """True: down(act(gate(x)) * up(x)); False: down(act(up(x)))."""
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    """Kind of every norm, those of queries and keys included. LayerNorm has weight and bias, RMSNorm a weight."""
+    norm_position: Literal["pre", "post"] = "pre"
+    """pre: x + f(norm(x)); post: norm(x + f(x)). Both end in a final norm."""
+    norm_eps: float | int = 1e-5
+    """Added to the variance in every norm."""
+    position_embedding: Literal["learned", "sinusoidal", "rope"] = "learned"
+    """learned: a table added to the embeddings; sinusoidal: fixed waves added to them; rope: rotated queries, keys."""
+    rope_theta: float | int = 10000.0
+    """Base of the rotary frequencies; read only with position_embedding="rope"."""
+    qk_norm: bool = False
+    """True: norm each head's query and key before the rotation."""
+    attention_bias: bool = False
+    """Bias in the projections to queries, keys and values."""
+    attention_output_bias: bool = True
+    """Bias in the projection from the heads back to hidden_size."""
+    mlp_bias: bool = True
+    """Bias in the MLP's projections."""
+    lm_head_bias: bool = True
+    """Bias of the output layer. Allowed beside tied embeddings: BERT's output layer is tied and has one."""
+    tie_word_embeddings: bool = False
+    """True: the output layer's weight is the embedding table."""
+
+    embedding_dropout: float | int = 0.0
+    """Probability of dropping a value of the embedded input while training."""
+    attention_dropout: float | int = 0.0
+    """Probability of dropping an attention weight while training."""
+    residual_dropout: float | int = 0.0
+    """Probability of dropping a value of an attention's or MLP's output while training."""
+    initializer_range: float | int = 0.02
+    """Standard deviation of the initial embeddings and projections."""
+    output_projection_init: Literal["scaled", "normal", "zero"] = "scaled"
+    """Initial o_proj and down_proj: scaled by 1 / sqrt(2 x num_hidden_layers), like the rest, or zero."""
+
+    use_cache: bool = True
+    """Return keys and values for the next step unless told otherwise."""
+    bos_token_id: int | None = None
+    """Id of the token that begins a text."""
+    eos_token_id: int | list[int] | None = None
+    """Id, or ids, of the token that ends a text."""
+    pad_token_id: int | None = None
+    """Id of the token that fills up a batch. Its embedding is learned like any other: it may be the eos token."""
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self._reject_unknown(kwargs)
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
+        if self.num_key_value_heads is None:
+            self.num_key_value_heads = self.num_attention_heads
+        if self.head_dim is None and self.num_attention_heads > 0:
+            self.head_dim = self.hidden_size // self.num_attention_heads
+        self.validate_sizes()
+        self.validate_choices()
+        super().__post_init__(**kwargs)
+
+    @property
+    def rope_parameters(self) -> dict[str, Any]:
+        """Rotary settings in the form transformers' own models keep them; empty without rotary positions."""
+        if self.position_embedding != "rope":
+            return {}
+        return {"rope_type": "default", "rope_theta": self.rope_theta}
+
+    @rope_parameters.setter
+    def rope_parameters(self, parameters: dict[str, Any]) -> None:
+        rope_type = parameters.get("rope_type", "default")
+        if rope_type != "default":
+            raise ValueError(f'rope_type must be "default", the only one this model has; got {rope_type!r}.')
+        self.rope_theta = parameters.get("rope_theta", self.rope_theta)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Write config.json with an `auto_map` for every class, so that a saved folder loads under each head."""
+        self.auto_map = dict(AUTO_MAP)
+        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+    def _reject_unknown(self, kwargs: dict[str, Any]) -> None:
+        """Raise a ValueError for a name that is neither a field nor one of transformers' own keys."""
+        known = list(ScratchGPTConfig.__annotations__)
+        for name in kwargs:
+            if name in FOREIGN_KEYS or name.startswith("_"):
+                continue
+            close = difflib.get_close_matches(name, known, n=3)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"the fields are {', '.join(sorted(known))}."
+            raise ValueError(f"ScratchGPTConfig has no field {name!r}; {hint}")
+
+    def validate_sizes(self) -> None:
+        """Raise a ValueError for a number out of its range."""
+        if 0 < self.hidden_size < self.num_attention_heads and self.head_dim == 0:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} leaves nothing for each of {self.num_attention_heads} heads: "
+                "use fewer heads, a larger hidden_size, or set head_dim."
+            )
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+            "max_position_embeddings",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        for name in ("embedding_dropout", "attention_dropout", "residual_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is a probability, at least 0 and below 1; got {getattr(self, name)}.")
+        for name in ("norm_eps", "rope_theta", "initializer_range"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0; got {getattr(self, name)}.")
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            value = getattr(self, name)
+            for token_id in value if isinstance(value, list) else [value]:
+                if token_id is not None and not 0 <= token_id < self.vocab_size:
+                    raise ValueError(
+                        f"{name} must be a token of the vocabulary, 0 to {self.vocab_size - 1}; got {token_id}."
+                    )
+
+    def validate_choices(self) -> None:
+        """Raise a ValueError for fields that make no sense together."""
+        assert self.num_key_value_heads is not None and self.head_dim is not None
+        if self.hidden_act not in ACT2FN:
+            close = difflib.get_close_matches(self.hidden_act, ACT2FN, n=3) or ["relu", "gelu_new", "silu"]
+            raise ValueError(f"hidden_act {self.hidden_act!r} is no activation of transformers; try {' or '.join(close)}.")
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_key_value_heads must divide num_attention_heads, since each key head serves an equal group of "
+                f"query heads; got {self.num_key_value_heads} for {self.num_attention_heads}."
+            )
+        if self.position_embedding == "rope" and self.head_dim % 2:
+            raise ValueError(
+                f"rotary positions turn the values of a head in pairs, so head_dim must be even; got {self.head_dim}: "
+                "set head_dim, or change hidden_size or num_attention_heads."
+            )
+        if self.position_embedding == "sinusoidal" and self.hidden_size % 2:
+            raise ValueError(
+                f"sinusoidal positions are pairs of sine and cosine, so hidden_size must be even; got {self.hidden_size}."
+            )
+        if self.position_embedding != "rope" and self.rope_theta != 10000:
+            raise ValueError(
+                f"rope_theta {self.rope_theta} has no effect with position_embedding={self.position_embedding!r}: "
+                'leave it out, or set position_embedding="rope".'
+            )

@@ -1,0 +1,570 @@
+"""The ScratchGPT model: attention, MLP, block, base model, and heads for causal and masked language modelling.
+
+Axes in tensor names: B batch, L tokens of this call, S tokens attended to (cached ones included), N tokens of all
+sequences in a row, E hidden_size, H query heads, G key/value heads, D head_dim, F half of a width, V vocabulary.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation import GenerationMixin
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast, MaskedLMOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel, slice_logits_to_keep
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_scratchgpt import ScratchGPTConfig
+
+IGNORE_INDEX = -100
+CROSS_ENTROPY_ROWS = 512
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """Sum of the cross-entropies of softmax(x W^T + b), in nats, a chunk of rows at a time.
+
+    The gradients are taken in the forward pass, while a chunk's logits are at hand, so that logits and their gradients
+    never exist for more than CROSS_ENTROPY_ROWS tokens (the idea is that of Liger Kernel's fused linear cross-entropy,
+    arXiv:2410.10989).
+    """
+
+    @staticmethod
+    def forward(ctx, x_NE, weight_VE, bias_V, target_N, dtype, with_gradients):
+        need_x, need_weight, need_bias = (with_gradients and needed for needed in ctx.needs_input_grad[:3])
+        precise = torch.promote_types(dtype, torch.float32)
+        weight = weight_VE.to(dtype)
+        bias = None if bias_V is None else bias_V.to(dtype)
+        total = x_NE.new_zeros((), dtype=precise)
+        grad_x_NE = torch.empty_like(x_NE) if need_x else None
+        grad_weight_VE = torch.zeros_like(weight_VE, dtype=precise) if need_weight else None
+        grad_bias_V = torch.zeros_like(bias_V, dtype=precise) if need_bias else None
+        for start in range(0, x_NE.shape[0], CROSS_ENTROPY_ROWS):
+            rows = slice(start, start + CROSS_ENTROPY_ROWS)
+            x = x_NE[rows].to(dtype)
+            target = target_N[rows, None]
+            counted = target != IGNORE_INDEX
+            target = target.where(counted, 0)
+            logits = functional.linear(x, weight, bias)
+            log_probabilities = functional.log_softmax(logits, dim=-1, dtype=precise)
+            total -= log_probabilities.gather(1, target).mul_(counted).sum()
+            if not with_gradients:
+                continue
+            grad = log_probabilities.exp_()
+            grad.scatter_add_(1, target, torch.full_like(target, -1, dtype=precise)).mul_(counted)
+            if grad_bias_V is not None:
+                grad_bias_V += grad.sum(0)
+            grad = grad.to(dtype)
+            if grad_x_NE is not None:
+                grad_x_NE[rows] = grad @ weight
+            if grad_weight_VE is not None:
+                if dtype == precise:
+                    grad_weight_VE.addmm_(grad.T, x)
+                else:
+                    grad_weight_VE += grad.T @ x
+        ctx.save_for_backward(grad_x_NE, grad_weight_VE, grad_bias_V)
+        ctx.dtypes = (x_NE.dtype, weight_VE.dtype, None if bias_V is None else bias_V.dtype)
+        return total
+
+    @staticmethod
+    def backward(ctx, *grad_outputs):
+        gradients = (
+            None if gradient is None else (gradient * grad_outputs[0]).to(dtype)
+            for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        )
+        return *gradients, None, None, None
+
+
+def linear_cross_entropy(
+    x_NE: torch.Tensor,
+    weight_VE: torch.Tensor,
+    bias_V: torch.Tensor | None,
+    target_N: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """Mean cross-entropy, in nats a token, of a linear output layer, without ever holding all logits.
+
+    Targets equal to -100 are left out. The sum is divided by `num_items_in_batch` where it is given (the tokens of all
+    micro-batches of an optimizer step), else by the number of targets. Runs in autocast's type where that is on;
+    sums and the weight's gradient are kept in float32. Returns a scalar.
+    """
+    device = x_NE.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VE.dtype
+    with torch.autocast(device, enabled=False):
+        total = LinearCrossEntropy.apply(x_NE, weight_VE, bias_V, target_N, dtype, torch.is_grad_enabled())
+    count = (target_N != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch
+    return total / (count.to(total.device) if isinstance(count, torch.Tensor) else count)
+
+
+class RotaryEmbedding(nn.Module):
+    """Cosines and sines that turn queries and keys by their position (RoFormer, arXiv:2104.09864)."""
+
+    def __init__(self, config: ScratchGPTConfig) -> None:
+        super().__init__()
+        self.width, self.theta = config.head_dim, config.rope_theta
+        self.register_buffer("inv_freq_F", self.frequencies(), persistent=False)
+
+    def frequencies(self) -> torch.Tensor:
+        """One angle per token for each pair of values: theta^(-2i/width), in float32."""
+        return self.theta ** -(torch.arange(0, self.width, 2, dtype=torch.float32) / self.width)
+
+    def angles(self, position_ids_BL: torch.Tensor) -> torch.Tensor:
+        return position_ids_BL[..., None].float() * self.inv_freq_F.float()
+
+    def forward(self, x_BLE: torch.Tensor, position_ids_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        angles_BLF = self.angles(position_ids_BL)
+        angles_BLD = torch.cat((angles_BLF, angles_BLF), dim=-1)
+        return angles_BLD.cos().to(x_BLE.dtype), angles_BLD.sin().to(x_BLE.dtype)
+
+
+class SinusoidalEmbedding(RotaryEmbedding):
+    """Sines in the even columns and cosines in the odd ones (Attention Is All You Need, section 3.5)."""
+
+    def __init__(self, config: ScratchGPTConfig) -> None:
+        nn.Module.__init__(self)
+        self.width, self.theta = config.hidden_size, 10000.0
+        self.register_buffer("inv_freq_F", self.frequencies(), persistent=False)
+
+    def forward(self, x_BLE: torch.Tensor, position_ids_BL: torch.Tensor) -> torch.Tensor:
+        angles_BLF = self.angles(position_ids_BL)
+        return torch.stack((angles_BLF.sin(), angles_BLF.cos()), dim=-1).flatten(-2).to(x_BLE.dtype)
+
+
+def rotate(x_BHLD: torch.Tensor, cos_BLD: torch.Tensor, sin_BLD: torch.Tensor) -> torch.Tensor:
+    """Turn the pairs (i, i + D/2) of every head by their angle."""
+    first, second = x_BHLD.chunk(2, dim=-1)
+    return x_BHLD * cos_BLD.unsqueeze(1) + torch.cat((-second, first), dim=-1) * sin_BLD.unsqueeze(1)
+
+
+def eager_attention(
+    module: nn.Module,
+    q_BHLD: torch.Tensor,
+    k_BGSD: torch.Tensor,
+    v_BGSD: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    is_causal: bool = True,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention written out, in transformers' interface. Returns the output (B, L, H, D) and the weights (B, H, L, S).
+
+    The mask may be one to add, one that is True where attention is allowed, or None: then `is_causal` decides.
+    """
+    groups = q_BHLD.shape[1] // k_BGSD.shape[1]
+    k_BHSD, v_BHSD = k_BGSD.repeat_interleave(groups, dim=1), v_BGSD.repeat_interleave(groups, dim=1)
+    scores_BHLS = q_BHLD @ k_BHSD.transpose(-2, -1) * scaling
+    if attention_mask is None and is_causal and scores_BHLS.shape[-2] > 1:
+        attention_mask = torch.ones_like(scores_BHLS[0, 0], dtype=torch.bool).tril()
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores_BHLS = scores_BHLS.masked_fill(~attention_mask, torch.finfo(scores_BHLS.dtype).min)
+    elif attention_mask is not None:
+        scores_BHLS = scores_BHLS + attention_mask
+    weights_BHLS = functional.softmax(scores_BHLS, dim=-1, dtype=torch.float32).to(q_BHLD.dtype)
+    weights_BHLS = functional.dropout(weights_BHLS, dropout)
+    return (weights_BHLS @ v_BHSD).transpose(1, 2), weights_BHLS
+
+
+def make_norm(config: ScratchGPTConfig, width: int) -> nn.Module:
+    kind = nn.LayerNorm if config.norm == "layernorm" else nn.RMSNorm
+    return kind(width, eps=config.norm_eps)
+
+
+class ScratchGPTAttention(nn.Module):
+    """Multi-head attention; num_key_value_heads below num_attention_heads makes it grouped (GQA)."""
+
+    def __init__(self, config: ScratchGPTConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.is_causal = True
+        self.head_dim = config.head_dim
+        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
+        self.scaling = config.head_dim**-0.5
+        query_width = config.num_attention_heads * config.head_dim
+        key_width = config.num_key_value_heads * config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, query_width, bias=config.attention_bias)
+        self.k_proj = nn.Linear(config.hidden_size, key_width, bias=config.attention_bias)
+        self.v_proj = nn.Linear(config.hidden_size, key_width, bias=config.attention_bias)
+        self.o_proj = nn.Linear(query_width, config.hidden_size, bias=config.attention_output_bias)
+        self.q_norm = make_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
+        self.k_norm = make_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
+
+    def forward(
+        self,
+        x_BLE: torch.Tensor,
+        rotation: tuple[torch.Tensor, torch.Tensor] | None = None,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Returns the output (B, L, E) and the attention weights (B, H, L, S), None unless eager attention ran."""
+        by_head = (*x_BLE.shape[:-1], -1, self.head_dim)
+        q_BHLD = self.q_norm(self.q_proj(x_BLE).view(by_head)).transpose(1, 2)
+        k_BGSD = self.k_norm(self.k_proj(x_BLE).view(by_head)).transpose(1, 2)
+        v_BGSD = self.v_proj(x_BLE).view(by_head).transpose(1, 2)
+        if rotation is not None:
+            q_BHLD, k_BGSD = rotate(q_BHLD, *rotation), rotate(k_BGSD, *rotation)
+        if past_key_values is not None:
+            k_BGSD, v_BGSD = past_key_values.update(k_BGSD, v_BGSD, self.layer_idx)
+        attend: Callable = eager_attention
+        if not kwargs.get("output_attentions"):
+            attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        heads_BLHD, weights_BHLS = attend(
+            self,
+            q_BHLD,
+            k_BGSD,
+            v_BGSD,
+            attention_mask,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )
+        return self.o_proj(heads_BLHD.reshape(*x_BLE.shape[:-1], -1)), weights_BHLS
+
+
+class ScratchGPTMLP(nn.Module):
+    """down(act(up(x))), or with a gate down(act(gate(x)) * up(x)) (GLU variants, arXiv:2002.05202)."""
+
+    def __init__(self, config: ScratchGPTConfig) -> None:
+        super().__init__()
+        self.act_fn = ACT2FN[config.hidden_act]
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+        if config.gated_mlp:
+            self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.gated = config.gated_mlp
+
+    def forward(self, x_BLE: torch.Tensor) -> torch.Tensor:
+        if self.gated:
+            return self.down_proj(self.act_fn(self.gate_proj(x_BLE)) * self.up_proj(x_BLE))
+        return self.down_proj(self.act_fn(self.up_proj(x_BLE)))
+
+
+class ScratchGPTBlock(GradientCheckpointingLayer):
+    """Attention, then MLP, each around the residual stream: x + f(norm(x)) (pre) or norm(x + f(x)) (post)."""
+
+    def __init__(self, config: ScratchGPTConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.pre_norm = config.norm_position == "pre"
+        self.residual_dropout = config.residual_dropout
+        self.self_attn = ScratchGPTAttention(config, layer_idx)
+        self.mlp = ScratchGPTMLP(config)
+        self.input_layernorm = make_norm(config, config.hidden_size)
+        self.post_attention_layernorm = make_norm(config, config.hidden_size)
+
+    def forward(self, x_BLE: torch.Tensor, **kwargs) -> torch.Tensor:
+        if self.pre_norm:
+            x_BLE = x_BLE + self.drop(self.self_attn(self.input_layernorm(x_BLE), **kwargs)[0])
+            return x_BLE + self.drop(self.mlp(self.post_attention_layernorm(x_BLE)))
+        x_BLE = self.input_layernorm(x_BLE + self.drop(self.self_attn(x_BLE, **kwargs)[0]))
+        return self.post_attention_layernorm(x_BLE + self.drop(self.mlp(x_BLE)))
+
+    def drop(self, x_BLE: torch.Tensor) -> torch.Tensor:
+        return functional.dropout(x_BLE, self.residual_dropout, self.training)
+
+
+class ScratchGPTPreTrainedModel(PreTrainedModel):
+    """What the base model and its heads share: names for transformers' tools, and the initialisation.
+
+    | parameters                                | initial value                                            |
+    |-------------------------------------------|----------------------------------------------------------|
+    | embed_tokens, embed_positions             | normal, initializer_range                                |
+    | q_proj, k_proj, v_proj, gate_proj, up_proj | normal, initializer_range                               |
+    | lm_head weight, where it is not tied      | normal, initializer_range                                |
+    | o_proj, down_proj, "scaled"               | normal, initializer_range / sqrt(2 x num_hidden_layers)  |
+    | o_proj, down_proj, "normal"               | normal, initializer_range                                |
+    | o_proj, down_proj, "zero"                 | 0                                                        |
+    | norm weights                              | 1                                                        |
+    | all biases                                | 0                                                        |
+    """
+
+    config_class = ScratchGPTConfig
+    config: ScratchGPTConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["ScratchGPTBlock"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": ScratchGPTBlock, "attentions": ScratchGPTAttention}  # noqa: RUF012
+
+    def _init_weights(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear | nn.Embedding):
+            init.normal_(module.weight, std=std)
+            if getattr(module, "bias", None) is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
+            init.ones_(module.weight)
+            if getattr(module, "bias", None) is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, RotaryEmbedding):
+            init.copy_(module.inv_freq_F, module.frequencies())
+        elif isinstance(module, ScratchGPTAttention | ScratchGPTMLP) and self.config.output_projection_init != "normal":
+            projection = module.o_proj if isinstance(module, ScratchGPTAttention) else module.down_proj
+            if self.config.output_projection_init == "zero":
+                init.zeros_(projection.weight)
+            else:
+                init.normal_(projection.weight, std=std / math.sqrt(2 * self.config.num_hidden_layers))
+
+
+class ScratchGPTModel(ScratchGPTPreTrainedModel):
+    """The decoder without an output layer.
+
+    Classic family, where it departs from GPT-2 (Radford et al. 2019, and transformers' GPT2LMHeadModel):
+    - queries, keys, values, output are four linear layers with Llama's names; heads may have any width (the tutorials'
+      256 / 6 heads gives 42), the output projection leads back to hidden_size;
+    - no bias on queries, keys and values by default, as the tutorials have it;
+    - ReLU by default (Attention Is All You Need), gelu_new gives GPT-2;
+    - an output layer of its own with a bias by default, as the tutorials have it;
+    - post-norm blocks on request (Attention Is All You Need, section 5.4), still followed by the final norm;
+    - sinusoidal positions on request; the embeddings are then multiplied by sqrt(hidden_size) (same paper, section
+      3.4), else waves of height 1 would drown them.
+
+    Modern family, where it departs from Qwen3 (arXiv:2505.09388, and transformers' Qwen3ForCausalLM):
+    - the default rotary base is 10,000 (RoFormer), fit for short contexts;
+    - output projections may begin at zero (muP and the nanoGPT speed runs do so): every block begins as the identity;
+    - the padding token's embedding is learned like the rest, so that it may be the end-of-text token;
+    - no sliding window and no rope scaling.
+    """
+
+    _auto_class = "AutoModel"
+
+    def __init__(self, config: ScratchGPTConfig) -> None:
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        if config.position_embedding == "learned":
+            self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        elif config.position_embedding == "sinusoidal":
+            self.sinusoidal_emb = SinusoidalEmbedding(config)
+        else:
+            self.rotary_emb = RotaryEmbedding(config)
+        self.layers = nn.ModuleList(ScratchGPTBlock(config, index) for index in range(config.num_hidden_layers))
+        self.norm = make_norm(config, config.hidden_size)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPast:
+        """Hidden states (B, L, E) after the final norm, and the cache where `use_cache`.
+
+        input_ids (B, L), or inputs_embeds (B, L, E) in their place. attention_mask (B, S) is 0 at padding.
+        position_ids (B, L) default to counting on from the cache. `is_causal=False` attends both ways.
+        Raises ValueError for no input or two, and past the end of a learned position table.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give either input_ids or inputs_embeds: one of the two, not both.")
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        attention_mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            position_ids=position_ids,
+        )
+        self.check_context(inputs_embeds.shape[1], past_key_values, position_ids)
+        if position_ids is None:
+            past = past_key_values.get_seq_length() if past_key_values is not None else 0
+            position_ids = (torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + past).unsqueeze(0)
+
+        x_BLE, rotation = inputs_embeds, None
+        if self.config.position_embedding == "learned":
+            x_BLE = x_BLE + self.embed_positions(position_ids)
+        elif self.config.position_embedding == "sinusoidal":
+            x_BLE = x_BLE * math.sqrt(self.config.hidden_size) + self.sinusoidal_emb(x_BLE, position_ids)
+        else:
+            rotation = self.rotary_emb(x_BLE, position_ids)
+        x_BLE = functional.dropout(x_BLE, self.config.embedding_dropout, self.training)
+        for block in self.layers:
+            x_BLE = block(
+                x_BLE,
+                rotation=rotation,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                **kwargs,
+            )
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.norm(x_BLE), past_key_values=past_key_values if use_cache else None
+        )
+
+    def check_context(self, length: int, cache: Cache | None, position_ids: torch.Tensor | None) -> None:
+        """Raise a ValueError when a learned table has no row for a position.
+
+        Looks at the values of `position_ids` (which waits for the device) only when the lengths alone are suspicious.
+        """
+        context = self.config.max_position_embeddings
+        if self.config.position_embedding != "learned" or torch.compiler.is_compiling():
+            return
+        past = cache.get_seq_length() if cache is not None else 0
+        end = length + past if isinstance(past, int) else max(length, cache.get_max_cache_shape())
+        if end <= context:
+            return
+        end = length + int(past) if position_ids is None else int(position_ids.max()) + 1
+        if end > context:
+            raise ValueError(
+                f"the input reaches position {end}, but this model has learned positions for {context} tokens "
+                "(max_position_embeddings): shorten the input or slide the window over it."
+            )
+
+
+class ScratchGPTForCausalLM(ScratchGPTPreTrainedModel, GenerationMixin):
+    """The model that predicts the next token."""
+
+    _auto_class = "AutoModelForCausalLM"
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+    _tp_plan = {"lm_head": "colwise_gather_output"}  # noqa: RUF012
+
+    def __init__(self, config: ScratchGPTConfig) -> None:
+        super().__init__(config)
+        self.model = ScratchGPTModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.lm_head_bias)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        skip_logits: bool = False,
+        shift_labels: torch.Tensor | None = None,
+        **kwargs,
+    ) -> CausalLMOutputWithPast:
+        """Logits (B, L, V), and the mean cross-entropy in nats a token where labels are given.
+
+        labels (B, L) are the inputs themselves, shifted here; shift_labels (B, L) are already the next tokens; -100
+        is left out of either. With `skip_logits` the loss never holds all logits, and `logits` is None.
+        `logits_to_keep` (0: all) counts the last positions that logits are wanted for.
+        Raises ValueError for `skip_logits` without labels.
+        """
+        with_loss = labels is not None or shift_labels is not None
+        if skip_logits and not with_loss:
+            raise ValueError("skip_logits leaves only the loss, which needs labels: give labels or shift_labels.")
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=False if use_cache is None and with_loss else use_cache,
+            **kwargs,
+        )
+        logits, loss = None, None
+        if with_loss and shift_labels is None:
+            shift_labels = functional.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:]
+        if skip_logits:
+            loss = linear_cross_entropy(
+                outputs.last_hidden_state.flatten(0, 1),
+                self.lm_head.weight,
+                self.lm_head.bias,
+                shift_labels.flatten(),
+                kwargs.get("num_items_in_batch"),
+            )
+        else:
+            logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+            if with_loss:
+                loss = self.loss_function(
+                    logits=logits,
+                    labels=labels,
+                    vocab_size=self.config.vocab_size,
+                    shift_labels=shift_labels.contiguous(),
+                    **kwargs,
+                )
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class ScratchGPTForMaskedLM(ScratchGPTPreTrainedModel):
+    """The model that fills in blanks: every position sees the whole text."""
+
+    _auto_class = "AutoModelForMaskedLM"
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+    _tp_plan = {"lm_head": "colwise_gather_output"}  # noqa: RUF012
+
+    def __init__(self, config: ScratchGPTConfig) -> None:
+        super().__init__(config)
+        self.model = ScratchGPTModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.lm_head_bias)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        skip_logits: bool = False,
+        **kwargs,
+    ) -> MaskedLMOutput:
+        """Logits (B, L, V) for the token at each position, and their mean cross-entropy in nats where labels ask.
+
+        labels (B, L) hold the original token at the blanks and -100 elsewhere. With `skip_logits` only the blanks go
+        through the output layer, and `logits` is None. Raises ValueError for `skip_logits` without labels.
+        """
+        if skip_logits and labels is None:
+            raise ValueError("skip_logits leaves only the loss, which needs labels: give labels.")
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            use_cache=False,
+            is_causal=False,
+            **kwargs,
+        )
+        logits, loss = None, None
+        if skip_logits:
+            blank_BL = labels != IGNORE_INDEX
+            loss = linear_cross_entropy(
+                outputs.last_hidden_state[blank_BL],
+                self.lm_head.weight,
+                self.lm_head.bias,
+                labels[blank_BL],
+                kwargs.get("num_items_in_batch"),
+            )
+        else:
+            logits = self.lm_head(outputs.last_hidden_state)
+            if labels is not None:
+                loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return MaskedLMOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+__all__ = ["ScratchGPTForCausalLM", "ScratchGPTForMaskedLM", "ScratchGPTModel", "ScratchGPTPreTrainedModel"]
