@@ -4,6 +4,7 @@ Finding and describing read small files only and import nothing heavy; loading t
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import struct
@@ -43,9 +44,9 @@ class LoadedModel:
     source: ModelSource
     model: Any = field(repr=False)  # a causal language model of transformers, in eval mode
     tokenizer: Any = field(repr=False)  # any tokenizer of transformers
-    context_length: int  # in tokens
+    context_length: int | None  # in tokens; None: no limit
     stop_token_ids: tuple[int, ...]  # tokens that end a text
-    prefix_ids: tuple[int, ...]  # what the tokenizer by itself puts in front of a text
+    prefix_ids: tuple[int, ...]  # what stands in front of every text
 
 
 class ModelLoader:
@@ -119,7 +120,7 @@ def load_model(source: ModelSource | str | Path, *, device: str | None = None) -
     if source.folder is None:
         folder = _fetch(source.given)
         described = _describe_folder(folder, source.given)
-        source = _replace(described, name=described.name if described.name != folder.name else source.given)
+        source = dataclasses.replace(described, name=described.name if described.name != folder.name else source.given)
     folder = source.folder
     assert folder is not None
 
@@ -128,6 +129,7 @@ def load_model(source: ModelSource | str | Path, *, device: str | None = None) -
     from transformers.utils import logging as transformers_logging
 
     import modeling  # noqa: F401  registers ScratchGPT with the Auto classes
+    from modeling.decoding import context_length
     from tokenization import load_tokenizer
 
     transformers_logging.disable_progress_bar()
@@ -153,14 +155,13 @@ def load_model(source: ModelSource | str | Path, *, device: str | None = None) -
             f"The tokenizer in {folder} knows {len(tokenizer)} tokens, its model {rows}. They belong to "
             "different models; put the tokenizer of this model there."
         )
-    config = model.config
     return LoadedModel(
         source=source,
         model=model.to(device).eval(),
         tokenizer=tokenizer,
-        context_length=source.context_length or getattr(config, "max_position_embeddings", None) or 1024,
+        context_length=context_length(model),
         stop_token_ids=_stop_token_ids(model, tokenizer),
-        prefix_ids=_prefix_ids(tokenizer),
+        prefix_ids=_prefix_ids(model, tokenizer),
     )
 
 
@@ -190,7 +191,9 @@ def _describe_folder(folder: Path, given: str) -> ModelSource:
         raise ValueError(f"{given} is a {heads[0]}, which cannot write. Expected a causal language model.")
     run = next((place for place in (folder, *folder.resolve().parents[:2]) if (place / "run.json").is_file()), None)
     facts = _run_facts(run) if run else _card_facts(folder)
-    prompts = next((place / "prompts.json" for place in (folder, run) if place and (place / "prompts.json").is_file()), None)
+    prompts = next(
+        (place / "prompts.json" for place in (folder, run) if place and (place / "prompts.json").is_file()), None
+    )
     return ModelSource(
         given=given,
         name=facts.pop("name", None) or (run or folder.resolve()).name,
@@ -282,7 +285,9 @@ def _count_in_file(path: Path) -> int:
             tensors.pop("__metadata__", None)
             expected = 8 + header_size + max(tensor["data_offsets"][1] for tensor in tensors.values())
         except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is damaged: it is no safetensors file. Export or copy the model again.") from error
+            raise ValueError(
+                f"{path} is damaged: it is no safetensors file. Export or copy the model again."
+            ) from error
     size = path.stat().st_size
     if size != expected:
         raise ValueError(f"{path} is damaged: expected {expected} bytes, got {size}. Export or copy the model again.")
@@ -315,15 +320,13 @@ def _stop_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     return tuple(sorted(ids))
 
 
-def _prefix_ids(tokenizer: Any) -> tuple[int, ...]:
+def _prefix_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """What a text began with in training: in our shards each document stands behind the separator; with a model of
+    another kind, what its tokenizer adds by itself."""
+    if model.config.model_type == "scratchgpt":
+        return (model.config.bos_token_id,)
     ids = tokenizer("")["input_ids"]
     return tuple(ids[:1]) if ids and ids[0] == tokenizer.bos_token_id else ()
-
-
-def _replace(source: ModelSource, **changes: Any) -> ModelSource:
-    import dataclasses
-
-    return dataclasses.replace(source, **changes)
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -116,3 +117,17 @@ def settings_from(*, seed: Any = None, **values: Any) -> SamplingSettings:
         raise ValueError(f"Unknown setting {unknown[0]!r}. The settings are {', '.join([*kinds, 'seed'])}.")
     chosen = {name: number(name, value, kinds[name]) for name, value in (DEFAULTS | values).items()}
     return SamplingSettings(**chosen, seed=None if seed in (None, "") else number("seed", seed, int))
+
+
+def add_flags(parser: argparse._ActionsContainer) -> None:
+    """Add a flag for each setting; one that is not given is None."""
+    for control in CONTROLS:
+        flag = "--" + control.name.replace("_", "-")
+        parser.add_argument(flag, type=control.kind, help=f"{control.info} (default: {control.default})")
+    parser.add_argument("--seed", type=int, help="The same seed writes the same text (default: a new one each time)")
+
+
+def given_settings(arguments: argparse.Namespace) -> dict[str, float]:
+    """The settings whose flags were given."""
+    values = {name: getattr(arguments, name) for name in (*DEFAULTS, "seed")}
+    return {name: value for name, value in values.items() if value is not None}

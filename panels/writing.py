@@ -20,33 +20,27 @@ TIME_LIMIT = 120.0
 """Seconds one request may compute before it ends by itself."""
 
 
+Ending = Literal["length", "stop_token", "deadline", "stopped"]
+"""Why a writing is over: enough tokens, the model's end-of-text token, the time limit, `should_stop`."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draft:
     """The text so far, and how the writing of it goes."""
 
     text: str  # prompt and continuation
-    prompt_tokens: int
-    new_tokens: int
-    seconds: float  # since the writing began
-    context_length: int  # tokens that the model sees at once
     seed: int  # of this text: with it, the prompt and the settings it comes out again
-    ending: Literal["length", "end", "time"] | None = None  # why the writing is over: enough tokens, the model's
-    # end-of-text token, the time limit; None while it goes on
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of the whole text."""
-        return self.prompt_tokens + self.new_tokens
-
-    @property
-    def context_used(self) -> int:
-        """Tokens of the text that the model sees, at most `context_length`."""
-        return min(self.tokens, self.context_length)
+    context_length: int | None  # tokens that the model can see at once; None: no limit
+    prompt_tokens: int  # tokens of the prompt, what stands in front of every text included
+    new_tokens: int = 0  # tokens written
+    seconds: float = 0.0  # since the writing began
+    context_used: int = 0  # tokens that the model saw when it wrote the last one
+    ending: Ending | None = None  # None while it goes on
 
     @property
     def tokens_out_of_sight(self) -> int:
-        """Tokens at the beginning of the text that the sliding window has left behind."""
-        return self.tokens - self.context_used
+        """Tokens at the beginning of the text that the window has left behind."""
+        return max(0, self.prompt_tokens + self.new_tokens - 1 - self.context_used) if self.new_tokens else 0
 
     @property
     def tokens_per_second(self) -> float:
@@ -60,12 +54,12 @@ def plain_text(text: str) -> str:
 
 
 def encode_prompt(loaded: LoadedModel, text: str) -> list[int]:
-    """Token ids of `text`, where what looks like a special token is text, behind what the tokenizer puts in front of
-    every text by itself (nothing, or a beginning-of-text token)."""
-    if not text:
-        return []
+    """Token ids of `text`, in which what looks like a special token is text, behind what stands in front of every text
+    of this model (`LoadedModel.prefix_ids`)."""
     tokenizer = loaded.tokenizer
-    if hasattr(tokenizer, "encode_ordinary"):
+    if not text:
+        ids = []
+    elif hasattr(tokenizer, "encode_ordinary"):
         ids = tokenizer.encode_ordinary(text)
     else:
         ids = tokenizer(text, split_special_tokens=True, add_special_tokens=False, verbose=False)["input_ids"]
@@ -94,37 +88,30 @@ def write(
         settings = dataclasses.replace(settings, seed=random.SystemRandom().randrange(2**31))
     decoder = StreamingDecoder(loaded.tokenizer)
     began = shown = time.monotonic()
-    deadline = None if time_limit is None else began + time_limit
-    draft = Draft(
-        text=prompt,
-        prompt_tokens=len(prompt_ids),
-        new_tokens=0,
-        seconds=0.0,
-        context_length=loaded.context_length,
-        seed=settings.seed,
-    )
-    text, new_tokens, ended = prompt, 0, False
+    draft = Draft(text=prompt, seed=settings.seed, context_length=loaded.context_length, prompt_tokens=len(prompt_ids))
     steps = stream(
         loaded.model,
         prompt_ids,
         settings,
         stop_token_ids=loaded.stop_token_ids,
         should_stop=should_stop,
-        deadline=deadline,
+        deadline=None if time_limit is None else began + time_limit,
     )
+    text, new_tokens, context_used = prompt, 0, 0
     with contextlib.closing(steps):
-        for step in steps:
-            if step.token_id in loaded.stop_token_ids:
-                ended = True
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                ending = end.value
                 break
             text += decoder.push(step.token_id)
-            new_tokens += 1
+            new_tokens, context_used = new_tokens + 1, step.context_used
             now = time.monotonic()
+            draft = dataclasses.replace(
+                draft, text=text, new_tokens=new_tokens, context_used=context_used, seconds=now - began
+            )
             if new_tokens == 1 or now - shown >= pace:
                 shown = now
-                yield dataclasses.replace(draft, text=text, new_tokens=new_tokens, seconds=now - began)
-    seconds = time.monotonic() - began
-    ending = "length" if new_tokens >= settings.max_new_tokens else "end" if ended else "time"
-    yield dataclasses.replace(
-        draft, text=text + decoder.finish(), new_tokens=new_tokens, seconds=seconds, ending=ending
-    )
+                yield draft
+    yield dataclasses.replace(draft, text=text + decoder.finish(), seconds=time.monotonic() - began, ending=ending)

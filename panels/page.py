@@ -1,0 +1,61 @@
+"""The whole page: the head that names the model, and the tabs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from panels import theme, write
+from panels.markup import render
+from panels.models import ModelLoader, ModelSource
+from panels.words import facts_in_words
+
+QUEUE_SIZE = 64
+"""Requests that may wait before the next one is refused."""
+
+HEAD = """
+<header class="masthead">
+  <h1>{{ name }}</h1>
+  <p>{% for fact in facts %}<span>{{ fact }}</span>{% endfor %}</p>
+</header>
+"""
+
+
+def build_page(loader: ModelLoader) -> gr.Blocks:
+    """The page for the model of `loader`, which may still be loading."""
+    source = loader.source
+    with gr.Blocks(title=f"{source.name} · ScratchGPT", analytics_enabled=False) as page:
+        head = gr.HTML(render_head(source), elem_id="masthead")
+        with gr.Tabs():
+            tab = write.build(loader)
+
+        def arrive() -> Iterator[list[Any]]:
+            yield [gr.skip(), write.loading_status(loader)]
+            loader.wait()
+            yield [render_head(loader.source), write.ready_status(loader)]
+
+        page.load(arrive, outputs=[head, tab], show_progress="hidden", api_visibility="private", concurrency_limit=None)
+    page.queue(max_size=QUEUE_SIZE, default_concurrency_limit=1)
+    return page
+
+
+def render_head(source: ModelSource) -> str:
+    """The model's name and one line of what it is."""
+    return render(HEAD, name=source.name, facts=facts_in_words(source))
+
+
+def launch_options() -> dict[str, Any]:
+    """The keyword arguments of `Blocks.launch` that make the page ours and keep it to itself."""
+    return {
+        "theme": theme.build_theme(),
+        "css": theme.CSS,
+        "js": theme.SHORTCUTS,
+        "share": False,
+        "ssr_mode": False,
+        "run_history": False,
+        "allowed_paths": [],
+        "footer_links": ["api", "settings"],
+        "quiet": True,
+    }

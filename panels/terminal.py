@@ -1,0 +1,118 @@
+"""The writing loop in a terminal: a prompt, its continuation, the next prompt."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Any, TextIO
+
+from panels.models import LoadedModel
+from panels.sampling import DEFAULTS, settings_from
+from panels.words import facts_in_words
+from panels.writing import TIME_LIMIT, Draft, write
+
+HELP = """Type the beginning of a text and press Enter; an empty line lets the model begin.
+  /continue           go on from where the last text ended
+  /NAME VALUE         change a setting: {names}
+  /settings           show the settings
+  /help               this list
+  /quit, Ctrl-D       leave (Ctrl-C stops a text that is being written)
+A prompt that begins with a slash is typed with two.
+"""
+
+
+class Terminal:
+    """The state of one session: the model, the settings, and the last text."""
+
+    def __init__(self, loaded: LoadedModel, settings: dict[str, Any], source: TextIO, sink: TextIO) -> None:
+        self.loaded = loaded
+        self.settings = settings
+        self.source = source
+        self.sink = sink
+        self.text = ""
+        settings_from(**settings)
+
+    def run(self) -> None:
+        """Read, write, and so on until the input ends or someone says quit."""
+        self._say(" · ".join([self.loaded.source.name, *facts_in_words(self.loaded.source)]))
+        self._say("/help lists the commands, quit leaves.")
+        while (line := self._read()) is not None:
+            if line.strip() in ("quit", "exit", "/quit", "/exit"):
+                return
+            try:
+                if line.startswith("/") and not line.startswith("//"):
+                    self._command(line[1:])
+                else:
+                    self._write(line.removeprefix("/") if line.startswith("//") else line)
+            except ValueError as error:
+                self._say(f"! {error}")
+
+    def _read(self) -> str | None:
+        """The next line, None at the end of the input."""
+        if self.source.isatty():
+            self._print("\n> ")
+        try:
+            line = self.source.readline()
+        except KeyboardInterrupt:
+            return None
+        return line.rstrip("\r\n") if line else None
+
+    def _command(self, line: str) -> None:
+        name, _, value = line.strip().partition(" ")
+        name = name.replace("-", "_")
+        if name == "continue":
+            self._write(self.text)
+        elif name == "help":
+            self._say(HELP.format(names=", ".join([*DEFAULTS, "seed"])).rstrip())
+        elif name == "settings":
+            self._say("  ".join(f"{key} {worth}" for key, worth in (DEFAULTS | self.settings).items()))
+        elif name in DEFAULTS or name == "seed":
+            changed = self.settings | {name: value.strip() or None}
+            if not value.strip():
+                del changed[name]
+            settings_from(**changed)
+            self.settings = changed
+        else:
+            raise ValueError(f"There is no command /{name}. /help lists them; a prompt with a slash begins with two.")
+
+    def _write(self, prompt: str) -> None:
+        """Continue `prompt` on the screen; Ctrl-C ends only this."""
+        drafts = write(self.loaded, prompt, settings_from(**self.settings), time_limit=TIME_LIMIT)
+        draft: Draft | None = None
+        shown = 0
+        try:
+            for draft in drafts:
+                self._print(draft.text[shown:])
+                shown, self.text = len(draft.text), draft.text
+        except KeyboardInterrupt:
+            drafts.close()
+        self._print("\n")
+        if draft is not None and self.sink.isatty():
+            self._say(
+                f"[{draft.new_tokens} tokens, {draft.tokens_per_second:.0f} tokens/s, seed {draft.seed}, "
+                f"{draft.context_used} of {draft.context_length or 'unlimited'} tokens of context]"
+            )
+
+    def _say(self, line: str) -> None:
+        self._print(line + "\n")
+
+    def _print(self, text: str) -> None:
+        self.sink.write(visible(text) if self.sink.isatty() else text)
+        self.sink.flush()
+
+
+def visible(text: str) -> str:
+    """`text` with control characters shown as their pictures, so that a model cannot steer the terminal."""
+    pictures = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
+    return text.translate(pictures | {code: 0xFFFD for code in range(128, 160)})
+
+
+def run_terminal(loaded: LoadedModel, settings: dict[str, Any]) -> None:
+    """The loop on standard input and output, with `settings` that differ from the defaults."""
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        Terminal(loaded, settings, sys.stdin, sys.stdout).run()
+    except BrokenPipeError:
+        sys.stdout = None  # nobody reads any more; leave without a complaint at exit
