@@ -38,19 +38,19 @@ def atomic_file(path: str | Path, mode: str = "w", **open_kwargs: Any) -> Iterat
         open_kwargs = {"encoding": "utf-8", "newline": "\n", **open_kwargs}
     temporary = _temporary_sibling(path)
     try:
-        with _explained(path):
+        with explain_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             file = temporary.open(mode.replace("w", "x"), **open_kwargs)
         try:
             with _full_disk_explained(path):
                 yield file
-            with _explained(path):
+            with explain_write_errors(path):
                 file.flush()
                 os.fsync(file.fileno())
         finally:
             with contextlib.suppress(OSError):  # the write that failed already speaks for itself
                 file.close()
-        with _explained(path):
+        with explain_write_errors(path):
             temporary.replace(path)
             _sync(path.parent)
     except BaseException:
@@ -78,22 +78,40 @@ def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     _refuse_existing(path, replace)
     temporary = _temporary_sibling(path)
     try:
-        with _explained(path):
+        with explain_write_errors(path):
             temporary.mkdir(parents=True)
         with _full_disk_explained(path):
             yield temporary
-        with _explained(path):
+        with explain_write_errors(path):
             for folder, _, names in os.walk(temporary):
                 for name in names:
                     _sync(Path(folder, name))
                 _sync(Path(folder))
         _refuse_existing(path, replace)
-        with _explained(path):
+        with explain_write_errors(path):
             _swap_in(temporary, path)
             _sync(path.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+@contextlib.contextmanager
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Rewords an OSError of the block, which writes what will be `path`: the type and errno stay, the message says
+    which file, what happened, and what to do.
+    """
+    try:
+        with _full_disk_explained(path):
+            yield
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        raise _reworded(
+            error,
+            f"{path}: cannot be written ({error.strerror}); nothing was left under this name. "
+            "Check that its folder exists and may be written to, or choose another place.",
+        ) from error
 
 
 def _temporary_sibling(path: Path) -> Path:
@@ -131,22 +149,6 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Rewords any OSError of our own steps; its type and errno stay."""
-    try:
-        with _full_disk_explained(path):
-            yield
-    except OSError as error:
-        if error.strerror is None:
-            raise
-        raise _reworded(
-            error,
-            f"{path}: cannot be written ({error.strerror}); nothing was left under this name. "
-            "Check that its folder exists and may be written to, or choose another place.",
-        ) from error
 
 
 @contextlib.contextmanager

@@ -1,0 +1,152 @@
+"""Books of Project Gutenberg by number: over HTTP with a cache, or from raw files in a folder.
+
+A book that does not carry the expected title is refused: several numbers that tutorials pass around belong to other
+books (105 is Persuasion, 64317 The Great Gatsby, 1513 Romeo and Juliet).
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .clean import check_title, clean_gutenberg, decode_bytes
+from .documents import Document
+from .download import GUTENBERG_URL, Mirror, fetch
+from .local import find_files, read_bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Book:
+    """A book that a recipe asks for."""
+
+    id: int
+    """Number of the book at Project Gutenberg."""
+
+    title: str
+    """Title the file must carry, compared by its main part (see `check_title`)."""
+
+    author: str
+    """Author, for lists and messages."""
+
+    @property
+    def name(self) -> str:
+        """What documents and messages call the book."""
+        return f"book {self.id}"
+
+
+SCIFI_BOOKS = [
+    Book(id=35, title="The Time Machine", author="H. G. Wells"),
+    Book(id=36, title="The War of the Worlds", author="H. G. Wells"),
+    Book(id=5230, title="The Invisible Man", author="H. G. Wells"),
+    Book(id=159, title="The Island of Doctor Moreau", author="H. G. Wells"),
+    Book(id=1013, title="The First Men in the Moon", author="H. G. Wells"),
+    Book(id=775, title="When the Sleeper Wakes", author="H. G. Wells"),
+    Book(id=18857, title="A Journey to the Centre of the Earth", author="Jules Verne"),
+    Book(id=83, title="From the Earth to the Moon; and, Round the Moon", author="Jules Verne"),
+    Book(id=164, title="Twenty Thousand Leagues under the Sea", author="Jules Verne"),
+    Book(id=1268, title="The Mysterious Island", author="Jules Verne"),
+    Book(id=62, title="A Princess of Mars", author="Edgar Rice Burroughs"),
+    Book(id=64, title="The Gods of Mars", author="Edgar Rice Burroughs"),
+    Book(id=68, title="Warlord of Mars", author="Edgar Rice Burroughs"),
+    Book(id=139, title="The Lost World", author="Arthur Conan Doyle"),
+    Book(id=126, title="The Poison Belt", author="Arthur Conan Doyle"),
+    Book(id=84, title="Frankenstein; or, The Modern Prometheus", author="Mary Shelley"),
+    Book(id=18247, title="The Last Man", author="Mary Shelley"),
+    Book(id=43, title="The Strange Case of Dr. Jekyll and Mr. Hyde", author="Robert Louis Stevenson"),
+    Book(id=201, title="Flatland: A Romance of Many Dimensions", author="Edwin A. Abbott"),
+    Book(id=21970, title="The Scarlet Plague", author="Jack London"),
+    Book(id=2701, title="Moby-Dick; or, The Whale", author="Herman Melville"),
+    Book(id=19141, title="Edison's Conquest of Mars", author="Garrett P. Serviss"),
+    Book(id=32032, title="Second Variety", author="Philip K. Dick"),
+    Book(id=53028, title="The Hampdenshire Wonder", author="J. D. Beresford"),
+    Book(id=3479, title="The Metal Monster", author="A. Merritt"),
+    Book(id=20869, title="The Skylark of Space", author="E. E. Smith and Lee Hawkins Garby"),
+]
+
+
+def read_gutenberg(
+    books: Sequence[Book],
+    *,
+    base_url: str = GUTENBERG_URL,
+    cache_dir: str | Path | None = None,
+    progress: bool = True,
+    pause: float = 1.0,
+    attempts: int = 5,
+    backoff: float = 1.0,
+    timeout: float = 30.0,
+) -> Iterator[Document]:
+    """The books, cleaned, one document each, in the order given.
+
+    All books are fetched into the cache first, so that a failure shows before any work on them; those already there
+    cost no request. An interrupted download goes on where it stopped when it is asked for again.
+
+    Args:
+        books: what to read.
+        base_url: the site or a mirror with the same layout (default: www.gutenberg.org).
+        cache_dir: where the raw files and their checksums stay; default: `scratchgpt/gutenberg` in the user's cache.
+        progress: whether to show a progress bar (default: yes).
+        pause: seconds between two requests (default: 1).
+        attempts: how often a request is tried that meets a busy server or a broken connection (default: 5).
+        backoff: seconds before the second attempt, doubled for each further one (default: 1).
+        timeout: seconds without an answer after which an attempt is given up (default: 30).
+
+    Raises:
+        ValueError: no network, no such book, another book under that number, or a file without text.
+        OSError: the cache cannot be written.
+    """
+    mirror = Mirror(base_url=base_url, pause=pause, attempts=attempts, backoff=backoff, timeout=timeout)
+    paths = fetch(books, mirror=mirror, cache_dir=cache_dir, progress=progress)
+    for book, path in zip(books, paths, strict=True):
+        yield read_book(path, book)
+
+
+def read_gutenberg_folder(folder: str | Path, books: Sequence[Book]) -> Iterator[Document]:
+    """The books from raw files on disk, cleaned, one document each, in the order of `books`.
+
+    Args:
+        folder: raw files of Project Gutenberg; see `gutenberg_files` for the names it knows.
+        books: what to read; other files of the folder are left alone.
+
+    Raises:
+        ValueError: a book has no file, two files have one number, a file is another book or holds no text.
+    """
+    files = gutenberg_files(folder)
+    missing = [book for book in books if book.id not in files]
+    if missing:
+        wanted = ", ".join(f"{book.id} ({book.title})" for book in missing[:5])
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise ValueError(
+            f"{folder}: expected a file for each of {len(books)} books, named NAME_NUMBER.txt; "
+            f"got none for {wanted}{more}; add the missing files, or read the folder as plain text"
+        )
+    return (read_book(files[book.id], book) for book in books)
+
+
+def gutenberg_files(folder: str | Path) -> dict[int, Path]:
+    """Files in and below a folder whose names end in a Gutenberg number: `time_machine_35.txt`, `pg35.txt`, `35-0.txt`.
+
+    Raises:
+        ValueError: the folder cannot be read or holds no .txt file, or two of its files have the same number.
+    """
+    files: dict[int, Path] = {}
+    for path in find_files([folder]):
+        if number := re.search(r"(?:^|_|pg)(\d+)(?:-[08])?\.txt$", path.name, re.I):
+            other = files.setdefault(int(number.group(1)), path)
+            if other != path:
+                raise ValueError(f"{path}: expected one file for book {number.group(1)}, got {other} too; remove one")
+    return files
+
+
+def read_book(path: Path, book: Book) -> Document:
+    """The cleaned text of a raw file that must be the given book.
+
+    Raises:
+        ValueError: the file cannot be read, is another book, or holds no text.
+    """
+    name = f"{book.name} ({path})"
+    text = decode_bytes(read_bytes(path), name)
+    check_title(text, book.title, name)
+    cleaned = clean_gutenberg(text)
+    if not cleaned.strip():
+        raise ValueError(f"{name}: expected {book.title!r}, got no text between its markers; fetch the file again")
+    return Document(text=cleaned, name=f"{book.title} (Gutenberg {book.id})")
