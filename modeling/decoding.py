@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from .lean import LeanReader, is_plain
 from .sampling import Alternative, Draw, Sampler, SamplingSettings
 
 __all__ = ["Alternative", "SamplingSettings", "Step", "context_length", "stream"]
@@ -146,3 +147,66 @@ def _steps(
             unread = window = window[-max(1, context // 2) :]
             reader.forget()
     return "length"
+
+
+def _step(draw: Draw, position: int, context_used: int) -> Step:
+    return Step(
+        token_id=draw.token_id,
+        probability=draw.probability,
+        model_probability=draw.model_probability,
+        kept=draw.kept,
+        alternatives=draw.alternatives,
+        position=position,
+        context_used=context_used,
+    )
+
+
+def _reader(model: PreTrainedModel, capacity: int) -> Reader:
+    return LeanReader(model, capacity) if is_plain(model) else CacheReader(model)
+
+
+class CacheReader:
+    """Any causal language model of transformers, by its own forward and whatever cache it makes for itself.
+
+    A model without a cache reads everything again for each token.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        parameters = inspect.signature(model.forward).parameters
+        self.cache_name = next((name for name in ("past_key_values", "cache_params", "state") if name in parameters), None)
+        self.options: dict[str, Any] = {}
+        if "logits_to_keep" in parameters:
+            self.options["logits_to_keep"] = 1
+        if "use_cache" in parameters:
+            self.options["use_cache"] = self.cache_name is not None
+        self.takes_mask = "attention_mask" in parameters
+        # Recurrent models of transformers take up their state only for single tokens.
+        self.chunk = None if self.cache_name is None or model._is_stateful else PREFILL_CHUNK
+        self.forget()
+
+    def read(self, token_ids: list[int]) -> Tensor:
+        self.read_ids += token_ids
+        options = dict(self.options)
+        if self.cache is not None:
+            options[self.cache_name] = self.cache
+        device = self.model.get_input_embeddings().weight.device
+        new_ids = self.read_ids if self.cache_name is None else token_ids
+        if self.takes_mask:
+            options["attention_mask"] = torch.ones(1, len(self.read_ids), dtype=torch.long, device=device)
+        outputs = self.model(input_ids=torch.tensor([new_ids], device=device), return_dict=True, **options)
+        if self.cache_name is not None:
+            self.cache = outputs[self.cache_name]
+        return outputs.logits[0, -1]
+
+    def forget(self) -> None:
+        self.read_ids: list[int] = []
+        self.cache: Any = None
+
+
+def _bos_token_id(model: PreTrainedModel) -> int:
+    """The token that an empty prompt starts from."""
+    for config in (model.generation_config, model.config.get_text_config(decoder=True)):
+        if config is not None and isinstance(token_id := getattr(config, "bos_token_id", None), int):
+            return token_id
+    raise ValueError("the prompt is empty and this model has no bos token to start from: give a prompt")

@@ -1,0 +1,232 @@
+"""ScratchGPT's forward without the machinery: what generation at batch 1 needs, and nothing between the operations.
+
+At this size most of a token's time goes into Python and small operations, not into arithmetic. So weights are taken
+from the model once per reader (those of queries, keys and values joined into one matrix), keys and values lie in one
+buffer per layer that is allocated once, and a token is about a dozen operations per layer on plain tensors.
+
+One buffer row holds what a token's query-key-value product returned; attention reads its keys and values through
+strided views of the buffer, so nothing is copied into a cache. Rotary pairs (i, i + D/2) are made neighbours by
+reordering the rows of the query and key weights, the same way in both, which leaves their inner products as they are:
+turning all heads is then one complex product in place.
+
+Axes: N tokens of this pass, T tokens of the buffer, S tokens attended to, E hidden size, G key/value heads, R query
+heads to each of them, H = G x R, D head width, F half of it, V vocabulary.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu_,
+    "silu": partial(functional.silu, inplace=True),
+    "gelu": functional.gelu,
+    "gelu_new": partial(functional.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(functional.gelu, approximate="tanh"),
+}
+_PLAIN_MODULES = ("torch.nn.modules.", "transformers.activations")
+_CAPTURE = "transformers.utils.output_capturing"
+
+
+def is_plain(model: PreTrainedModel) -> bool:
+    """Whether the model is a ScratchGPT whose forward is what its weights and config say.
+
+    It is not when a layer was wrapped, quantised, sharded or hooked (adapters, offloading): then only its own forward
+    knows the result. The hooks by which transformers records hidden states change nothing.
+    """
+    if model.config.model_type != "scratchgpt":
+        return False
+    for module in model.modules():
+        home = type(module).__module__
+        if home != type(model).__module__ and not home.startswith(_PLAIN_MODULES):
+            return False
+        hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+        if hasattr(module, "_hf_hook") or any(hook.__module__ != _CAPTURE for hook in hooks):
+            return False
+    first = next(model.parameters())
+    return first.device.type != "meta" and all(
+        type(weight) is nn.Parameter and weight.dtype == first.dtype and weight.device == first.device
+        for weight in model.parameters()
+    )
+
+
+class LeanReader:
+    """Reads tokens one pass after the other, up to `capacity` of them, and returns the logits of what comes next.
+
+    The model must be `is_plain`. Weights that change afterwards may or may not be seen: make a new reader. To be used
+    under `torch.inference_mode`.
+    """
+
+    chunk = 256
+
+    def __init__(self, model: PreTrainedModel, capacity: int) -> None:
+        base, config = model.model, model.config
+        table_VE = base.embed_tokens.weight
+        self.token_VE, self.length = table_VE, 0
+        self.scale, self.position_TE, phase_TF = 1.0, None, None
+        positions_T = torch.arange(capacity, device=table_VE.device)
+        if config.position_embedding == "learned":
+            self.position_TE = base.embed_positions.weight
+        elif config.position_embedding == "sinusoidal":
+            self.scale = math.sqrt(config.hidden_size)
+            self.position_TE = base.sinusoidal_emb(table_VE, positions_T[None])[0]
+        else:
+            angle_TF = base.rotary_emb.angles(positions_T[None])[0]
+            phase_TF = torch.polar(torch.ones_like(angle_TF), angle_TF)
+        self.blocks = [LeanBlock(block, config, capacity, phase_TF) for block in base.layers]
+        self.norm = _norm(base.norm)
+        self.head_EV, self.head_bias_V = model.lm_head.weight.t(), model.lm_head.bias
+
+    def read(self, token_ids: list[int]) -> Tensor:
+        """Read these tokens after those read before; the logits (V) of the token that comes next."""
+        start, end = self.length, self.length + len(token_ids)
+        if len(token_ids) == 1:
+            x_NE = self.token_VE[token_ids[0] : token_ids[0] + 1]
+        else:
+            x_NE = self.token_VE[torch.tensor(token_ids, device=self.token_VE.device)]
+        if self.scale != 1:
+            x_NE = x_NE * self.scale
+        if self.position_TE is not None:
+            x_NE = x_NE + self.position_TE[start:end]
+        for block in self.blocks:
+            x_NE = block(x_NE, start, end)
+        self.length = end
+        return _linear(self.norm(x_NE[-1:]), self.head_EV, self.head_bias_V)[0]
+
+    def forget(self) -> None:
+        """Start again with nothing read."""
+        self.length = 0
+
+
+class LeanBlock:
+    """One block's weights, buffer and arithmetic."""
+
+    def __init__(self, block: nn.Module, config, capacity: int, phase_TF: Tensor | None) -> None:
+        attention, mlp = block.self_attn, block.mlp
+        self.pre_norm = config.norm_position == "pre"
+        self.attention_norm, self.mlp_norm = _norm(block.input_layernorm), _norm(block.post_attention_layernorm)
+        G, H, D = config.num_key_value_heads, config.num_attention_heads, config.head_dim
+        pairs = slice(None) if phase_TF is None else torch.arange(D).view(2, -1).t().flatten()
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        weights = [projection.weight.unflatten(0, (-1, D)) for projection in projections]
+        self.qkv_EW = torch.cat([weights[0][:, pairs], weights[1][:, pairs], weights[2]]).flatten(0, 1).t()
+        self.qkv_bias_W = None
+        if config.attention_bias:
+            biases = [projection.bias.unflatten(0, (-1, D)) for projection in projections]
+            self.qkv_bias_W = torch.cat([biases[0][:, pairs], biases[1][:, pairs], biases[2]]).flatten()
+
+        self.rows_TW = self.qkv_EW.new_empty(capacity, (H + 2 * G) * D)
+        heads_THD = self.rows_TW.view(capacity, -1, D)
+        self.turned_THD = heads_THD[:, : H + G]
+        self.query_TGRD = heads_THD[:, :H].unflatten(1, (G, -1))
+        self.key_GDT = heads_THD[:, H : H + G].permute(1, 2, 0)
+        self.value_GTD = heads_THD[:, H + G :].transpose(0, 1)
+        self.phase_THF = None if phase_TF is None else phase_TF[:, None]
+        # Only float32 has a complex type of its own to turn in place; the others go through a float32 copy.
+        self.in_float32 = self.rows_TW.dtype == torch.float32
+        self.complex_THF = None
+        if phase_TF is not None and self.in_float32:
+            self.complex_THF = torch.view_as_complex(self.turned_THD.unflatten(-1, (-1, 2)))
+        self.head_norm = _head_norm(attention.q_norm, attention.k_norm, H, G, pairs) if config.qk_norm else None
+        self.attention_scale = D**-0.5
+        self.unused = self.rows_TW.new_zeros(1, 1, 1)
+
+        self.output_WE, self.output_bias_E = attention.o_proj.weight.t(), attention.o_proj.bias
+        self.gate_EI = mlp.gate_proj.weight.t() if config.gated_mlp else None
+        self.gate_bias_I = mlp.gate_proj.bias if config.gated_mlp else None
+        self.up_EI, self.up_bias_I = mlp.up_proj.weight.t(), mlp.up_proj.bias
+        self.down_IE, self.down_bias_E = mlp.down_proj.weight.t(), mlp.down_proj.bias
+        self.activation = _ACTIVATIONS.get(config.hidden_act, mlp.act_fn)
+
+    def __call__(self, x_NE: Tensor, start: int, end: int) -> Tensor:
+        """The residual stream after this block; rows start to end of the buffer are filled."""
+        if self.pre_norm:
+            x_NE = _add_linear(x_NE, self.attend(self.attention_norm(x_NE), start, end), self.output_WE, self.output_bias_E)
+            return _add_linear(x_NE, self.hidden(self.mlp_norm(x_NE)), self.down_IE, self.down_bias_E)
+        x_NE = _add_linear(x_NE, self.attend(x_NE, start, end), self.output_WE, self.output_bias_E)
+        x_NE = self.attention_norm(x_NE)
+        return self.mlp_norm(_add_linear(x_NE, self.hidden(x_NE), self.down_IE, self.down_bias_E))
+
+    def attend(self, x_NE: Tensor, start: int, end: int) -> Tensor:
+        """What the heads gather (N, H x D), before the output projection."""
+        row_NW = self.rows_TW[start:end]
+        if self.qkv_bias_W is None:
+            torch.mm(x_NE, self.qkv_EW, out=row_NW)
+        else:
+            torch.addmm(self.qkv_bias_W, x_NE, self.qkv_EW, out=row_NW)
+        if self.head_norm is not None:
+            turned_NHD = self.turned_THD[start:end]
+            turned_NHD.copy_(self.head_norm(turned_NHD))
+        if self.complex_THF is not None:
+            self.complex_THF[start:end].mul_(self.phase_THF[start:end])
+        elif self.phase_THF is not None:
+            turned_NHD = self.turned_THD[start:end]
+            pairs_NHF2 = turned_NHD.float().unflatten(-1, (-1, 2))
+            turned = torch.view_as_complex(pairs_NHF2) * self.phase_THF[start:end]
+            turned_NHD.copy_(torch.view_as_real(turned).flatten(-2))
+        if end - start > 1 or not self.in_float32:
+            return self.attend_many(start, end)
+        score_GRS = torch.baddbmm(
+            self.unused, self.query_TGRD[start], self.key_GDT.narrow(2, 0, end), beta=0, alpha=self.attention_scale
+        )
+        return torch.bmm(torch.softmax(score_GRS, -1), self.value_GTD.narrow(1, 0, end)).view(1, -1)
+
+    def attend_many(self, start: int, end: int) -> Tensor:
+        """The same for several tokens, each attending to itself and those before it."""
+        query_HND = self.query_TGRD[start:end].flatten(1, 2).transpose(0, 1)
+        key_GSD, value_GSD = self.key_GDT[..., :end].transpose(1, 2), self.value_GTD[:, :end]
+        mask_NS = None
+        if start and end - start > 1:
+            mask_NS = torch.ones(end - start, end, dtype=torch.bool, device=query_HND.device).tril_(start)
+        gathered_1HND = functional.scaled_dot_product_attention(
+            query_HND[None], key_GSD[None], value_GSD[None], mask_NS, is_causal=start == 0, enable_gqa=True
+        )
+        return gathered_1HND[0].transpose(0, 1).flatten(1)
+
+    def hidden(self, x_NE: Tensor) -> Tensor:
+        """The MLP's hidden layer (N, I), before the projection back."""
+        up_NI = _linear(x_NE, self.up_EI, self.up_bias_I)
+        if self.gate_EI is None:
+            return self.activation(up_NI)
+        return self.activation(_linear(x_NE, self.gate_EI, self.gate_bias_I)).mul_(up_NI)
+
+
+def _linear(x: Tensor, weight_t: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.mm(x, weight_t) if bias is None else torch.addmm(bias, x, weight_t)
+
+
+def _add_linear(residual: Tensor, x: Tensor, weight_t: Tensor, bias: Tensor | None) -> Tensor:
+    """residual + x @ weight_t + bias, as a new tensor."""
+    y = torch.addmm(residual, x, weight_t)
+    return y if bias is None else y.add_(bias)
+
+
+def _norm(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A LayerNorm's or RMSNorm's arithmetic."""
+    if isinstance(module, nn.LayerNorm):
+        return partial(
+            torch.layer_norm,
+            normalized_shape=module.normalized_shape,
+            weight=module.weight,
+            bias=module.bias,
+            eps=module.eps,
+        )
+    return partial(_rms_norm, weight=module.weight, eps=module.eps)
+
+
+def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return torch.rms_norm(x, x.shape[-1:], None, eps) * weight
+
+
+def _head_norm(q_norm: nn.Module, k_norm: nn.Module, H: int, G: int, pairs) -> Callable[[Tensor], Tensor]:
+    """The norms of queries and keys as one over all their heads, its weight and bias in the reordered layout."""
+    weight_HD = torch.cat([q_norm.weight[pairs].expand(H, -1), k_norm.weight[pairs].expand(G, -1)])
+    if isinstance(q_norm, nn.RMSNorm):
+        return partial(_rms_norm, weight=weight_HD, eps=q_norm.eps)
+    bias_HD = torch.cat([q_norm.bias[pairs].expand(H, -1), k_norm.bias[pairs].expand(G, -1)])
+    return lambda x_NHD: torch.addcmul(bias_HD, torch.layer_norm(x_NHD, x_NHD.shape[-1:], eps=q_norm.eps), weight_HD)
