@@ -1,0 +1,40 @@
+"""The from-scratch byte-level BPE tokenizer: trainer, tokenizer, files, corpus encoding, streaming decoding.
+
+Names are looked up on first use, so importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenization.bpe import train_bpe
+    from tokenization.encoding import encode_corpus
+    from tokenization.saving import load_tokenizer, save_tokenizer
+    from tokenization.streaming import StreamingDecoder
+    from tokenization.tokenization_scratchgpt import GPT4_SPLIT_PATTERN, ScratchGPTTokenizer
+
+__all__ = [
+    "GPT4_SPLIT_PATTERN",
+    "ScratchGPTTokenizer",
+    "StreamingDecoder",
+    "encode_corpus",
+    "load_tokenizer",
+    "save_tokenizer",
+    "train_bpe",
+]
+
+_HOMES = {
+    "GPT4_SPLIT_PATTERN": "tokenization_scratchgpt",
+    "ScratchGPTTokenizer": "tokenization_scratchgpt",
+    "StreamingDecoder": "streaming",
+    "encode_corpus": "encoding",
+    "load_tokenizer": "saving",
+    "save_tokenizer": "saving",
+    "train_bpe": "bpe",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

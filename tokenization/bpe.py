@@ -1,0 +1,169 @@
+"""The from-scratch BPE trainer: from texts to the merges of a byte-level vocabulary.
+
+Sennrich, Haddow and Birch, "Neural Machine Translation of Rare Words with Subword Units" (2016), over bytes: starting
+from the 256 bytes, join the most frequent pair of neighbouring tokens, again and again. Pairs never cross the border of
+a pre-token. Of pairs equally frequent, the one whose token ids are smaller wins (first id, then second).
+
+What makes it fast: each distinct pre-token is kept once, with its count; a merge touches only the words that hold the
+pair and corrects the counts of its neighbours; and the most frequent pair comes from a heap whose entries may be out of
+date (a count in it can only be too high, so a wrong one is put back with the right count when it comes up). A word is a
+`str` with one character for each token id, a pair a string of two, and `word.split(pair)` finds all of its places.
+"""
+
+import gc
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+
+from tqdm import tqdm
+
+from tokenization.pretokens import count_pretokens
+from tokenization.tokenization_scratchgpt import BYTES, END_OF_TEXT, GPT4_SPLIT_PATTERN, text_to_bytes
+
+LARGEST_ID = 0x10FFFF
+
+
+def train_bpe(
+    texts: Iterable[str],
+    vocab_size: int,
+    *,
+    pattern: str = GPT4_SPLIT_PATTERN,
+    special_tokens: Sequence[str] = (END_OF_TEXT,),
+    progress: bool = False,
+    workers: int | None = None,
+    on_merge: Callable[[int, bytes, bytes, int], None] | None = None,
+) -> list[tuple[bytes, bytes]]:
+    """Learns the merges of a byte-level BPE vocabulary.
+
+    Args:
+        texts: the documents; an iterator is read once and only a block of it held at a time. No pair crosses documents.
+        vocab_size: bytes, merges and special tokens together; `vocab_size - 256 - len(special_tokens)` merges are made.
+        pattern: the split pattern, in the syntax of `regex`.
+        special_tokens: only counted here; text that looks like one is text.
+        progress: whether to show progress bars.
+        workers: processes that split and count, this one included. None: two where the machine has them and the texts
+            are longer than two million characters.
+        on_merge: called after each merge with its token id, its two halves and how often the pair occurred.
+
+    Returns:
+        The merges in order. Fewer than asked for when no pair of neighbours is left: compare its length.
+
+    Raises:
+        ValueError: a vocabulary smaller than the bytes and the special tokens, or texts without a character.
+    """
+    base = BYTES + len(special_tokens)
+    if not base <= vocab_size <= LARGEST_ID:
+        raise ValueError(
+            f"expected vocab_size of at least {base} (256 bytes and {len(special_tokens)} special tokens) and at most "
+            f"{LARGEST_ID}, got {vocab_size}"
+        )
+    if isinstance(texts, str):
+        raise ValueError("expected texts as a list or iterator of strings, got one string: put it into a list")
+    if progress:
+        texts = tqdm(texts, desc="counting words", unit=" texts", leave=False)
+    cut_at_spaces = pattern == GPT4_SPLIT_PATTERN
+    counts = count_pretokens(texts, pattern, cut_at_spaces=cut_at_spaces, workers=workers)
+    if not counts:
+        raise ValueError("expected texts to learn from, got none or only empty ones: check the corpus")
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return merge_pairs(counts, vocab_size - base, progress=progress, on_merge=on_merge)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def merge_pairs(
+    counts: Counter[str],
+    merges: int,
+    *,
+    progress: bool = False,
+    on_merge: Callable[[int, bytes, bytes, int], None] | None = None,
+) -> list[tuple[bytes, bytes]]:
+    """Makes up to `merges` merges over pre-tokens with their counts; the rest is as in `train_bpe`."""
+    words = [text_to_bytes(pretoken).decode("latin-1") for pretoken in counts]
+    word_counts = list(counts.values())
+    count_of = word_counts.__getitem__
+    pair_counts, words_with = _count_pairs(words, word_counts)
+    heap = [(-count, pair) for pair, count in pair_counts.items()]
+    heapq.heapify(heap)
+    token_bytes = [bytes([byte]) for byte in range(BYTES)]
+    learnt: list[tuple[bytes, bytes]] = []
+    bar = tqdm(total=merges, desc="merging pairs", unit=" merges", disable=not progress)
+    with bar:
+        while heap and len(learnt) < merges:
+            negative_count, pair = heap[0]
+            count = pair_counts.get(pair, 0)
+            if count != -negative_count:
+                if count:
+                    heapq.heapreplace(heap, (-count, pair))
+                else:
+                    heapq.heappop(heap)
+                    pair_counts.pop(pair, None)
+                    words_with.pop(pair, None)
+                continue
+            heapq.heappop(heap)
+            token = chr(BYTES + len(learnt))
+            before, between, after = _apply(pair, token, words, words_with.pop(pair))
+            first, second = pair
+            # (pair that occurs less often now, pair that is new, the words of each occurrence)
+            changes = [(left + first, left + token, places) for left, places in before.items()]
+            changes += [(second + right, token + right, places) for right, places in after.items()]
+            if between:
+                changes.append((second + first, token + token, between))
+            for old, new, places in changes:
+                moved = sum(map(count_of, places))
+                pair_counts[old] -= moved
+                pair_counts[new] = moved
+                words_with[new] = places
+                heapq.heappush(heap, (-moved, new))
+            del pair_counts[pair]
+            halves = token_bytes[ord(first)], token_bytes[ord(second)]
+            token_bytes.append(halves[0] + halves[1])
+            learnt.append(halves)
+            bar.update()
+            if on_merge:
+                on_merge(ord(token), *halves, count)
+    return learnt
+
+
+def _count_pairs(words: list[str], word_counts: list[int]) -> tuple[dict[str, int], dict[str, list[int]]]:
+    """How often each pair of neighbours occurs, and the indices of the words that hold it (once for each place)."""
+    words_with: defaultdict[str, list[int]] = defaultdict(list)
+    for index, word in enumerate(words):
+        for first, second in zip(word, word[1:], strict=False):
+            words_with[first + second].append(index)
+    count_of = word_counts.__getitem__
+    return {pair: sum(map(count_of, places)) for pair, places in words_with.items()}, dict(words_with)
+
+
+def _apply(
+    pair: str, token: str, words: list[str], places: list[int]
+) -> tuple[dict[str, list[int]], list[int], dict[str, list[int]]]:
+    """Joins a pair in the words that hold it (an index whose word no longer does is passed over).
+
+    Returns the neighbours it had: by the token before it, the words; the words in which it follows itself; by the token
+    after it, the words. A word is listed once for each place.
+    """
+    before: defaultdict[str, list[int]] = defaultdict(list)
+    after: defaultdict[str, list[int]] = defaultdict(list)
+    between: list[int] = []
+    for index in places:
+        parts = words[index].split(pair)
+        if len(parts) == 2:
+            left, right = parts
+            words[index] = left + token + right
+            if left:
+                before[left[-1]].append(index)
+            if right:
+                after[right[0]].append(index)
+        elif len(parts) > 2:
+            words[index] = token.join(parts)
+            for left, right in zip(parts, parts[1:], strict=False):
+                if left:
+                    before[left[-1]].append(index)
+                if right:
+                    after[right[0]].append(index)
+            between.extend([index] * parts[1:-1].count(""))
+    return before, between, after

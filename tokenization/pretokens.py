@@ -1,0 +1,213 @@
+"""Counting pre-tokens: how often each piece of the split pattern occurs in a stream of texts.
+
+Run as a program, this file is one counting worker: pickled blocks of text come in on standard input, the pickled counts
+go out on standard output. So it imports nothing of ours, and a worker starts in a few hundredths of a second
+whatever the parent process has loaded.
+"""
+
+import os
+import pickle
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import regex
+
+# What `\s` matches, the space apart.
+OTHER_WHITESPACE = (
+    "\t\n\v\f\r\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f"
+    "\u3000"
+)
+BLOCK_CHARACTERS = 1 << 20
+PARALLEL_CHARACTERS = 1 << 21
+PENDING_ENTRIES = 1 << 21
+
+
+class PretokenCounter:
+    """Counts of pre-tokens, fed one block of texts after the other.
+
+    With `cut_at_spaces` the pattern must have a token border before every space that follows a non-space, as GPT-4's
+    has: then texts are first cut there by `str.split`, equal pieces are counted together, and the pattern runs once for
+    each distinct piece.
+    """
+
+    def __init__(self, pattern: str, *, cut_at_spaces: bool):
+        self.findall = regex.compile(pattern).findall
+        self.cut_at_spaces = cut_at_spaces
+        self.counts: Counter[str] = Counter()
+        self.spaced: Counter[str] = Counter()
+
+    def update(self, text: str) -> None:
+        """Counts the pre-tokens of one text."""
+        pieces = split_at_spaces(text) if self.cut_at_spaces else None
+        if pieces is None or len(pieces) < 3:
+            self.counts.update(self.findall(text))
+            return
+        self.counts.update(self.findall(pieces[0]))
+        self.counts.update(self.findall(" " + pieces[-1]))
+        self.spaced.update(pieces[1:-1])
+        if len(self.spaced) >= PENDING_ENTRIES:
+            self._split_pieces()
+
+    def _split_pieces(self) -> None:
+        """Runs the pattern over the distinct pieces: those equally frequent as one text, each with its space before."""
+        by_count: dict[int, list[str]] = {}
+        for piece, count in self.spaced.items():
+            by_count.setdefault(count, [""]).append(piece)
+        self.spaced.clear()
+        counts = self.counts
+        for count, pieces in by_count.items():
+            for pretoken, pieces_with_it in Counter(self.findall(" ".join(pieces))).items():
+                counts[pretoken] += count * pieces_with_it
+
+    def result(self) -> Counter[str]:
+        """The counts of all texts so far."""
+        self._split_pieces()
+        return self.counts
+
+
+def split_at_spaces(text: str) -> list[str] | None:
+    """Cuts a text at every space that follows a non-space; those spaces are left out, nothing else is.
+
+    None where the text leaves no character free to stand for the other spaces.
+    """
+    stand_in = next((character for character in "\0\1\2\3" if character not in text), None)
+    if stand_in is None:
+        return None
+    protected = text
+    for character in OTHER_WHITESPACE[: 5 if text.isascii() else None]:
+        if character in text:
+            protected = protected.replace(character + " ", character + stand_in)
+    protected = protected.replace("  ", " " + stand_in).replace(stand_in + " ", stand_in + stand_in)
+    pieces = protected.split(" ")
+    if stand_in in protected:
+        pieces = [piece.replace(stand_in, " ") if stand_in in piece else piece for piece in pieces]
+    return pieces
+
+
+def count_pretokens(
+    texts: Iterable[str], pattern: str, *, cut_at_spaces: bool, workers: int | None = None
+) -> Counter[str]:
+    """Counts the pre-tokens of a stream of texts, of which only a block is held at a time.
+
+    Args:
+        pattern: the split pattern, in the syntax of `regex`.
+        cut_at_spaces: whether a space after a non-space always begins a pre-token of this pattern.
+        workers: processes that count, this one included; None takes two where the machine has them. Texts of less than
+            two million characters together are counted in this process in any case.
+    """
+    if workers is None:
+        workers = min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    counter = PretokenCounter(pattern, cut_at_spaces=cut_at_spaces)
+    blocks = _blocks(texts, cut=cut_at_spaces)
+    waiting: list[list[str]] = []
+    characters = 0
+    for block in blocks:
+        waiting.append(block)
+        characters += sum(map(len, block))
+        if characters >= PARALLEL_CHARACTERS:
+            break
+    helpers = workers - 1 if characters >= PARALLEL_CHARACTERS else 0
+    processes = [_start_worker(pattern, cut_at_spaces) for _ in range(helpers)]
+    try:
+        turn = 0
+        for block in _chain(waiting, blocks):
+            if turn < helpers:
+                _send(processes[turn], block)
+            else:
+                for text in block:
+                    counter.update(text)
+            turn = (turn + 1) % (helpers + 1)
+        counts = counter.result()
+        for process in processes:
+            counts.update(_finish(process))
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                assert pipe is not None
+                pipe.close()
+            process.wait()
+    return counts
+
+
+def _chain(waiting: list[list[str]], blocks: Iterator[list[str]]) -> Iterator[list[str]]:
+    while waiting:
+        yield waiting.pop(0)
+    yield from blocks
+
+
+def _blocks(texts: Iterable[str], *, cut: bool) -> Iterator[list[str]]:
+    """Lists of texts of about `BLOCK_CHARACTERS` together; a longer text is cut where a pre-token begins."""
+    block: list[str] = []
+    characters = 0
+    for text in texts:
+        for part in _parts(text) if cut and len(text) > BLOCK_CHARACTERS else (text,):
+            block.append(part)
+            characters += len(part)
+            if characters >= BLOCK_CHARACTERS:
+                yield block
+                block, characters = [], 0
+    if block:
+        yield block
+
+
+def _parts(text: str) -> Iterator[str]:
+    start = 0
+    while len(text) - start > BLOCK_CHARACTERS:
+        end = text.find(" ", start + BLOCK_CHARACTERS)
+        while end != -1 and text[end - 1].isspace():
+            end = text.find(" ", end + 1)
+        if end == -1:
+            break
+        yield text[start:end]
+        start = end
+    yield text[start:]
+
+
+def _start_worker(pattern: str, cut_at_spaces: bool) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-P", str(Path(__file__).resolve())]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    _send(process, (pattern, cut_at_spaces))
+    return process
+
+
+def _send(process: subprocess.Popen[bytes], message: object) -> None:
+    assert process.stdin is not None
+    try:
+        pickle.dump(message, process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
+        process.stdin.flush()
+    except BrokenPipeError:
+        raise _failure(process) from None
+
+
+def _finish(process: subprocess.Popen[bytes]) -> Counter[str]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    answer = process.stdout.read()
+    if process.wait() != 0 or not answer:
+        raise _failure(process)
+    return pickle.loads(answer)
+
+
+def _failure(process: subprocess.Popen[bytes]) -> RuntimeError:
+    assert process.stderr is not None
+    said = process.stderr.read().decode("utf-8", "replace").strip()
+    return RuntimeError(f"a process that counts pre-tokens ended early (exit status {process.wait()}): {said}")
+
+
+def _work() -> None:
+    pattern, cut_at_spaces = pickle.load(sys.stdin.buffer)
+    counter = PretokenCounter(pattern, cut_at_spaces=cut_at_spaces)
+    while sys.stdin.buffer.peek(1):
+        for text in pickle.load(sys.stdin.buffer):
+            counter.update(text)
+    pickle.dump(counter.result(), sys.stdout.buffer, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+if __name__ == "__main__":
+    _work()

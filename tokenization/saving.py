@@ -1,0 +1,118 @@
+"""Tokenizer folders: what a run, a checkpoint and a bundle hold, and `AutoTokenizer` loads.
+
+    tokenizer.json, tokenizer_config.json   the Rust backend's twin; loads for everybody, without remote code
+    slow/                                   the from-scratch class: its config (with auto_map), vocab.json, merges.txt,
+                                            its source file, and merges.vocab, the merges for reading
+    tokenization_scratchgpt.py              the source file again: `subfolder="slow"` looks for it in the root
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from corpus.files import atomic_file, atomic_folder
+from tokenization import tokenization_scratchgpt
+from tokenization.fast import build_fast
+from tokenization.tokenization_scratchgpt import BYTES, ScratchGPTTokenizer
+
+SLOW = "slow"
+CONFIG = "tokenizer_config.json"
+LISTING = "merges.vocab"
+SOURCE = Path(tokenization_scratchgpt.__file__)
+# What a tokenizer that was itself loaded remembers of the place it came from.
+TRACES_OF_LOADING = ("is_local", "local_files_only", "name_or_path")
+
+
+def is_from_scratch(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer is `ScratchGPTTokenizer`, also where transformers loaded the class from a copied file."""
+    return any(base.__name__ == ScratchGPTTokenizer.__name__ for base in type(tokenizer).__mro__)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
+    """Writes a tokenizer folder; into a folder that exists, beside what is there (a tokenizer in it is replaced).
+
+    Args:
+        tokenizer: the from-scratch tokenizer, or any tokenizer of transformers that loads without remote code.
+
+    Raises:
+        ValueError: a tokenizer whose class lies in remote code that has no `tokenizer.json`.
+        OSError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        with atomic_folder(folder) as made:
+            _write(tokenizer, made)
+        return
+    with atomic_folder(folder / ".tokenizer", replace=True) as made:
+        _write(tokenizer, made)
+    made = folder / ".tokenizer"
+    if (folder / SLOW).exists():
+        shutil.rmtree(folder / SLOW)
+    for path in made.iterdir():
+        path.replace(folder / path.name)
+    made.rmdir()
+
+
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """The from-scratch class where the folder holds it in `slow/`, else what `AutoTokenizer` makes of the folder.
+
+    Raises ValueError when there is no tokenizer in the folder.
+    """
+    folder = Path(folder)
+    if (folder / SLOW / CONFIG).exists():
+        return ScratchGPTTokenizer.from_pretrained(folder / SLOW)
+    if not (folder / CONFIG).exists():
+        raise ValueError(f"{folder}: expected a tokenizer folder with {CONFIG}, got none: check the path")
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def merge_listing(tokenizer: ScratchGPTTokenizer) -> str:
+    """The merges for reading, one a line: `[th][e] -> [the] 261`. What cannot be printed is escaped."""
+    lines = []
+    for index, (first, second) in enumerate(tokenizer.merges, start=BYTES):
+        lines.append(f"[{_readable(first)}][{_readable(second)}] -> [{_readable(first + second)}] {index}\n")
+    return "".join(lines)
+
+
+def _readable(token: bytes) -> str:
+    """The token's text; backslashes, what cannot be printed and bytes that are no whole character are escaped."""
+    text = token.decode("utf-8", "backslashreplace") if b"\\" not in token else None
+    if text is None:
+        text = token.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _write(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    if not is_from_scratch(tokenizer):
+        tokenizer.save_pretrained(folder)
+        _edit_config(folder, drop=("auto_map", *TRACES_OF_LOADING) if tokenizer.is_fast else TRACES_OF_LOADING)
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if "auto_map" in config:
+            raise ValueError(
+                f"expected a tokenizer that loads without remote code, got {type(tokenizer).__name__}: "
+                "convert it to a fast tokenizer (tokenizer.json) first"
+            )
+        return
+    assert isinstance(tokenizer, ScratchGPTTokenizer) or hasattr(tokenizer, "merges")
+    build_fast(tokenizer).save_pretrained(folder)  # pyright: ignore[reportArgumentType]
+    _edit_config(folder, drop=TRACES_OF_LOADING)
+    slow = folder / SLOW
+    tokenizer.save_pretrained(slow)
+    name = ScratchGPTTokenizer.__name__
+    auto_map = {"AutoTokenizer": [f"{SOURCE.stem}.{name}", None]}
+    _edit_config(slow, drop=TRACES_OF_LOADING, set_={"tokenizer_class": name, "auto_map": auto_map})
+    for place in (folder, slow):
+        shutil.copyfile(SOURCE, place / SOURCE.name)
+    (slow / LISTING).write_text(merge_listing(tokenizer), encoding="utf-8")  # pyright: ignore[reportArgumentType]
+
+
+def _edit_config(folder: Path, *, drop: tuple[str, ...], set_: dict[str, Any] | None = None) -> None:
+    path = folder / CONFIG
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config = {key: value for key, value in config.items() if key not in drop} | (set_ or {})
+    with atomic_file(path) as file:
+        json.dump(config, file, ensure_ascii=False, indent=2, sort_keys=True)
+        file.write("\n")

@@ -1,0 +1,93 @@
+"""Decoding token by token, as far as characters are complete."""
+
+from typing import Any
+
+from tokenizers import decoders
+from transformers import PreTrainedTokenizerBase
+
+from tokenization.saving import is_from_scratch
+from tokenization.tokenization_scratchgpt import byte_alphabet, bytes_to_text, text_to_bytes
+
+
+class StreamingDecoder:
+    """Turns token ids into text one by one: all that `push` and `finish` return adds up to `tokenizer.decode(ids)`.
+
+    A character whose bytes are spread over tokens comes out with the last of them. Byte-level tokenizers (ours, and
+    those of the Rust backend with GPT-2's alphabet) are decoded from their bytes, in constant time a token; any other
+    by decoding all ids so far and returning what is new.
+
+    Args:
+        tokenizer: any tokenizer of transformers.
+        skip_special_tokens: as in `decode`.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, skip_special_tokens: bool = False):
+        self.tokenizer = tokenizer
+        self.skipped = set(tokenizer.all_special_ids) if skip_special_tokens else set()
+        self.skip_special_tokens = skip_special_tokens
+        self.bytewise = is_byte_level(tokenizer) and not tokenizer.clean_up_tokenization_spaces
+        self._lossless = is_from_scratch(tokenizer)
+        self._byte_of = {character: byte for byte, character in enumerate(byte_alphabet())}
+        self._special = {str(token) for token in tokenizer.added_tokens_decoder.values()} if self._lossless else set()
+        self._pending = b""
+        self._ids: list[int] = []
+        self._returned = ""
+
+    def push(self, token_id: int) -> str:
+        """Takes the next token; returns the characters that are complete now, often one word, sometimes none."""
+        if token_id in self.skipped:
+            return ""
+        if not self.bytewise:
+            self._ids.append(token_id)
+            return self._new_text(final=False)
+        self._pending += self._bytes(token_id)
+        complete = len(self._pending) - incomplete_tail(self._pending)
+        text = self._text(self._pending[:complete])
+        self._pending = self._pending[complete:]
+        return text
+
+    def finish(self) -> str:
+        """What is left after the last token: U+FFFD for a character that never became complete, mostly nothing."""
+        if not self.bytewise:
+            return self._new_text(final=True)
+        text, self._pending = self._text(self._pending), b""
+        return text
+
+    def _bytes(self, token_id: int) -> bytes:
+        token: Any = self.tokenizer.convert_ids_to_tokens(token_id)
+        if token is None:
+            return b""
+        if token in self._special:
+            return text_to_bytes(token)
+        if all(character in self._byte_of for character in token):
+            return bytes(map(self._byte_of.__getitem__, token))
+        return text_to_bytes(token)
+
+    def _text(self, data: bytes) -> str:
+        return bytes_to_text(data) if self._lossless else data.decode("utf-8", "replace")
+
+    def _new_text(self, *, final: bool) -> str:
+        text = self.tokenizer.decode(self._ids, skip_special_tokens=self.skip_special_tokens)
+        assert isinstance(text, str)
+        if not final and (text.endswith("\ufffd") or not text.startswith(self._returned)):
+            return ""
+        new = text[len(self._returned) :]
+        self._returned += new
+        return new
+
+
+def is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokens of a tokenizer are bytes in GPT-2's alphabet."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return is_from_scratch(tokenizer) or isinstance(getattr(backend, "decoder", None), decoders.ByteLevel)
+
+
+def incomplete_tail(data: bytes) -> int:
+    """How many bytes at the end may begin a UTF-8 character whose other bytes are still to come: 0 to 3."""
+    for length, byte in enumerate(reversed(data[-3:]), start=1):
+        if byte >= 0xC0:
+            needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return length if byte < 0xF5 and length < needed else 0
+        if byte < 0x80:
+            return 0
+    return 0

@@ -1,0 +1,250 @@
+"""The from-scratch byte-level BPE tokenizer, in the interface of transformers.
+
+Text is cut into pre-tokens by GPT-4's split pattern, each pre-token becomes its UTF-8 bytes, and pairs of neighbouring
+tokens are merged in the order in which they were learnt. Ids: 0 to 255 are the bytes in order, then the merges in
+order, then the special tokens. Every string survives `decode(encode(text))`, lone surrogates included.
+
+Inside, a token id is one character of a Python string (`chr(id)`), so a pre-token is a short string, a pair of tokens a
+string of two characters, and a merge is `str.replace`.
+"""
+
+import codecs
+import json
+import os
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from operator import add
+from typing import Any
+
+import regex
+from transformers import PreTrainedTokenizer
+
+# cl100k_base of GPT-4, in the form that minbpe and rustbpe use. Every character of a text falls into exactly one match.
+GPT4_SPLIT_PATTERN = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+END_OF_TEXT = "<|endoftext|>"
+VOCAB_FILES_NAMES = {"vocab_file": "vocab.json", "merges_file": "merges.txt"}
+BYTES = 256
+CACHE_ENTRIES = 500_000
+
+
+def byte_alphabet() -> list[str]:
+    """GPT-2's printable character for each byte: itself where it is printable and no space, else one from U+0100 on."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printable else next(others)) for byte in range(BYTES)]
+
+
+def text_to_bytes(text: str) -> bytes:
+    """UTF-8; a lone surrogate, which UTF-8 does not have, becomes the three bytes it would have."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _decode_errors(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    try:
+        return error.object[error.start : error.start + 3].decode("utf-8", "surrogatepass"), error.start + 3
+    except UnicodeDecodeError:
+        return "\ufffd", error.end
+
+
+codecs.register_error("scratchgpt", _decode_errors)
+
+
+def bytes_to_text(data: bytes) -> str:
+    """The inverse of `text_to_bytes`; bytes that are no text become U+FFFD, as everywhere."""
+    return data.decode("utf-8", "scratchgpt")
+
+
+class PretokenCache(dict[str, tuple[int, ...]]):
+    """From pre-token to token ids, computed when first asked for; emptied when it holds `CACHE_ENTRIES` entries."""
+
+    def __init__(self, merged: dict[str, str]):
+        super().__init__()
+        self.merged = merged
+        self.pairs = {token: pair for pair, token in merged.items()}
+
+    def __missing__(self, pretoken: str) -> tuple[int, ...]:
+        merged = self.merged
+        word = text_to_bytes(pretoken).decode("latin-1")
+        while token := min(filter(None, map(merged.get, map(add, word, word[1:]))), default=None):
+            word = word.replace(self.pairs[token], token)
+        if len(self) >= CACHE_ENTRIES:
+            self.clear()
+        ids = self[pretoken] = tuple(map(ord, word))
+        return ids
+
+    def __reduce__(self):
+        return PretokenCache, (self.merged,)
+
+
+class ScratchGPTTokenizer(PreTrainedTokenizer):
+    """Byte-level BPE with GPT-4's split pattern.
+
+    Args:
+        vocab_file: `vocab.json`, from token to id, bytes written in GPT-2's printable alphabet.
+        merges_file: `merges.txt`, one merge a line in the order learnt, same alphabet.
+        pattern: the split pattern, in the syntax of the `regex` package.
+        bos_token, eos_token, pad_token: `<|endoftext|>` unless told otherwise; none is added to a text by itself.
+        add_prefix_space: whether a text that does not begin with a space gets one.
+
+    There is no unknown token: every text has bytes.
+    """
+
+    vocab_files_names = VOCAB_FILES_NAMES
+    model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012 (the form transformers expects)
+
+    def __init__(
+        self,
+        vocab_file: str | os.PathLike[str],
+        merges_file: str | os.PathLike[str],
+        *,
+        pattern: str = GPT4_SPLIT_PATTERN,
+        bos_token: str | None = END_OF_TEXT,
+        eos_token: str | None = END_OF_TEXT,
+        pad_token: str | None = END_OF_TEXT,
+        add_prefix_space: bool = False,
+        **kwargs: Any,
+    ):
+        self._load(*read_vocabulary(vocab_file, merges_file), pattern)
+        self._finish(bos_token, eos_token, pad_token, add_prefix_space, kwargs)
+
+    def _load(self, merges: list[tuple[bytes, bytes]], special_tokens: list[str], pattern: str) -> None:
+        alphabet = byte_alphabet()
+        self.merges = merges
+        self.pattern = pattern
+        self.token_bytes = [bytes([byte]) for byte in range(BYTES)] + [first + second for first, second in merges]
+        ids = {token: index for index, token in enumerate(self.token_bytes)}
+        if len(ids) != len(self.token_bytes):
+            twice = next(token for index, token in enumerate(self.token_bytes) if ids[token] != index)
+            raise ValueError(f"expected merges that each make a new token, got {twice!r} twice")
+        merged = {}
+        for index, pair in enumerate(merges, start=BYTES):
+            for part in pair:
+                if ids.get(part, index) >= index:
+                    raise ValueError(
+                        f"merge {index - BYTES} joins {pair[0]!r} and {pair[1]!r}, but {part!r} is no byte "
+                        "and no earlier merge makes it: the merges must be in the order learnt"
+                    )
+            merged[chr(ids[pair[0]]) + chr(ids[pair[1]])] = chr(index)
+        self._cache = PretokenCache(merged)
+        self._split = regex.compile(pattern).findall
+        self._tokens = ["".join(alphabet[byte] for byte in token) for token in self.token_bytes]
+        self._ids = {token: index for index, token in enumerate(self._tokens)}
+        for token in special_tokens:
+            if token in self._ids:
+                raise ValueError(f"expected special tokens that are no other token, got {token!r}: choose another name")
+            self._ids[token] = len(self._tokens)
+            self._tokens.append(token)
+            self.token_bytes.append(text_to_bytes(token))
+
+    def _finish(self, bos_token, eos_token, pad_token, add_prefix_space: bool, kwargs: dict[str, Any]) -> None:
+        for leaked in ("is_local", "local_files_only"):
+            kwargs.pop(leaked, None)
+        self.add_prefix_space = add_prefix_space
+        super().__init__(
+            bos_token=bos_token,
+            eos_token=eos_token,
+            pad_token=pad_token,
+            pattern=self.pattern,
+            add_prefix_space=add_prefix_space,
+            **kwargs,
+        )
+
+    @classmethod
+    def from_merges(
+        cls,
+        merges: Sequence[tuple[bytes, bytes]],
+        special_tokens: Sequence[str] = (END_OF_TEXT,),
+        *,
+        pattern: str = GPT4_SPLIT_PATTERN,
+    ) -> "ScratchGPTTokenizer":
+        """The tokenizer of these merges (as `train_bpe` returns them), special tokens last.
+
+        `<|endoftext|>`, or else the first special token, is the one that begins, ends and pads.
+        Raises ValueError for merges that are out of order or make a token twice.
+        """
+        tokenizer = cls.__new__(cls)
+        tokenizer._load(list(merges), list(special_tokens), pattern)
+        end = END_OF_TEXT if END_OF_TEXT in special_tokens else next(iter(special_tokens), None)
+        others = [token for token in special_tokens if token != end]
+        tokenizer._finish(end, end, end, False, {"extra_special_tokens": others} if others else {})
+        return tokenizer
+
+    @property
+    def special_tokens(self) -> list[str]:
+        """The special tokens of the vocabulary, in the order of their ids."""
+        return self._tokens[BYTES + len(self.merges) :]
+
+    @property
+    def vocab_size(self) -> int:
+        """Bytes, merges and special tokens together; tokens added later are counted by `len` alone."""
+        return len(self._tokens)
+
+    def get_vocab(self) -> dict[str, int]:
+        return {**self._ids, **self.added_tokens_encoder}
+
+    def prepare_for_tokenization(self, text: str, is_split_into_words: bool = False, **kwargs: Any):
+        add_prefix_space = kwargs.pop("add_prefix_space", self.add_prefix_space)
+        if (is_split_into_words or add_prefix_space) and text and not text[0].isspace():
+            text = " " + text
+        return text, kwargs
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        """Token ids of a text in which nothing is special: text that looks like a special token is text."""
+        return list(chain.from_iterable(map(self._cache.__getitem__, self._split(text))))
+
+    def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
+        return list(map(self._tokens.__getitem__, self.encode_ordinary(text)))
+
+    def _convert_token_to_id(self, token: str) -> int | None:
+        return self._ids.get(token)
+
+    def _convert_id_to_token(self, index: int) -> str:
+        if not 0 <= index < len(self._tokens):
+            raise ValueError(f"expected a token id from 0 to {len(self) - 1}, got {index}")
+        return self._tokens[index]
+
+    def convert_tokens_to_string(self, tokens: Iterable[str]) -> str:
+        ids = self._ids
+        token_bytes = self.token_bytes
+        return bytes_to_text(b"".join(token_bytes[ids[t]] if t in ids else text_to_bytes(t) for t in tokens))
+
+    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, str]:
+        prefix = os.path.join(save_directory, f"{filename_prefix}-" if filename_prefix else "")  # noqa: PTH118
+        vocab_file, merges_file = prefix + VOCAB_FILES_NAMES["vocab_file"], prefix + VOCAB_FILES_NAMES["merges_file"]
+        with open(vocab_file, "w", encoding="utf-8") as file:  # noqa: PTH123
+            json.dump(self._ids, file, ensure_ascii=False, indent=0)
+        alphabet = byte_alphabet()
+        with open(merges_file, "w", encoding="utf-8", newline="\n") as file:  # noqa: PTH123
+            file.write("#version: 0.2\n")
+            for pair in self.merges:
+                file.write(" ".join("".join(alphabet[byte] for byte in part) for part in pair) + "\n")
+        return vocab_file, merges_file
+
+
+def read_vocabulary(
+    vocab_file: str | os.PathLike[str], merges_file: str | os.PathLike[str]
+) -> tuple[list[tuple[bytes, bytes]], list[str]]:
+    """The merges and the special tokens of a `vocab.json` and a `merges.txt`; ValueError where they do not fit."""
+    alphabet = byte_alphabet()
+    bytes_of = {character: byte for byte, character in enumerate(alphabet)}
+    with open(vocab_file, encoding="utf-8") as file:  # noqa: PTH123
+        vocabulary: dict[str, int] = json.load(file)
+    with open(merges_file, encoding="utf-8", newline="\n") as file:  # noqa: PTH123
+        lines = file.read().split("\n")
+    pairs = [line.split(" ") for line in lines if line and not line.startswith("#version:")]
+    tokens = sorted(vocabulary, key=lambda token: vocabulary[token])
+    expected = alphabet + ["".join(pair) for pair in pairs]
+    if tokens[: len(expected)] != expected or sorted(vocabulary.values()) != list(range(len(tokens))):
+        raise ValueError(
+            f"{vocab_file} does not fit {merges_file}: expected ids 0 to 255 for the bytes in order, "
+            f"then {len(pairs)} merges in the order of their file, then special tokens, without gaps"
+        )
+    merges = []
+    for pair in pairs:
+        if len(pair) != 2:
+            raise ValueError(f"expected two tokens a line in {merges_file}, got {' '.join(pair)!r}")
+        merges.append(tuple(bytes(bytes_of[character] for character in part) for part in pair))
+    return merges, tokens[len(expected) :]
