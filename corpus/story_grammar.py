@@ -1,0 +1,293 @@
+"""The machinery of the story corpus: a grammar of templates, and tellers that walk it.
+
+A grammar maps a symbol to its options, and an option is a template:
+
+    plain text          is written as it stands
+    [thing]             one of the options of the symbol "thing" is drawn here
+    [thing:lost]        the same, and the word drawn is remembered as the fact "lost"
+    [a thing]           the same with "a" or "an" in front; [A thing] starts a sentence
+    {lost} {a lost}     the remembered word again, with the article on demand
+    {hero.he}           a form that belongs to the remembered word: the pronoun of a name
+    {owner=hero}        writes nothing; from here on the fact "owner" is the fact "hero"
+
+Every draw is uniform over the options that are still free: a symbol of *words* gives each word at most once in a story.
+A draw is visible in the text at once, because no option's *head* (its text up to its own first draw) is a prefix of
+another's. So a text has at most one derivation, and its probability is exactly one over the product of the numbers of
+free options along it. A WritingTeller draws; a ReadingTeller finds in a given text which options were drawn. Both walk
+the grammar by the same code.
+"""
+
+import math
+import random
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+
+_PIECE = re.compile(
+    r"\[(?:(?P<draw_article>[aA]) )?(?P<symbol>\w+)(?::(?P<remember>\w+))?\]"
+    r"|\{(?P<new>\w+)=(?P<old>\w+)\}"
+    r"|\{(?:(?P<fact_article>[aA]) )?(?P<fact>\w+)(?:\.(?P<form>\w+))?\}"
+)
+_AN_BY_SOUND = {"honest": True, "useful": False, "ukulele": False}
+
+
+class NotAStory(Exception):
+    """The text that a ReadingTeller was given leaves the grammar."""
+
+
+@dataclass(kw_only=True, frozen=True, slots=True)
+class Draw:
+    """A place in a template where an option is drawn."""
+
+    symbol: str  # whose options
+    article: str  # "a" or "A" to write the article in front, else ""
+    remember: str | None  # the fact that the drawn word becomes
+
+
+@dataclass(kw_only=True, frozen=True, slots=True)
+class Recall:
+    """A place in a template where a remembered word is written again."""
+
+    fact: str
+    article: str  # as in Draw
+    form: str | None  # the form of the word to write instead of the word itself
+
+
+@dataclass(kw_only=True, frozen=True, slots=True)
+class Rename:
+    """A place in a template that writes nothing and gives a remembered word a second role."""
+
+    new: str
+    old: str
+
+
+Piece = str | Draw | Recall | Rename
+
+
+def with_article(word: str, article: str = "a") -> str:
+    """The word behind "a" or "an" ("A" or "An"), by its first sound; the bare word for an empty article."""
+    if not article:
+        return word
+    is_an = _AN_BY_SOUND.get(word.split()[0], word[0] in "aeiou")
+    return f"{article}{'n' if is_an else ''} {word}"
+
+
+def parse(template: str) -> tuple[Piece, ...]:
+    """Cut a template into its pieces; text outside brackets and braces stays as it is."""
+    pieces: list[Piece] = []
+    position = 0
+    for match in _PIECE.finditer(template):
+        if match.start() > position:
+            pieces.append(template[position : match.start()])
+        position = match.end()
+        if match["symbol"]:
+            pieces.append(Draw(symbol=match["symbol"], article=match["draw_article"] or "", remember=match["remember"]))
+        elif match["new"]:
+            pieces.append(Rename(new=match["new"], old=match["old"]))
+        else:
+            pieces.append(Recall(fact=match["fact"], article=match["fact_article"] or "", form=match["form"]))
+    if position < len(template):
+        pieces.append(template[position:])
+    assert not any(isinstance(piece, str) and set("[]{}") & set(piece) for piece in pieces), template
+    return tuple(pieces)
+
+
+@dataclass(kw_only=True, slots=True)
+class Options:
+    """What a symbol can be: templates, one of which is drawn."""
+
+    templates: tuple[str, ...]
+    once: bool  # words: each is drawn at most once in a story
+    bodies: tuple[tuple[Piece, ...], ...] = field(init=False)  # the templates, parsed
+    heads: tuple[tuple[Piece, ...], ...] = field(init=False)  # each body up to its first draw
+    known: frozenset[str] = field(init=False)  # the templates as a set
+    articled: dict[str, tuple[str, ...]] = field(init=False)  # words: by article ("", "a", "A"), as they are written
+    told_apart_late: bool = field(init=False)  # two heads part at a fact: only the facts can say whether they differ
+
+    def __post_init__(self) -> None:
+        self.bodies = tuple(parse(template) for template in self.templates)
+        self.heads = tuple(_head(body) for body in self.bodies)
+        self.known = frozenset(self.templates)
+        assert len(self.known) == len(self.templates), f"an option stands twice: {self.templates}"
+        self.articled = {}
+        if self.once:
+            assert all(body == (word,) for body, word in zip(self.bodies, self.templates)), "words hold no brackets"
+            self.articled = {a: tuple(with_article(word, a) for word in self.templates) for a in ("", "a", "A")}
+        verdicts = [_part(first, second) for first, second in combinations(self.heads, 2)]
+        self.told_apart_late = None in verdicts
+        if False in verdicts:
+            first, second = list(combinations(self.templates, 2))[verdicts.index(False)]
+            raise AssertionError(f"these options cannot be told apart at once: {first!r} and {second!r}")
+
+
+def words(text: str) -> Options:
+    """Options that are single words or fixed phrases, parted by commas, each drawn at most once in a story."""
+    return Options(templates=tuple(word.strip() for word in text.replace("\n", " ").split(",")), once=True)
+
+
+def phrases(*templates: str) -> Options:
+    """Options that are templates and may be drawn again in the same story."""
+    return Options(templates=templates, once=False)
+
+
+def _head(body: tuple[Piece, ...]) -> tuple[Piece, ...]:
+    for index, piece in enumerate(body):
+        if isinstance(piece, Draw):
+            return body[:index]
+    return body
+
+
+def _part(first: tuple[Piece, ...], second: tuple[Piece, ...]) -> bool | None:
+    """Whether two heads differ before either ends: True, False, or None where it depends on a fact."""
+    for one, other in zip(_symbols(first), _symbols(second), strict=False):
+        if one != other:
+            return True if isinstance(one, str) and isinstance(other, str) else None
+    return False
+
+
+def _symbols(head: tuple[Piece, ...]) -> list[Piece]:
+    """The head in its smallest parts: single characters, and facts."""
+    return [part for piece in head for part in (piece if isinstance(piece, str) else [piece])]
+
+
+class Grammar:
+    """Symbols with their options, and the forms (such as pronouns) of words that have any.
+
+    Asserts that every symbol drawn exists and that the options of each can be told apart at once.
+    """
+
+    def __init__(self, symbols: Mapping[str, Options], forms: Mapping[str, Mapping[str, str]], start: str) -> None:
+        self.symbols = dict(symbols)
+        self.forms = {word: dict(of_word) for word, of_word in forms.items()}
+        self.start = Draw(symbol=start, article="", remember=None)
+        for symbol, options in self.symbols.items():
+            for body in options.bodies:
+                for piece in body:
+                    if isinstance(piece, Draw):
+                        assert piece.symbol in self.symbols, f"[{symbol}] draws the unknown [{piece.symbol}]"
+                        needs_words = bool(piece.article or piece.remember)
+                        assert not needs_words or self.symbols[piece.symbol].once, f"[{piece.symbol}] is not of words"
+
+
+class Teller(ABC):
+    """Walks a grammar from its start; what it writes, and how an option is drawn, is the subclass's affair."""
+
+    def __init__(self, grammar: Grammar) -> None:
+        self.grammar = grammar
+        self.facts: dict[str, str] = {}  # remembered words by role
+        self.used: set[str] = set()  # words drawn so far
+        self.log_probability = 0.0  # of the draws so far, in nats
+
+    @abstractmethod
+    def tell(self, text: str) -> None:
+        """Write text that leaves no choice."""
+
+    @abstractmethod
+    def draw(self, options: Options, article: str) -> int:
+        """Index of the option drawn, among those that are free; for words, their text is written by `choose`."""
+
+    def walk(self) -> None:
+        """Tell one whole text of the grammar."""
+        self.choose(self.grammar.start)
+
+    def choose(self, place: Draw) -> None:
+        """Draw one of the free options of a symbol and tell it."""
+        options = self.grammar.symbols[place.symbol]
+        count = len(options.templates)
+        if options.once:
+            count -= len(options.known & self.used)
+        assert count > 0, f"[{place.symbol}] has no free word left"
+        if count > 1:
+            self.log_probability -= math.log(count)
+        if options.told_apart_late:
+            heads = [self.fill(head) for head in options.heads]
+            assert not any(a.startswith(b) or b.startswith(a) for a, b in combinations(heads, 2)), heads
+        index = self.draw(options, place.article) if len(options.templates) > 1 else 0
+        if options.once:
+            word = options.templates[index]
+            self.used.add(word)
+            if place.remember:
+                self.facts[place.remember] = word
+            self.tell(options.articled[place.article][index])
+        else:
+            self.tell_pieces(options.bodies[index])
+
+    def tell_pieces(self, pieces: tuple[Piece, ...]) -> None:
+        """Tell the pieces of a template in order."""
+        for piece in pieces:
+            if isinstance(piece, str):
+                self.tell(piece)
+            elif isinstance(piece, Draw):
+                self.choose(piece)
+            elif isinstance(piece, Recall):
+                self.tell(self.recall(piece))
+            else:
+                self.facts[piece.new] = self.facts[piece.old]
+
+    def recall(self, piece: Recall) -> str:
+        """The text of a remembered word."""
+        word = self.facts[piece.fact]
+        if piece.form:
+            return self.grammar.forms[word][piece.form]
+        return with_article(word, piece.article)
+
+    def fill(self, head: tuple[Piece, ...]) -> str:
+        """The text of a head, as the facts stand."""
+        return "".join(
+            piece if isinstance(piece, str) else self.recall(piece) if isinstance(piece, Recall) else ""
+            for piece in head
+        )
+
+
+class WritingTeller(Teller):
+    """Writes a text drawn from the grammar."""
+
+    def __init__(self, grammar: Grammar, rng: random.Random) -> None:
+        super().__init__(grammar)
+        self.parts: list[str] = []
+        self._random = rng.random
+
+    @property
+    def text(self) -> str:
+        """What was written so far."""
+        return "".join(self.parts)
+
+    def tell(self, text: str) -> None:
+        self.parts.append(text)
+
+    def draw(self, options: Options, article: str) -> int:
+        count = len(options.templates)
+        index = int(self._random() * count)
+        while options.once and options.templates[index] in self.used:
+            index = int(self._random() * count)
+        return index
+
+
+class ReadingTeller(Teller):
+    """Reads a given text as if it wrote it; raises NotAStory where the grammar cannot have written it."""
+
+    def __init__(self, grammar: Grammar, text: str) -> None:
+        super().__init__(grammar)
+        self.text = text
+        self.position = 0  # characters read so far
+
+    def tell(self, text: str) -> None:
+        if not self.text.startswith(text, self.position):
+            raise NotAStory
+        self.position += len(text)
+
+    def draw(self, options: Options, article: str) -> int:
+        heads = options.articled[article] if options.once else [self.fill(head) for head in options.heads]
+        for index, head in enumerate(heads):
+            if self.text.startswith(head, self.position):
+                if options.once and options.templates[index] in self.used:
+                    raise NotAStory
+                return index
+        raise NotAStory
+
+    def walk(self) -> None:
+        super().walk()
+        if self.position != len(self.text):
+            raise NotAStory
