@@ -169,10 +169,11 @@ def _without_notices(book: str) -> str:
             continue
         short = len(paragraph) <= _LONGEST_NOTE
         if note := _NOTE.match(paragraph):
-            heading = len(paragraph) - note.end() < 20 or note.group().startswith("*")
+            bracket = note.group().lstrip().startswith("[")
+            heading = not bracket and (len(paragraph) - note.end() < 20 or note.group().startswith("*"))
             if heading and block.start() > tail:
                 break
-            inside_bracket = paragraph.lstrip().startswith("[") and "]" not in paragraph
+            inside_bracket = bracket and "]" not in paragraph and "]" in book[position : position + _LONGEST_NOTE]
             if short or _BOX.fullmatch(paragraph):
                 continue
         noticed = short and (
@@ -196,7 +197,7 @@ def _title_lines(text: str) -> list[str]:
     if field := re.search(r"^Title:[ \t]*(\S.*(?:\n[ \t]+\S.*)*)", header, re.M | re.I):
         return [line.strip() for line in field.group(1).split("\n")]
     announced = re.search(
-        r"^\W*(?:The\s+)?(?:\w+\s+)?Project\s+Gutenberg(?:['’]s\s+|\s+e-?(?:text|book)(?:\s+of|,)\s+(?:the\s+)?)"
+        r"^\W*(?:The\s+)?(?:\w+\s+)?Project\s+Gutenberg(?:['’]s\s+|\s+e-?(?:text|book)(?:\s+of|,)\s+)"
         r"(\S.*?)(?:,?\s+by\b.*)?\W*$",
         header,
         re.M | re.I,

@@ -1,0 +1,320 @@
+"""Books over real HTTP on this machine, from a server that fails in every way that servers do."""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from corpus.gutenberg import SCIFI_BOOKS, Book, gutenberg_files, read_gutenberg, read_gutenberg_folder
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT.parent / "shared" / "data" / "scifi"
+
+MACHINE = Book(id=35, title="The Time Machine", author="H. G. Wells")
+ISLAND = Book(id=159, title="The Island of Doctor Moreau", author="H. G. Wells")
+
+
+def raw_book(title: str, text: str = "It began.") -> bytes:
+    body = f"{text}\n\n" * 4000
+    lines = (
+        f"The Project Gutenberg EBook of {title}\n\nTitle: {title}\n\n"
+        f"*** START OF THE PROJECT GUTENBERG EBOOK {title.upper()} ***\n\nProduced by Me\n\n{body}\n"
+        f"*** END OF THE PROJECT GUTENBERG EBOOK {title.upper()} ***\n"
+    )
+    return lines.replace("\n", "\r\n").encode()
+
+
+Fault = Callable[["Handler", bytes], None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: "Server"
+
+    def do_GET(self) -> None:
+        self.server.requests.append((self.path, self.headers.get("Range")))
+        faults = self.server.faults.get(self.path, [])
+        content = self.server.files.get(self.path)
+        if faults:
+            faults.pop(0)(self, content or b"")
+        elif content is None:
+            self.answer(404, b"not here")
+        else:
+            self.serve(content)
+
+    def serve(self, content: bytes, sent: int | None = None) -> None:
+        """A file with its ETag, from the byte asked for; only the first `sent` bytes of it before the line is cut."""
+        etag = f'"{hashlib.sha256(content).hexdigest()[:8]}"'
+        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if wanted and self.headers.get("If-Range") == etag and self.server.ranges:
+            first = int(wanted.group(1))
+            fields = {"ETag": etag, "Content-Range": f"bytes {first}-{len(content) - 1}/{len(content)}"}
+            self.answer(206, content[first:], fields, sent)
+        else:
+            self.answer(200, content, {"ETag": etag}, sent)
+
+    def answer(self, status: int, body: bytes, fields: dict[str, str] | None = None, sent: int | None = None) -> None:
+        self.send_response(status)
+        for name, value in (fields or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[:sent])
+        self.close_connection = sent is not None or self.close_connection
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files = {"/cache/epub/35/pg35.txt": raw_book(MACHINE.title), "/files/159/159.txt": raw_book(ISLAND.title)}
+        self.faults: dict[str, list[Fault]] = {}
+        self.requests: list[tuple[str, str | None]] = []
+        self.ranges = True
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def read(server: Server, cache: Path, *books: Book, **settings: float) -> list[str]:
+    settings = {"pause": 0.0, "backoff": 0.001, **settings}
+    documents = read_gutenberg(books, base_url=server.url, cache_dir=cache, progress=False, **settings)  # type: ignore[arg-type]
+    return [document.text for document in documents]
+
+
+CLEANED = "It began.\n\n" * 4000
+PATH = "/cache/epub/35/pg35.txt"
+
+
+def test_books_come_cleaned_and_stay_in_the_cache(server: Server, tmp_path: Path) -> None:
+    assert read(server, tmp_path, MACHINE, ISLAND) == [CLEANED.rstrip() + "\n"] * 2
+    paths = [path for path, _ in server.requests]
+    assert paths == [PATH, "/cache/epub/159/pg159.txt", "/files/159/159-0.txt", "/files/159/159.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock") == [
+        "pg159.txt",
+        "pg159.txt.sha256",
+        "pg35.txt",
+        "pg35.txt.sha256",
+    ]
+    checksum = hashlib.sha256(server.files[PATH]).hexdigest()
+    assert (tmp_path / "pg35.txt.sha256").read_text() == f"{checksum}  pg35.txt\n"
+    assert read(server, tmp_path, MACHINE, ISLAND) == [CLEANED.rstrip() + "\n"] * 2
+    assert len(server.requests) == 4
+
+
+def test_a_damaged_cache_is_fetched_again(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read(server, tmp_path, MACHINE)
+    (tmp_path / "pg35.txt").write_bytes(server.files[PATH].replace(b"began", b"begun"))
+    assert read(server, tmp_path, MACHINE)[0].startswith("It began.")
+    assert "does not match its checksum; it is fetched again" in caplog.text
+    (tmp_path / "pg35.txt.sha256").unlink()
+    read(server, tmp_path, MACHINE)
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_a_busy_server_is_asked_again(server: Server, tmp_path: Path, status: int) -> None:
+    server.faults[PATH] = [lambda handler, _: handler.answer(status, b"busy")] * 2
+    assert len(read(server, tmp_path, MACHINE)) == 1
+    assert len(server.requests) == 3
+
+
+def test_retry_after_is_honoured(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("corpus.download.time.sleep", waits.append)
+    server.faults[PATH] = [lambda handler, _: handler.answer(429, b"", {"Retry-After": "7"})]
+    read(server, tmp_path, MACHINE)
+    assert 7.0 in waits
+    server.faults[PATH] = [
+        lambda handler, _: handler.answer(503, b"", {"Retry-After": "Wed, 01 Jan 2020 00:00:00 GMT"})
+    ]
+    read(server, tmp_path / "2", MACHINE)
+    assert max(waits) == 7.0
+    server.faults[PATH] = [lambda handler, _: handler.answer(503, b"", {"Retry-After": "3600"})]
+    with pytest.raises(ValueError, match=r"503 .*the server asks to come back in 3600 s \(tried 1 times\)"):
+        read(server, tmp_path / "3", MACHINE)
+
+
+def test_waits_grow_and_requests_keep_their_distance(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("corpus.download.time.sleep", waits.append)
+    server.faults[PATH] = [lambda handler, _: handler.answer(503, b"")] * 9
+    with pytest.raises(ValueError, match="tried 5 times"):
+        read(server, tmp_path, MACHINE, backoff=8.0, pause=2.0)
+    pauses, backoffs = waits[::2], waits[1::2]
+    assert pauses[0] == 0.0
+    assert all(1.5 < pause <= 2.0 for pause in pauses[1:])
+    assert all(0.5 * 8 * 2**n <= wait <= 1.5 * 8 * 2**n for n, wait in enumerate(backoffs[:3]))
+    assert 30 <= backoffs[3] <= 90
+
+
+def test_a_cut_line_is_resumed_at_the_byte(server: Server, tmp_path: Path) -> None:
+    server.faults[PATH] = [lambda handler, content: handler.serve(content, sent=10_000)]
+    assert read(server, tmp_path, MACHINE) == [CLEANED.rstrip() + "\n"]
+    assert server.requests[0] == (PATH, None)
+    assert server.requests[1:] == [(PATH, f"bytes={10_000}-")]
+
+
+def test_a_stopped_run_is_resumed_by_the_next(server: Server, tmp_path: Path) -> None:
+    server.faults[PATH] = [lambda handler, content: handler.serve(content, sent=10_000)]
+    with pytest.raises(ValueError, match="run the same command again: it goes on from what it has"):
+        read(server, tmp_path, MACHINE, attempts=1)
+    assert not (tmp_path / "pg35.txt").exists()
+    assert (tmp_path / "pg35.txt.part").stat().st_size == 10_000
+    assert read(server, tmp_path, MACHINE) == [CLEANED.rstrip() + "\n"]
+    assert server.requests[-1] == (PATH, "bytes=10000-")
+
+
+@pytest.mark.parametrize("why", ["changed", "no ranges", "wrong range", "refused range"])
+def test_what_cannot_be_resumed_starts_anew(server: Server, tmp_path: Path, why: str) -> None:
+    server.faults[PATH] = [lambda handler, content: handler.serve(content, sent=10_000)]
+    with pytest.raises(ValueError, match="tried 1 times"):
+        read(server, tmp_path, MACHINE, attempts=1)
+    expected = "It began."
+    if why == "changed":
+        server.files[PATH] = raw_book(MACHINE.title, "It changed.")
+        expected = "It changed."
+    elif why == "no ranges":
+        server.ranges = False
+    elif why == "wrong range":
+        fields = {"Content-Range": "bytes 0-4/5"}
+        server.faults[PATH] = [lambda handler, content: handler.answer(206, b"wrong", fields)]
+    else:
+        server.faults[PATH] = [lambda handler, content: handler.answer(416, b"")]
+    assert read(server, tmp_path, MACHINE) == [f"{expected}\n\n" * 3999 + f"{expected}\n"]
+
+
+def test_the_wrong_book_never_enters_the_cache(server: Server, tmp_path: Path) -> None:
+    server.files["/cache/epub/105/pg105.txt"] = raw_book("Persuasion")
+    wrong = Book(id=105, title="The Time Machine", author="H. G. Wells")
+    with pytest.raises(
+        ValueError, match=r"book 105: expected 'The Time Machine', got 'Persuasion': the number belongs"
+    ):
+        read(server, tmp_path, wrong)
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == []
+    server.files[PATH] = b"<html>This is no book.</html>"
+    with pytest.raises(
+        ValueError, match="book 35: expected 'The Time Machine', got a text whose header states no title"
+    ):
+        read(server, tmp_path, MACHINE)
+    read_path = tmp_path / "pg105.txt"
+    read_path.write_bytes(raw_book("Persuasion"))
+    (tmp_path / "pg105.txt.sha256").write_text(hashlib.sha256(raw_book("Persuasion")).hexdigest() + "  pg105.txt\n")
+    with pytest.raises(ValueError, match=r"book 105 \(.*pg105.txt\): expected 'The Time Machine', got 'Persuasion'"):
+        read(server, tmp_path, wrong)
+
+
+def test_a_missing_book_names_what_was_tried(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"book 7: expected 'X', got no such file at http://\S+/pg7.txt, .*7/7-0.txt, "
+    ):
+        read(server, tmp_path, Book(id=7, title="X", author="Y"))
+    server.faults[PATH] = [lambda handler, _: handler.answer(403, b"robots are not welcome")]
+    with pytest.raises(ValueError, match=r"pg35.txt: expected the file, got 403 Forbidden; choose another mirror"):
+        read(server, tmp_path, MACHINE)
+
+
+def test_no_network_says_what_works_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Server() as gone:
+        pass
+    with pytest.raises(
+        ValueError, match=r"got: ConnectError: .* \(tried 2 times\); check the network .* --corpus PATH"
+    ):
+        read(gone, tmp_path, MACHINE, attempts=2)
+    with pytest.raises(ValueError, match="base_url: expected an address that begins with https://"):
+        list(read_gutenberg([MACHINE], base_url="www.gutenberg.org", cache_dir=tmp_path))
+
+
+def test_a_server_that_falls_silent_is_left(server: Server, tmp_path: Path) -> None:
+    silence = threading.Event()
+    server.faults[PATH] = [lambda handler, _: silence.wait(10) and None]
+    try:
+        assert len(read(server, tmp_path, MACHINE, timeout=0.2)) == 1
+    finally:
+        silence.set()
+    assert len(server.requests) == 2
+
+
+def test_the_progress_bar_counts_books(server: Server, tmp_path: Path) -> None:
+    program = (
+        "from corpus.gutenberg import SCIFI_BOOKS, read_gutenberg\n"
+        f"books = read_gutenberg(SCIFI_BOOKS[:1], base_url={server.url!r}, cache_dir={str(tmp_path)!r})\n"
+        "print([document.name for document in books])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-Werror", "-c", program],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "['The Time Machine (Gutenberg 35)']\n"
+    assert "Books: 100%" in done.stderr
+    assert "1/1" in done.stderr
+
+
+def test_raw_files_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "time_machine_35.txt").write_bytes(raw_book(MACHINE.title))
+    (tmp_path / "pg159.txt").write_bytes(raw_book(ISLAND.title))
+    (tmp_path / "notes.txt").write_text("mine")
+    assert {number: path.name for number, path in gutenberg_files(tmp_path).items()} == {
+        35: "time_machine_35.txt",
+        159: "pg159.txt",
+    }
+    documents = list(read_gutenberg_folder(tmp_path, [ISLAND, MACHINE]))
+    assert [document.name for document in documents] == [
+        "The Island of Doctor Moreau (Gutenberg 159)",
+        "The Time Machine (Gutenberg 35)",
+    ]
+    with pytest.raises(
+        ValueError, match=r"expected a file for each of 26 books.*got none for 36 \(The War of the Worlds\)"
+    ):
+        read_gutenberg_folder(tmp_path, SCIFI_BOOKS)
+    wrong = Book(id=35, title="Persuasion", author="Jane Austen")
+    with pytest.raises(ValueError, match=r"book 35 \(.*_35.txt\): expected 'Persuasion', got 'The Time Machine'"):
+        list(read_gutenberg_folder(tmp_path, [wrong]))
+    (tmp_path / "35-0.txt").touch()
+    with pytest.raises(ValueError, match=r"expected one file for book 35, got .* too; remove one"):
+        gutenberg_files(tmp_path)
+
+
+def test_a_book_without_text_between_its_markers(tmp_path: Path) -> None:
+    (tmp_path / "pg35.txt").write_bytes(raw_book(MACHINE.title).replace(b"It began.", b""))
+    with pytest.raises(ValueError, match="expected 'The Time Machine', got no text between its markers"):
+        list(read_gutenberg_folder(tmp_path, [MACHINE]))
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no {DATA} here")
+def test_the_scifi_books_on_disk_are_the_ones_the_recipe_expects() -> None:
+    assert sorted(gutenberg_files(DATA)) == sorted(book.id for book in SCIFI_BOOKS)
+    documents = list(read_gutenberg_folder(DATA, SCIFI_BOOKS))
+    assert len(documents) == 26
+    assert sum(len(document.text.encode()) for document in documents) == 11_246_751
