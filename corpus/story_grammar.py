@@ -23,7 +23,8 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import combinations
+from functools import lru_cache
+from itertools import combinations, pairwise
 
 _PIECE = re.compile(
     r"\[(?:(?P<draw_article>[aA]) )?(?P<symbol>\w+)(?::(?P<remember>\w+))?\]"
@@ -104,6 +105,7 @@ class Options:
     heads: tuple[tuple[Piece, ...], ...] = field(init=False)  # each body up to its first draw
     known: frozenset[str] = field(init=False)  # the templates as a set
     articled: dict[str, tuple[str, ...]] = field(init=False)  # words: by article ("", "a", "A"), as they are written
+    plain_heads: tuple[str, ...] | None = field(init=False)  # the heads as text, where none holds a fact
     told_apart_late: bool = field(init=False)  # two heads part at a fact: only the facts can say whether they differ
 
     def __post_init__(self) -> None:
@@ -115,6 +117,8 @@ class Options:
         if self.once:
             assert all(body == (word,) for body, word in zip(self.bodies, self.templates)), "words hold no brackets"
             self.articled = {a: tuple(with_article(word, a) for word in self.templates) for a in ("", "a", "A")}
+        has_facts = any(not isinstance(piece, str) for head in self.heads for piece in head)
+        self.plain_heads = None if has_facts else tuple("".join(map(str, head)) for head in self.heads)
         verdicts = [_part(first, second) for first, second in combinations(self.heads, 2)]
         self.told_apart_late = None in verdicts
         if False in verdicts:
@@ -150,6 +154,12 @@ def _part(first: tuple[Piece, ...], second: tuple[Piece, ...]) -> bool | None:
 def _symbols(head: tuple[Piece, ...]) -> list[Piece]:
     """The head in its smallest parts: single characters, and facts."""
     return [part for piece in head for part in (piece if isinstance(piece, str) else [piece])]
+
+
+@lru_cache(maxsize=4096)
+def _is_prefix_free(texts: tuple[str, ...]) -> bool:
+    ordered = sorted(texts)
+    return not any(after.startswith(before) for before, after in pairwise(ordered))
 
 
 class Grammar:
@@ -202,8 +212,7 @@ class Teller(ABC):
         if count > 1:
             self.log_probability -= math.log(count)
         if options.told_apart_late:
-            heads = [self.fill(head) for head in options.heads]
-            assert not any(a.startswith(b) or b.startswith(a) for a, b in combinations(heads, 2)), heads
+            assert _is_prefix_free(tuple(self.fill(head) for head in options.heads)), place.symbol
         index = self.draw(options, place.article) if len(options.templates) > 1 else 0
         if options.once:
             word = options.templates[index]
@@ -279,7 +288,10 @@ class ReadingTeller(Teller):
         self.position += len(text)
 
     def draw(self, options: Options, article: str) -> int:
-        heads = options.articled[article] if options.once else [self.fill(head) for head in options.heads]
+        if options.once:
+            heads = options.articled[article]
+        else:
+            heads = options.plain_heads or [self.fill(head) for head in options.heads]
         for index, head in enumerate(heads):
             if self.text.startswith(head, self.position):
                 if options.once and options.templates[index] in self.used:

@@ -10,17 +10,17 @@ from corpus.story_grammar import Grammar, Options, phrases
 
 
 def _someone(role: str) -> Options:
-    """A new person who plays a role: how she or he is, what she or he is, and a name."""
-    return phrases(f"[a quality] [kind:{role}_kind] [called] [name:{role}]")
+    """A new person who plays a role: a name, how she or he is, and what she or he is."""
+    return phrases(f"[name:{role}] the [quality] [kind:{role}_kind]")
 
 
 GENERAL = {
     "story": phrases("[opening]\n\n[plot]"),
-    "hero": _someone("hero"),
+    "hero": phrases("[a quality] [kind:hero_kind] [called] [name:hero]"),
     "friend": _someone("friend"),
     "third": _someone("third"),
     "called": phrases("called", "named"),
-    "said": phrases("said", "answered", "replied", "declared"),
+    "said": phrases("said", "declared", "announced", "remarked"),
     "cried": phrases("cried", "said", "laughed", "called"),
     "hero_keeps_it": phrases("{owner=hero}{owner_kind=hero_kind}\n\n[thing_ending]"),
     "friend_keeps_it": phrases("{owner=friend}{owner_kind=friend_kind}\n\n[thing_ending]"),
@@ -29,8 +29,9 @@ GENERAL = {
 OPENING = {
     "opening": phrases(
         "One [weather] [day] [daytime], [hero] was [doing] [where] [scene] [place].",
-        "Once upon a time there lived, [where] [scene] [place], [hero] who loved [topic] and [food].",
-        "In [a trait] [colour] house [where] [place] lived [hero]. {hero.He} liked [topic], [food] and [weather] [day]s.",
+        "Once upon [a weather] [day], [hero] who loved [topic] and [food] was [doing] [where] [place].",
+        "In [a trait] [colour] house [where] [scene] [place] lived [hero]. {hero.He} liked [topic], [food] and [weather] "
+        "[day]s.",
         "It was [a weather] [daytime] in [month]. [A quality] [kind:hero_kind] [called] [name:hero] was [doing] [where] "
         "[scene] [place].",
         "On the [ordinal] of [month], [hero] was [doing] [where] [scene] [place].",
@@ -38,236 +39,191 @@ OPENING = {
         "[number] [quality] cousins.",
         "Do you know [name:hero], the [quality] [kind:hero_kind] from the [scene] [place]? One [weather] [day] {hero.he} "
         "was [doing] [where] [place].",
-        "Not long ago, on [a weather] [daytime] in [month], [hero] was [doing] [where] [place].",
-        "There was once [hero] who had [number] [food], [a colour] [thing] and a lot of time.",
+        "Not long ago, on [a weather] [day] in [month], [hero] was [doing] [where] [scene] [place].",
+        "There was once [hero] who had [number] [trait] [food], [a trait] [colour] [thing] and [number] [quality] cousins.",
     ),
 }
 PLOT = {
     "plot": phrases(
-        "Then {hero.he} saw that {hero.his} [trait] [colour:colour] [thing:thing] was gone. [search]",
-        "Somewhere on the way {hero.he} had lost {hero.his} [trait] [colour:colour] [thing:thing]. [search]",
-        "But all at once [a colour] [critter:thief] snatched {hero.his} [trait] [colour:colour] [thing:thing] and made off "
-        "with it. [chase]",
-        "It was the birthday of {hero.his} [kin] [name:friend], [a quality] [kind:friend_kind], and there was still no gift. "
-        "[gift]",
-        "In [number] days {hero.his} [kin] [name:friend], [a quality] [kind:friend_kind], would be [number] years old. [gift]",
-        "{hero.He} wanted to bake [a taste] [flavour:flavour] [baked:dish] for {hero.his} [kin] [name:friend], [a quality] "
-        "[kind:friend_kind], but there was no [ingredient:ingredient] in the house. [errand]",
+        "Alas, {hero.his} [trait] [colour:colour] [thing:thing] was gone. [search]",
+        "Somewhere {hero.he} had lost {hero.his} [trait] [colour:colour] [thing:thing]. [search]",
+        "But [a colour] [critter:thief] snatched {hero.his} [trait] [colour:colour] [thing:thing] and was gone. [chase]",
+        "It was the birthday of {hero.his} [kin] [name:friend], [a quality] [kind:friend_kind]. [gift]",
+        "In [number] days {hero.his} [kin] [name:friend], [a quality] [kind:friend_kind], would have a birthday. [gift]",
+        "{hero.He} wanted to bake [a colour] [flavour] [baked:dish] for {hero.his} [kin] [name:friend], [a quality] "
+        "[kind:friend_kind]. [errand]",
         "{hero.He} was tired of {hero.his} [trait] [colour:colour] [thing:thing]. [trade]",
-        "Suddenly somebody cried for help. It was [friend], stuck [trap]. [rescue]",
-        '"Help!" cried a voice [where] [scene] [place]. It was [friend], stuck [trap]. [rescue]',
-        "{hero.He} packed [number] [food], [a colour] [thing] and [a trait] [colour:colour] [thing:thing], and set off to "
+        "Then {hero.he} heard a cry: [friend] was stuck [trap]. [rescue]",
+        '"Help!" cried [friend], stuck [trap] [where] [place]. [rescue]',
+        "{hero.He} packed [number] [trait] [food], [a colour] [thing] and [a trait] [colour:colour] [thing:thing], and set off to "
         "visit {hero.his} [kin] [name:friend], [a quality] [kind:friend_kind]. [journey]",
-        'A letter came from {hero.his} [kin] [name:friend], [a quality] [kind:friend_kind]. "Please come on [day]," it said, '
+        'A letter came from {hero.his} [kin] [name:friend], [a quality] [kind:friend_kind]. "Come on [day]," it said, '
         '"and bring me [a trait] [colour:colour] [thing:thing]." [journey]',
-        "That day there was [a contest] [where] [scene] [place]. The prize was [a trait] [colour:colour] [thing:thing]. "
-        "[contest_day]",
-        'A sign on the wall said: "Great [contest] on [day]! First prize: [a trait] [colour:colour] [thing:thing]." '
-        "[contest_day]",
+        "There was [a contest] contest [where] [scene] [place], and the prize was [a trait] [colour:colour] [thing:thing]. "
+        "[rival]",
+        'A sign said: "Great [contest] contest on [day]! First prize: [a trait] [colour:colour] [thing:thing]." [rival]',
         "{hero.He} had a secret: [a trait] [colour:colour] [thing:thing] lay [hidden] [where] [scene] [place]. [secret]",
-        "Then the sky grew dark, and a great storm blew down [number] trees and carried off {hero.his} [trait] "
-        "[colour:colour] [thing:thing]. [shelter]",
-        "All of a sudden {hero.his} [trait] [colour:colour] [breakable:thing] broke in two. [mend]",
+        "Then a storm carried off [number] trees, [a trait] [colour] [thing] and {hero.his} [trait] [colour:colour] [thing:thing]. "
+        "[shelter]",
+        "All of a sudden {hero.his} [trait] [colour:colour] [breakable:thing] broke in two. [repair]",
         "{hero.He} wanted to build [a trait] [built:built], but had only [number] [parts]. [build]",
-        'There, [hidden], lay an old map. "Go [number] steps past the [place], turn left at the [place] and dig [where] '
-        '[scene] [place]," it said. [treasure]',
-        'Just then [friend] came along. "May I borrow your [trait] [colour:colour] [thing:thing]?" {friend.he} asked '
-        '[manner]. "I will bring it back on [day:promise]." [lend]',
-        "More than anything {hero.he} wished for [a trait] [colour:colour] [thing:thing]. [earn]",
+        'An old map lay [hidden]. "Go [number] steps past the [place], turn left at the [place] and dig [where] [scene] '
+        '[place]," it said. [treasure]',
+        '"May I borrow your [trait] [colour:colour] [thing:thing]?" asked [friend]. "I will bring it back on '
+        '[day:promise]." [loan]',
+        "More than anything {hero.he} wished for [a trait] [colour:colour] [thing:thing]. [work]",
     ),
-    # lost and stolen
     "search": phrases(
-        "{hero} looked [where] [place], [where] [place] and [where] [scene] [place], but it was not there. [ask]",
-        "{hero.He} searched the [place] and the [place], but found only [number] [food] and [a colour] [thing]. [ask]",
-        "For [number] [unit] {hero} searched [where] [place] and [where] [scene] [place]. [ask]",
+        "{hero.He} looked [where] [place], [where] [place] and [where] [scene] [place]. [ask]",
+        "{hero.He} found [number] [trait] [food], [a colour] [thing] and [a trait] [colour] [thing], but no {thing}. [ask]",
     ),
     "ask": phrases(
         '"Have you seen my {colour} {thing}?" {hero.he} asked [friend]. [answer]',
-        'Then {hero.he} met [friend]. "Have you seen {a colour} {thing}?" {hero} asked. [answer]',
+        'Then {hero.he} met [a quality] [kind:friend_kind] [called] [name:friend]. "Have you seen {a colour} {thing}?" {hero} asked. [answer]',
     ),
     "answer": phrases(
-        '"I saw [a critter:thief] carry it to the [scene] [place]," {friend} [said] [manner]. They ran there together, and '
-        "the {thief} gave it back for [number] [food].[hero_keeps_it]",
-        '"Look [hidden]," {friend} [said] [manner]. And there it was, next to [number] [food] and [a colour] [thing]!'
+        '"Look [hidden] [where] [place]," {friend} [said] [manner]. There it was, next to [number] [trait] [food]![hero_keeps_it]',
+        '"Is it this [colour] one?" {friend} asked [manner]. "No, mine is {colour}," {hero} [said]. They found it [hidden] '
+        "[where] [scene] [place].[hero_keeps_it]",
+        "{friend} had seen [a colour] [critter:thief] with it, and the {thief} gave it back for [number] [trait] [food]."
         "[hero_keeps_it]",
-        '"Is it this [colour] one?" {friend} asked [manner]. "No, mine is {colour}," {hero} [said]. So they searched '
-        "together and found it [hidden] [where] [place].[hero_keeps_it]",
-        '"I found it [hidden] on [day]," {friend} [said] [manner], and {hero} thanked {friend.him} with [number] [food].'
-        "[hero_keeps_it]",
+        '"I found it [hidden] on [day]," {friend} [said] [manner], and got [number] [trait] [food] for it.[hero_keeps_it]',
     ),
     "chase": phrases(
-        "The {thief} raced past the [place], the [place] and the [scene] [place], until [friend] stopped it with [number] "
-        "[food]. [thanks]",
-        "{hero} followed it as far as the [scene] [place]. There [friend] caught the {thief} with [a colour] [thing]. "
-        "[thanks]",
+        "The {thief} raced past the [place], the [place] and the [scene] [place], until [friend] stopped it with [number] [food]. [thanks]",
+        "It ran to the [scene] [place], where [friend] caught it with [a trait] [colour] [thing]. [thanks]",
     ),
     "thanks": phrases(
         '"[exclaim]!" {hero} [cried] [manner] and hugged the {thing}.[hero_keeps_it]',
-        "So {hero} got the {thing} back, and {friend} got [number] [food].[hero_keeps_it]",
+        "So {hero} got the {thing} back, and {friend} got [number] [trait] [food] and [number] [food].[hero_keeps_it]",
     ),
-    # gift
     "gift": phrases(
         "At the market {hero} saw [a colour:colour] [thing:thing] for [number] coins and [a trait] [colour:colour2] "
         "[thing:thing2] for [number]. {hero.He} took the [taken]",
-        "{hero} had only [number] coins, so {hero.he} swapped [number] [food] and [a colour] [thing] for [a trait] "
-        "[colour:colour] [thing:thing]. [give]",
-        "For [number] [unit] {hero} worked in secret, with [stuff], [stuff] and [stuff], and made [a trait] [colour:colour] "
-        "[thing:thing]. [give]",
+        "For [number] [trait] [food] and [a colour] [thing], {hero} got [a trait] [colour:colour] [thing:thing] from [name]. [give]",
+        "From [stuff], [stuff] and [stuff], {hero} made [a trait] [colour:colour] [thing:thing] in [number] [unit]. [give]",
     ),
     "taken": phrases("{thing}. [give]", "{thing2}. {colour=colour2}{thing=thing2}[give]"),
     "give": phrases(
-        '{friend} opened the box [manner]. "[exclaim]!" {friend.he} [cried]. "{A colour} {thing} is just what I wanted."'
-        "[friend_keeps_it]",
-        '"[exclaim]!" {friend} [cried] and put the {colour} {thing} [spot] at once.[friend_keeps_it]',
+        '"[exclaim]!" {friend} [cried] [manner] and hugged {hero}.[friend_keeps_it]',
+        "{friend} opened the box [manner] and danced [where] [place] for [number] minutes.[friend_keeps_it]",
+        'When {friend} opened the box, {friend.he} said: "{A colour} {thing} is just what I wanted!"[friend_keeps_it]',
     ),
-    # baking
     "errand": phrases(
-        "So {hero} knocked at the door of [third], who gave {hero.him} [number] spoons of {ingredient}. [eat]",
-        '"Take [number] spoons of mine," [said] [third], "but save me a piece of that {dish}." [eat]',
-        "Luckily [third] had plenty of {ingredient} and gave {hero.him} some for [number] [food]. [eat]",
+        "It took [number] spoons of [ingredient] from [third] and [number] [trait] [food] from [name]. [eat]",
+        '"Take [number] spoons of my [ingredient]," [said] [third] [manner], "but save me [number] pieces." [eat]',
     ),
     "eat": phrases(
-        "At [hour] o'clock the {flavour} {dish} was ready. {friend} ate [number] pieces, and {third} ate [number].[they_part]",
-        "{friend} came with [number] [food], {third} brought [a colour] [thing], and together they ate the whole {dish}."
-        "[they_part]",
-        '"It smells of [flavour] and {flavour}," {friend} [said] [manner], and {hero.his} other guests, {third}, [name] and '
-        "[name], wanted [number] pieces each.[they_part]",
+        "At [hour] o'clock {friend} ate [number] pieces, {third} ate [number], and [name] ate [number].[they_part]",
+        "{friend} brought [number] [trait] [food], {third} brought [a trait] [colour] [thing], and they ate the {dish} [manner].[they_part]",
     ),
-    # trade
     "trade": phrases(
         "So {hero.he} swapped it with [friend] for [a trait] [colour:colour2] [thing:thing2]. [trade_on]",
         '"I will give you my [colour:colour2] [thing:thing2] for it," [said] [friend] [manner]. {hero} agreed. [trade_on]',
     ),
     "trade_on": phrases(
-        "Then {hero.he} swapped the {thing2} with [third] for [a trait] [colour:colour3] [thing:thing3]. So now {friend} has "
-        "the {thing}, {third} has the {thing2}, and {hero} has the {thing3}.{colour=colour3}{thing=thing3}[hero_keeps_it]",
-        "But by [day] {hero.he} missed the {colour} {thing}. {friend} gave it back for [number] [food], and kept the {thing2} "
-        "too.[hero_keeps_it]",
-        "On [day] {hero.he} used the {thing2} [where] [place], and {friend} took the {thing} to the [scene] [place]. Both were "
-        "happy.{colour=colour2}{thing=thing2}[hero_keeps_it]",
+        "Then {hero.he} swapped that with [third] for [a trait] [colour:colour3] [thing:thing3]. Now {friend} has the {thing}, "
+        "{third} has the {thing2}, and {hero} has the {thing3}.{colour=colour3}{thing=thing3}[hero_keeps_it]",
+        "But by [day] {hero.he} missed the {thing}, and {friend} gave it back for [number] [trait] [food] and [number] [trait] [food]."
+        "[hero_keeps_it]",
     ),
-    # rescue
     "rescue": phrases(
-        "{hero} ran to the [place] and came back with [a trait] [tool:tool] and [third]. They pulled [manner], and after "
-        "[number] minutes {friend} was free. [reward]",
-        "{hero} held out [a trait] [tool:tool], but it was too short. So {hero.he} fetched [a trait] [tool:tool2], and "
-        "{friend} held on to the {tool2} until {friend.he} was safe. [reward]",
+        "With [a trait] [tool], [a colour] [tool] and the help of [third], {hero} got {friend.him} out. [reward]",
+        "{hero} pulled for [number] minutes, first with [a trait] [tool], then with [a colour] [tool], until {friend} was free. "
+        "[reward]",
     ),
     "reward": phrases(
         '"Please take my [trait] [colour:colour] [thing:thing]," {friend} [said] [manner].[hero_keeps_it]',
-        '"I will bring you [number] [food] every [day]," {friend} [said] [manner].[they_part]',
+        '"I will bring you [number] [trait] [food] every [day]," {friend} [said] [manner].[they_part]',
     ),
-    # journey
     "journey": phrases(
-        "{hero} walked for [number] [unit], past the [place], the [place] and the [scene] [place]. [arrive]",
-        "On the way {hero.he} met [a quality] [kind:third_kind] who wanted the {thing}. \"No,\" {hero} [said] [manner], \"it is "
-        'for {friend}." [arrive]',
-        "At the [scene] [place] {hero} lost the way, but [third] showed {hero.him} a path behind the [place]. [arrive]",
+        "{hero.He} walked for [number] [unit], past the [place], the [place] and the [scene] [place]. [arrive]",
+        "On the way [a quality] [kind] offered {hero.him} [number] [trait] [food] for the {thing}, but {hero} did not stop. [arrive]",
     ),
     "arrive": phrases(
-        '{friend} was [doing] when {hero} arrived. "[exclaim]!" {friend.he} [cried] and put the {colour} {thing} [spot].'
-        "[friend_keeps_it]",
-        '"[exclaim]!" {friend} [cried] when {hero} gave {friend.him} the {colour} {thing}, and they ate [number] [food].'
-        "[friend_keeps_it]",
+        '{friend} was [doing]. "[exclaim]!" {friend.he} [cried] and put the {thing} [spot], next to [a colour] [thing].[friend_keeps_it]',
+        '"[exclaim]!" {friend} [cried] when {friend.he} got the {thing}, and they ate [number] [trait] [food].[friend_keeps_it]',
     ),
-    # contest
-    "contest_day": phrases(
-        "{hero} practised for [number] [unit], but [friend] was just as good. [finish]",
-        "There were [number] others, and the best of them was [friend]. [finish]",
+    "rival": phrases(
+        "{hero} practised for [number] [unit], but so did [friend]. [finish]",
+        "The judges were [name], [name] and [name], and the only rival was [friend]. [finish]",
     ),
     "finish": phrases(
-        'In the end {hero} won by [number] points. "You were [quality] and [quality]," {friend} [said] [manner].'
-        "[hero_keeps_it]",
-        "In the end {friend} won by [number] points, and {hero} shook hands with {friend.him} [manner].[friend_keeps_it]",
-        "In the end they both had [number] points. So {hero} has the {colour} {thing} on [day]s, and {friend} has it on "
-        "[day]s.[they_part]",
+        'In the end {hero} won by [number] points. "You were [virtue] and [virtue]," {friend} [said] [manner].[hero_keeps_it]',
+        "In the end {friend} won by [number] points, and {hero} clapped [manner] and [manner].[friend_keeps_it]",
+        "In the end they shared the {thing}: {hero} has it on [day]s, and {friend} has it on [day]s.[they_part]",
     ),
-    # secret
     "secret": phrases(
-        'On [day] {hero} showed it to [friend]. "I will tell nobody," {friend.he} [said] [manner]. [promise_kept]',
-        "Only [friend] knew about it. [promise_kept]",
+        "Only [friend] knew. [secret_end]",
+        "On [day] {hero} showed it to [friend]. [secret_end]",
     ),
-    "promise_kept": phrases(
-        "But on [day] the {thing} was gone! \"I put it [spot],\" {friend} [said] [manner], \"so that it would not get wet.\""
-        "[hero_keeps_it]",
-        "For [number] [unit] {friend} kept the secret. Then {hero} gave the {colour} {thing} to {friend.him} for being so "
-        "[quality] and [quality].[friend_keeps_it]",
+    "secret_end": phrases(
+        "For [number] [unit] {friend} told nobody. So {hero} gave {friend.him} the {thing} for being so [virtue] and [virtue]."
+        "[friend_keeps_it]",
+        'Then it was gone! "I put it [spot]," {friend} [said] [manner], "because of the rain."[hero_keeps_it]',
     ),
-    # storm
     "shelter": phrases(
-        "{hero} ran to the house of [friend] and got [number] [food], hot [vegetable] soup and [a colour] blanket. [afterwards]",
-        '"Come in!" [cried] [friend]. They ate [vegetable] soup and talked about [topic] and [topic]. [afterwards]',
+        "At the house of [friend], {hero} got [flavour] tea, [number] [trait] [food] and [a colour] blanket. [afterwards]",
+        '"Come in!" [cried] [friend], and they drank [flavour] tea and talked about [topic] and [topic]. [afterwards]',
     ),
     "afterwards": phrases(
         "On [day] they found the {thing} [hidden] [where] [scene] [place].[hero_keeps_it]",
-        "The {thing} was gone for good, but {friend} gave {hero.him} [a trait] [colour:colour] [thing:thing] instead."
+        "{friend} even gave {hero.him} [a trait] [colour:colour] [thing:thing] to keep.[hero_keeps_it]",
+    ),
+    "repair": phrases(
+        '"I can mend it with [stuff] and [stuff]," [said] [friend]. It took [number] [unit] and cost [number] [trait] [food].'
+        "[hero_keeps_it]",
+        "{hero.He} tried [stuff], [stuff] and [stuff], but only [friend] could mend it, with [stuff] and [stuff]."
         "[hero_keeps_it]",
     ),
-    # repair
-    "mend": phrases(
-        '"I can mend it with [stuff] and [stuff]," [said] [friend] [manner]. It took [number] [unit]. [pay]',
-        "{hero} tried [stuff], [stuff] and [stuff], but nothing held. Then [friend] mended it with [stuff]. [pay]",
-    ),
-    "pay": phrases(
-        '"What do I owe you?" {hero} asked. "Just [number] [food]," {friend} [said] [manner].[hero_keeps_it]',
-        "{hero} gave {friend.him} [number] [food] and [a colour] [thing] for the work.[hero_keeps_it]",
-    ),
-    # building
     "build": phrases(
         "On [day] [friend] brought [number] [parts], on [day] [third] brought [number] [parts], and [name] had [colour:colour] "
-        "paint. [done]",
+        "paint. [built_up]",
         '"I have [number] [parts]," [said] [friend]. "And I have [number] [parts] and [colour:colour] paint," [said] [third]. '
-        "[done]",
+        "[built_up]",
     ),
-    "done": phrases(
-        "After [number] [unit] the {built} was ready, {colour} all over. \"[exclaim]!\" {friend} [cried] [manner].[they_part]",
-        "They worked for [number] [unit]. Now the {colour} {built} stands [where] [scene] [place].[they_part]",
+    "built_up": phrases(
+        "After [number] [unit] the {colour} {built} was ready.[they_part]",
+        "Now the {colour} {built} stands [where] [scene] [place].[they_part]",
     ),
-    # treasure
     "treasure": phrases(
-        "{hero} fetched [friend] and a spade. After [number] [unit] they found a box with [number] coins and [a trait] "
-        "[colour:colour] [thing:thing]. [share]",
-        "{hero} dug with [friend] until [hour] o'clock. All they found was [a trait] [colour:colour] [thing:thing] and "
-        "[number] buttons. [share]",
+        "After [number] [unit] {hero} and [friend] dug up [number] [trait] coins and [a trait] [colour:colour] [thing:thing]. [share]",
+        "{hero} dug with [friend] and found [number] [trait] buttons and [a trait] [colour:colour] [thing:thing]. [share]",
     ),
     "share": phrases(
         "{hero} kept the {thing}, and {friend} took the rest.[hero_keeps_it]",
         "{friend} kept the {thing}, and {hero} took the rest.[friend_keeps_it]",
     ),
-    # loan
-    "lend": phrases(
-        "{hero} lent it to {friend.him}. And on {promise}, at [hour] o'clock, {friend} was back with the {thing} and [number] "
-        "[food].[hero_keeps_it]",
-        "But on {promise} nobody came. {hero} waited for [number] [unit]. \"[A critter] had hidden it [hidden],\" {friend} [said] "
-        "when {friend.he} brought it back at last.[hero_keeps_it]",
+    "loan": phrases(
+        "And on {promise}, at [hour] o'clock, {friend} was back with the {thing}, [a trait] [colour] [thing] and [number] [trait] [food].[hero_keeps_it]",
+        "But on {promise} nobody came. [A colour] [critter] had hidden it [hidden], and {friend} needed [number] [unit] to "
+        "find it.[hero_keeps_it]",
     ),
-    # work
-    "earn": phrases(
-        '"Wash my [number] windows and pick [number] [food], and you can have mine," [said] [friend] [manner]. [earned]',
-        "{hero} worked for [friend], painted [number] fences, fed [number] hens and picked [number] [food]. [earned]",
+    "work": phrases(
+        '"Wash my [number] windows and pick [number] [trait] [food], and you can have mine," [said] [friend] [manner]. [earned]',
+        "So {hero.he} worked for [friend], painted [number] fences, fed [number] hens and picked [number] [trait] [food]. [earned]",
     ),
     "earned": phrases(
         "After [number] [unit] the {colour} {thing} was {hero.his} own.[hero_keeps_it]",
-        '"[exclaim]!" {hero} [cried] when {friend} gave {hero.him} the {colour} {thing} on [day].[hero_keeps_it]',
+        '"[exclaim]!" {hero} [cried] when {hero.he} got the {colour} {thing} on [day].[hero_keeps_it]',
     ),
 }
 ENDING = {
     "friends_ending": phrases(
-        "After that, {hero} and {friend} met every [day] [where] [place] and talked about [topic] and [topic].",
-        "They sang until [hour] o'clock, and then {hero} walked home past the [scene] [place], [feeling] and [feeling].",
-        "That night {hero} dreamed of [topic], [topic] and [a colour] [thing].",
-        '"[A quality] friend is worth more than [number] [food]," {hero} [said] [manner].',
-        "And since that [day] they have been best friends, the [quality] {hero_kind} and the [quality] {friend_kind}.",
+        "From then on {hero} and {friend} met every [day] and talked about [topic], [topic] and [topic].",
+        "That night {hero} dreamed of [number] [colour] [topic] and [a trait] [colour] [thing].",
+        "\"[A virtue] friend is worth more than [number] [trait] [colour] [topic],\" {hero} [said] [manner].",
+        "They sang until [hour] o'clock, and {hero} walked home past the [scene] [place], [feeling] and [feeling].",
+        "Then there were [number] [trait] [food], [number] [trait] [food] and [number] [trait] [food] for supper.",
     ),
     "thing_ending": phrases(
-        "To this day {owner} keeps the {colour} {thing} [spot], next to [a trait] [colour] [thing].",
-        "That night the {colour} {thing} lay [spot], and {owner} dreamed of [topic] and [topic].",
-        "If you ever pass the [scene] [place], look for {a owner_kind} with {a colour} {thing}, and say hello to {owner}.",
-        "Since then the {thing} has had its place [spot], and every [day] {owner} shows it to [name] and [name].",
-        '"[A quality] friend is worth more than [number] [food]," {hero} told {friend} [manner].',
-        "And if the {colour} {thing} has not got lost, {owner} still has it [spot], between [a colour] [thing] and [number] "
-        "[food].",
-        "From then on {hero} and {friend} met every [day] [where] [place] and talked about [topic] and [topic].",
+        "To this day {owner} keeps the {colour} {thing} [spot], between [a trait] [colour] [thing] and [a trait] [colour] [thing].",
+        "That night the {thing} lay [spot], and {owner} dreamed of [number] [colour] [topic] and [number] [topic].",
+        "If you pass the [scene] [place] on [a weather] [day], look for {a owner_kind} with {a colour} {thing} and [number] [trait] [food].",
+        "Since then the {thing} has its place [spot], and [name], [name] and [name] come every [day] to look at it.",
+        "\"[A virtue] friend is worth more than [number] [trait] [colour] [topic],\" {hero} told {friend} [manner].",
+        "And where does {owner} keep the {thing}? It lies [spot], next to [number] [trait] [food] and [a trait] [colour] [thing].",
+        "Then there were [number] [trait] [food], [number] [trait] [food] and [number] [trait] [food] for supper.",
     ),
 }
 WORDS = {name.lower(): options for name, options in vars(w).items() if isinstance(options, Options)}

@@ -24,13 +24,16 @@ KIND = words("""badger, baker, barber, bear, beaver, beekeeper, carpenter, cat, 
     duck, farmer, fiddler, fox, frog, gardener, goat, goose, hare, hedgehog, juggler, lamb, lizard, miller, mole, mouse,
     nurse, otter, owl, painter, pig, poet, pony, potter, rabbit, raven, robot, sailor, shepherd, singer, sparrow,
     squirrel, swan, tailor, teacher, toad, turtle, weaver""")
+VIRTUE = words("""bold, brave, bright, calm, careful, cheerful, clever, friendly, generous, gentle, graceful, helpful, honest,
+    jolly, kind, lively, merry, modest, nimble, patient, playful, polite, quick, quiet, sensible, strong, thoughtful, tidy,
+    wise""")
 QUALITY = words("""bold, brave, bright, busy, calm, careful, cheerful, clever, clumsy, curious, dreamy, eager, earnest,
     forgetful, friendly, generous, gentle, graceful, grumpy, happy, helpful, honest, hopeful, humble, hungry, jolly, kind,
     lively, lonely, lucky, merry, messy, modest, nervous, nimble, noisy, old, patient, playful, plump, polite, proud,
     quick, quiet, restless, sensible, shy, silly, sleepy, slow, small, solemn, strong, stubborn, tall, thin, thoughtful,
     thrifty, tidy, tired, wise, young""")
-KIN = words("""best friend, cousin, neighbour, old friend, pen friend, teacher, oldest cousin, youngest cousin, godchild,
-    dancing partner, flatmate, chess partner""")
+KIN = words("""best friend, cousin, neighbour, old friend, pen friend, oldest cousin, youngest cousin, godchild, dancing partner,
+    chess partner""")
 CRITTER = words("""calf, colt, cow, crow, ferret, gull, heron, hound, jackdaw, kitten, magpie, monkey, ox, parrot, piglet,
     puppy, raccoon, ram, rat, rooster, stork, weasel""")
 
@@ -58,10 +61,10 @@ PLACE = words("""bakery, barn, beach, bookshop, brewery, bridge, canal, castle, 
 SCENE = words("""ancient, beautiful, big, charming, cold, cosy, dark, enchanted, famous, forgotten, gloomy, grand, great,
     haunted, hidden, humble, huge, little, lonely, lovely, magic, misty, modest, mysterious, new, old, peaceful, pretty,
     quiet, remote, royal, secret, shady, silent, sleepy, splendid, strange, sunny, tiny, wonderful""")
-WHERE = words("beside the, beyond the, by the, close to the, near the, next to the, not far from the, opposite the")
+WHERE = words("behind the, beside the, beyond the, by the, near the, next to the, opposite the, outside the")
 HIDDEN = words("""behind a barrel, behind a bush, between two stones, in a basket, in a bird's nest, in a flower pot,
     in a heap of leaves, in a hollow log, in a puddle, in the hay, in the long grass, in the mud, in the sand,
-    on a branch, on a fence, on a rock, under a bench, under a bridge, under a cart, under a hedge, under a tree""")
+    on a branch, on a fence, on a rock, under a bench, under a ladder, under a cart, under a hedge, under a tree""")
 SPOT = words("""above the door, above the stove, behind the curtain, behind the sofa, beside the bed, beside the fireplace,
     by the window, in a corner, in a drawer, in a glass box, in the attic, in the cellar, in the cupboard, in the hall,
     in the kitchen, in the wardrobe, next to the clock, next to the mirror, on the balcony, on the shelf, on the stairs,
@@ -85,18 +88,15 @@ FOOD = words("""apples, apricots, beans, beets, berries, biscuits, buns, carrots
 FLAVOUR = words("""almond, apple, apricot, banana, cherry, chestnut, cinnamon, ginger, honey, lemon, nut, orange, peach,
     pear, plum, poppy seed, pumpkin, raspberry, rhubarb, vanilla""")
 BAKED = words("bread, cake, pie, pudding, strudel, tart")
-TASTE = words("""big, crisp, fancy, fine, fluffy, golden, little, plain, proper, rich, round, simple, soft, special, spicy,
-    splendid, sticky, sweet, tall, warm""")
 INGREDIENT = words("baking powder, butter, cream, flour, honey, milk, salt, sugar, yeast")
-VEGETABLE = words("bean, beet, cabbage, carrot, leek, lentil, mushroom, onion, pea, potato, pumpkin, tomato, turnip")
 
 MANNER = words("""boldly, bravely, brightly, briskly, calmly, carefully, cheerfully, dreamily, eagerly, earnestly, firmly,
     frankly, gently, gladly, gravely, happily, hopefully, kindly, merrily, modestly, patiently, playfully, politely,
     promptly, proudly, quickly, quietly, seriously, shyly, simply, sleepily, slowly, softly, solemnly, sweetly,
     thoughtfully, warmly, wisely""")
-EXCLAIM = words("""At last, Bless you, Bravo, Fantastic, Good heavens, Goodness, Hooray, How kind, How lovely, How wonderful,
-    I can hardly believe it, Imagine that, Just look, Marvellous, My word, Oh my, Perfect, Splendid, Thank you, Well done,
-    What a day, What a surprise, What luck, Wonderful""")
+EXCLAIM = words("""Amazing, At last, Bravo, Fantastic, Good heavens, Goodness, Hooray, How kind, How lovely, How wonderful, Hurrah,
+    I can hardly believe it, Imagine that, Just look, Marvellous, My word, Oh joy, Oh my, Perfect, Splendid, Thank you,
+    What a surprise, What luck, Wonderful""")
 FEELING = words("""amazed, cheerful, content, excited, glad, happy, hungry, merry, pleased, proud, relieved, satisfied, sleepy,
     thankful, tired""")
 DOING = words("""chopping wood, counting clouds, dancing, digging, drawing, drinking tea, eating soup, feeding the birds,
@@ -104,10 +104,10 @@ DOING = words("""chopping wood, counting clouds, dancing, digging, drawing, drin
     peeling potatoes, picking flowers, playing cards, reading, resting, sewing, singing, sitting in the grass, sketching,
     skipping, standing on one leg, sweeping, thinking, throwing stones, waiting, washing shirts, watching the ants,
     whistling, writing a letter, yawning""")
-TOPIC = words("""bees, bells, camels, castles, clouds, comets, deserts, dragons, elephants, forests, ghosts, giants, icebergs,
-    islands, jokes, kings, lions, mermaids, mountains, oceans, penguins, pirates, planets, poems, queens, riddles, rivers,
-    rockets, shadows, ships, snow, songs, stars, storms, thunder, tigers, trains, treasure, trumpets, tunnels, volcanoes,
-    waves, whales, winter, wizards, wolves""")
+TOPIC = words("""bees, bells, camels, castles, clouds, comets, crocodiles, dragons, elephants, ghosts, giants, icebergs, islands,
+    jokes, kings, lions, mermaids, mountains, parrots, peacocks, penguins, pirates, planets, poems, queens, rainbows, rockets,
+    shadows, ships, snowmen, songs, stars, tigers, trains, tunnels, unicorns, volcanoes, waves, whales, witches, wizards,
+    wolves""")
 
 BUILT = words("""bed, bench, birdhouse, boat, bookcase, carousel, chair, cradle, cupboard, hut, ladder, merry-go-round, raft,
     rocking horse, sledge, stage, swing, table, tent, tree house, wagon, wheelbarrow""")
@@ -119,6 +119,5 @@ TOOL = words("beam, branch, broom, chain, fishing rod, ladder, net, oar, plank, 
 TRAP = words("""at the bottom of a dry well, high up in a tree, in a bramble bush, in a chimney, in a deep hole, in a ditch,
     in a fishing net, in a hollow log, in a snowdrift, in the mud, on a steep roof, on a thin branch, on a tiny island,
     on top of a haystack""")
-CONTEST = words("""chess match, cooking contest, dancing contest, diving contest, drawing contest, jumping contest,
-    kite contest, riddle contest, rowing race, running race, sack race, singing contest, sledge race, spelling contest,
-    swimming race, whistling contest""")
+CONTEST = words("""archery, baking, chess, cooking, dancing, diving, drawing, fishing, jumping, knitting, poetry, riddle, rowing, running,
+    singing, skating, spelling, swimming, whistling, yodelling""")
