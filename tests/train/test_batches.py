@@ -1,0 +1,140 @@
+"""Shards, windows and the split."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from train import shards
+from train.batches import IGNORED, PackedWindows, RandomWindows, evaluation_batches
+from train.prepare import split_chunks
+from train.shards import SplitWriter, TokenSplit
+
+END = 0
+
+
+def write_split(folder: Path, ids: list[int], **more: object) -> TokenSplit:
+    writer = SplitWriter(folder=folder, name="train", dtype=np.uint16)
+    writer.append(np.array(ids, dtype=np.int64))
+    writer.flush()
+    return TokenSplit(
+        folder, {"tokens": writer.tokens, "bytes": len(ids), "documents": 1, "files": writer.files, **more}
+    )
+
+
+def stream_of(lengths: list[int]) -> tuple[list[int], list[list[int]]]:
+    """Documents of distinct ids, and their stream E d1 E d2 … E."""
+    numbers = iter(range(1, 60_000))
+    documents = [[next(numbers) for _ in range(length)] for length in lengths]
+    return [END] + [token for document in documents for token in [*document, END]], documents
+
+
+def test_shards_are_one_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "SHARD_TOKENS", 10)
+    split = write_split(tmp_path, list(range(37)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"train-0000{n}.npy" for n in range(4)]
+    for start, length in ((0, 37), (5, 12), (10, 10), (36, 1), (19, 2)):
+        assert split.read(start, length).tolist() == list(range(start, start + length))
+    assert split.positions_of(23).tolist() == [23]
+
+
+def test_shards_that_do_not_fit_the_manifest_are_refused(tmp_path: Path) -> None:
+    write_split(tmp_path, list(range(9)))
+    with pytest.raises(ValueError, match="expected 8 tokens as the manifest says, got 9"):
+        TokenSplit(tmp_path, {"tokens": 8, "bytes": 8, "documents": 1, "files": ["train-00000.npy"]})
+
+
+def test_random_windows_depend_on_seed_and_position_alone(tmp_path: Path) -> None:
+    split = write_split(tmp_path, list(range(100)))
+    batches = RandomWindows(split, batch_size=5, length=8, seed=1)
+    drawn = [batches.next() for _ in range(4)]
+    again = RandomWindows(split, batch_size=5, length=8, seed=1)
+    again.load_state_dict({"drawn": 2})
+    assert again.next().input_BL.equal(drawn[2].input_BL)
+    other = RandomWindows(split, batch_size=5, length=8, seed=2)
+    assert not other.next().input_BL.equal(drawn[0].input_BL)
+    for batch in drawn:
+        assert batch.target_BL.equal(batch.input_BL + 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=30), length=st.integers(3, 12), seed=st.integers(0, 5))
+def test_packed_windows(tmp_path_factory: pytest.TempPathFactory, lengths: list[int], length: int, seed: int) -> None:
+    """Every window is a run of documents (or a piece of one), and an epoch holds no token of a short one twice."""
+    ids, documents = stream_of(lengths)
+    if len(ids) < length + 2:
+        return
+    split = write_split(tmp_path_factory.mktemp("split"), ids)
+    batches = PackedWindows(split, batch_size=1, length=length, seed=seed, end_of_text=END)
+    follows = dict(zip(ids[1:], ids[2:], strict=False))
+    first_tokens = {document[0] for document in documents}
+    seen: list[int] = []
+    while True:
+        batch = batches.next()
+        if batches.epoch:
+            break
+        window = [*batch.input_BL[0].tolist(), int(batch.target_BL[0, -1])]
+        for token, after in zip(window, window[1:]):
+            assert after in first_tokens if token == END else after == follows[token]
+        seen += [token for token in batch.input_BL[0].tolist() if token != END]
+    short = {token for document in documents if len(document) + 1 <= length for token in document}
+    counted = [token for token in seen if token in short]
+    assert len(counted) == len(set(counted))
+    long = {token for document in documents if len(document) + 1 > length for token in document[:-1]}
+    assert long <= set(seen)
+
+
+def test_packed_windows_go_on_where_they_were(tmp_path: Path) -> None:
+    ids, _ = stream_of([3, 9, 4, 30, 5, 6, 7, 2, 8, 12])
+    split = write_split(tmp_path, ids)
+    make = lambda: PackedWindows(split, batch_size=3, length=8, seed=4, end_of_text=END)  # noqa: E731
+    batches = make()
+    states, drawn = [], []
+    for _ in range(12):
+        states.append(batches.state_dict())
+        drawn.append(batches.next())
+    assert states[-1]["epoch"] >= 1
+    for state, batch in zip(states, drawn, strict=True):
+        again = make()
+        again.load_state_dict(state)
+        assert again.next().input_BL.equal(batch.input_BL)
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=30), length=st.integers(3, 50))
+def test_whole_documents_are_scored_once(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], length: int
+) -> None:
+    ids, _ = stream_of(lengths)
+    split = write_split(tmp_path_factory.mktemp("split"), ids, log_probability=-1.0)
+    batches = evaluation_batches(split, batch_size=4, length=length, windows=1, end_of_text=END)
+    targets = np.concatenate([batch.target_BL.numpy().ravel() for batch in batches])
+    assert sorted(targets[targets != IGNORED].tolist()) == sorted(ids[1:])
+    follows = dict(zip(ids[1:], ids[2:], strict=False))
+    for batch in batches:
+        for token, target in zip(batch.input_BL.flatten().tolist(), batch.target_BL.flatten().tolist(), strict=True):
+            assert target == IGNORED or token == END or target == follows[token]
+
+
+def test_evenly_spaced_windows(tmp_path: Path) -> None:
+    split = write_split(tmp_path, list(range(101)))
+    batches = evaluation_batches(split, batch_size=2, length=10, windows=5, end_of_text=END)
+    starts = [int(row[0]) for batch in batches for row in batch.input_BL]
+    assert starts == [0, 22, 45, 67, 90]
+    one = evaluation_batches(split, batch_size=2, length=500, windows=5, end_of_text=END)
+    assert one[0].input_BL.shape == (1, 100)
+
+
+@given(lengths=st.lists(st.integers(0, 300), max_size=12), chunk=st.integers(20, 200))
+def test_the_end_of_every_chunk_is_for_validation(lengths: list[int], chunk: int) -> None:
+    ids = np.arange(sum(lengths))
+    pieces = np.split(ids, np.cumsum(lengths)[:-1]) if lengths else []
+    sides: dict[str, list[int]] = {"train": [], "validation": []}
+    for name, part in split_chunks(pieces, chunk, 0.1):
+        sides[name] += part.tolist()
+    assert sorted(sides["train"] + sides["validation"]) == ids.tolist()
+    whole = len(ids) // chunk * chunk
+    expected = [token for token in range(whole) if token % chunk >= chunk - round(chunk * 0.1)]
+    assert [token for token in sides["validation"] if token < whole] == expected

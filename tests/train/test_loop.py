@@ -1,0 +1,270 @@
+"""The loop: resume, determinism, signals, refusals."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from tests.train.conftest import with_fields
+from train import loop
+from train.checkpoint import checkpoint_steps
+from train.loop import NonFiniteLoss, Trainer, train
+from train.recipe import Config
+from train.report import read_lines
+
+ROOT = Path(__file__).parents[2]
+WEIGHTS = "checkpoints/step-000012/model.safetensors"
+OPTIMIZER = "checkpoints/step-000012/training/optimizer.safetensors"
+TIMED = {"seconds", "tokens_per_second"}
+
+
+def curve(run_dir: Path) -> list[dict[str, float]]:
+    return [{key: line[key] for key in line.keys() - TIMED} for line in read_lines(run_dir / "metrics.jsonl")]
+
+
+def same_tensors(one: Path, other: Path) -> bool:
+    left, right = load_file(one), load_file(other)
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send the process a real SIGINT at the end of a step."""
+    do_step = Trainer._step
+
+    def stepping(trainer: Trainer) -> None:
+        do_step(trainer)
+        if trainer.state.step == step:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "_step", stepping)
+
+
+@pytest.mark.parametrize("windows", ["packed", "random"])
+@pytest.mark.parametrize("stops", [[5], [1, 10]])
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
+    tiny: Config,
+    finished_run: Path,
+    fresh_run_dir: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    windows: str,
+    stops: list[int],
+) -> None:
+    config = with_fields(tiny, data__windows=windows)
+    if windows == "packed":
+        unbroken = finished_run
+    else:
+        unbroken = train(with_fields(config, run__dir=fresh_run_dir("unbroken")), recipe="debug")
+    config = with_fields(config, run__dir=fresh_run_dir("broken"), run__resume=True)
+    for step in stops:
+        with monkeypatch.context() as patch:
+            stop_after(step, patch)
+            train(config, recipe="debug")
+        status = json.loads((config.run.dir / "run.json").read_text())
+        assert (status["status"], status["step"]) == ("stopped", step)
+    train(config, recipe="debug")
+    assert curve(config.run.dir) == curve(unbroken)
+    assert same_tensors(config.run.dir / WEIGHTS, unbroken / WEIGHTS)
+    assert same_tensors(config.run.dir / OPTIMIZER, unbroken / OPTIMIZER)
+    samples = [read_lines(run / "samples.jsonl")[-4:] for run in (config.run.dir, unbroken)]
+    assert samples[0] == samples[1]
+
+
+def test_the_unbroken_run_crosses_an_epoch_border(finished_run: Path) -> None:
+    state = json.loads((finished_run / "checkpoints/step-000012/training/state.json").read_text())
+    assert state["batches"]["epoch"] >= 1
+
+
+def test_another_seed_is_another_curve(tiny: Config, finished_run: Path, fresh_run_dir: Callable[[str], Path]) -> None:
+    config = with_fields(tiny, run__dir=fresh_run_dir("other"), run__seed=7)
+    assert curve(train(config, recipe="debug")) != curve(finished_run)
+
+
+def test_accumulation_gives_the_gradients_of_the_whole_batch(
+    tiny: Config, fresh_run_dir: Callable[[str], Path]
+) -> None:
+    tiny = with_fields(tiny, model__residual_dropout=0.0)
+    curves = [
+        curve(
+            train(
+                with_fields(tiny, run__dir=fresh_run_dir(str(n)), data__gradient_accumulation_steps=n), recipe="debug"
+            )
+        )
+        for n in (1, 4)
+    ]
+    for whole, parts in zip(*curves, strict=True):
+        assert parts["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-4)
+
+
+def test_what_a_run_leaves(finished_run: Path) -> None:
+    run = json.loads((finished_run / "run.json").read_text())
+    assert run["status"] == "finished"
+    assert run["step"] == 12
+    assert run["tokens_seen"] == 12 * 4 * 32
+    assert run["floor_bits_per_byte"] > 0
+    evaluation = run["evaluation"]
+    assert evaluation["perplexity"] == pytest.approx(math.exp(evaluation["validation_loss"]))
+    assert evaluation["bits_per_byte"] > run["floor_bits_per_byte"]
+    lines = read_lines(finished_run / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert all({"tokens_seen", "train_loss", "learning_rate"} <= line.keys() for line in lines)
+    evaluated = [line["step"] for line in lines if "validation_loss" in line]
+    assert evaluated == [4, 8, 12]
+    assert {line["step"] for line in read_lines(finished_run / "samples.jsonl")} == {4, 8, 12}
+    assert (finished_run / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(finished_run.rglob("*.tmp"))
+    assert checkpoint_steps(finished_run) == sorted({8, 12} | {int(run["best_checkpoint"][-6:])})
+
+
+def test_a_checkpoint_loads_as_it_is(finished_run: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(finished_run / "checkpoints/step-000012", local_files_only=True)
+    loss = model(torch.tensor([[5, 6, 7]]), labels=torch.tensor([[5, 6, 7]])).loss
+    assert torch.isfinite(loss)
+
+
+def test_the_loss_of_an_evaluation_is_that_of_whole_documents(finished_run: Path, tiny: Config) -> None:
+    """The floor and the loss speak of the same text: every held-out story, each token once."""
+    from corpus.stories import generate_stories
+    from tokenization import load_tokenizer
+
+    tokenizer = load_tokenizer(finished_run / "tokenizer")
+    model = AutoModelForCausalLM.from_pretrained(finished_run / "checkpoints/step-000012", local_files_only=True)
+    stories = list(generate_stories(seed=tiny.corpus.seed, count=tiny.corpus.validation_stories))
+    ids = [tokenizer.encode_ordinary(story.text) for story in stories]
+    run = json.loads((finished_run / "run.json").read_text())
+    tokens = sum(len(story) + 1 for story in ids)
+    floor = -sum(story.log_probability or math.nan for story in stories) / math.log(2)
+    size = sum(len(story.text.encode()) for story in stories)
+    assert run["floor_bits_per_byte"] == pytest.approx(floor / size)
+    bits = run["evaluation"]["validation_loss"] * tokens / math.log(2)
+    assert run["evaluation"]["bits_per_byte"] == pytest.approx(bits / size)
+    del model
+
+
+def test_a_second_process_is_refused(tiny: Config, tmp_path: Path) -> None:
+    with FileLock(tmp_path / ".lock"), pytest.raises(ValueError, match="another process trains in"):
+        train(with_fields(tiny, run__dir=tmp_path), recipe="debug")
+
+
+def test_a_run_folder_with_a_run_needs_resume(tiny: Config, finished_run: Path) -> None:
+    with pytest.raises(ValueError, match=r"got one with a run of 12 steps.*--resume"):
+        train(with_fields(tiny, run__dir=finished_run), recipe="debug")
+
+
+def test_a_run_folder_of_another_recipe_is_refused(tiny: Config, finished_run: Path) -> None:
+    config = with_fields(tiny, run__dir=finished_run, run__resume=True, model__num_hidden_layers=3)
+    with pytest.raises(ValueError, match=r"--model\.num-hidden-layers: the run has 2, asked for 3"):
+        train(config, recipe="debug")
+
+
+def test_a_finished_run_says_so(tiny: Config, finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(with_fields(tiny, run__dir=finished_run, run__resume=True), recipe="debug")
+    assert "the run is finished: 12 steps are done" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(
+    tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss really is infinite: a weight is set so before step 6."""
+    do_step = Trainer._step
+    weights = {}
+
+    def poisoned(trainer: Trainer) -> None:
+        if trainer.state.step == 5:
+            with torch.no_grad():
+                trainer.unwrapped.model.norm.weight[0] = math.inf
+        weights[trainer.state.step] = trainer.unwrapped.lm_head.weight.detach().clone()
+        weights["last"] = trainer.unwrapped.lm_head.weight
+        do_step(trainer)
+
+    monkeypatch.setattr(Trainer, "_step", poisoned)
+    run_dir = fresh_run_dir("poisoned")
+    with pytest.raises(NonFiniteLoss, match=r"the loss of step 6 is (nan|inf) \(batch \{'epoch'"):
+        train(with_fields(tiny, run__dir=run_dir), recipe="debug")
+    assert torch.equal(weights["last"], weights[5])
+    assert checkpoint_steps(run_dir) == [4]
+    assert json.loads((run_dir / "run.json").read_text())["status"] == "failed"
+
+
+def test_a_broken_checkpoint_is_named(tiny: Config, fresh_run_dir: Callable[[str], Path]) -> None:
+    run_dir = train(with_fields(tiny, run__dir=fresh_run_dir("broken"), run__steps=4), recipe="debug")
+    weights = run_dir / "checkpoints/step-000004/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"step-000004: expected a whole checkpoint.*delete this folder"):
+        train(with_fields(tiny, run__dir=run_dir, run__resume=True), recipe="debug")
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(
+    tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = fresh_run_dir("full")
+    save = loop.save_checkpoint
+
+    def full(run_dir: Path, step: int, **given: object) -> Path:
+        if step == 8:
+            monkeypatch.setattr("train.checkpoint.save_file", no_space)
+        return save(run_dir, step, **given)
+
+    def no_space(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(loop, "save_checkpoint", full)
+    with pytest.raises(OSError, match="no room"):
+        train(with_fields(tiny, run__dir=run_dir), recipe="debug")
+    assert checkpoint_steps(run_dir) == [4]
+    assert not list((run_dir / "checkpoints").glob(".*"))
+
+
+def test_a_time_limit_shortens_the_run(tiny: Config, fresh_run_dir: Callable[[str], Path]) -> None:
+    config = with_fields(tiny, run__dir=fresh_run_dir("timed"), run__steps=100_000, run__max_seconds=1.0)
+    run_dir = train(config, recipe="debug")
+    run = json.loads((run_dir / "run.json").read_text())
+    assert run["status"] == "finished"
+    assert run["step"] < 100_000
+    assert curve(run_dir)[-1]["learning_rate"] < 0.2 * config.optimizer.learning_rate
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_command_saves_and_exits_cleanly(finished_run: Path, tmp_path: Path, number: int) -> None:
+    run_dir = tmp_path / "signalled"
+    command = [
+        sys.executable, "-m", "train", "debug", "--run-dir", str(run_dir), "--steps", "100000",
+        "--tokenizer.path", str(finished_run / "tokenizer"), "--run.evaluate-every", "100000",
+        "--run.checkpoint-every", "100000", "--run.sample-tokens", "0",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (run_dir / "metrics.jsonl").exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.1)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert f"{signal.Signals(number).name}: stopped after step" in output
+    assert "Traceback" not in output
+    run = json.loads((run_dir / "run.json").read_text())
+    assert run["status"] == "stopped"
+    assert (run_dir / run["latest_checkpoint"] / "model.safetensors").is_file()
+
+
+def test_every_field_of_the_state_is_saved() -> None:
+    from train.state import TrainState
+
+    state = TrainState(step=3, tokens_seen=4, seconds=5.0, best_step=2, best_validation_loss=1.5, losses=[1.0])
+    copy = TrainState()
+    copy.load_state_dict(json.loads(json.dumps(state.state_dict())))
+    assert dataclasses.asdict(copy) == dataclasses.asdict(state)

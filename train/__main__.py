@@ -1,0 +1,61 @@
+"""`python -m train RECIPE [--corpus PATH…] [--run-dir DIR] [--resume] [--steps N] [--seed S] [--section.field value]`.
+
+What counts, from weak to strong: the defaults, the recipe, the command line.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import tyro
+
+from train.recipe import Config
+from train.recipes import RECIPES, get_recipe
+
+USAGE = f"usage: python -m train RECIPE [options]   (RECIPE: {', '.join(RECIPES)}; --list; RECIPE --help)"
+
+
+def list_recipes() -> str:
+    """A line for each recipe."""
+    return "\n".join(f"{name:10} {(recipe.__doc__ or '').strip().splitlines()[0]}" for name, recipe in RECIPES.items())
+
+
+def parse(arguments: list[str]) -> tuple[str, Config]:
+    """The recipe's name and the config that its command line resolves to.
+
+    Raises:
+        ValueError: for an unknown recipe.
+        SystemExit: for flags that tyro refuses, and after --help.
+    """
+    name, *flags = arguments
+    recipe = get_recipe(name)
+    config = tyro.cli(Config, default=recipe, args=flags, prog=f"python -m train {name}", description=RECIPES[name].__doc__)
+    if config.corpus.paths and config.corpus.paths != recipe.corpus.paths and config.corpus.source != "local":
+        books = config.corpus.books if config.corpus.source == "gutenberg" else "any"
+        paths = tuple(Path(path).resolve() for path in config.corpus.paths)
+        config = replace(config, corpus=replace(config.corpus, source="local", books=books, paths=paths))
+    return name, config
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line; a user's mistake ends it with a message and exit status 1."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"{__doc__}\n{USAGE}\n\n{list_recipes()}")
+        sys.exit(0 if arguments else 2)
+    if arguments[0] == "--list":
+        print(list_recipes())
+        return
+    try:
+        name, config = parse(arguments)
+        from train.loop import train
+
+        train(config, recipe=name)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted before the first step; nothing is lost, the same command begins again")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,411 @@
+"""The training loop, as prose."""
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from filelock import FileLock, Timeout
+
+from transformers.utils import logging as transformers_logging
+
+from modeling import ScratchGPTForCausalLM
+from modeling.decoding import SamplingSettings, stream
+from train.batches import Batch, Batches, PackedWindows, RandomWindows, evaluation_batches
+from train.checkpoint import (
+    checkpoint_folder,
+    checkpoint_steps,
+    load_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+)
+from train.evaluate import evaluate
+from train.machine import choose_device, choose_precision
+from train.optimizer import build_optimizers, set_learning_rate
+from train.prepare import Prepared, prepare
+from train.provenance import check_same_run, write_recipe
+from train.recipe import Config, validate
+from train.report import Report, perplexity, summary
+from train.schedule import Schedule
+from train.state import TrainState
+
+
+class NonFiniteLoss(ValueError):
+    """The loss became infinite or not a number."""
+
+
+def train(config: Config, *, recipe: str) -> Path:
+    """Train as the config says; return the run folder.
+
+    The folder's latest checkpoint is where a resumed run begins; SIGINT and SIGTERM save one and end the run.
+
+    Args:
+        config: the resolved config.
+        recipe: name of the recipe, for the record.
+
+    Raises:
+        ValueError: for a config, a corpus or a run folder that does not fit; the message says what to do.
+    """
+    validate(config)
+    run_dir = config.run.dir or Path("runs") / recipe
+    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(run_dir / ".lock", timeout=0):
+            return _train_locked(config, recipe, run_dir)
+    except Timeout:
+        raise ValueError(
+            f"{run_dir}: expected a run folder that is free, got one that another process trains in; "
+            "wait for it, stop it, or choose another --run-dir"
+        ) from None
+
+
+def _train_locked(config: Config, recipe: str, run_dir: Path) -> Path:
+    steps_there = checkpoint_steps(run_dir)
+    if steps_there and not config.run.resume:
+        raise ValueError(
+            f"{run_dir}: expected a new run folder, got one with a run of {steps_there[-1]} steps; "
+            "go on from there with --resume, or choose another --run-dir"
+        )
+    check_same_run(config, run_dir)
+    device = choose_device(config.run.device)
+    accelerator = Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision={"fp32": "no"}.get(precision := choose_precision(config, device), precision),
+    )
+    transformers_logging.disable_progress_bar()
+    report = Report(run_dir, silent=not accelerator.is_main_process)
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    write_recipe(config, recipe, run_dir)
+    with accelerator.main_process_first():
+        prepared = prepare(config, run_dir, report.say)
+    trainer = Trainer.build(config, recipe, run_dir, accelerator, report, prepared)
+    report.say(
+        f"{recipe}: {trainer.unwrapped.num_parameters():,} parameters, {accelerator.device.type}, {precision}, "
+        f"{torch.get_num_threads()} threads, run folder {run_dir}"
+    )
+    if steps_there:
+        trainer.resume(checkpoint_folder(run_dir, steps_there[-1]))
+    trainer.run()
+    return run_dir
+
+
+@dataclass(kw_only=True, slots=True)
+class Trainer:
+    """A run in memory: everything that a step touches."""
+
+    config: Config
+    recipe: str
+    run_dir: Path
+    accelerator: Accelerator
+    report: Report
+    prepared: Prepared
+    model: Any  # the prepared (possibly wrapped, possibly compiled) model
+    unwrapped: ScratchGPTForCausalLM
+    optimizers: list[Any]
+    batches: Batches
+    validation: list[Batch]
+    schedule: Schedule
+    state: TrainState
+    evaluation: dict[str, float] | None = None  # the latest one
+    last_loss: float = math.nan
+    stop_signal: str | None = None
+
+    @classmethod
+    def build(
+        cls,
+        config: Config,
+        recipe: str,
+        run_dir: Path,
+        accelerator: Accelerator,
+        report: Report,
+        prepared: Prepared,
+    ) -> "Trainer":
+        """A run at step 0."""
+        torch.manual_seed(config.run.seed)
+        model_config = config.model.build(
+            vocab_size=len(prepared.tokenizer), end_of_text=prepared.end_of_text
+        )
+        unwrapped = ScratchGPTForCausalLM(model_config)
+        torch.manual_seed(config.run.seed + accelerator.process_index)
+        model = accelerator.prepare(unwrapped)
+        optimizers = [accelerator.prepare(optimizer) for optimizer in build_optimizers(unwrapped, config.optimizer)]
+        data = config.data
+        length = config.model.max_position_embeddings
+        per_draw = dict(batch_size=data.batch_size, length=length, seed=config.run.seed)
+        batches: Batches = (
+            RandomWindows(prepared.train, **per_draw)
+            if data.windows == "random"
+            else PackedWindows(prepared.train, **per_draw, end_of_text=prepared.end_of_text)
+        )
+        return cls(
+            config=config,
+            recipe=recipe,
+            run_dir=run_dir,
+            accelerator=accelerator,
+            report=report,
+            prepared=prepared,
+            model=torch.compile(model) if config.run.compile else model,
+            unwrapped=unwrapped,
+            optimizers=optimizers,
+            batches=batches,
+            validation=evaluation_batches(
+                prepared.validation,
+                batch_size=data.batch_size,
+                length=length,
+                windows=data.evaluation_windows,
+                end_of_text=prepared.end_of_text,
+            ),
+            schedule=Schedule(config.schedule, config.run.steps),
+            state=TrainState(),
+        )
+
+    def run(self) -> None:
+        """Step until the last one, a signal, or a loss that is not finite."""
+        state, run = self.state, self.config.run
+        if state.step >= self.schedule.steps:
+            self.report.say(f"the run is finished: {state.step} steps are done (more: --steps)")
+            return
+        self.model.train()
+        self.report.start_bar(step=state.step, steps=self.schedule.steps)
+        self._write_run("running")
+        begun, seconds_before = time.monotonic(), state.seconds
+        try:
+            with self._signals():
+                while state.step < self.schedule.steps and self.stop_signal is None:
+                    self._step()
+                    state.seconds = seconds_before + time.monotonic() - begun
+                    last = state.step == self.schedule.steps
+                    if last or state.step % run.evaluate_every == 0:
+                        self._evaluate()
+                    if last or state.step % run.log_every == 0 or state.step % run.evaluate_every == 0:
+                        self._log()
+                    if last or state.step % run.checkpoint_every == 0:
+                        self._checkpoint()
+                    self._fit_time()
+                    self._show()
+        except NonFiniteLoss:
+            self._write_run("failed")
+            raise
+        finally:
+            self.report.close()
+        if state.step < self.schedule.steps:
+            self._checkpoint()
+            self._write_run("stopped")
+            self.report.say(
+                f"{self.stop_signal}: stopped after step {state.step} of {self.schedule.steps}; "
+                "everything is saved, the same command with --resume goes on from here"
+            )
+            return
+        self._write_run("finished")
+        self._finish()
+
+    def resume(self, folder: Path) -> None:
+        """Go on from a checkpoint, as if the run had never stopped."""
+        saved = load_checkpoint(folder, model=self.unwrapped, optimizers=self._inner_optimizers)
+        self.state.load_state_dict(saved["state"])
+        self.schedule.load_state_dict(saved["schedule"])
+        self.batches.load_state_dict(saved["batches"])
+        self.evaluation = saved["evaluation"]
+        if self.config.run.steps != saved["planned_steps"]:
+            self.schedule.steps = self.config.run.steps
+        self.report.rewind(self.state.step)
+        self.report.say(f"going on from step {self.state.step}")
+
+    @property
+    def _inner_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [getattr(optimizer, "optimizer", optimizer) for optimizer in self.optimizers]
+
+    def _step(self) -> None:
+        """One optimizer step: forward and backward over the micro-batches, clip, update."""
+        state, config = self.state, self.config
+        set_learning_rate(self._inner_optimizers, self.schedule.factor(state.step))
+        batch = self.batches.next()
+        loss = self._forward_backward(batch)
+        if not math.isfinite(loss):
+            raise NonFiniteLoss(
+                f"the loss of step {state.step + 1} is {loss} (batch {self.batches.state_dict()}); the weights were "
+                "not touched and the last checkpoint is good: go on from it with a lower learning rate "
+                "(--optimizer.learning-rate), clipping (--optimizer.max-grad-norm 1) or --run.precision fp32"
+            )
+        if config.optimizer.max_grad_norm:
+            self.accelerator.clip_grad_norm_(self.unwrapped.parameters(), config.optimizer.max_grad_norm)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        state.step += 1
+        state.tokens_seen += batch.target_BL.numel()
+        state.losses.append(loss)
+        self.last_loss = loss
+
+    def _forward_backward(self, batch: Batch) -> float:
+        """Gradients of a batch, over this process' share in micro-batches; return the loss over all processes."""
+        accelerator = self.accelerator
+        size = self.config.data.batch_size // self.config.data.gradient_accumulation_steps
+        micro_batches = list(zip(batch.input_BL.split(size), batch.target_BL.split(size)))
+        total = torch.zeros((), device=accelerator.device)
+        for index, (input_BL, target_BL) in enumerate(micro_batches):
+            rows = slice(accelerator.process_index, None, accelerator.num_processes)
+            input_BL = input_BL[rows].to(accelerator.device)
+            target_BL = target_BL[rows].to(accelerator.device)
+            more = index < len(micro_batches) - 1
+            with accelerator.no_sync(self.model) if more else nullcontext():
+                output = self.model(input_ids=input_BL, shift_labels=target_BL, skip_logits=True)
+                loss = output.loss / len(micro_batches)
+                accelerator.backward(loss)
+            total += loss.detach()
+        return float(accelerator.reduce(total, "mean"))
+
+    def _evaluate(self) -> None:
+        loss, _ = evaluate(self.model, self.validation, self.accelerator.device)
+        self.evaluation = {
+            "validation_loss": loss,
+            "perplexity": perplexity(loss),
+            "bits_per_byte": loss * self._nats_to_bits_per_byte,
+        }
+        if self.schedule.evaluated(loss):
+            self.report.say(f"step {self.state.step}: the validation loss is on a plateau, the learning rate falls")
+        self.report.say(f"step {self.state.step}: {summary(self.evaluation, self._floor_bits_per_byte)}")
+
+    def _log(self) -> None:
+        state = self.state
+        evaluated = state.step % self.config.run.evaluate_every == 0 or state.step == self.schedule.steps
+        self.report.metrics(
+            step=state.step,
+            tokens_seen=state.tokens_seen,
+            train_loss=sum(state.losses) / len(state.losses) if state.losses else None,
+            learning_rate=self._inner_optimizers[0].param_groups[0]["lr"],
+            seconds=round(state.seconds, 2),
+            tokens_per_second=round(state.tokens_seen / state.seconds),
+            **(self.evaluation or {} if evaluated else {}),
+        )
+        state.losses = []
+
+    def _checkpoint(self) -> None:
+        """Save, note whether it is the best, write samples and the picture, prune."""
+        state = self.state
+        loss = (self.evaluation or {}).get("validation_loss", math.inf)
+        if loss < state.best_validation_loss:
+            state.best_validation_loss, state.best_step = loss, state.step
+        if self.accelerator.is_main_process:
+            save_checkpoint(
+                self.run_dir,
+                state.step,
+                model=self.unwrapped,
+                tokenizer_folder=self.run_dir / "tokenizer",
+                optimizers=self._inner_optimizers,
+                state={
+                    "state": state.state_dict(),
+                    "schedule": self.schedule.state_dict(),
+                    "batches": self.batches.state_dict(),
+                    "evaluation": self.evaluation,
+                    "planned_steps": self.config.run.steps,
+                },
+            )
+            self._samples()
+            prune_checkpoints(self.run_dir, keep=self.config.run.keep_checkpoints, best_step=state.best_step)
+            self.report.picture(
+                floor=self._floor_nats_per_token, nats_to_bits_per_byte=self._nats_to_bits_per_byte
+            )
+        self._write_run("running")
+
+    def _samples(self) -> None:
+        """The same prompts and the same seed at each checkpoint."""
+        for prompt in ["", *self.prepared.prompts[:3]]:
+            text = self.generate(prompt, self.config.run.sample_tokens)
+            self.report.sample(step=self.state.step, prompt=prompt, text=text, seed=self.config.run.seed)
+
+    def generate(self, prompt: str, tokens: int) -> str:
+        """Prompt and completion of up to so many tokens, at temperature 1, with the run's seed."""
+        tokenizer = self.prepared.tokenizer
+        ids = tokenizer(prompt, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        settings = SamplingSettings(max_new_tokens=max(1, tokens), seed=self.config.run.seed)
+        self.unwrapped.eval()
+        new = [step.token_id for step in stream(self.unwrapped, ids, settings)] if tokens else []
+        self.unwrapped.train()
+        return tokenizer.decode([*ids, *new])
+
+    def _finish(self) -> None:
+        assert self.evaluation is not None
+        self.report.say(f"finished after {self.state.step} steps, {self.state.seconds:.0f} s")
+        self.report.say(summary(self.evaluation, self._floor_bits_per_byte))
+        if self.config.run.output_tokens and self.accelerator.is_main_process:
+            text = self.generate("", self.config.run.output_tokens)
+            (self.run_dir / "output.txt").write_text(text, encoding="utf-8")
+            self.report.say(f"from an empty prompt (kept in {self.run_dir / 'output.txt'}):\n{text}")
+
+    def _fit_time(self) -> None:
+        """Where the time limit ends the run before its last step, shorten the schedule."""
+        state, limit = self.state, self.config.run.max_seconds
+        if not limit or state.step % 10 or state.step >= self.schedule.steps:
+            return
+        reachable = max(state.step + 1, int(limit * state.step / state.seconds))
+        if reachable < self.schedule.steps * 0.99:
+            self.schedule.shorten(state.step, reachable)
+            assert self.report.bar is not None
+            self.report.bar.total = reachable
+
+    def _show(self) -> None:
+        speed = f"{self.state.tokens_seen / self.state.seconds:,.0f}"
+        shown = {"loss": f"{self.last_loss:.3f}"}
+        if self.evaluation is not None:
+            shown["bits/byte"] = f"{self.evaluation['bits_per_byte']:.4f}"
+        self.report.show(**shown, **{"tokens/s": speed})
+
+    def _write_run(self, status: str) -> None:
+        state = self.state
+        steps = checkpoint_steps(self.run_dir)
+
+        def name(step: int | None) -> str | None:
+            return f"checkpoints/step-{step:06d}" if step is not None else None
+
+        self.report.run(
+            status=status,
+            recipe=self.recipe,
+            step=state.step,
+            steps=self.schedule.steps,
+            best_checkpoint=name(state.best_step),
+            latest_checkpoint=name(steps[-1] if steps else None),
+            best_validation_loss=None if math.isinf(state.best_validation_loss) else state.best_validation_loss,
+            seconds=round(state.seconds, 1),
+            tokens_seen=state.tokens_seen,
+            parameters=self.unwrapped.num_parameters(),
+            floor_bits_per_byte=self._floor_bits_per_byte,
+            evaluation=self.evaluation,
+        )
+
+    @property
+    def _nats_to_bits_per_byte(self) -> float:
+        split = self.prepared.validation
+        return len(split) / max(1, split.bytes) / math.log(2)
+
+    @property
+    def _floor_nats_per_token(self) -> float | None:
+        split = self.prepared.validation
+        return None if split.log_probability is None else -split.log_probability / (len(split) - 1)
+
+    @property
+    def _floor_bits_per_byte(self) -> float | None:
+        floor = self._floor_nats_per_token
+        return None if floor is None else floor * self._nats_to_bits_per_byte
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first SIGINT or SIGTERM ends the loop after its step; a second SIGINT ends the program."""
+
+        def stop(number: int, _: Any) -> None:
+            self.stop_signal = signal.Signals(number).name
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,46 @@
+"""Device, precision and threads, chosen for the machine unless the user says otherwise."""
+
+import torch
+
+from train.recipe import Config
+
+NATIVE_BF16_WIDTH = 256  # below this width bf16 loses on a CPU even where it is native
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ValueError: for a device that this machine does not have.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    if not available.get(name.split(":")[0], False):
+        there = ", ".join(kind for kind, is_there in available.items() if is_there)
+        raise ValueError(f"--run.device: expected auto or one of what this machine has ({there}), got {name!r}")
+    return torch.device(name)
+
+
+def choose_precision(config: Config, device: torch.device) -> str:
+    """`fp32`, `bf16` or `fp16`.
+
+    Auto is bf16 on a GPU that computes it natively, and on a CPU with AMX or AVX-512 bf16 instructions when the model
+    is at least 256 wide; fp32 elsewhere.
+    """
+    if config.run.precision != "auto":
+        return config.run.precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type == "cpu" and cpu_has_native_bf16() and config.model.hidden_size >= NATIVE_BF16_WIDTH:
+        return "bf16"
+    return "fp32"
+
+
+def cpu_has_native_bf16() -> bool:
+    """Whether the CPU multiplies bf16 matrices in hardware (AMX or AVX-512 bf16)."""
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

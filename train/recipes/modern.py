@@ -1,0 +1,45 @@
+"""Our own recipe: what a small GPT looks like today."""
+
+from train.recipe import (
+    Config,
+    CorpusConfig,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    ScheduleConfig,
+    TokenizerConfig,
+)
+
+
+def modern() -> Config:
+    """A 6.9 M parameter GPT of the modern family, for any corpus; by default the books of `scifi`.
+
+    Source: ours. RMSNorm, RoPE, QK-norm, SwiGLU, tied embeddings, no biases (the shape of Qwen3); Muon (Jordan et
+    al. 2024) on the blocks' matrices, AdamW on the rest; warm-up, stable, decay. Command:
+    `python -m train modern --corpus PATH`. Cost and expected result: docs/log.md has the measured figures.
+    """
+    return Config(
+        corpus=CorpusConfig(source="gutenberg", books="scifi"),
+        tokenizer=TokenizerConfig(vocab_size=8257),
+        model=ModelConfig(
+            intermediate_size=704,
+            num_attention_heads=4,
+            head_dim=64,
+            hidden_act="silu",
+            gated_mlp=True,
+            norm="rmsnorm",
+            norm_eps=1e-6,
+            position_embedding="rope",
+            qk_norm=True,
+            attention_output_bias=False,
+            mlp_bias=False,
+            lm_head_bias=False,
+            tie_word_embeddings=True,
+            output_projection_init="zero",
+        ),
+        data=DataConfig(batch_size=32),
+        optimizer=OptimizerConfig(name="muon", learning_rate=3e-3, beta2=0.95, max_grad_norm=1.0),
+        schedule=ScheduleConfig(name="wsd", warmup_steps=30, decay_fraction=0.5),
+        run=RunConfig(steps=500),
+    )

@@ -1,0 +1,147 @@
+"""What a run tells: the bar, train.log, metrics.jsonl, samples.jsonl, loss.png, run.json."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from corpus.files import atomic_file
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    with atomic_file(path) as stream:
+        json.dump(value, stream, indent=1, ensure_ascii=False)
+        stream.write("\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a .jsonl file; an unfinished last line is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+class Report:
+    """The files of a run folder that tell how it goes; a silent one (on another process than the first) writes none.
+
+    Args:
+        run_dir: the run folder.
+        silent: nothing is written or shown.
+    """
+
+    def __init__(self, run_dir: Path, *, silent: bool = False):
+        self.run_dir, self.silent = run_dir, silent
+        self.bar: tqdm | None = None
+
+    def start_bar(self, *, step: int, steps: int) -> None:
+        """Show the progress bar: rate, time left, and what `show` sets."""
+        self.bar = tqdm(initial=step, total=steps, unit="step", dynamic_ncols=True, disable=self.silent, smoothing=0.1)
+
+    def show(self, **values: str) -> None:
+        """One step done; values beside the bar."""
+        assert self.bar is not None
+        self.bar.set_postfix(values, refresh=False)
+        self.bar.update()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def say(self, message: str) -> None:
+        """A line for the reader, shown and kept in train.log."""
+        if self.silent:
+            return
+        tqdm.write(message)
+        with (self.run_dir / "train.log").open("a", encoding="utf-8") as stream:
+            stream.write(message + "\n")
+
+    def metrics(self, **values: float) -> None:
+        """A line of metrics.jsonl."""
+        self._append("metrics.jsonl", values)
+
+    def sample(self, **values: Any) -> None:
+        """A line of samples.jsonl."""
+        self._append("samples.jsonl", values)
+
+    def run(self, **values: Any) -> None:
+        """run.json, anew."""
+        if not self.silent:
+            write_json(self.run_dir / "run.json", values)
+
+    def rewind(self, step: int) -> None:
+        """Forget the lines after `step`: a resumed run writes them again."""
+        if self.silent:
+            return
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            lines = [line for line in read_lines(self.run_dir / name) if line["step"] <= step]
+            with atomic_file(self.run_dir / name) as stream:
+                stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+    def picture(self, *, floor: float | None, nats_to_bits_per_byte: float) -> None:
+        """loss.png: training and validation loss, and the floor when it is known.
+
+        Args:
+            floor: entropy of the validation text, in nats per token.
+            nats_to_bits_per_byte: what a loss in nats per token is multiplied by.
+        """
+        if self.silent:
+            return
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        lines = read_lines(self.run_dir / "metrics.jsonl")
+        figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+        axes = figure.subplots()
+        for key, label, style in (
+            ("train_loss", "training", {"color": "#9db4d6", "linewidth": 1.2}),
+            ("validation_loss", "validation", {"color": "#1f4e9c", "marker": "o", "markersize": 3}),
+        ):
+            points = [(line["tokens_seen"] / 1e6, line[key]) for line in lines if line.get(key) is not None]
+            if points:
+                axes.plot(*zip(*points), label=label, **style)
+        if floor is not None:
+            axes.axhline(floor, color="#b3541e", linestyle="--", linewidth=1.2, label="floor: the text's own entropy")
+        values = [line[key] for line in lines for key in ("train_loss", "validation_loss") if line.get(key) is not None]
+        if floor is not None and values and max(values) > 2 * floor:
+            axes.set_yscale("log")
+        axes.set_xlabel("tokens seen (millions)")
+        axes.set_ylabel("loss (nats per token)")
+        if nats_to_bits_per_byte:
+            side = axes.secondary_yaxis(
+                "right", functions=(lambda x: x * nats_to_bits_per_byte, lambda x: x / nats_to_bits_per_byte)
+            )
+            side.set_ylabel("bits per byte")
+        axes.grid(alpha=0.3, which="both")
+        if axes.lines:
+            axes.legend(frameon=False)
+        with atomic_file(self.run_dir / "loss.png", "wb") as stream:
+            FigureCanvasAgg(figure).print_png(stream)
+
+    def _append(self, name: str, values: dict[str, Any]) -> None:
+        if self.silent:
+            return
+        line = json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
+        with (self.run_dir / name).open("a", encoding="utf-8") as stream:
+            stream.write(line)
+
+
+def summary(evaluation: dict[str, float], floor_bits_per_byte: float | None) -> str:
+    """One sentence on an evaluation, with the distance to the floor when it is known."""
+    text = (
+        f"validation loss {evaluation['validation_loss']:.4f} nats per token, "
+        f"perplexity {evaluation['perplexity']:.2f}, {evaluation['bits_per_byte']:.4f} bits per byte"
+    )
+    if floor_bits_per_byte is None:
+        return text
+    above = evaluation["bits_per_byte"] / floor_bits_per_byte - 1
+    return f"{text}; the floor is {floor_bits_per_byte:.4f}: {above:.1%} above it"
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss), at most the largest float that JSON readers take."""
+    return math.exp(min(loss, 700.0))
