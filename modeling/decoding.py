@@ -14,13 +14,14 @@ import math
 import time
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from .lean import LeanReader, is_plain
+from .modeling_scratchgpt import ScratchGPTForCausalLM
 from .sampling import Alternative, Draw, Sampler, SamplingSettings
 
 __all__ = ["Alternative", "SamplingSettings", "Step", "context_length", "stream"]
@@ -73,11 +74,11 @@ def stream(
     and `deadline` (a value of `time.monotonic()`) are looked at before every pass of the model. The generator's return
     value says why it ended: "length", "stop_token", "stopped" or "deadline".
 
-    The weights are read when the first token is asked for. The generator may be advanced from any thread, one at a
-    time. Dropout is never applied: a model in training mode is refused, ScratchGPT excepted, whose lean path has none.
+    The weights are read when the first token is asked for, anew in every call. The generator may be advanced from any
+    thread, by one at a time.
 
     Raises ValueError (at the call): a token id outside the vocabulary; an empty prompt with no bos token; a model that
-    is no decoder or is in training mode. While running: logits that are NaN or infinite.
+    has an encoder or is in training mode. While running: logits that are NaN or infinite.
     """
     if model.config.is_encoder_decoder:
         raise ValueError(f"expected a causal language model, got {type(model).__name__}, which has an encoder")
@@ -124,8 +125,9 @@ def _steps(
 ) -> Generator[Step, None, str]:
     """The loop behind `stream`, its arguments checked. No inference mode is held across a yield."""
     context = context_length(model)
+    longest = len(ids) + settings.max_new_tokens
     with torch.inference_mode():
-        reader = _reader(model, min(context or math.inf, len(ids) + settings.max_new_tokens))
+        reader = _reader(model, min(context, longest) if context else longest)
     sampler = Sampler(settings, ids, model.config.get_text_config(decoder=True).vocab_size)
     window = ids[-context:] if context else list(ids)
     unread = window
@@ -162,7 +164,10 @@ def _step(draw: Draw, position: int, context_used: int) -> Step:
 
 
 def _reader(model: PreTrainedModel, capacity: int) -> Reader:
-    return LeanReader(model, capacity) if is_plain(model) else CacheReader(model)
+    return LeanReader(cast(ScratchGPTForCausalLM, model), capacity) if is_plain(model) else CacheReader(model)
+
+
+CACHE_NAMES = ("past_key_values", "cache_params", "state")
 
 
 class CacheReader:
@@ -174,7 +179,7 @@ class CacheReader:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         parameters = inspect.signature(model.forward).parameters
-        self.cache_name = next((name for name in ("past_key_values", "cache_params", "state") if name in parameters), None)
+        self.cache_name = next((name for name in CACHE_NAMES if name in parameters), None)
         self.options: dict[str, Any] = {}
         if "logits_to_keep" in parameters:
             self.options["logits_to_keep"] = 1
@@ -188,9 +193,9 @@ class CacheReader:
     def read(self, token_ids: list[int]) -> Tensor:
         self.read_ids += token_ids
         options = dict(self.options)
-        if self.cache is not None:
+        if self.cache_name is not None and self.cache is not None:
             options[self.cache_name] = self.cache
-        device = self.model.get_input_embeddings().weight.device
+        device = self.model.device
         new_ids = self.read_ids if self.cache_name is None else token_ids
         if self.takes_mask:
             options["attention_mask"] = torch.ones(1, len(self.read_ids), dtype=torch.long, device=device)

@@ -16,11 +16,15 @@ heads to each of them, H = G x R, D head width, F half of it, V vocabulary.
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
+
+from .configuration_scratchgpt import ScratchGPTConfig
+from .modeling_scratchgpt import ScratchGPTAttention, ScratchGPTBlock, ScratchGPTForCausalLM
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu_,
@@ -62,23 +66,23 @@ class LeanReader:
     under `torch.inference_mode`.
     """
 
-    chunk = 256
+    chunk: int | None = 256
 
-    def __init__(self, model: PreTrainedModel, capacity: int) -> None:
+    def __init__(self, model: ScratchGPTForCausalLM, capacity: int) -> None:
         base, config = model.model, model.config
-        table_VE = base.embed_tokens.weight
-        self.token_VE, self.length = table_VE, 0
+        self.token_VE = base.embed_tokens.weight
+        self.length = 0
         self.scale, self.position_TE, phase_TF = 1.0, None, None
-        positions_T = torch.arange(capacity, device=table_VE.device)
+        position_T = torch.arange(capacity, device=self.token_VE.device)
         if config.position_embedding == "learned":
             self.position_TE = base.embed_positions.weight
         elif config.position_embedding == "sinusoidal":
             self.scale = math.sqrt(config.hidden_size)
-            self.position_TE = base.sinusoidal_emb(table_VE, positions_T[None])[0]
+            self.position_TE = base.sinusoidal_emb(self.token_VE, position_T[None])[0]
         else:
-            angle_TF = base.rotary_emb.angles(positions_T[None])[0]
+            angle_TF = base.rotary_emb.angles(position_T[None])[0]
             phase_TF = torch.polar(torch.ones_like(angle_TF), angle_TF)
-        self.blocks = [LeanBlock(block, config, capacity, phase_TF) for block in base.layers]
+        self.blocks = [LeanBlock(cast(ScratchGPTBlock, block), config, capacity, phase_TF) for block in base.layers]
         self.norm = _norm(base.norm)
         self.head_EV, self.head_bias_V = model.lm_head.weight.t(), model.lm_head.bias
 
@@ -106,69 +110,64 @@ class LeanReader:
 class LeanBlock:
     """One block's weights, buffer and arithmetic."""
 
-    def __init__(self, block: nn.Module, config, capacity: int, phase_TF: Tensor | None) -> None:
+    def __init__(
+        self, block: ScratchGPTBlock, config: ScratchGPTConfig, capacity: int, phase_TF: Tensor | None
+    ) -> None:
         attention, mlp = block.self_attn, block.mlp
+        G, H, D = cast(int, config.num_key_value_heads), config.num_attention_heads, attention.head_dim
         self.pre_norm = config.norm_position == "pre"
         self.attention_norm, self.mlp_norm = _norm(block.input_layernorm), _norm(block.post_attention_layernorm)
-        G, H, D = config.num_key_value_heads, config.num_attention_heads, config.head_dim
-        pairs = slice(None) if phase_TF is None else torch.arange(D).view(2, -1).t().flatten()
-        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        weights = [projection.weight.unflatten(0, (-1, D)) for projection in projections]
-        self.qkv_EW = torch.cat([weights[0][:, pairs], weights[1][:, pairs], weights[2]]).flatten(0, 1).t()
-        self.qkv_bias_W = None
-        if config.attention_bias:
-            biases = [projection.bias.unflatten(0, (-1, D)) for projection in projections]
-            self.qkv_bias_W = torch.cat([biases[0][:, pairs], biases[1][:, pairs], biases[2]]).flatten()
-
-        self.rows_TW = self.qkv_EW.new_empty(capacity, (H + 2 * G) * D)
-        heads_THD = self.rows_TW.view(capacity, -1, D)
-        self.turned_THD = heads_THD[:, : H + G]
-        self.query_TGRD = heads_THD[:, :H].unflatten(1, (G, -1))
-        self.key_GDT = heads_THD[:, H : H + G].permute(1, 2, 0)
-        self.value_GTD = heads_THD[:, H + G :].transpose(0, 1)
-        self.phase_THF = None if phase_TF is None else phase_TF[:, None]
-        # Only float32 has a complex type of its own to turn in place; the others go through a float32 copy.
-        self.in_float32 = self.rows_TW.dtype == torch.float32
-        self.complex_THF = None
-        if phase_TF is not None and self.in_float32:
-            self.complex_THF = torch.view_as_complex(self.turned_THD.unflatten(-1, (-1, 2)))
-        self.head_norm = _head_norm(attention.q_norm, attention.k_norm, H, G, pairs) if config.qk_norm else None
         self.attention_scale = D**-0.5
-        self.unused = self.rows_TW.new_zeros(1, 1, 1)
 
-        self.output_WE, self.output_bias_E = attention.o_proj.weight.t(), attention.o_proj.bias
-        self.gate_EI = mlp.gate_proj.weight.t() if config.gated_mlp else None
-        self.gate_bias_I = mlp.gate_proj.bias if config.gated_mlp else None
-        self.up_EI, self.up_bias_I = mlp.up_proj.weight.t(), mlp.up_proj.bias
-        self.down_IE, self.down_bias_E = mlp.down_proj.weight.t(), mlp.down_proj.bias
+        order_D = torch.arange(D, device=attention.q_proj.weight.device)
+        if phase_TF is not None:
+            order_D = order_D.view(2, -1).t().flatten()
+        self.qkv_EW, self.qkv_bias_W = _joined(attention, order_D)
+        self.head_norm = _head_norm(attention.q_norm, attention.k_norm, H, G, order_D) if config.qk_norm else None
+
+        self.row_TW = self.qkv_EW.new_empty(capacity, (H + 2 * G) * D)
+        head_THD = self.row_TW.unflatten(1, (-1, D))
+        self.turned_THD = head_THD[:, : H + G]
+        self.query_TGRD = head_THD[:, :H].unflatten(1, (G, -1))
+        self.key_GDT = head_THD[:, H : H + G].permute(1, 2, 0)
+        self.value_GTD = head_THD[:, H + G :].transpose(0, 1)
+        self.unused = self.row_TW.new_zeros(1, 1, 1)
+        # Complex numbers in place exist for float32 alone; other types are turned through a float32 copy.
+        self.in_float32 = self.row_TW.dtype == torch.float32
+        self.phase_THF = self.complex_THF = None
+        if phase_TF is not None:
+            self.phase_THF = phase_TF[:, None]
+            if self.in_float32:
+                self.complex_THF = torch.view_as_complex(self.turned_THD.unflatten(-1, (-1, 2)))
+
+        self.output_WE, self.output_bias_E = _transposed(attention.o_proj)
+        self.up_EI, self.up_bias_I = _transposed(mlp.up_proj)
+        self.down_IE, self.down_bias_E = _transposed(mlp.down_proj)
+        self.gate_EI, self.gate_bias_I = _transposed(mlp.gate_proj) if mlp.gated else (None, None)
         self.activation = _ACTIVATIONS.get(config.hidden_act, mlp.act_fn)
 
     def __call__(self, x_NE: Tensor, start: int, end: int) -> Tensor:
         """The residual stream after this block; rows start to end of the buffer are filled."""
         if self.pre_norm:
-            x_NE = _add_linear(x_NE, self.attend(self.attention_norm(x_NE), start, end), self.output_WE, self.output_bias_E)
+            heads_NW = self.attend(self.attention_norm(x_NE), start, end)
+            x_NE = _add_linear(x_NE, heads_NW, self.output_WE, self.output_bias_E)
             return _add_linear(x_NE, self.hidden(self.mlp_norm(x_NE)), self.down_IE, self.down_bias_E)
-        x_NE = _add_linear(x_NE, self.attend(x_NE, start, end), self.output_WE, self.output_bias_E)
-        x_NE = self.attention_norm(x_NE)
+        heads_NW = self.attend(x_NE, start, end)
+        x_NE = self.attention_norm(_add_linear(x_NE, heads_NW, self.output_WE, self.output_bias_E))
         return self.mlp_norm(_add_linear(x_NE, self.hidden(x_NE), self.down_IE, self.down_bias_E))
 
     def attend(self, x_NE: Tensor, start: int, end: int) -> Tensor:
         """What the heads gather (N, H x D), before the output projection."""
-        row_NW = self.rows_TW[start:end]
+        row_NW = self.row_TW[start:end]
         if self.qkv_bias_W is None:
             torch.mm(x_NE, self.qkv_EW, out=row_NW)
         else:
             torch.addmm(self.qkv_bias_W, x_NE, self.qkv_EW, out=row_NW)
         if self.head_norm is not None:
             turned_NHD = self.turned_THD[start:end]
-            turned_NHD.copy_(self.head_norm(turned_NHD))
-        if self.complex_THF is not None:
-            self.complex_THF[start:end].mul_(self.phase_THF[start:end])
-        elif self.phase_THF is not None:
-            turned_NHD = self.turned_THD[start:end]
-            pairs_NHF2 = turned_NHD.float().unflatten(-1, (-1, 2))
-            turned = torch.view_as_complex(pairs_NHF2) * self.phase_THF[start:end]
-            turned_NHD.copy_(torch.view_as_real(turned).flatten(-2))
+            self.head_norm(turned_NHD, out=turned_NHD)
+        if self.phase_THF is not None:
+            self.turn(self.phase_THF[start:end], start, end)
         if end - start > 1 or not self.in_float32:
             return self.attend_many(start, end)
         score_GRS = torch.baddbmm(
@@ -176,8 +175,17 @@ class LeanBlock:
         )
         return torch.bmm(torch.softmax(score_GRS, -1), self.value_GTD.narrow(1, 0, end)).view(1, -1)
 
+    def turn(self, phase_NHF: Tensor, start: int, end: int) -> None:
+        """Turn queries and keys of these rows by their position, in place."""
+        if self.complex_THF is not None:
+            self.complex_THF[start:end].mul_(phase_NHF)
+            return
+        turned_NHD = self.turned_THD[start:end]
+        complex_NHF = torch.view_as_complex(turned_NHD.float().unflatten(-1, (-1, 2))) * phase_NHF
+        turned_NHD.copy_(torch.view_as_real(complex_NHF).flatten(-2))
+
     def attend_many(self, start: int, end: int) -> Tensor:
-        """The same for several tokens, each attending to itself and those before it."""
+        """`attend` after its projection, for several tokens: each attends to itself and to those before it."""
         query_HND = self.query_TGRD[start:end].flatten(1, 2).transpose(0, 1)
         key_GSD, value_GSD = self.key_GDT[..., :end].transpose(1, 2), self.value_GTD[:, :end]
         mask_NS = None
@@ -196,6 +204,21 @@ class LeanBlock:
         return self.activation(_linear(x_NE, self.gate_EI, self.gate_bias_I)).mul_(up_NI)
 
 
+def _joined(attention: ScratchGPTAttention, order_D: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Weight (E, W) and bias (W) of queries, keys and values as one; queries and keys reordered within each head."""
+    q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
+
+    def reordered(rows: Tensor) -> Tensor:
+        return rows.unflatten(0, (-1, len(order_D)))[:, order_D].flatten(0, 1)
+
+    weight_EW = torch.cat([reordered(q.weight).t(), reordered(k.weight).t(), v.weight.t()], dim=1)
+    return weight_EW, None if q.bias is None else torch.cat([reordered(q.bias), reordered(k.bias), v.bias])
+
+
+def _transposed(linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
+    return linear.weight.t(), linear.bias
+
+
 def _linear(x: Tensor, weight_t: Tensor, bias: Tensor | None) -> Tensor:
     return torch.mm(x, weight_t) if bias is None else torch.addmm(bias, x, weight_t)
 
@@ -206,27 +229,42 @@ def _add_linear(residual: Tensor, x: Tensor, weight_t: Tensor, bias: Tensor | No
     return y if bias is None else y.add_(bias)
 
 
-def _norm(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """A LayerNorm's or RMSNorm's arithmetic."""
+def _norm(module: nn.Module) -> Callable[..., Tensor]:
+    """The arithmetic of a LayerNorm or RMSNorm of the residual stream."""
     if isinstance(module, nn.LayerNorm):
-        return partial(
-            torch.layer_norm,
-            normalized_shape=module.normalized_shape,
-            weight=module.weight,
-            bias=module.bias,
-            eps=module.eps,
-        )
-    return partial(_rms_norm, weight=module.weight, eps=module.eps)
+        shape, eps = module.normalized_shape, module.eps
+        return partial(torch.layer_norm, normalized_shape=shape, weight=module.weight, bias=module.bias, eps=eps)
+    rms = cast(nn.RMSNorm, module)
+    return _rms_norm(rms.weight, rms.eps)
 
 
-def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return torch.rms_norm(x, x.shape[-1:], None, eps) * weight
+def _head_norm(q_norm: nn.Module, k_norm: nn.Module, H: int, G: int, order_D: Tensor) -> Callable[..., Tensor]:
+    """The norms of H query and G key heads as one, weights in the order of the heads' reordered values."""
+
+    def both(q_D: Tensor, k_D: Tensor) -> Tensor:
+        return torch.cat([q_D[order_D].expand(H, -1), k_D[order_D].expand(G, -1)])
+
+    if isinstance(q_norm, nn.LayerNorm) and isinstance(k_norm, nn.LayerNorm):
+        weight_HD, bias_HD = both(q_norm.weight, k_norm.weight), both(q_norm.bias, k_norm.bias)
+        shape, eps = q_norm.normalized_shape, q_norm.eps
+        return lambda x_NHD, out: torch.addcmul(bias_HD, torch.layer_norm(x_NHD, shape, eps=eps), weight_HD, out=out)
+    q_norm, k_norm = cast(nn.RMSNorm, q_norm), cast(nn.RMSNorm, k_norm)
+    return _rms_norm(both(q_norm.weight, k_norm.weight), q_norm.eps)
 
 
-def _head_norm(q_norm: nn.Module, k_norm: nn.Module, H: int, G: int, pairs) -> Callable[[Tensor], Tensor]:
-    """The norms of queries and keys as one over all their heads, its weight and bias in the reordered layout."""
-    weight_HD = torch.cat([q_norm.weight[pairs].expand(H, -1), k_norm.weight[pairs].expand(G, -1)])
-    if isinstance(q_norm, nn.RMSNorm):
-        return partial(_rms_norm, weight=weight_HD, eps=q_norm.eps)
-    bias_HD = torch.cat([q_norm.bias[pairs].expand(H, -1), k_norm.bias[pairs].expand(G, -1)])
-    return lambda x_NHD: torch.addcmul(bias_HD, torch.layer_norm(x_NHD, x_NHD.shape[-1:], eps=q_norm.eps), weight_HD)
+def _rms_norm(weight: Tensor, eps: float | None) -> Callable[..., Tensor]:
+    """RMSNorm over the last axis, in four operations where float32 allows it.
+
+    x w / sqrt(mean(x^2) + eps) is x (w sqrt(D)) / hypot(|x|, sqrt(D eps)), D the width.
+    """
+    width, eps = weight.shape[-1], torch.finfo(weight.dtype).eps if eps is None else eps
+    if weight.dtype != torch.float32:
+        return lambda x, out=None: torch.mul(torch.rms_norm(x, (width,), None, eps), weight, out=out)
+    scaled_weight, floor = weight * math.sqrt(width), weight.new_tensor(math.sqrt(width * eps))
+
+    def norm(x: Tensor, out: Tensor | None = None) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        torch.hypot(length, floor, out=length)
+        return torch.mul(x, scaled_weight, out=out).div_(length)
+
+    return norm

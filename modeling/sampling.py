@@ -27,7 +27,7 @@ class SamplingSettings:
     top_k: int = 0  # keep the k most likely tokens, and those tied with the last of them; 0 keeps all
     top_p: float = 1.0  # keep the fewest most likely tokens that hold this much probability; 1 keeps all
     min_p: float = 0.0  # drop tokens with less than this fraction of the most likely token's probability; 0 keeps all
-    repetition_penalty: float = 1.0  # logits of tokens seen before: divided by it if positive, else multiplied; 1 is off
+    repetition_penalty: float = 1.0  # divides the logits of tokens seen before, multiplies negative ones; 1 is off
     seed: int | None = None  # 0 to 2**63 - 1; None takes a fresh one for every sampler
 
     def __post_init__(self) -> None:
@@ -38,9 +38,9 @@ class SamplingSettings:
         self._check("min_p", "a number from 0 (keeps all) to 1", most=1)
         self._check("repetition_penalty", "a number above 0 (1 is off)", least=math.ulp(0.0))
         if self.seed is not None:
-            self._check("seed", "a whole number from 0 to 2**63 - 1, or None for a fresh one", whole=True, most=2**63 - 1)
+            self._check("seed", "a whole number from 0 to 2**63 - 1, or None", whole=True, most=2**63 - 1)
 
-    def _check(self, name: str, expected: str, *, whole: bool = False, least: float = 0, most: float = math.inf) -> None:
+    def _check(self, name: str, expected: str, whole: bool = False, least: float = 0, most: float = math.inf) -> None:
         value = getattr(self, name)
         right_type = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
         if not right_type or not (least <= value <= most and math.isfinite(value)):
@@ -94,8 +94,8 @@ class Sampler:
         model_V = torch.softmax(logits_V, -1)
         if math.isnan(model_V[0].item()):
             raise ValueError(
-                "no token can be drawn: expected finite logits, got NaN or infinity; the weights are broken, as after a "
-                "diverged training run: load an earlier checkpoint"
+                "no token can be drawn: expected finite logits, got NaN or infinity; the weights are broken, as "
+                "after a diverged training run: load an earlier checkpoint"
             )
         ids_C, probability_C = self._filter(logits_V, model_V)
         if self.settings.temperature == 0:
@@ -109,7 +109,7 @@ class Sampler:
             token_id,
             model_V[token_id].item(),
             probability,
-            int(torch.count_nonzero(probability_C)),
+            len(probability_C),
             _alternatives(model_V, ids_C, probability_C, alternatives) if alternatives else (),
         )
 
@@ -139,7 +139,8 @@ class Sampler:
         if settings.top_p < 1:
             ids, probability = _keep(ids, probability, _top_p(probability, settings.top_p))
         if settings.min_p > 0:
-            ids, probability = _keep(ids, probability, probability >= settings.min_p * probability.max())
+            stays = probability >= settings.min_p * probability.max()
+            ids, probability = _keep(ids, probability, torch.nonzero(stays).flatten())
         return ids, probability
 
     def _invert(self, probability_C: Tensor) -> tuple[int, float]:
@@ -161,27 +162,23 @@ def _top_k(scores_V: Tensor, k: int) -> Tensor:
 
 
 def _top_p(probability_C: Tensor, top_p: float) -> Tensor:
-    """Which candidates stay, as a mask: all but the unlikeliest whose probabilities add up to at most 1 - top_p.
+    """Which candidates stay, ascending: all but the unlikeliest whose probabilities add up to at most 1 - top_p.
 
     Candidates below half of (1 - top_p) / C cannot add up to that much: they go first, unsorted.
     """
     to_lose = 1 - top_p
-    mask_C = probability_C >= to_lose / (2 * len(probability_C))
-    sure = probability_C[mask_C]
-    ascending, order = torch.sort(sure, stable=True)
-    below = torch.cumsum(ascending, 0, dtype=torch.float64)
-    below += 1 - below[-1].item()
-    stays = below > to_lose
-    stays[-1] = True
-    mask_C[mask_C.clone()] = torch.empty_like(stays).scatter_(0, order, stays)
-    return mask_C
+    index = torch.nonzero(probability_C >= to_lose / (2 * len(probability_C))).flatten()
+    ascending, order = torch.sort(probability_C[index], stable=True)
+    lost = torch.cumsum(ascending, 0, dtype=torch.float64)
+    lost += 1 - lost[-1].item()
+    first = min(int(torch.searchsorted(lost, to_lose, right=True)), len(index) - 1)
+    return index[order[first:].sort().values]
 
 
-def _keep(ids_C: Tensor | None, probability_C: Tensor, mask_C: Tensor) -> tuple[Tensor, Tensor]:
-    """The candidates under the mask, with their probabilities scaled to add up to 1."""
-    index = torch.nonzero(mask_C).flatten()
-    probability_C = probability_C[index]
-    return index if ids_C is None else ids_C[index], probability_C / probability_C.sum()
+def _keep(ids_C: Tensor | None, probability_C: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """The candidates at `index`, with their probabilities scaled to add up to 1."""
+    probability = probability_C[index]
+    return index if ids_C is None else ids_C[index], probability / probability.sum()
 
 
 def _spread(ids_C: Tensor | None, probability_C: Tensor, vocab_size: int) -> Tensor:
