@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import Any, ClassVar, Literal
 
 from transformers.activations import ACT2FN
-from transformers.configuration_utils import PreTrainedConfig, strict
+from transformers.configuration_utils import PreTrainedConfig, strict  # pyright: ignore[reportPrivateImportUsage]
 
 AUTO_MAP = {
     "AutoConfig": "configuration_scratchgpt.ScratchGPTConfig",
@@ -21,14 +21,17 @@ AUTO_MAP = {
 }
 # What transformers and its tools write into a config.json beside a model's own fields.
 FOREIGN_KEYS = frozenset(
-    "model_type auto_map name_or_path num_labels torch_dtype attn_implementation experts_implementation "
-    "output_attentions rope_parameters quantization_config tokenizer_class task_specific_params".split()
+    {
+        *("model_type", "auto_map", "name_or_path", "num_labels", "torch_dtype", "tokenizer_class"),
+        *("attn_implementation", "experts_implementation", "output_attentions", "rope_parameters"),
+        *("quantization_config", "task_specific_params"),
+    }
 )
 
 
 def plain_type_errors(config_class: type) -> type:
     """Make a `strict` class raise ValueError, in one line, when a field is given a value of the wrong type."""
-    strict_setattr = config_class.__setattr__
+    strict_setattr: Any = config_class.__setattr__
     types = {field.name: field.type for field in fields(config_class)}
 
     def checked_setattr(self: Any, name: str, value: Any) -> None:
@@ -53,7 +56,7 @@ class ScratchGPTConfig(PreTrainedConfig):
     """Shape and choices of a ScratchGPT model. All arguments are keywords; an unknown one is a ValueError."""
 
     model_type = "scratchgpt"
-    keys_to_ignore_at_inference: ClassVar = ["past_key_values"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
     base_model_tp_plan = {  # noqa: RUF012
         "layers.*.self_attn.q_proj": "colwise",
         "layers.*.self_attn.k_proj": "colwise",
@@ -164,7 +167,7 @@ class ScratchGPTConfig(PreTrainedConfig):
 
     def _reject_unknown(self, kwargs: dict[str, Any]) -> None:
         """Raise a ValueError for a name that is neither a field nor one of transformers' own keys."""
-        known = list(ScratchGPTConfig.__annotations__)
+        known = [name for name in ScratchGPTConfig.__annotations__ if name != "keys_to_ignore_at_inference"]
         for name in kwargs:
             if name in FOREIGN_KEYS or name.startswith("_"):
                 continue
@@ -207,10 +210,13 @@ class ScratchGPTConfig(PreTrainedConfig):
 
     def validate_choices(self) -> None:
         """Raise a ValueError for fields that make no sense together."""
-        assert self.num_key_value_heads is not None and self.head_dim is not None
+        assert self.num_key_value_heads is not None
+        assert self.head_dim is not None
         if self.hidden_act not in ACT2FN:
             close = difflib.get_close_matches(self.hidden_act, ACT2FN, n=3) or ["relu", "gelu_new", "silu"]
-            raise ValueError(f"hidden_act {self.hidden_act!r} is no activation of transformers; try {' or '.join(close)}.")
+            raise ValueError(
+                f"hidden_act {self.hidden_act!r} is no activation of transformers; try {' or '.join(close)}."
+            )
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_key_value_heads must divide num_attention_heads, since each key head serves an equal group of "
@@ -223,7 +229,8 @@ class ScratchGPTConfig(PreTrainedConfig):
             )
         if self.position_embedding == "sinusoidal" and self.hidden_size % 2:
             raise ValueError(
-                f"sinusoidal positions are pairs of sine and cosine, so hidden_size must be even; got {self.hidden_size}."
+                f"sinusoidal positions are pairs of sine and cosine, so hidden_size must be even; "
+                f"got {self.hidden_size}."
             )
         if self.position_embedding != "rope" and self.rope_theta != 10000:
             raise ValueError(

@@ -13,7 +13,8 @@ from torch.nn import functional
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.generation import GenerationMixin
+from transformers.generation.utils import GenerationMixin
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast, MaskedLMOutput
@@ -25,6 +26,8 @@ from .configuration_scratchgpt import ScratchGPTConfig
 
 IGNORE_INDEX = -100
 CROSS_ENTROPY_ROWS = 512
+ATTENTION_ROWS = 64
+ATTENTION_SCORES = 2**20
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -44,7 +47,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         total = x_NE.new_zeros((), dtype=precise)
         grad_x_NE = torch.empty_like(x_NE) if need_x else None
         grad_weight_VE = torch.zeros_like(weight_VE, dtype=precise) if need_weight else None
-        grad_bias_V = torch.zeros_like(bias_V, dtype=precise) if need_bias else None
+        grad_bias_V = x_NE.new_zeros(weight_VE.shape[0], dtype=precise) if need_bias else None
         for start in range(0, x_NE.shape[0], CROSS_ENTROPY_ROWS):
             rows = slice(start, start + CROSS_ENTROPY_ROWS)
             x = x_NE[rows].to(dtype)
@@ -102,44 +105,144 @@ def linear_cross_entropy(
     return total / (count.to(total.device) if isinstance(count, torch.Tensor) else count)
 
 
-class RotaryEmbedding(nn.Module):
-    """Cosines and sines that turn queries and keys by their position (RoFormer, arXiv:2104.09864)."""
+class Waves(nn.Module):
+    """The angles that rotary and sinusoidal positions share: position x theta^(-2i / width) for each pair i."""
 
-    def __init__(self, config: ScratchGPTConfig) -> None:
+    inv_freq: torch.Tensor
+
+    def __init__(self, width: int, theta: float) -> None:
         super().__init__()
-        self.width, self.theta = config.head_dim, config.rope_theta
-        self.register_buffer("inv_freq_F", self.frequencies(), persistent=False)
+        self.width, self.theta = width, theta
+        self.register_buffer("inv_freq", self.frequencies(), persistent=False)
 
     def frequencies(self) -> torch.Tensor:
-        """One angle per token for each pair of values: theta^(-2i/width), in float32."""
         return self.theta ** -(torch.arange(0, self.width, 2, dtype=torch.float32) / self.width)
 
     def angles(self, position_ids_BL: torch.Tensor) -> torch.Tensor:
-        return position_ids_BL[..., None].float() * self.inv_freq_F.float()
+        return position_ids_BL[..., None].float() * self.inv_freq.float()
 
-    def forward(self, x_BLE: torch.Tensor, position_ids_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+
+class RotaryEmbedding(Waves):
+    """Cosines and sines that turn queries and keys by their position (RoFormer, arXiv:2104.09864)."""
+
+    def forward(self, position_ids_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         angles_BLF = self.angles(position_ids_BL)
         angles_BLD = torch.cat((angles_BLF, angles_BLF), dim=-1)
-        return angles_BLD.cos().to(x_BLE.dtype), angles_BLD.sin().to(x_BLE.dtype)
+        return angles_BLD.cos(), angles_BLD.sin()
 
 
-class SinusoidalEmbedding(RotaryEmbedding):
+class SinusoidalEmbedding(Waves):
     """Sines in the even columns and cosines in the odd ones (Attention Is All You Need, section 3.5)."""
 
-    def __init__(self, config: ScratchGPTConfig) -> None:
-        nn.Module.__init__(self)
-        self.width, self.theta = config.hidden_size, 10000.0
-        self.register_buffer("inv_freq_F", self.frequencies(), persistent=False)
-
-    def forward(self, x_BLE: torch.Tensor, position_ids_BL: torch.Tensor) -> torch.Tensor:
+    def forward(self, position_ids_BL: torch.Tensor) -> torch.Tensor:
         angles_BLF = self.angles(position_ids_BL)
-        return torch.stack((angles_BLF.sin(), angles_BLF.cos()), dim=-1).flatten(-2).to(x_BLE.dtype)
+        return torch.stack((angles_BLF.sin(), angles_BLF.cos()), dim=-1).flatten(-2)
 
 
 def rotate(x_BHLD: torch.Tensor, cos_BLD: torch.Tensor, sin_BLD: torch.Tensor) -> torch.Tensor:
     """Turn the pairs (i, i + D/2) of every head by their angle."""
     first, second = x_BHLD.chunk(2, dim=-1)
-    return x_BHLD * cos_BLD.unsqueeze(1) + torch.cat((-second, first), dim=-1) * sin_BLD.unsqueeze(1)
+    cos, sin = (wave.unsqueeze(1).to(x_BHLD.dtype) for wave in (cos_BLD, sin_BLD))
+    return x_BHLD * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+def draw_kept(shape: torch.Size, rate: float) -> tuple[torch.Tensor, float]:
+    """A random mask for dropout on the CPU (int16, 1 where kept) and the factor that preserves the mean.
+
+    Sixteen bits decide a value, so the rate is a multiple of 1/65536. torch's own dropout draws 64 bits for each value,
+    one after the other: with a rate of 0.2 that took a third of a training step.
+    """
+    count = math.prod(shape)
+    dropped = min(round(rate * 65536), 65535)
+    bits = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    threshold = dropped - 32768
+    return bits[:count].view(shape).clamp_(threshold - 1, threshold).sub_(threshold - 1), 65536 / (65536 - dropped)
+
+
+def dropout(x: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
+    """functional.dropout, with cheaper random numbers on the CPU."""
+    if rate == 0 or not training:
+        return x
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return functional.dropout(x, rate)
+    kept, factor = draw_kept(x.shape, rate)
+    return x * kept * factor
+
+
+class BlockedAttention(torch.autograd.Function):
+    """softmax(q k^T x scaling) v with dropout on the weights, a block of heads and rows at a time; Z counts all heads.
+
+    For training on the CPU, where torch has no kernel for attention with dropout and falls back on whole matrices.
+    A block's scores stay in the cache, rows skip the keys after them, and the backward pass computes the weights anew
+    (as FlashAttention does, arXiv:2205.14135), so that only the dropout masks are kept.
+    """
+
+    @staticmethod
+    def forward(ctx, q_ZLD, k_ZLD, v_ZLD, scaling, rate, is_causal):
+        ctx.scaling, ctx.is_causal, ctx.factor, masks = scaling, is_causal, 1.0, []
+        out_ZLD = torch.empty_like(q_ZLD)
+        for heads, rows, keys in BlockedAttention.blocks(q_ZLD, is_causal):
+            weights = BlockedAttention.weights(ctx, q_ZLD[heads, rows], k_ZLD[heads, keys], rows)
+            kept, ctx.factor = draw_kept(weights.shape, rate)
+            masks.append(kept)
+            out_ZLD[heads, rows] = torch.bmm(weights.mul_(kept).to(v_ZLD.dtype), v_ZLD[heads, keys])
+        ctx.save_for_backward(q_ZLD, k_ZLD, v_ZLD, *masks)
+        return out_ZLD.mul_(ctx.factor)
+
+    @staticmethod
+    def backward(ctx, *grad_outputs):
+        q_ZLD, k_ZLD, v_ZLD, *masks = ctx.saved_tensors
+        grad_out_ZLD = grad_outputs[0] * ctx.factor
+        grad_q_ZLD, grad_k_ZLD, grad_v_ZLD = torch.empty_like(q_ZLD), torch.zeros_like(k_ZLD), torch.zeros_like(v_ZLD)
+        for (heads, rows, keys), kept in zip(BlockedAttention.blocks(q_ZLD, ctx.is_causal), masks, strict=True):
+            q, k, v, grad_out = q_ZLD[heads, rows], k_ZLD[heads, keys], v_ZLD[heads, keys], grad_out_ZLD[heads, rows]
+            weights = BlockedAttention.weights(ctx, q, k, rows)
+            grad_weights = torch.bmm(grad_out, v.transpose(1, 2)).to(weights.dtype).mul_(kept)
+            grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            grad_scores = grad_scores.mul_(ctx.scaling).to(q.dtype)
+            grad_q_ZLD[heads, rows] = torch.bmm(grad_scores, k)
+            grad_k_ZLD[heads, keys] += torch.bmm(grad_scores.transpose(1, 2), q)
+            grad_v_ZLD[heads, keys] += torch.bmm(weights.mul_(kept).to(v.dtype).transpose(1, 2), grad_out)
+        return grad_q_ZLD, grad_k_ZLD, grad_v_ZLD, None, None, None
+
+    @staticmethod
+    def blocks(q_ZLD: torch.Tensor, is_causal: bool):
+        """Slices of the heads, the query rows, and the keys these rows may see."""
+        heads, length = q_ZLD.shape[:2]
+        step = max(1, ATTENTION_SCORES // (ATTENTION_ROWS * length))
+        for head in range(0, heads, step):
+            for row in range(0, length, ATTENTION_ROWS):
+                end = min(row + ATTENTION_ROWS, length)
+                yield slice(head, head + step), slice(row, end), slice(0, end if is_causal else length)
+
+    @staticmethod
+    def weights(ctx, q: torch.Tensor, k: torch.Tensor, rows: slice) -> torch.Tensor:
+        """Attention weights of a block, at least in float32."""
+        scores = torch.bmm(q, k.transpose(1, 2)).to(torch.promote_types(q.dtype, torch.float32)).mul_(ctx.scaling)
+        if ctx.is_causal:
+            size = rows.stop - rows.start
+            scores[..., rows.start :] += torch.full((size, size), -math.inf, dtype=scores.dtype).triu_(1)
+        return torch.softmax(scores, dim=-1)
+
+
+def blocked_attention(
+    module: nn.Module,
+    q_BHLD: torch.Tensor,
+    k_BGLD: torch.Tensor,
+    v_BGLD: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    is_causal: bool = True,
+    **kwargs,
+) -> tuple[torch.Tensor, None]:
+    """BlockedAttention in transformers' interface, without a mask. Returns the output (B, L, H, D), and no weights."""
+    groups = q_BHLD.shape[1] // k_BGLD.shape[1]
+    heads = q_BHLD, k_BGLD.repeat_interleave(groups, dim=1), v_BGLD.repeat_interleave(groups, dim=1)
+    with torch.autocast("cpu", enabled=False):
+        q_ZLD, k_ZLD, v_ZLD = (x_BHLD.flatten(0, 1).to(v_BGLD.dtype) for x_BHLD in heads)
+        out_ZLD = BlockedAttention.apply(q_ZLD, k_ZLD, v_ZLD, scaling, dropout, is_causal)
+    return out_ZLD.view(q_BHLD.shape).transpose(1, 2), None
 
 
 def eager_attention(
@@ -167,7 +270,7 @@ def eager_attention(
     elif attention_mask is not None:
         scores_BHLS = scores_BHLS + attention_mask
     weights_BHLS = functional.softmax(scores_BHLS, dim=-1, dtype=torch.float32).to(q_BHLD.dtype)
-    weights_BHLS = functional.dropout(weights_BHLS, dropout)
+    weights_BHLS = functional.dropout(weights_BHLS, dropout, dropout > 0)
     return (weights_BHLS @ v_BHSD).transpose(1, 2), weights_BHLS
 
 
@@ -213,18 +316,15 @@ class ScratchGPTAttention(nn.Module):
             q_BHLD, k_BGSD = rotate(q_BHLD, *rotation), rotate(k_BGSD, *rotation)
         if past_key_values is not None:
             k_BGSD, v_BGSD = past_key_values.update(k_BGSD, v_BGSD, self.layer_idx)
+        rate = self.config.attention_dropout if self.training else 0.0
         attend: Callable = eager_attention
         if not kwargs.get("output_attentions"):
             attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        plain = attention_mask is None and past_key_values is None and not torch.compiler.is_compiling()
+        if rate and plain and x_BLE.device.type == "cpu" and attend is sdpa_attention_forward:
+            attend = blocked_attention
         heads_BLHD, weights_BHLS = attend(
-            self,
-            q_BHLD,
-            k_BGSD,
-            v_BGSD,
-            attention_mask,
-            dropout=self.config.attention_dropout if self.training else 0.0,
-            scaling=self.scaling,
-            **kwargs,
+            self, q_BHLD, k_BGSD, v_BGSD, attention_mask, dropout=rate, scaling=self.scaling, **kwargs
         )
         return self.o_proj(heads_BLHD.reshape(*x_BLE.shape[:-1], -1)), weights_BHLS
 
@@ -234,7 +334,7 @@ class ScratchGPTMLP(nn.Module):
 
     def __init__(self, config: ScratchGPTConfig) -> None:
         super().__init__()
-        self.act_fn = ACT2FN[config.hidden_act]
+        self.act_fn = nn.ReLU(inplace=True) if config.hidden_act == "relu" else ACT2FN[config.hidden_act]
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
         if config.gated_mlp:
@@ -267,7 +367,7 @@ class ScratchGPTBlock(GradientCheckpointingLayer):
         return self.post_attention_layernorm(x_BLE + self.drop(self.mlp(x_BLE)))
 
     def drop(self, x_BLE: torch.Tensor) -> torch.Tensor:
-        return functional.dropout(x_BLE, self.residual_dropout, self.training)
+        return dropout(x_BLE, self.residual_dropout, self.training)
 
 
 class ScratchGPTPreTrainedModel(PreTrainedModel):
@@ -301,20 +401,24 @@ class ScratchGPTPreTrainedModel(PreTrainedModel):
         std = self.config.initializer_range
         if isinstance(module, nn.Linear | nn.Embedding):
             init.normal_(module.weight, std=std)
-            if getattr(module, "bias", None) is not None:
-                init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
             init.ones_(module.weight)
-            if getattr(module, "bias", None) is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, RotaryEmbedding):
-            init.copy_(module.inv_freq_F, module.frequencies())
-        elif isinstance(module, ScratchGPTAttention | ScratchGPTMLP) and self.config.output_projection_init != "normal":
-            projection = module.o_proj if isinstance(module, ScratchGPTAttention) else module.down_proj
-            if self.config.output_projection_init == "zero":
-                init.zeros_(projection.weight)
-            else:
-                init.normal_(projection.weight, std=std / math.sqrt(2 * self.config.num_hidden_layers))
+        elif isinstance(module, Waves):
+            init.copy_(module.inv_freq, module.frequencies())
+        elif isinstance(module, ScratchGPTAttention):
+            self._init_output_projection(module.o_proj)
+        elif isinstance(module, ScratchGPTMLP):
+            self._init_output_projection(module.down_proj)
+        if isinstance(module, nn.Linear | nn.LayerNorm) and module.bias is not None:
+            init.zeros_(module.bias)
+
+    def _init_output_projection(self, projection: nn.Linear) -> None:
+        if self.config.output_projection_init == "zero":
+            init.zeros_(projection.weight)
+        elif self.config.output_projection_init == "scaled":
+            init.normal_(
+                projection.weight, std=self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)
+            )
 
 
 class ScratchGPTModel(ScratchGPTPreTrainedModel):
@@ -345,9 +449,9 @@ class ScratchGPTModel(ScratchGPTPreTrainedModel):
         if config.position_embedding == "learned":
             self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         elif config.position_embedding == "sinusoidal":
-            self.sinusoidal_emb = SinusoidalEmbedding(config)
+            self.sinusoidal_emb = SinusoidalEmbedding(config.hidden_size, 10000.0)
         else:
-            self.rotary_emb = RotaryEmbedding(config)
+            self.rotary_emb = RotaryEmbedding(config.head_dim, config.rope_theta)
         self.layers = nn.ModuleList(ScratchGPTBlock(config, index) for index in range(config.num_hidden_layers))
         self.norm = make_norm(config, config.hidden_size)
         self.gradient_checkpointing = False
@@ -373,30 +477,30 @@ class ScratchGPTModel(ScratchGPTPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give either input_ids or inputs_embeds: one of the two, not both.")
-        if inputs_embeds is None:
-            inputs_embeds = self.embed_tokens(input_ids)
+        x_BLE = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         attention_mask = create_causal_mask(
             config=self.config,
-            inputs_embeds=inputs_embeds,
+            inputs_embeds=x_BLE,
             attention_mask=attention_mask,
             past_key_values=past_key_values,
             position_ids=position_ids,
         )
-        self.check_context(inputs_embeds.shape[1], past_key_values, position_ids)
+        self.check_context(x_BLE.shape[1], past_key_values, position_ids)
         if position_ids is None:
             past = past_key_values.get_seq_length() if past_key_values is not None else 0
-            position_ids = (torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + past).unsqueeze(0)
+            position_ids = (torch.arange(x_BLE.shape[1], device=x_BLE.device) + past).unsqueeze(0)
 
-        x_BLE, rotation = inputs_embeds, None
+        rotation = None
         if self.config.position_embedding == "learned":
             x_BLE = x_BLE + self.embed_positions(position_ids)
         elif self.config.position_embedding == "sinusoidal":
-            x_BLE = x_BLE * math.sqrt(self.config.hidden_size) + self.sinusoidal_emb(x_BLE, position_ids)
+            waves_BLE = self.sinusoidal_emb(position_ids).to(x_BLE.dtype)
+            x_BLE = x_BLE * math.sqrt(self.config.hidden_size) + waves_BLE
         else:
-            rotation = self.rotary_emb(x_BLE, position_ids)
-        x_BLE = functional.dropout(x_BLE, self.config.embedding_dropout, self.training)
+            rotation = self.rotary_emb(position_ids)
+        x_BLE = dropout(x_BLE, self.config.embedding_dropout, self.training)
         for block in self.layers:
             x_BLE = block(
                 x_BLE,
@@ -419,8 +523,8 @@ class ScratchGPTModel(ScratchGPTPreTrainedModel):
         context = self.config.max_position_embeddings
         if self.config.position_embedding != "learned" or torch.compiler.is_compiling():
             return
-        past = cache.get_seq_length() if cache is not None else 0
-        end = length + past if isinstance(past, int) else max(length, cache.get_max_cache_shape())
+        past = 0 if cache is None else cache.get_seq_length()
+        end = length + past if cache is None or isinstance(past, int) else cache.get_max_length()
         if end <= context:
             return
         end = length + int(past) if position_ids is None else int(position_ids.max()) + 1
@@ -479,9 +583,9 @@ class ScratchGPTForCausalLM(ScratchGPTPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         logits, loss = None, None
-        if with_loss and shift_labels is None:
-            shift_labels = functional.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:]
-        if skip_logits:
+        if labels is not None and shift_labels is None:
+            shift_labels = functional.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:].contiguous()
+        if skip_logits and shift_labels is not None:
             loss = linear_cross_entropy(
                 outputs.last_hidden_state.flatten(0, 1),
                 self.lm_head.weight,
@@ -496,7 +600,7 @@ class ScratchGPTForCausalLM(ScratchGPTPreTrainedModel, GenerationMixin):
                     logits=logits,
                     labels=labels,
                     vocab_size=self.config.vocab_size,
-                    shift_labels=shift_labels.contiguous(),
+                    shift_labels=shift_labels,
                     **kwargs,
                 )
         return CausalLMOutputWithPast(
@@ -549,7 +653,7 @@ class ScratchGPTForMaskedLM(ScratchGPTPreTrainedModel):
             **kwargs,
         )
         logits, loss = None, None
-        if skip_logits:
+        if skip_logits and labels is not None:
             blank_BL = labels != IGNORE_INDEX
             loss = linear_cross_entropy(
                 outputs.last_hidden_state[blank_BL],
