@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from corpus.documents import Document
-from corpus.story_grammar import NotAStory, ReadingTeller, WritingTeller
+from corpus.story_grammar import NotAStoryError, ReadingTeller, WritingTeller
 from corpus.story_plots import GRAMMAR
 
 
@@ -33,7 +33,7 @@ def log_probability(text: str) -> float:
     teller = ReadingTeller(GRAMMAR, text)
     try:
         teller.walk()
-    except NotAStory:
+    except NotAStoryError:
         return -math.inf
     return teller.log_probability
 
@@ -50,7 +50,10 @@ def bits_per_byte(stories: Iterable[Document]) -> float:
     bits, size = 0.0, 0
     for story in stories:
         if story.log_probability is None:
-            raise ValueError(f"expected documents with a log-probability, got {story.name!r} without one; only generated stories have a known floor")
+            raise ValueError(
+                f"expected documents with a log-probability, got {story.name!r} without one: "
+                "only generated stories have a known floor"
+            )
         bits -= story.log_probability / math.log(2)
         size += len(story.text.encode())
     if not size:

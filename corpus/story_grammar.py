@@ -10,11 +10,11 @@ A grammar maps a symbol to its options, and an option is a template:
     {hero.he}           a form that belongs to the remembered word: the pronoun of a name
     {owner=hero}        writes nothing; from here on the fact "owner" is the fact "hero"
 
-Every draw is uniform over the options that are still free: a symbol of *words* gives each word at most once in a story.
-A draw is visible in the text at once, because no option's *head* (its text up to its own first draw) is a prefix of
-another's. So a text has at most one derivation, and its probability is exactly one over the product of the numbers of
-free options along it. A WritingTeller draws; a ReadingTeller finds in a given text which options were drawn. Both walk
-the grammar by the same code.
+Every draw is uniform over the options that are free: all of them, or, where a symbol says *once*, the words that were
+not drawn before. A draw is visible in the text at once, because no option's *head* (its text up to its own first draw)
+is a prefix of another's. So a text has at most one derivation, and its probability is exactly one over the product of
+the numbers of free options along it. A WritingTeller draws; a ReadingTeller finds in a given text which options were
+drawn. Both walk the grammar by the same code.
 """
 
 import math
@@ -34,7 +34,7 @@ _PIECE = re.compile(
 _AN_BY_SOUND = {"honest": True, "useful": False, "ukulele": False}
 
 
-class NotAStory(Exception):
+class NotAStoryError(Exception):
     """The text that a ReadingTeller was given leaves the grammar."""
 
 
@@ -100,7 +100,8 @@ class Options:
     """What a symbol can be: templates, one of which is drawn."""
 
     templates: tuple[str, ...]
-    once: bool  # words: each is drawn at most once in a story
+    are_words: bool  # words take an article and can be remembered; phrases hold draws and facts of their own
+    once: bool = False  # each word is drawn at most once in a story
     bodies: tuple[tuple[Piece, ...], ...] = field(init=False)  # the templates, parsed
     heads: tuple[tuple[Piece, ...], ...] = field(init=False)  # each body up to its first draw
     known: frozenset[str] = field(init=False)  # the templates as a set
@@ -114,8 +115,10 @@ class Options:
         self.known = frozenset(self.templates)
         assert len(self.known) == len(self.templates), f"an option stands twice: {self.templates}"
         self.articled = {}
-        if self.once:
-            assert all(body == (word,) for body, word in zip(self.bodies, self.templates)), "words hold no brackets"
+        if self.are_words:
+            assert all(body == (word,) for body, word in zip(self.bodies, self.templates, strict=True)), (
+                "words hold no brackets"
+            )
             self.articled = {a: tuple(with_article(word, a) for word in self.templates) for a in ("", "a", "A")}
         has_facts = any(not isinstance(piece, str) for head in self.heads for piece in head)
         self.plain_heads = None if has_facts else tuple("".join(map(str, head)) for head in self.heads)
@@ -126,14 +129,14 @@ class Options:
             raise AssertionError(f"these options cannot be told apart at once: {first!r} and {second!r}")
 
 
-def words(text: str) -> Options:
-    """Options that are single words or fixed phrases, parted by commas, each drawn at most once in a story."""
-    return Options(templates=tuple(word.strip() for word in text.replace("\n", " ").split(",")), once=True)
+def words(text: str, *, once: bool = True) -> Options:
+    """Options that are words or fixed phrases, parted by commas; each is drawn at most once in a story, or freely."""
+    return Options(templates=tuple(" ".join(word.split()) for word in text.split(",")), are_words=True, once=once)
 
 
 def phrases(*templates: str) -> Options:
     """Options that are templates and may be drawn again in the same story."""
-    return Options(templates=templates, once=False)
+    return Options(templates=templates, are_words=False)
 
 
 def _head(body: tuple[Piece, ...]) -> tuple[Piece, ...]:
@@ -178,7 +181,9 @@ class Grammar:
                     if isinstance(piece, Draw):
                         assert piece.symbol in self.symbols, f"[{symbol}] draws the unknown [{piece.symbol}]"
                         needs_words = bool(piece.article or piece.remember)
-                        assert not needs_words or self.symbols[piece.symbol].once, f"[{piece.symbol}] is not of words"
+                        assert not needs_words or self.symbols[piece.symbol].are_words, (
+                            f"[{piece.symbol}] is not of words"
+                        )
 
 
 class Teller(ABC):
@@ -214,7 +219,7 @@ class Teller(ABC):
         if options.told_apart_late:
             assert _is_prefix_free(tuple(self.fill(head) for head in options.heads)), place.symbol
         index = self.draw(options, place.article) if len(options.templates) > 1 else 0
-        if options.once:
+        if options.are_words:
             word = options.templates[index]
             self.used.add(word)
             if place.remember:
@@ -275,7 +280,7 @@ class WritingTeller(Teller):
 
 
 class ReadingTeller(Teller):
-    """Reads a given text as if it wrote it; raises NotAStory where the grammar cannot have written it."""
+    """Reads a given text as if it wrote it; raises NotAStoryError where the grammar cannot have written it."""
 
     def __init__(self, grammar: Grammar, text: str) -> None:
         super().__init__(grammar)
@@ -284,22 +289,22 @@ class ReadingTeller(Teller):
 
     def tell(self, text: str) -> None:
         if not self.text.startswith(text, self.position):
-            raise NotAStory
+            raise NotAStoryError
         self.position += len(text)
 
     def draw(self, options: Options, article: str) -> int:
-        if options.once:
+        if options.are_words:
             heads = options.articled[article]
         else:
             heads = options.plain_heads or [self.fill(head) for head in options.heads]
         for index, head in enumerate(heads):
             if self.text.startswith(head, self.position):
                 if options.once and options.templates[index] in self.used:
-                    raise NotAStory
+                    raise NotAStoryError
                 return index
-        raise NotAStory
+        raise NotAStoryError
 
     def walk(self) -> None:
         super().walk()
         if self.position != len(self.text):
-            raise NotAStory
+            raise NotAStoryError

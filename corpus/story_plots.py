@@ -30,67 +30,77 @@ OPENING = {
     "opening": phrases(
         "One [weather] [day] [daytime], [hero] was [doing] [where] [scene] [place].",
         "Once upon [a weather] [day], [hero] who loved [topic] and [food] was [doing] [where] [place].",
-        "In [a trait] [colour] house [where] [scene] [place] lived [hero]. {hero.He} liked [topic], [food] and [weather] "
-        "[day]s.",
-        "It was [a weather] [daytime] in [month]. [A quality] [kind:hero_kind] [called] [name:hero] was [doing] [where] "
-        "[scene] [place].",
+        "In [a trait] [colour] house [where] [scene] [place] lived [hero]. {hero.He} liked [topic], [food] and "
+        "[weather] [day]s.",
+        "It was [a weather] [daytime] in [month]. [A quality] [kind:hero_kind] [called] [name:hero] was [doing] "
+        "[where] [scene] [place].",
         "On the [ordinal] of [month], [hero] was [doing] [where] [scene] [place].",
         "Everybody [where] [scene] [place] knew [name:hero], [a quality] [kind:hero_kind] with [a colour] [thing] and "
         "[number] [quality] cousins.",
-        "Do you know [name:hero], the [quality] [kind:hero_kind] from the [scene] [place]? One [weather] [day] {hero.he} "
-        "was [doing] [where] [place].",
+        "Do you know [name:hero], the [quality] [kind:hero_kind] from the [scene] [place]? One [weather] [day] "
+        "{hero.he} was [doing] [where] [place].",
         "Not long ago, on [a weather] [day] in [month], [hero] was [doing] [where] [scene] [place].",
-        "There was once [hero] who had [number] [trait] [food], [a trait] [colour] [thing] and [number] [quality] cousins.",
+        "There was once [hero] who had [number] [trait] [food], [a trait] [colour] [thing] and [number] [quality] "
+        "cousins.",
     ),
 }
 PLOT = {
     "plot": phrases(
         "Alas, {hero.his} [trait] [colour:colour] [thing:thing] was gone. [search]",
         "Somewhere {hero.he} had lost {hero.his} [trait] [colour:colour] [thing:thing]. [search]",
-        "But [a colour] [critter:thief] snatched {hero.his} [trait] [colour:colour] [thing:thing] and was gone. [chase]",
+        "But [a colour] [critter:thief] snatched {hero.his} [trait] [colour:colour] [thing:thing] and was gone. "
+        "[chase]",
         "It was the birthday of {hero.his} [kin] [name:friend], [a quality] [kind:friend_kind]. [gift]",
-        "In [number] days {hero.his} [kin] [name:friend], [a quality] [kind:friend_kind], would have a birthday. [gift]",
+        "In [number] days {hero.his} [kin] [name:friend], [a quality] [kind:friend_kind], would have a birthday. "
+        "[gift]",
         "{hero.He} wanted to bake [a colour] [flavour] [baked:dish] for {hero.his} [kin] [name:friend], [a quality] "
         "[kind:friend_kind]. [errand]",
         "{hero.He} was tired of {hero.his} [trait] [colour:colour] [thing:thing]. [trade]",
         "Then {hero.he} heard a cry: [friend] was stuck [trap]. [rescue]",
         '"Help!" cried [friend], stuck [trap] [where] [place]. [rescue]',
-        "{hero.He} packed [number] [trait] [food], [a colour] [thing] and [a trait] [colour:colour] [thing:thing], and set off to "
-        "visit {hero.his} [kin] [name:friend], [a quality] [kind:friend_kind]. [journey]",
+        "{hero.He} packed [number] [trait] [food], [a colour] [thing] and [a trait] [colour:colour] [thing:thing], "
+        "and set off to visit {hero.his} [kin] [name:friend], [a quality] [kind:friend_kind]. [journey]",
         'A letter came from {hero.his} [kin] [name:friend], [a quality] [kind:friend_kind]. "Come on [day]," it said, '
         '"and bring me [a trait] [colour:colour] [thing:thing]." [journey]',
-        "There was [a contest] contest [where] [scene] [place], and the prize was [a trait] [colour:colour] [thing:thing]. "
+        "There was [a contest] contest [where] [scene] [place], and the prize was [a trait] [colour:colour] "
+        "[thing:thing]. [rival]",
+        'A sign said: "Great [contest] contest on [day]! First prize: [a trait] [colour:colour] [thing:thing]." '
         "[rival]",
-        'A sign said: "Great [contest] contest on [day]! First prize: [a trait] [colour:colour] [thing:thing]." [rival]',
-        "{hero.He} had a secret: [a trait] [colour:colour] [thing:thing] lay [hidden] [where] [scene] [place]. [secret]",
-        "Then a storm carried off [number] trees, [a trait] [colour] [thing] and {hero.his} [trait] [colour:colour] [thing:thing]. "
-        "[shelter]",
+        "{hero.He} had a secret: [a trait] [colour:colour] [thing:thing] lay [hidden] [where] [scene] [place]. "
+        "[secret]",
+        "Then a storm carried off [number] trees, [a trait] [colour] [thing] and {hero.his} [trait] [colour:colour] "
+        "[thing:thing]. [shelter]",
         "All of a sudden {hero.his} [trait] [colour:colour] [breakable:thing] broke in two. [repair]",
         "{hero.He} wanted to build [a trait] [built:built], but had only [number] [parts]. [build]",
-        'An old map lay [hidden]. "Go [number] steps past the [place], turn left at the [place] and dig [where] [scene] '
-        '[place]," it said. [treasure]',
+        'An old map lay [hidden]. "Go [number] steps past the [place], turn left at the [place] and dig [where] '
+        '[scene] [place]," it said. [treasure]',
         '"May I borrow your [trait] [colour:colour] [thing:thing]?" asked [friend]. "I will bring it back on '
         '[day:promise]." [loan]',
         "More than anything {hero.he} wished for [a trait] [colour:colour] [thing:thing]. [work]",
     ),
     "search": phrases(
         "{hero.He} looked [where] [place], [where] [place] and [where] [scene] [place]. [ask]",
-        "{hero.He} found [number] [trait] [food], [a colour] [thing] and [a trait] [colour] [thing], but no {thing}. [ask]",
+        "{hero.He} found [number] [trait] [food], [a colour] [thing] and [a trait] [colour] [thing], but no {thing}. "
+        "[ask]",
     ),
     "ask": phrases(
         '"Have you seen my {colour} {thing}?" {hero.he} asked [friend]. [answer]',
-        'Then {hero.he} met [a quality] [kind:friend_kind] [called] [name:friend]. "Have you seen {a colour} {thing}?" {hero} asked. [answer]',
+        'Then {hero.he} met [a quality] [kind:friend_kind] [called] [name:friend]. "Have you seen {a colour} '
+        '{thing}?" {hero} asked. [answer]',
     ),
     "answer": phrases(
-        '"Look [hidden] [where] [place]," {friend} [said] [manner]. There it was, next to [number] [trait] [food]![hero_keeps_it]',
-        '"Is it this [colour] one?" {friend} asked [manner]. "No, mine is {colour}," {hero} [said]. They found it [hidden] '
-        "[where] [scene] [place].[hero_keeps_it]",
-        "{friend} had seen [a colour] [critter:thief] with it, and the {thief} gave it back for [number] [trait] [food]."
-        "[hero_keeps_it]",
-        '"I found it [hidden] on [day]," {friend} [said] [manner], and got [number] [trait] [food] for it.[hero_keeps_it]',
+        '"Look [hidden] [where] [place]," {friend} [said] [manner]. There it was, next to [number] [trait] '
+        "[food]![hero_keeps_it]",
+        '"Is it this [colour] one?" {friend} asked [manner]. "No, mine is {colour}," {hero} [said]. They found it '
+        "[hidden] [where] [scene] [place].[hero_keeps_it]",
+        "{friend} had seen [a colour] [critter:thief] with it, and the {thief} gave it back for [number] [trait] "
+        "[food].[hero_keeps_it]",
+        '"I found it [hidden] on [day]," {friend} [said] [manner], and got [number] [trait] [food] for '
+        "it.[hero_keeps_it]",
     ),
     "chase": phrases(
-        "The {thief} raced past the [place], the [place] and the [scene] [place], until [friend] stopped it with [number] [food]. [thanks]",
+        "The {thief} raced past the [place], the [place] and the [scene] [place], until [friend] stopped it with "
+        "[number] [food]. [thanks]",
         "It ran to the [scene] [place], where [friend] caught it with [a trait] [colour] [thing]. [thanks]",
     ),
     "thanks": phrases(
@@ -100,14 +110,17 @@ PLOT = {
     "gift": phrases(
         "At the market {hero} saw [a colour:colour] [thing:thing] for [number] coins and [a trait] [colour:colour2] "
         "[thing:thing2] for [number]. {hero.He} took the [taken]",
-        "For [number] [trait] [food] and [a colour] [thing], {hero} got [a trait] [colour:colour] [thing:thing] from [name]. [give]",
-        "From [stuff], [stuff] and [stuff], {hero} made [a trait] [colour:colour] [thing:thing] in [number] [unit]. [give]",
+        "For [number] [trait] [food] and [a colour] [thing], {hero} got [a trait] [colour:colour] [thing:thing] from "
+        "[name]. [give]",
+        "From [stuff], [stuff] and [stuff], {hero} made [a trait] [colour:colour] [thing:thing] in [number] minutes. "
+        "[give]",
     ),
     "taken": phrases("{thing}. [give]", "{thing2}. {colour=colour2}{thing=thing2}[give]"),
     "give": phrases(
         '"[exclaim]!" {friend} [cried] [manner] and hugged {hero}.[friend_keeps_it]',
         "{friend} opened the box [manner] and danced [where] [place] for [number] minutes.[friend_keeps_it]",
-        'When {friend} opened the box, {friend.he} said: "{A colour} {thing} is just what I wanted!"[friend_keeps_it]',
+        "{friend} had always wanted {a colour} {thing}, and shared [number] [trait] [food] with "
+        "{hero}.[friend_keeps_it]",
     ),
     "errand": phrases(
         "It took [number] spoons of [ingredient] from [third] and [number] [trait] [food] from [name]. [eat]",
@@ -115,55 +128,65 @@ PLOT = {
     ),
     "eat": phrases(
         "At [hour] o'clock {friend} ate [number] pieces, {third} ate [number], and [name] ate [number].[they_part]",
-        "{friend} brought [number] [trait] [food], {third} brought [a trait] [colour] [thing], and they ate the {dish} [manner].[they_part]",
+        "{friend} brought [number] [trait] [food], {third} brought [a trait] [colour] [thing], and they ate the "
+        "{dish} [manner].[they_part]",
     ),
     "trade": phrases(
         "So {hero.he} swapped it with [friend] for [a trait] [colour:colour2] [thing:thing2]. [trade_on]",
-        '"I will give you my [colour:colour2] [thing:thing2] for it," [said] [friend] [manner]. {hero} agreed. [trade_on]',
+        '"I will give you my [colour:colour2] [thing:thing2] for it," [said] [friend] [manner]. {hero} agreed. '
+        "[trade_on]",
     ),
     "trade_on": phrases(
-        "Then {hero.he} swapped that with [third] for [a trait] [colour:colour3] [thing:thing3]. Now {friend} has the {thing}, "
-        "{third} has the {thing2}, and {hero} has the {thing3}.{colour=colour3}{thing=thing3}[hero_keeps_it]",
-        "But by [day] {hero.he} missed the {thing}, and {friend} gave it back for [number] [trait] [food] and [number] [trait] [food]."
-        "[hero_keeps_it]",
+        "Then {hero.he} swapped that with [third] for [a trait] [colour:colour3] [thing:thing3]. Now {friend} has the "
+        "{thing}, {third} has the {thing2}, and {hero} has the {thing3}.{colour=colour3}{thing=thing3}[hero_keeps_it]",
+        "But by [day] {hero.he} missed the {thing}, and {friend} gave it back for [number] [trait] [food] and "
+        "[number] [trait] [food].[hero_keeps_it]",
     ),
     "rescue": phrases(
         "With [a trait] [tool], [a colour] [tool] and the help of [third], {hero} got {friend.him} out. [reward]",
-        "{hero} pulled for [number] minutes, first with [a trait] [tool], then with [a colour] [tool], until {friend} was free. "
-        "[reward]",
+        "{hero} pulled for [number] minutes, first with [a trait] [colour] [tool], then with [a trait] [tool], until "
+        "{friend} was free. [reward]",
     ),
     "reward": phrases(
         '"Please take my [trait] [colour:colour] [thing:thing]," {friend} [said] [manner].[hero_keeps_it]',
         '"I will bring you [number] [trait] [food] every [day]," {friend} [said] [manner].[they_part]',
     ),
     "journey": phrases(
-        "{hero.He} walked for [number] [unit], past the [place], the [place] and the [scene] [place]. [arrive]",
-        "On the way [a quality] [kind] offered {hero.him} [number] [trait] [food] for the {thing}, but {hero} did not stop. [arrive]",
+        "{hero.He} walked for [number] [weather] hours, past the [place], the [place] and the [scene] [place]. "
+        "[arrive]",
+        "On the way [a quality] [kind] offered {hero.him} [number] [trait] [food] for the {thing}, but {hero} did not "
+        "stop. [arrive]",
     ),
     "arrive": phrases(
-        '{friend} was [doing]. "[exclaim]!" {friend.he} [cried] and put the {thing} [spot], next to [a colour] [thing].[friend_keeps_it]',
-        '"[exclaim]!" {friend} [cried] when {friend.he} got the {thing}, and they ate [number] [trait] [food].[friend_keeps_it]',
+        '{friend} was [doing]. "[exclaim]!" {friend.he} [cried] and put the {thing} [spot], with [a colour] '
+        "[thing].[friend_keeps_it]",
+        '"[exclaim]!" {friend} [cried] when {friend.he} got the {thing}, and they ate [number] [trait] '
+        "[food].[friend_keeps_it]",
     ),
     "rival": phrases(
-        "{hero} practised for [number] [unit], but so did [friend]. [finish]",
+        "{hero} had practised for [number] [weather] [unit], but so had [friend]. [finish]",
         "The judges were [name], [name] and [name], and the only rival was [friend]. [finish]",
     ),
     "finish": phrases(
-        'In the end {hero} won by [number] points. "You were [virtue] and [virtue]," {friend} [said] [manner].[hero_keeps_it]',
+        'In the end {hero} won by [number] points. "You were [virtue] and [virtue]," {friend} [said] '
+        "[manner].[hero_keeps_it]",
         "In the end {friend} won by [number] points, and {hero} clapped [manner] and [manner].[friend_keeps_it]",
-        "In the end they shared the {thing}: {hero} has it on [day]s, and {friend} has it on [day]s.[they_part]",
+        "In the end they shared the {thing}: {hero} has it on [weather] [day]s, {friend} on [weather] "
+        "[day]s.[they_part]",
     ),
     "secret": phrases(
         "Only [friend] knew. [secret_end]",
         "On [day] {hero} showed it to [friend]. [secret_end]",
     ),
     "secret_end": phrases(
-        "For [number] [unit] {friend} told nobody. So {hero} gave {friend.him} the {thing} for being so [virtue] and [virtue]."
-        "[friend_keeps_it]",
-        'Then it was gone! "I put it [spot]," {friend} [said] [manner], "because of the rain."[hero_keeps_it]',
+        "For [number] [unit] {friend} told nobody. So {hero} gave {friend.him} the {thing} for being so [virtue] and "
+        "[virtue].[friend_keeps_it]",
+        'Then it was gone! "I put it [spot], with my [trait] [colour] [thing]," {friend} [said] '
+        "[manner].[hero_keeps_it]",
     ),
     "shelter": phrases(
-        "At the house of [friend], {hero} got [flavour] tea, [number] [trait] [food] and [a colour] blanket. [afterwards]",
+        "At the house of [friend], {hero} got [flavour] tea, [number] [trait] [food] and [a colour] blanket. "
+        "[afterwards]",
         '"Come in!" [cried] [friend], and they drank [flavour] tea and talked about [topic] and [topic]. [afterwards]',
     ),
     "afterwards": phrases(
@@ -171,58 +194,67 @@ PLOT = {
         "{friend} even gave {hero.him} [a trait] [colour:colour] [thing:thing] to keep.[hero_keeps_it]",
     ),
     "repair": phrases(
-        '"I can mend it with [stuff] and [stuff]," [said] [friend]. It took [number] [unit] and cost [number] [trait] [food].'
-        "[hero_keeps_it]",
-        "{hero.He} tried [stuff], [stuff] and [stuff], but only [friend] could mend it, with [stuff] and [stuff]."
-        "[hero_keeps_it]",
+        '"I can mend it with [stuff] and [stuff]," [said] [friend]. It took [number] [unit] and cost [number] [trait] '
+        "[food].[hero_keeps_it]",
+        "{hero.He} tried [stuff], [stuff] and [stuff], but only [friend] could mend it, with [stuff] and "
+        "[stuff].[hero_keeps_it]",
     ),
     "build": phrases(
-        "On [day] [friend] brought [number] [parts], on [day] [third] brought [number] [parts], and [name] had [colour:colour] "
-        "paint. [built_up]",
-        '"I have [number] [parts]," [said] [friend]. "And I have [number] [parts] and [colour:colour] paint," [said] [third]. '
-        "[built_up]",
+        "On [day] [friend] brought [number] [parts], on [day] [third] brought [number] [parts], and [name] had "
+        "[colour:colour] paint. [built_up]",
+        '"I have [number] [parts]," [said] [friend]. "And I have [number] [parts] and [colour:colour] paint," [said] '
+        "[third]. [built_up]",
     ),
     "built_up": phrases(
-        "After [number] [unit] the {colour} {built} was ready.[they_part]",
+        "After [number] [weather] [unit] the {colour} {built} was ready.[they_part]",
         "Now the {colour} {built} stands [where] [scene] [place].[they_part]",
     ),
     "treasure": phrases(
-        "After [number] [unit] {hero} and [friend] dug up [number] [trait] coins and [a trait] [colour:colour] [thing:thing]. [share]",
-        "{hero} dug with [friend] and found [number] [trait] buttons and [a trait] [colour:colour] [thing:thing]. [share]",
+        "After [number] [unit] {hero} and [friend] dug up [number] [trait] coins and [a trait] [colour:colour] "
+        "[thing:thing]. [share]",
+        "{hero} dug with [friend] and found [number] [trait] buttons and [a trait] [colour:colour] [thing:thing]. "
+        "[share]",
     ),
     "share": phrases(
-        "{hero} kept the {thing}, and {friend} took the rest.[hero_keeps_it]",
-        "{friend} kept the {thing}, and {hero} took the rest.[friend_keeps_it]",
+        "{hero} kept the {thing}, and {friend} swapped the rest for [number] [trait] [food].[hero_keeps_it]",
+        "{friend} kept the {thing}, and {hero} swapped the rest for [number] [trait] [food].[friend_keeps_it]",
     ),
     "loan": phrases(
-        "And on {promise}, at [hour] o'clock, {friend} was back with the {thing}, [a trait] [colour] [thing] and [number] [trait] [food].[hero_keeps_it]",
-        "But on {promise} nobody came. [A colour] [critter] had hidden it [hidden], and {friend} needed [number] [unit] to "
-        "find it.[hero_keeps_it]",
+        "And on {promise}, at [hour] o'clock, {friend} was back with the {thing}, [a trait] [colour] [thing] and "
+        "[number] [trait] [food].[hero_keeps_it]",
+        "But on {promise} nobody came. [A colour] [critter] had hidden it [hidden], and {friend} needed [number] "
+        "[unit] to find it.[hero_keeps_it]",
     ),
     "work": phrases(
-        '"Wash my [number] windows and pick [number] [trait] [food], and you can have mine," [said] [friend] [manner]. [earned]',
-        "So {hero.he} worked for [friend], painted [number] fences, fed [number] hens and picked [number] [trait] [food]. [earned]",
+        '"Wash my [number] windows and pick [number] [trait] [food], and you can have mine," [said] [friend] '
+        "[manner]. [earned]",
+        "So {hero.he} worked for [friend], painted [number] fences, fed [number] hens and picked [number] [trait] "
+        "[food]. [earned]",
     ),
     "earned": phrases(
-        "After [number] [unit] the {colour} {thing} was {hero.his} own.[hero_keeps_it]",
-        '"[exclaim]!" {hero} [cried] when {hero.he} got the {colour} {thing} on [day].[hero_keeps_it]',
+        "After [number] [weather] [unit] the {thing} was {hero.his} own.[hero_keeps_it]",
+        '"[exclaim]!" {hero} [cried] when {hero.he} got it one [weather] [day].[hero_keeps_it]',
     ),
 }
 ENDING = {
     "friends_ending": phrases(
-        "From then on {hero} and {friend} met every [day] and talked about [topic], [topic] and [topic].",
+        "Every [day] now {hero} and {friend} talk about [topic], [topic], [topic] and [topic].",
         "That night {hero} dreamed of [number] [colour] [topic] and [a trait] [colour] [thing].",
-        "\"[A virtue] friend is worth more than [number] [trait] [colour] [topic],\" {hero} [said] [manner].",
-        "They sang until [hour] o'clock, and {hero} walked home past the [scene] [place], [feeling] and [feeling].",
+        '"[A virtue] friend is worth more than [number] [trait] [colour] [topic]," {hero} [said] [manner].',
+        "They sang about [topic] and [topic] until [hour] o'clock, and {hero} went home [feeling] and [feeling].",
         "Then there were [number] [trait] [food], [number] [trait] [food] and [number] [trait] [food] for supper.",
     ),
     "thing_ending": phrases(
-        "To this day {owner} keeps the {colour} {thing} [spot], between [a trait] [colour] [thing] and [a trait] [colour] [thing].",
+        "To this day {owner} keeps the {colour} {thing} [spot], between [a trait] [colour] [thing] and [a trait] "
+        "[colour] [thing].",
         "That night the {thing} lay [spot], and {owner} dreamed of [number] [colour] [topic] and [number] [topic].",
-        "If you pass the [scene] [place] on [a weather] [day], look for {a owner_kind} with {a colour} {thing} and [number] [trait] [food].",
-        "Since then the {thing} has its place [spot], and [name], [name] and [name] come every [day] to look at it.",
-        "\"[A virtue] friend is worth more than [number] [trait] [colour] [topic],\" {hero} told {friend} [manner].",
-        "And where does {owner} keep the {thing}? It lies [spot], next to [number] [trait] [food] and [a trait] [colour] [thing].",
+        "If you pass the [scene] [place] on [a weather] [day], look for {a owner_kind} with {a colour} {thing} and "
+        "[number] [trait] [food].",
+        "Since then the {thing} has its place [spot], and [name], [name], [name] and [name] come every [day] to look "
+        "at it.",
+        '"[A virtue] friend is worth more than [number] [trait] [colour] [topic]," {hero} told {friend} [manner].',
+        "And where does {owner} keep the {thing}? It lies [spot], with [number] [trait] [food] and [a trait] [colour] "
+        "[thing].",
         "Then there were [number] [trait] [food], [number] [trait] [food] and [number] [trait] [food] for supper.",
     ),
 }
