@@ -70,6 +70,7 @@ def render_card(
         samples=samples,
         sample_step=sample_step,
         context=f"{config['max_position_embeddings']:,}",
+        new_tokens=min(100, config["max_position_embeddings"] // 2),
         recipe=recipe,
         checkpoint=checkpoint.name,
         versions=", ".join(f"{name} {version}" for name, version in run.recipe.get("versions", {}).items()),

@@ -55,7 +55,8 @@ def _prove(task: dict[str, Any], report: dict[str, Any]) -> None:
         _expect_remote(type(config))
 
     with _check(report, "AutoModelForCausalLM"):
-        model, loading = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, output_loading_info=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, output_loading_info=True)
+        model, loading = loaded
         model.eval()
         _expect_remote(type(model))
         _expect_complete(loading)

@@ -4,10 +4,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from . import card
 from .bundle import bundle
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 LOGIN = "Make a token that may write at https://huggingface.co/settings/tokens and give it with `hf auth login`"
 
@@ -23,8 +26,8 @@ def push(
 ) -> str:
     """Exports a run, proves the bundle and uploads it to the Hub in one commit.
 
-    The account and the name are checked first, the repository is made only once the bundle is proved, and one that
-    holds something else than a model of ours is left alone.
+    The account, the name and what is on the Hub under it are checked first, and a repository is made only once the
+    bundle is proved.
 
     Args:
         run: the run folder.
@@ -45,25 +48,53 @@ def push(
 
     api = HfApi(library_name="scratchgpt")
     repo = _repo_id(api, repo)
+    _check_repository(api, repo)
     with tempfile.TemporaryDirectory(prefix="scratchgpt-push-") as scratch:
         folder = bundle(
             run, Path(scratch) / "bundle", checkpoint=checkpoint, repo=repo, license=license, language=language
         )
-        with _explained(f"making the repository {repo}", "Nothing has been uploaded."):
-            api.create_repo(repo, private=private or None, exist_ok=True)
-        with _explained(f"looking at the repository {repo}", "Nothing has been uploaded."):
-            present = set(api.list_repo_files(repo)) - {".gitattributes", "README.md"}
-        if present and "modeling_scratchgpt.py" not in present:
-            raise ValueError(
-                f"{repo}: expected a new repository or one with a model of ours, but it holds {len(present)} other "
-                f"files ({', '.join(sorted(present)[:5])}). Nothing has been uploaded; choose another --repo name."
-            )
-        with _explained(f"uploading to {repo}", "The repository exists; run the same command again to complete it."):
-            commit = api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload a ScratchGPT model")
+        return upload(api, folder, repo, private=private)
+
+
+def upload(api: "HfApi", folder: Path, repo: str, *, private: bool = False) -> str:
+    """Makes the repository where there is none and uploads a proved bundle in one commit.
+
+    Args:
+        api: the Hub and the account.
+        folder: the bundle.
+        repo: `user/name`.
+        private: whether a repository that is made now is private (default: no).
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        ValueError: the Hub refused, or cannot be reached; the message says what is on the Hub now.
+    """
+    with _explained(f"making the repository {repo}", "Nothing has been uploaded."):
+        api.create_repo(repo, private=private or None, exist_ok=True)
+    with _explained(f"uploading to {repo}", "The repository is there, perhaps without its files."):
+        commit = api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload a ScratchGPT model")
     return str(commit.commit_url)
 
 
-def _repo_id(api: Any, repo: str) -> str:
+def _check_repository(api: "HfApi", repo: str) -> None:
+    """Refuses a repository that holds something else than a model of ours."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    with _explained(f"looking at the repository {repo}", "Nothing has been uploaded."):
+        try:
+            present = set(api.list_repo_files(repo)) - {".gitattributes", "README.md"}
+        except RepositoryNotFoundError:
+            return
+    if present and "modeling_scratchgpt.py" not in present:
+        raise ValueError(
+            f"{repo}: expected a new repository or one with a model of ours, but it holds {len(present)} other "
+            f"files ({', '.join(sorted(present)[:5])}). Nothing has been uploaded; choose another --repo name."
+        )
+
+
+def _repo_id(api: "HfApi", repo: str) -> str:
     """The full id of the repository, once the token may write there."""
     from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
     from huggingface_hub.utils import validate_repo_id

@@ -1,0 +1,135 @@
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hub_export.card import describe_corpus, fence_for, render_card
+from hub_export.run_folder import RunFolder
+from hub_export.weights import read_weights
+
+
+def render(bundle: Path, run: Path, *, checkpoint: str = "best", repo: str | None = None, **options: str) -> str:
+    folder = RunFolder.read(run)
+    return render_card(bundle, folder, folder.checkpoint(checkpoint), repo=repo, **options)
+
+
+def code_blocks(card: str, language: str) -> list[str]:
+    return re.findall(rf"^(```+){language}\n(.*?)\n\1$", card, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_front_matter_says_what_the_hub_cannot_infer(pristine_bundle: Path) -> None:
+    data = ModelCard.load(pristine_bundle / "README.md").data
+    assert (data.library_name, data.pipeline_tag, data.license, data.language) == (
+        "transformers",
+        "text-generation",
+        "mit",
+        "en",
+    )
+    assert data.tags == ["scratchgpt", "from-scratch", "custom_code"]
+    assert data.model_name == "scratchgpt-stories"
+    assert {result.metric_type: result.metric_value for result in data.eval_results} == {
+        "loss": 1.25,
+        "perplexity": 3.4903,
+        "bits_per_byte": 0.55,
+    }
+
+
+def test_license_language_and_repository_are_the_users(made: Path, pristine_run: Path) -> None:
+    text = render(made, pristine_run, repo="alice/moons", license="cc-by-4.0", language="de")
+    data = ModelCard(text).data
+    assert (data.license, data.language, data.model_name) == ("cc-by-4.0", "de", "moons")
+    assert 'from_pretrained("alice/moons", trust_remote_code=True)' in text
+    assert "your-name" not in text
+
+
+def test_the_page_tells_size_training_and_results(pristine_bundle: Path) -> None:
+    text = (pristine_bundle / "README.md").read_text(encoding="utf-8")
+    assert f"| parameters | {read_weights(pristine_bundle).parameters:,} |" in text
+    assert "| tokens seen | 20,480 |" in text  # those of the exported step, not of the whole run
+    assert "| time of the whole run | 1 h 2 min 5 s |" in text
+    assert "| 1.2500 | 3.4903 | 0.5500 |" in text
+    assert "**0.5000 bits per byte**" in text
+    assert "This one is 10.0 % above that floor." in text
+    assert "30,000 short English stories" in text
+    assert "![Training and validation loss over the steps](loss.png)" in text
+
+
+def test_another_checkpoint_has_its_own_results(made: Path, pristine_run: Path) -> None:
+    text = render(made, pristine_run, checkpoint="latest")
+    assert "| 1.5000 | 4.4817 | 0.6600 |" in text
+    assert "| tokens seen | 40,960 |" in text
+
+
+def test_what_was_not_measured_is_not_claimed(made: Path, run: Path) -> None:
+    state = json.loads((run / "run.json").read_text()) | {"evaluation": None, "seconds": None}
+    (run / "run.json").write_text(json.dumps(state))
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        (run / name).unlink()
+    for name in ("loss.png", "prompts.json"):
+        (made / name).unlink()
+    text = render(made, run)
+    assert ModelCard(text).data.to_dict().keys() == {"language", "license", "library_name", "pipeline_tag", "tags"}
+    for absent in ("## Results", "## Samples", "loss.png", "tokens seen", "floor", "time of"):
+        assert absent not in text
+
+
+def test_samples_are_those_of_the_step_and_cannot_break_the_page(pristine_bundle: Path) -> None:
+    text = (pristine_bundle / "README.md").read_text(encoding="utf-8")
+    assert [sample for _, sample in code_blocks(text, "text")] == [
+        "The moon rose.\n```python\nprint(1)\n````\n# not a heading",
+        "The sailor\ufffd[31m said",
+        "Once",
+    ]
+    assert "\n`````text\nThe moon rose." in text
+    assert " end" not in text.split("## Samples")[1].split("## Limits")[0]
+
+
+def test_a_long_sample_is_cut_at_a_word(made: Path, run: Path) -> None:
+    (run / "samples.jsonl").write_text(json.dumps({"step": 10, "prompt": "A", "text": " word" * 500, "seed": 0}))
+    ((_, sample),) = code_blocks(render(made, run), "text")
+    assert sample.startswith("A word word")
+    assert sample.endswith(" word …")
+    assert len(sample) <= 602
+
+
+def test_the_examples_are_python(pristine_bundle: Path) -> None:
+    page = (pristine_bundle / "README.md").read_text(encoding="utf-8").split("## Samples")[0]
+    blocks = code_blocks(page, "python")
+    assert len(blocks) == 3  # two for the model, one for the slow tokenizer
+    for _, code in blocks:
+        ast.parse(code)
+    assert 'tokenizer("The robot", return_tensors="pt")' in blocks[0][1]
+    assert '"your-name/scratchgpt-stories"' in blocks[0][1]
+
+
+@pytest.mark.parametrize("prompt", ['a "quote" \\ and\nmore', "été 東京", "```", ""])
+def test_any_prompt_makes_a_valid_example(made: Path, pristine_run: Path, prompt: str) -> None:
+    (made / "prompts.json").write_text(json.dumps([prompt]))
+    tree = ast.parse(code_blocks(render(made, pristine_run), "python")[0][1])
+    literals = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    assert (prompt if prompt.strip("`") else "Once") in literals
+
+
+@pytest.mark.parametrize(
+    ("corpus", "words"),
+    [
+        ({"source": "gutenberg", "books": "scifi"}, "books of early science fiction from Project Gutenberg"),
+        ({"source": "gutenberg", "books": "any"}, "Project Gutenberg books"),
+        ({"source": "local", "paths": ["/home/alice/diary"]}, "text files of its maker's own"),
+        ({}, "text files of its maker's own"),
+    ],
+)
+def test_the_corpus_is_named_without_its_place(corpus: dict, words: str) -> None:
+    assert describe_corpus({"config": {"corpus": corpus}}) == words
+
+
+@given(st.text(alphabet="`~ \nab"))
+def test_nothing_in_a_text_closes_its_fence(text: str) -> None:
+    fence = fence_for(text)
+    assert len(fence) >= 3
+    assert fence not in text

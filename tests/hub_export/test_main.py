@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+
+from hub_export.__main__ import main
+
+
+def test_verify_prints_what_it_checked(pristine_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["verify", str(pristine_bundle)])
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{pristine_bundle}: verified in ")
+    assert "AutoConfig, AutoModelForCausalLM, AutoModel" in printed
+
+
+@pytest.mark.parametrize("arguments", [["bundle", "no-run", "--out", "out"], ["verify", "no-bundle"]])
+def test_a_users_error_is_a_message_and_not_a_traceback(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert str(caught.value).startswith(f"error: {arguments[1]}: expected a ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["publish"])
+    assert caught.value.code == 2
+    assert "bundle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        ("bundle", {"--checkpoint", "--license", "--language", "--out", "--force", "--no-force"}),
+        ("push", {"--checkpoint", "--license", "--language", "--repo", "--private", "--no-private"}),
+        ("verify", set()),
+    ],
+)
+def test_the_commands_have_these_flags(command: str, flags: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    printed = capsys.readouterr().out
+    words = {word.strip(",│ ") for word in printed.split()}
+    assert {word for word in words if word.startswith("--")} == flags | {"--help"}
