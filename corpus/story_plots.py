@@ -74,8 +74,8 @@ PLOT = {
         "{hero.He} wanted to build [a trait] [built:built], but had only [number] [parts]. [build]",
         'An old map lay [hidden]. "Go [number] steps past the [place], turn left at the [place] and dig [where] '
         '[scene] [place]," it said. [treasure]',
-        '"May I borrow your [trait] [colour:colour] [thing:thing]?" asked [friend]. "I will bring it back on '
-        '[day:promise]." [loan]',
+        '"May I borrow your [trait] [colour:colour] [thing:thing]?" [friend] asked {hero.him}. "I will bring it back '
+        'on [day:promise]." [loan]',
         "More than anything {hero.he} wished for [a trait] [colour:colour] [thing:thing]. [work]",
     ),
     "search": phrases(
@@ -101,7 +101,7 @@ PLOT = {
     "chase": phrases(
         "The {thief} raced past the [place], the [place] and the [scene] [place], until [friend] stopped it with "
         "[number] [food]. [thanks]",
-        "It ran to the [scene] [place], where [friend] caught it with [a trait] [colour] [thing]. [thanks]",
+        "It hurried to the [scene] [place], where [friend] caught it with [a trait] [colour] [thing]. [thanks]",
     ),
     "thanks": phrases(
         '"[exclaim]!" {hero} [cried] [manner] and hugged the {thing}.[hero_keeps_it]',
@@ -185,7 +185,7 @@ PLOT = {
         "[manner].[hero_keeps_it]",
     ),
     "shelter": phrases(
-        "At the house of [friend], {hero} got [flavour] tea, [number] [trait] [food] and [a colour] blanket. "
+        "At the house of [friend], {hero} got [flavour] tea, [number] [trait] [food] and [a colour] bathrobe. "
         "[afterwards]",
         '"Come in!" [cried] [friend], and they drank [flavour] tea and talked about [topic] and [topic]. [afterwards]',
     ),
