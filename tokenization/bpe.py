@@ -13,12 +13,13 @@ date (a count in it can only be too high, so a wrong one is put back with the ri
 import gc
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 
 from tqdm import tqdm
 
 from tokenization.pretokens import count_pretokens
-from tokenization.tokenization_scratchgpt import BYTES, END_OF_TEXT, GPT4_SPLIT_PATTERN, text_to_bytes
+from tokenization.tokenization_scratchgpt import BYTES, END_OF_TEXT, GPT4_SPLIT_PATTERN, Splitter, text_to_bytes
 
 LARGEST_ID = 0x10FFFF
 
@@ -61,8 +62,19 @@ def train_bpe(
         raise ValueError("expected texts as a list or iterator of strings, got one string: put it into a list")
     if progress:
         texts = tqdm(texts, desc="counting words", unit=" texts", leave=False)
+    split = Splitter(pattern)
+    apart: Counter[str] = Counter()
+
+    def plain_texts() -> Iterator[str]:
+        for text in texts:
+            if split.is_plain(text):
+                yield text
+            else:
+                apart.update(split(text))
+
     cut_at_spaces = pattern == GPT4_SPLIT_PATTERN
-    counts = count_pretokens(texts, pattern, cut_at_spaces=cut_at_spaces, workers=workers)
+    counts = count_pretokens(plain_texts(), pattern, cut_at_spaces=cut_at_spaces, workers=workers)
+    counts.update(apart)
     if not counts:
         raise ValueError("expected texts to learn from, got none or only empty ones: check the corpus")
     collecting = gc.isenabled()
@@ -132,7 +144,7 @@ def _count_pairs(words: list[str], word_counts: list[int]) -> tuple[dict[str, in
     """How often each pair of neighbours occurs, and the indices of the words that hold it (once for each place)."""
     words_with: defaultdict[str, list[int]] = defaultdict(list)
     for index, word in enumerate(words):
-        for first, second in zip(word, word[1:], strict=False):
+        for first, second in pairwise(word):
             words_with[first + second].append(index)
     count_of = word_counts.__getitem__
     return {pair: sum(map(count_of, places)) for pair, places in words_with.items()}, dict(words_with)
@@ -160,7 +172,7 @@ def _apply(
                 after[right[0]].append(index)
         elif len(parts) > 2:
             words[index] = token.join(parts)
-            for left, right in zip(parts, parts[1:], strict=False):
+            for left, right in pairwise(parts):
                 if left:
                     before[left[-1]].append(index)
                 if right:

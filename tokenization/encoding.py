@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from tokenization.tokenization_scratchgpt import ScratchGPTTokenizer
+from tokenization.fast import is_from_scratch
 
 BATCH_TEXTS = 256
 BATCH_CHARACTERS = 1 << 20
@@ -24,7 +24,7 @@ def encode_corpus(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> I
     from-scratch tokenizer goes its direct path; others encode batches of texts.
     """
     dtype = token_dtype(len(tokenizer))
-    if isinstance(tokenizer, ScratchGPTTokenizer):
+    if is_from_scratch(tokenizer):
         for text in texts:
             yield np.array(tokenizer.encode_ordinary(text), dtype=dtype)
         return

@@ -7,6 +7,7 @@ whatever the parent process has loaded.
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -20,47 +21,57 @@ OTHER_WHITESPACE = (
     "\t\n\v\f\r\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f"
     "\u3000"
 )
+ASCII_WHITESPACE = 5
+LINE_START = re.compile(r"\n(?=[^\s\0])")
+SPACE, START = "\0", "\1"
+# How a piece begins that may run together with the one before it when pieces are joined.
+NOT_JOINED = START + SPACE + OTHER_WHITESPACE
 BLOCK_CHARACTERS = 1 << 20
 PARALLEL_CHARACTERS = 1 << 21
-PENDING_ENTRIES = 1 << 21
+PENDING_PIECES = 1 << 21
 
 
 class PretokenCounter:
-    """Counts of pre-tokens, fed one block of texts after the other.
+    """Counts of pre-tokens, fed one text after the other.
 
-    With `cut_at_spaces` the pattern must have a token border before every space that follows a non-space, as GPT-4's
-    has: then texts are first cut there by `str.split`, equal pieces are counted together, and the pattern runs once for
-    each distinct piece.
+    With `cut_at_spaces` the pattern must have a token border before every space that follows a non-space and after
+    every newline before a non-space, as GPT-4's has: then texts are first cut there by `str.split`, equal pieces are
+    counted together, and the pattern runs once for each distinct piece.
     """
 
     def __init__(self, pattern: str, *, cut_at_spaces: bool):
         self.findall = regex.compile(pattern).findall
         self.cut_at_spaces = cut_at_spaces
         self.counts: Counter[str] = Counter()
-        self.spaced: Counter[str] = Counter()
+        self.pieces: Counter[str] = Counter()
 
     def update(self, text: str) -> None:
         """Counts the pre-tokens of one text."""
-        pieces = split_at_spaces(text) if self.cut_at_spaces else None
-        if pieces is None or len(pieces) < 3:
+        if not self.cut_at_spaces or SPACE in text or START in text:
             self.counts.update(self.findall(text))
             return
-        self.counts.update(self.findall(pieces[0]))
-        self.counts.update(self.findall(" " + pieces[-1]))
-        self.spaced.update(pieces[1:-1])
-        if len(self.spaced) >= PENDING_ENTRIES:
+        pieces = cut_at_borders(text)
+        # Only the last piece may end in spaces, which would go on in a piece behind it.
+        self.counts.update(self.findall(piece_text(pieces.pop())))
+        self.pieces.update(pieces)
+        if len(self.pieces) >= PENDING_PIECES:
             self._split_pieces()
 
     def _split_pieces(self) -> None:
         """Runs the pattern over the distinct pieces: those equally frequent as one text, each with its space before."""
-        by_count: dict[int, list[str]] = {}
-        for piece, count in self.spaced.items():
-            by_count.setdefault(count, [""]).append(piece)
-        self.spaced.clear()
         counts = self.counts
+        by_count: dict[int, list[str]] = {}
+        for piece, count in self.pieces.items():
+            if piece[:1] in NOT_JOINED:
+                for pretoken in self.findall(piece_text(piece)):
+                    counts[pretoken] += count
+            else:
+                by_count.setdefault(count, [""]).append(piece)
+        self.pieces.clear()
         for count, pieces in by_count.items():
-            for pretoken, pieces_with_it in Counter(self.findall(" ".join(pieces))).items():
-                counts[pretoken] += count * pieces_with_it
+            text = " ".join(pieces).replace(SPACE, " ")
+            for pretoken, occurrences in Counter(self.findall(text)).items():
+                counts[pretoken] += count * occurrences
 
     def result(self) -> Counter[str]:
         """The counts of all texts so far."""
@@ -68,23 +79,22 @@ class PretokenCounter:
         return self.counts
 
 
-def split_at_spaces(text: str) -> list[str] | None:
-    """Cuts a text at every space that follows a non-space; those spaces are left out, nothing else is.
+def cut_at_borders(text: str) -> list[str]:
+    """Cuts a text before spaces that follow a non-space and after newlines before a non-space.
 
-    None where the text leaves no character free to stand for the other spaces.
+    The space that a piece begins with is left out, and `START` stands before a piece that begins with none; other
+    spaces become `SPACE`. The text must contain neither of the two.
     """
-    stand_in = next((character for character in "\0\1\2\3" if character not in text), None)
-    if stand_in is None:
-        return None
-    protected = text
-    for character in OTHER_WHITESPACE[: 5 if text.isascii() else None]:
+    for character in OTHER_WHITESPACE[: ASCII_WHITESPACE if text.isascii() else None]:
         if character in text:
-            protected = protected.replace(character + " ", character + stand_in)
-    protected = protected.replace("  ", " " + stand_in).replace(stand_in + " ", stand_in + stand_in)
-    pieces = protected.split(" ")
-    if stand_in in protected:
-        pieces = [piece.replace(stand_in, " ") if stand_in in piece else piece for piece in pieces]
-    return pieces
+            text = text.replace(character + " ", character + SPACE)
+    text = text.replace("  ", " " + SPACE).replace(SPACE + " ", SPACE + SPACE)
+    return (START + LINE_START.sub("\n " + START, text)).split(" ")
+
+
+def piece_text(piece: str) -> str:
+    """The text that one of the pieces of `cut_at_borders` stands for."""
+    return (piece[1:] if piece.startswith(START) else " " + piece).replace(SPACE, " ")
 
 
 def count_pretokens(
@@ -94,7 +104,7 @@ def count_pretokens(
 
     Args:
         pattern: the split pattern, in the syntax of `regex`.
-        cut_at_spaces: whether a space after a non-space always begins a pre-token of this pattern.
+        cut_at_spaces: whether the pattern has the borders that `PretokenCounter` needs for its short cut.
         workers: processes that count, this one included; None takes two where the machine has them. Texts of less than
             two million characters together are counted in this process in any case.
     """
@@ -187,7 +197,7 @@ def _send(process: subprocess.Popen[bytes], message: object) -> None:
 def _finish(process: subprocess.Popen[bytes]) -> Counter[str]:
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.close()
+    _send(process, [])
     answer = process.stdout.read()
     if process.wait() != 0 or not answer:
         raise _failure(process)
@@ -203,8 +213,8 @@ def _failure(process: subprocess.Popen[bytes]) -> RuntimeError:
 def _work() -> None:
     pattern, cut_at_spaces = pickle.load(sys.stdin.buffer)
     counter = PretokenCounter(pattern, cut_at_spaces=cut_at_spaces)
-    while sys.stdin.buffer.peek(1):
-        for text in pickle.load(sys.stdin.buffer):
+    while texts := pickle.load(sys.stdin.buffer):
+        for text in texts:
             counter.update(text)
     pickle.dump(counter.result(), sys.stdout.buffer, protocol=pickle.HIGHEST_PROTOCOL)
 

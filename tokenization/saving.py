@@ -1,9 +1,9 @@
 """Tokenizer folders: what a run, a checkpoint and a bundle hold, and `AutoTokenizer` loads.
 
-    tokenizer.json, tokenizer_config.json   the Rust backend's twin; loads for everybody, without remote code
-    slow/                                   the from-scratch class: its config (with auto_map), vocab.json, merges.txt,
-                                            its source file, and merges.vocab, the merges for reading
-    tokenization_scratchgpt.py              the source file again: `subfolder="slow"` looks for it in the root
+tokenizer.json, tokenizer_config.json   the Rust backend's twin; loads for everybody, without remote code
+slow/                                   the from-scratch class: its config (with auto_map), vocab.json, merges.txt,
+                                        its source file, and merges.vocab, the merges for reading
+tokenization_scratchgpt.py              the source file again: `subfolder="slow"` looks for it in the root
 """
 
 import json
@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from corpus.files import atomic_file, atomic_folder
 from tokenization import tokenization_scratchgpt
-from tokenization.fast import build_fast
+from tokenization.fast import build_fast, is_from_scratch
 from tokenization.tokenization_scratchgpt import BYTES, ScratchGPTTokenizer
 
 SLOW = "slow"
@@ -24,11 +24,6 @@ LISTING = "merges.vocab"
 SOURCE = Path(tokenization_scratchgpt.__file__)
 # What a tokenizer that was itself loaded remembers of the place it came from.
 TRACES_OF_LOADING = ("is_local", "local_files_only", "name_or_path")
-
-
-def is_from_scratch(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a tokenizer is `ScratchGPTTokenizer`, also where transformers loaded the class from a copied file."""
-    return any(base.__name__ == ScratchGPTTokenizer.__name__ for base in type(tokenizer).__mro__)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:

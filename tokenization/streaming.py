@@ -5,7 +5,7 @@ from typing import Any
 from tokenizers import decoders
 from transformers import PreTrainedTokenizerBase
 
-from tokenization.saving import is_from_scratch
+from tokenization.fast import is_from_scratch
 from tokenization.tokenization_scratchgpt import byte_alphabet, bytes_to_text, text_to_bytes
 
 

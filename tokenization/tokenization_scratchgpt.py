@@ -11,6 +11,7 @@ string of two characters, and a merge is `str.replace`.
 import codecs
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from operator import add
@@ -22,6 +23,15 @@ from transformers import PreTrainedTokenizer
 # cl100k_base of GPT-4, in the form that minbpe and rustbpe use. Every character of a text falls into exactly one match.
 GPT4_SPLIT_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+# Letters and numbers that the Unicode tables of `regex` have and those of the Rust libraries (Unicode 16) do not yet.
+# Here as there they are split like symbols, so that a tokenizer gives the same ids everywhere.
+LATER_CHARACTERS = (
+    "558 58b-58c 88f c5c cdc 208f 209d-209f a7ce-a7cf a7d2 a7d4 a7dd a7e2 a7f1 ab6c-ab6d 107bb-107bf 10940-10959 "
+    "10ec5-10ec7 10ed9-10eee 11b0a 11db0-11ddb 11de0-11de9 11df1 1246f 12475-1247f 12550-12686 16ea0-16eb8 16ebb-16ed3 "
+    "16ff2-16ff6 187f8-187ff 18cd6-18cda 18d09-18d20 18d80-18df2 18e00-19191 191a0-191d2 1b123-1b128 1b168 1d6a6 "
+    "1df1f-1df24 1df2b-1df81 1df90-1df96 1dfcd-1dfff 1e6c0-1e6de 1e6e0-1e6e2 1e6e4-1e6e5 1e6e7-1e6ed 1e6f0-1e6f4 "
+    "1e6fe-1e6ff 2b73a-2b73f 2b81e 2cea2-2cead 323b0-33479 3d000-3fc3f"
 )
 END_OF_TEXT = "<|endoftext|>"
 VOCAB_FILES_NAMES = {"vocab_file": "vocab.json", "merges_file": "merges.txt"}
@@ -55,6 +65,36 @@ codecs.register_error("scratchgpt", _decode_errors)
 def bytes_to_text(data: bytes) -> str:
     """The inverse of `text_to_bytes`; bytes that are no text become U+FFFD, as everywhere."""
     return data.decode("utf-8", "scratchgpt")
+
+
+class Splitter:
+    """Cuts texts into pre-tokens: every character in exactly one, provided the pattern matches everywhere."""
+
+    SYMBOL = "\ue000"
+
+    def __init__(self, pattern: str):
+        self.pattern = regex.compile(pattern)
+        borders = [[int(end, 16) for end in (part.split("-") * 2)[:2]] for part in LATER_CHARACTERS.split()]
+        starts = [0, *(last + 1 for _, last in borders)]
+        ends = [*(first - 1 for first, _ in borders), 0x10FFFF]
+        # `re` checks ranges in order, a hundred times faster than `regex` does.
+        self.known = re.compile("[{}]*".format("".join(map(_range, starts, ends))))
+        self.later = re.compile("[{}]".format("".join(_range(first, last) for first, last in borders)))
+
+    def is_plain(self, text: str) -> bool:
+        """Whether a text has none of `LATER_CHARACTERS`, so that the pattern alone splits it."""
+        match = self.known.match(text)
+        return match is not None and match.end() == len(text)
+
+    def __call__(self, text: str) -> list[str]:
+        if self.is_plain(text):
+            return self.pattern.findall(text)
+        masked = self.later.sub(self.SYMBOL, text)
+        return [text[match.start() : match.end()] for match in self.pattern.finditer(masked)]
+
+
+def _range(first: int, last: int) -> str:
+    return f"\\U{first:08x}-\\U{last:08x}"
 
 
 class PretokenCache(dict[str, tuple[int, ...]]):
@@ -129,7 +169,7 @@ class ScratchGPTTokenizer(PreTrainedTokenizer):
                     )
             merged[chr(ids[pair[0]]) + chr(ids[pair[1]])] = chr(index)
         self._cache = PretokenCache(merged)
-        self._split = regex.compile(pattern).findall
+        self.split = Splitter(pattern)
         self._tokens = ["".join(alphabet[byte] for byte in token) for token in self.token_bytes]
         self._ids = {token: index for index, token in enumerate(self._tokens)}
         for token in special_tokens:
@@ -193,7 +233,7 @@ class ScratchGPTTokenizer(PreTrainedTokenizer):
 
     def encode_ordinary(self, text: str) -> list[int]:
         """Token ids of a text in which nothing is special: text that looks like a special token is text."""
-        return list(chain.from_iterable(map(self._cache.__getitem__, self._split(text))))
+        return list(chain.from_iterable(map(self._cache.__getitem__, self.split(text))))
 
     def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
         return list(map(self._tokens.__getitem__, self.encode_ordinary(text)))
