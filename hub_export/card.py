@@ -176,7 +176,7 @@ def _training_facts(run: RunFolder, recipe: str, step: int) -> list[tuple[str, s
     tokens_seen = _record_at(run, step, "tokens_seen").get("tokens_seen")
     if tokens_seen is None and run.state.get("step") == step:
         tokens_seen = run.state.get("tokens_seen")
-    facts = [("recipe", f"`{recipe}`"), ("steps", f"{step:,}")]
+    facts = [("text", describe_corpus(run.recipe)), ("recipe", f"`{recipe}`"), ("steps", f"{step:,}")]
     if tokens_seen is not None:
         facts.append(("tokens seen", f"{tokens_seen:,}"))
     if batch_size := run.recipe.get("config", {}).get("data", {}).get("batch_size"):

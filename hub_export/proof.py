@@ -94,9 +94,10 @@ def _prove(task: dict[str, Any], report: dict[str, Any]) -> None:
         _expect(len(tokenizer) <= config.vocab_size, f"{len(tokenizer)} tokens for a model of {config.vocab_size}")
         _expect(max(probe_ids) < config.vocab_size, f"id {max(probe_ids)} for a model of {config.vocab_size} ids")
 
-    with _check(report, "AutoTokenizer with remote code"):
-        trusted = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-        _expect_same_ids(trusted(task["probe"])["input_ids"], probe_ids)
+    for name, trust in (("AutoTokenizer with no word on remote code", None), ("AutoTokenizer with remote code", True)):
+        with _check(report, name):
+            other = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
+            _expect_same_ids(other(task["probe"])["input_ids"], probe_ids)
 
     if (Path(folder) / "slow").is_dir():
         with _check(report, "from-scratch tokenizer"):

@@ -73,7 +73,7 @@ def test_refuses_the_users_own_token(made: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_force_replaces_a_bundle_here_by_one_whose_tokenizer_has_no_slow_class(run: Path, made: Path) -> None:
-    with pytest.raises(ValueError, match="a bundle is there. Add --force to replace it"):
+    with pytest.raises(ValueError, match=r"a bundle is there\. Add --force to replace it"):
         bundle(run, made)
     shutil.rmtree(run / "checkpoints" / "step-000020" / "slow")
     (made / "from-before").touch()
@@ -171,7 +171,7 @@ def test_a_damaged_run_is_an_error_and_leaves_nothing(run: Path, tmp_path: Path,
 
 
 def test_an_unknown_checkpoint_is_an_error_that_names_the_known(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="called step-000030, but this run has step-000010, step-000020. Choose"):
+    with pytest.raises(ValueError, match=r"called step-000030, but this run has step-000010, step-000020\. Choose"):
         bundle(run, tmp_path / "out", checkpoint="step-000030")
 
 

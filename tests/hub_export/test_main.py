@@ -1,15 +1,9 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from hub_export.__main__ import main
-
-
-def test_verify_prints_what_it_checked(pristine_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["verify", str(pristine_bundle)])
-    printed = capsys.readouterr().out
-    assert printed.startswith(f"{pristine_bundle}: verified in ")
-    assert "AutoConfig, AutoModelForCausalLM, AutoModel" in printed
 
 
 @pytest.mark.parametrize("arguments", [["bundle", "no-run", "--out", "out"], ["verify", "no-bundle"]])
@@ -43,5 +37,4 @@ def test_the_commands_have_these_flags(command: str, flags: set[str], capsys: py
         main([command, "--help"])
     assert caught.value.code == 0
     printed = capsys.readouterr().out
-    words = {word.strip(",│ ") for word in printed.split()}
-    assert {word for word in words if word.startswith("--")} == flags | {"--help"}
+    assert set(re.findall(r"--[a-z][a-z-]*", printed)) == flags | {"--help"}
