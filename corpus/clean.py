@@ -24,14 +24,14 @@ _BOILERPLATE = re.compile(
     r"|distributed\s+proofread|copyright\s+on\s+this\s+publication\s+was\s+(?:not\s+)?renewed"
 )
 _CREDIT = re.compile(
-    r"\W*(?:(?:This|The)\s+)?(?:e-?book|e-?text|text|file|HTML\s+version|transcription)?\s*(?:was\s+|is\s+)?"
+    r"\W{0,20}(?:(?:This|The)\s+)?(?:e-?book|e-?text|text|file|HTML\s+version|transcription)?\s*(?:was\s+|is\s+)?"
     r"(?:produced|prepared|created|transcribed|scanned|typed|digiti[sz]ed|proofread)\b(?:\s+and\s+[a-z]+)?\s+by\b"
-    r"|\W*HTML\s+version\s+by\b|\W*Credits?:|\W*Portions\s+of\s+this\s+(?:header|eBook)",
+    r"|\W{0,20}(?:HTML\s+version\s+by\b|Credits?:|Portions\s+of\s+this\s+(?:header|eBook))",
     re.I,
 )
 _CONTACT = re.compile(r"https?://|ftp://|[\w.+-]+@[\w-]+\.\w|\(BBS\)|Voice/Fax|\(\d{3}\) ?\d{3}-\d{4}", re.I)
 _NOTE = re.compile(
-    r"[\s\W]*(?:original\s+)?(?:transcriber|redactor|proofer|e-?text\s+editor)s?['’]?s?['’]?\s+(?:end-?)?notes?\b"
+    r"\W{0,300}(?:original\s+)?(?:transcriber|redactor|proofer|e-?text\s+editor)s?['’]?s?['’]?\s+(?:end-?)?notes?\b"
     r"|\*{5,}[ \t]*Notes?:",
     re.I,
 )
@@ -40,7 +40,8 @@ _BARE_END = re.compile(r"\s*\*+[ \t]*(?:The[ \t]+)?End[ \t]*\*+\s*", re.I)
 
 _FRONT_BLOCKS = 12  # credits and addresses stand among the first paragraphs
 _TAIL_SHARE = 0.9  # a heading "Transcriber's Notes" in the last tenth opens the last section of the file
-_LONGEST_NOTE = 4000  # characters; a longer paragraph is a book without blank lines, never a notice
+_LONGEST_HEADER = 20_000  # characters, the small print on top included
+_LONGEST_NOTE = 4_000  # characters; a longer paragraph is a book without blank lines, never a notice
 
 
 def decode_bytes(raw: bytes, name: str) -> str:
@@ -145,11 +146,14 @@ def _book_start(text: str, position: int) -> int:
             return position
     if not marker:
         return position
-    end = marker.end()
+    lines = text[marker.end() : marker.end() + 400].split("\n")[1:4]
     if not marker.group().rstrip().endswith("*"):  # the title ran over onto the next lines
-        run_over = re.compile(r"(?:\n.*\S.*){0,3}?\*{2,}[ \t]*$", re.M).match(text, end)
-        end = run_over.end() if run_over else end
-    return end
+        for index, line in enumerate(lines, start=1):
+            if line.rstrip().endswith("**"):
+                return marker.end() + len("\n".join(["", *lines[:index]]))
+            if not line.strip():
+                break
+    return marker.end()
 
 
 def _without_notices(book: str) -> str:
@@ -193,12 +197,12 @@ def _title_lines(text: str) -> list[str]:
     """The lines of the title in the header: of the field "Title:", else of the first line that announces the book."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     marker = _START.search(text)
-    header = text[: marker.start() if marker else 20_000]
+    header = text[: min(marker.start() if marker else _LONGEST_HEADER, _LONGEST_HEADER)]
     if field := re.search(r"^Title:[ \t]*(\S.*(?:\n[ \t]+\S.*)*)", header, re.M | re.I):
         return [line.strip() for line in field.group(1).split("\n")]
     announced = re.search(
-        r"^\W*(?:The\s+)?(?:\w+\s+)?Project\s+Gutenberg(?:['’]s\s+|\s+e-?(?:text|book)(?:\s+of|,)\s+)"
-        r"(\S.*?)(?:,?\s+by\b.*)?\W*$",
+        r"^[ \t*\[_]*(?:The )?(?:\w+ )?Project Gutenberg(?:['’]s | e-?(?:text|book)(?: of|,) )"
+        r"[ \t]*(\S.*?)(?:,? by\b.*)?[^\w\n]*$",
         header,
         re.M | re.I,
     )

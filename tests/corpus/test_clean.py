@@ -1,6 +1,7 @@
 """The book and nothing else, from every form of wrapping that old and new files show."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,15 @@ def test_utf8_is_read_back(text: str, encoding: str) -> None:
     if "\0" in text or text.startswith("\ufeff") or sum(map(text.count, map(chr, [*range(32), 127]))):
         return
     assert decode_bytes(text.encode(encoding), "x") == text
+
+
+@pytest.mark.parametrize("filling", ["\n", "*", " ", "***\n", "-", "* ", "( \n", "Project Gutenberg ", "+|\n"])
+def test_odd_files_take_no_longer_than_others(filling: str) -> None:
+    text = "*** START OF THE PROJECT GUTENBERG EBOOK\n" + filling * (200_000 // len(filling))
+    start = time.process_time()
+    clean_gutenberg(text)
+    gutenberg_title(text[5:])
+    assert time.process_time() - start < 2
 
 
 def test_encodings_in_order() -> None:
