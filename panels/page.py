@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
@@ -29,14 +28,20 @@ def build_page(loader: ModelLoader) -> gr.Blocks:
     with gr.Blocks(title=f"{source.name} · ScratchGPT", analytics_enabled=False) as page:
         head = gr.HTML(render_head(source), elem_id="masthead")
         with gr.Tabs():
-            tab = write.build(loader)
+            status, beginnings = write.build(loader)
+        write.add_endpoint(loader)
 
-        def arrive() -> Iterator[list[Any]]:
-            yield [gr.skip(), write.loading_status(loader)]
+        def arrive() -> list[Any]:
             loader.wait()
-            yield [render_head(loader.source), write.ready_status(loader)]
+            return [render_head(loader.source), write.READY, gr.update(**write.beginnings(loader.source))]
 
-        page.load(arrive, outputs=[head, tab], show_progress="hidden", api_visibility="private", concurrency_limit=None)
+        page.load(
+            arrive,
+            outputs=[head, status, beginnings],
+            show_progress="hidden",
+            api_visibility="private",
+            concurrency_limit=None,
+        )
     page.queue(max_size=QUEUE_SIZE, default_concurrency_limit=1)
     return page
 
@@ -50,8 +55,8 @@ def launch_options() -> dict[str, Any]:
     """The keyword arguments of `Blocks.launch` that make the page ours and keep it to itself."""
     return {
         "theme": theme.build_theme(),
-        "css": theme.CSS,
-        "js": theme.SHORTCUTS,
+        "css_paths": [theme.STYLE],
+        "js": theme.SCRIPT.read_text(encoding="utf-8"),
         "share": False,
         "ssr_mode": False,
         "run_history": False,

@@ -32,7 +32,7 @@ CONTROLS = (
     Control(
         name="max_new_tokens",
         label="Length",
-        info="How many tokens to write at most",
+        info="Tokens to write at most",
         default=200,
         minimum=1,
         maximum=1000,
@@ -41,7 +41,7 @@ CONTROLS = (
     Control(
         name="temperature",
         label="Temperature",
-        info="Low: safe and repetitive. High: wild. 0: always the likeliest token",
+        info="Low is safe, high is wild, 0 is greedy",
         default=0.8,
         minimum=0.0,
         maximum=2.0,
@@ -50,7 +50,7 @@ CONTROLS = (
     Control(
         name="top_k",
         label="Top-k",
-        info="Only the k likeliest tokens. 0: all of them",
+        info="The k likeliest tokens. 0: all",
         default=0,
         minimum=0,
         maximum=200,
@@ -59,7 +59,7 @@ CONTROLS = (
     Control(
         name="top_p",
         label="Top-p",
-        info="Only the likeliest tokens that add up to this probability. 1: all of them",
+        info="The likeliest, up to this share. 1: all",
         default=0.95,
         minimum=0.05,
         maximum=1.0,
@@ -68,7 +68,7 @@ CONTROLS = (
     Control(
         name="min_p",
         label="Min-p",
-        info="Only tokens at least this likely, relative to the likeliest. 0: all of them",
+        info="At least this share of the likeliest. 0: all",
         default=0.0,
         minimum=0.0,
         maximum=0.5,
@@ -77,7 +77,7 @@ CONTROLS = (
     Control(
         name="repetition_penalty",
         label="Repetition penalty",
-        info="Above 1: tokens that are in the text already become less likely",
+        info="Above 1: less of what was said",
         default=1.0,
         minimum=1.0,
         maximum=2.0,
@@ -88,18 +88,19 @@ DEFAULTS: dict[str, float] = {control.name: control.default for control in CONTR
 
 
 def number(name: str, value: Any, kind: type[int] | type[float]) -> Any:
-    """`value` as a number of `kind`; a count may come as text or as a whole float (`40.0`), as forms send it.
+    """`value` as a number of `kind`; a count may come as digits or as a whole float (`40.0`), as forms send it.
 
     Raises ValueError when it is no number, or no whole one where a count is expected."""
     expected = "a whole number" if kind is int else "a number"
     try:
         if isinstance(value, bool):
             raise ValueError
-        as_float = float(value)
         if kind is float:
-            return as_float
-        if isinstance(value, int) or as_float.is_integer():
-            return int(value if isinstance(value, int) else as_float)
+            return float(value)
+        if isinstance(value, (int, str)):
+            return int(value)
+        if float(value).is_integer():
+            return int(value)
     except (TypeError, ValueError, OverflowError):
         pass
     raise ValueError(f"{name}: expected {expected}, got {value!r}.")

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
+from gradio.events import api
 
 from panels.markup import render
-from panels.models import LoadedModel, ModelLoader
+from panels.models import ModelLoader, ModelSource
 from panels.sampling import CONTROLS, DEFAULTS, settings_from
 from panels.writing import TIME_LIMIT, Draft, write
 
@@ -20,18 +21,18 @@ LOADING_LIMIT = 600.0
 
 STATUS = """
 <div class="status {{ state }}" role="status" aria-live="{{ 'off' if state == 'busy' else 'polite' }}">
-  <p><span class="dot" aria-hidden="true"></span>{{ message }}
+  <p><span><i class="dot" aria-hidden="true"></i>{{ message }}</span>
   {% if draft %}
-    <span class="figures">{{ draft.new_tokens }} token{{ '' if draft.new_tokens == 1 else 's' }}</span>
-    <span class="figures">{{ '%.0f' % draft.tokens_per_second }} tokens/s</span>
-    <span class="figures">seed {{ draft.seed }}</span>
+    <span>{{ draft.new_tokens }} token{{ '' if draft.new_tokens == 1 else 's' }}</span>
+    <span>{{ '%.0f' % draft.tokens_per_second }} tokens/s</span>
+    <span class="quiet">seed {{ draft.seed }}</span>
   {% endif %}
   </p>
   {% if draft and draft.context_length %}
-  <p class="context"><span class="meter" aria-hidden="true"><i style="width:{{ share }}%"></i></span>
+  <p class="quiet"><span class="meter" aria-hidden="true"><i style="width:{{ share }}%"></i></span>
     <span>{{ draft.context_used }} of {{ draft.context_length }} tokens of context</span>
     {% if draft.tokens_out_of_sight %}
-    <span>the window has moved past the first {{ draft.tokens_out_of_sight }} of the text</span>
+    <span>the window has moved past the first {{ draft.tokens_out_of_sight }}</span>
     {% endif %}
   </p>
   {% endif %}
@@ -46,37 +47,36 @@ ENDINGS = {
 }
 
 
-def build(loader: ModelLoader) -> gr.HTML:
-    """Lay out the tab and wire it, the API endpoint `/generate` included. Returns its status line."""
+def build(loader: ModelLoader) -> tuple[gr.HTML, gr.Dataset]:
+    """Lay out the tab and wire it. Returns its status line and its beginnings, which the page fills when the model
+    has arrived."""
     with gr.Tab("Write", id="write"), gr.Row(elem_id="desk"):
         with gr.Column(scale=3, min_width=300):
             document = gr.Textbox(
                 label="Your text",
-                info="The model goes on from where the text ends.",
+                info="The model goes on from where the text ends. Ctrl+Enter writes, Esc stops.",
                 placeholder="Write a beginning, pick one below, or leave the page empty and let the model begin …",
-                lines=16,
-                max_lines=16,
+                lines=12,
+                max_lines=12,
                 elem_id="document",
                 autofocus=True,
-                buttons=["copy"],
+                autoscroll=False,
+                html_attributes=gr.InputHTMLAttributes(spellcheck=False),
             )
             with gr.Row(elem_id="actions"):
                 generate = gr.Button("Generate", variant="primary", elem_id="generate", min_width=130)
                 stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=80, interactive=False)
                 undo = gr.Button("Undo", elem_id="undo", min_width=80, interactive=False)
                 clear = gr.Button("Clear", elem_id="clear", min_width=80)
-            status = gr.HTML(loading_status(loader), elem_id="status")
-            prompts = [prompt for prompt in loader.source.prompts]
+            status = gr.HTML(READY if loader.ready else LOADING, elem_id="status")
             chips = gr.Dataset(
                 components=["textbox"],
-                samples=[[prompt] for prompt in prompts],
-                sample_labels=prompts or None,
                 label="Beginnings from the training text",
                 samples_per_page=12,
-                visible=bool(prompts),
                 elem_id="beginnings",
+                **beginnings(loader.source),
             )
-        with gr.Column(scale=1, min_width=260, elem_id="controls"), gr.Accordion("Sampling", open=True):
+        with gr.Column(scale=1, min_width=310, elem_id="controls"), gr.Accordion("Sampling", open=True):
             sliders = [
                 gr.Slider(
                     control.minimum,
@@ -90,18 +90,17 @@ def build(loader: ModelLoader) -> gr.HTML:
                 for control in CONTROLS
             ]
             with gr.Row(elem_id="seed-row"):
-                seed = gr.Number(
+                seed = gr.Textbox(
                     label="Seed",
-                    info="The same seed writes the same text. Empty: a new one each time",
-                    placeholder="new each time",
-                    value=None,
-                    precision=0,
-                    minimum=0,
+                    info="Same seed, same text",
+                    placeholder="random",
+                    max_lines=1,
+                    html_attributes=gr.InputHTMLAttributes(autocomplete="off"),
                     elem_id="seed",
-                    min_width=120,
-                    scale=4,
+                    min_width=150,
+                    scale=3,
                 )
-                dice = gr.Button("🎲", elem_id="dice", min_width=44, scale=1)
+                dice = gr.Button("Roll", elem_id="dice", min_width=84, scale=1)
 
     history = gr.State([])  # the texts that Undo goes back to, the newest last
     last = gr.State(None)  # the last draft, for the line that Stop leaves
@@ -160,21 +159,24 @@ def build(loader: ModelLoader) -> gr.HTML:
     stop.click(stopped, [last, history], [status, *buttons], cancels=running, **quiet)
     undo.click(back, [history, document], [document, history, status, *buttons], cancels=running, **quiet)
     clear.click(start_over, [history, document], [document, history, status, *buttons], cancels=running, **quiet)
-    if prompts:
-        chips.click(
-            lambda past, text, sample: start_over(past, text, sample[0]),
-            [history, document, chips],
-            [document, history, status, *buttons],
-            cancels=running,
-            **quiet,
-        )
-    dice.click(lambda: random.SystemRandom().randrange(2**31), None, seed, **quiet)
-    gr.api(endpoint(loader), api_name="generate", concurrency_id="model", concurrency_limit=1)
-    return status
+    chips.click(
+        lambda past, text, sample: start_over(past, text, sample[0]),
+        [history, document, chips],
+        [document, history, status, *buttons],
+        cancels=running,
+        **quiet,
+    )
+    dice.click(lambda: str(random.SystemRandom().randrange(10**6)), None, seed, **quiet)
+    return status, chips
 
 
-def endpoint(loader: ModelLoader) -> Any:
-    """The function behind the API's `/generate`."""
+def beginnings(source: ModelSource) -> dict[str, Any]:
+    """What the chips show: the model's prompts, and nothing where it has none."""
+    return {"samples": [[prompt] for prompt in source.prompts], "visible": bool(source.prompts)}
+
+
+def add_endpoint(loader: ModelLoader) -> None:
+    """Offer the API's `/generate`."""
 
     def generate(
         prompt: str,
@@ -203,7 +205,7 @@ def endpoint(loader: ModelLoader) -> Any:
         ):
             yield draft.text
 
-    return generate
+    api(generate, api_name="generate", concurrency_id="model", concurrency_limit=1)
 
 
 def generate_drafts(loader: ModelLoader, prompt: Any, *, seed: Any = None, **values: Any) -> Iterator[Draft]:
@@ -212,8 +214,7 @@ def generate_drafts(loader: ModelLoader, prompt: Any, *, seed: Any = None, **val
         if not isinstance(prompt, str):
             raise ValueError(f"prompt: expected text, got {type(prompt).__name__}.")
         settings = settings_from(seed=seed, **values)
-        loaded: LoadedModel = loader.wait(LOADING_LIMIT)
-        yield from write(loaded, prompt, settings)
+        yield from write(loader.wait(LOADING_LIMIT), prompt, settings)
     except (ValueError, TimeoutError) as error:
         raise gr.Error(
             str(error) or "The model is still loading. Try again in a minute.", print_exception=False
@@ -225,16 +226,6 @@ def remember(past: list[str], text: str) -> list[str]:
     return [*past, text][-HISTORY:]
 
 
-def loading_status(loader: ModelLoader) -> str:
-    """The status line before the first text."""
-    return ready_status(loader) if loader.ready else render_status("busy", "Loading the model … you can write already.")
-
-
-def ready_status(loader: ModelLoader) -> str:
-    """The status line when the model is there."""
-    return render_status("idle", "Ready.")
-
-
 def draft_status(draft: Draft) -> str:
     """The status line of a text that is being written or done."""
     return render_status("idle" if draft.ending else "busy", ENDINGS[draft.ending], draft)
@@ -244,3 +235,7 @@ def render_status(state: str, message: str, draft: Draft | None = None) -> str:
     """The status line; `state` is "busy" or "idle"."""
     share = 100 * draft.context_used // draft.context_length if draft and draft.context_length else 0
     return render(STATUS, state=state, message=message, draft=draft, share=share)
+
+
+LOADING = render_status("busy", "Loading the model … you can write already.")
+READY = render_status("idle", "Ready.")

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -74,7 +74,7 @@ def write(
     time_limit: float | None = TIME_LIMIT,
     pace: float = PACE,
     should_stop: Callable[[], bool] | None = None,
-) -> Iterator[Draft]:
+) -> Generator[Draft, None, None]:
     """Continue `prompt` and yield the text so far about every `pace` seconds, and once more at the end.
 
     An empty prompt lets the model begin by itself. Past the context length the window slides. Closing the generator
@@ -84,15 +84,14 @@ def write(
 
     prompt = plain_text(prompt)
     prompt_ids = encode_prompt(loaded, prompt)
-    if settings.seed is None:
-        settings = dataclasses.replace(settings, seed=random.SystemRandom().randrange(2**31))
+    seed = random.SystemRandom().randrange(10**6) if settings.seed is None else settings.seed
     decoder = StreamingDecoder(loaded.tokenizer)
     began = shown = time.monotonic()
-    draft = Draft(text=prompt, seed=settings.seed, context_length=loaded.context_length, prompt_tokens=len(prompt_ids))
+    draft = Draft(text=prompt, seed=seed, context_length=loaded.context_length, prompt_tokens=len(prompt_ids))
     steps = stream(
         loaded.model,
         prompt_ids,
-        settings,
+        dataclasses.replace(settings, seed=seed),
         stop_token_ids=loaded.stop_token_ids,
         should_stop=should_stop,
         deadline=None if time_limit is None else began + time_limit,
