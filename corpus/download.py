@@ -26,8 +26,6 @@ from tqdm import tqdm
 from .clean import check_title, decode_bytes
 from .files import atomic_file, explain_write_errors
 
-GUTENBERG_URL = "https://www.gutenberg.org"
-
 _PATHS = ("/cache/epub/{id}/pg{id}.txt", "/files/{id}/{id}-0.txt", "/files/{id}/{id}.txt")
 _ABSENT = {404, 410}
 _BUSY = {408, 429, 500, 502, 503, 504}
@@ -52,7 +50,7 @@ class WantedBook(Protocol):
 class Mirror:
     """A server with the layout of gutenberg.org, and the manners towards it."""
 
-    base_url: str = GUTENBERG_URL
+    base_url: str
     """Address in front of the paths, with http:// or https://."""
 
     pause: float = 1.0

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from .clean import check_title, clean_gutenberg, decode_bytes
 from .documents import Document
-from .download import GUTENBERG_URL, Mirror, fetch
 from .local import find_files, read_bytes
+
+GUTENBERG_URL = "https://www.gutenberg.org"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +95,8 @@ def read_gutenberg(
         ValueError: no network, no such book, another book under that number, or a file without text.
         OSError: the cache cannot be written.
     """
+    from .download import Mirror, fetch  # half a second of imports that lists of books can do without
+
     mirror = Mirror(base_url=base_url, pause=pause, attempts=attempts, backoff=backoff, timeout=timeout)
     paths = fetch(books, mirror=mirror, cache_dir=cache_dir, progress=progress)
     for book, path in zip(books, paths, strict=True):
