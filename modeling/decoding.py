@@ -104,7 +104,7 @@ def stream(
 class Reader(Protocol):
     """A model with the memory of what it has read so far. Called under `torch.inference_mode`."""
 
-    chunk: int | None  # tokens to read in one pass at most; None for no limit
+    reads_in_chunks: bool  # whether a text may be read in several passes of many tokens
 
     def read(self, token_ids: list[int]) -> Tensor:
         """Read these tokens after those read before; the logits (V) of the token that comes next."""
@@ -132,7 +132,7 @@ def _steps(
     window = ids[-context:] if context else list(ids)
     unread = window
     for position in range(len(ids), len(ids) + settings.max_new_tokens):
-        chunk = reader.chunk or len(unread)
+        chunk = PREFILL_CHUNK if reader.reads_in_chunks else len(unread)
         for start in range(0, len(unread), chunk):
             if reason := reason_to_halt():
                 return reason
@@ -187,7 +187,7 @@ class CacheReader:
             self.options["use_cache"] = self.cache_name is not None
         self.takes_mask = "attention_mask" in parameters
         # Recurrent models of transformers take up their state only for single tokens.
-        self.chunk = None if self.cache_name is None or model._is_stateful else PREFILL_CHUNK
+        self.reads_in_chunks = self.cache_name is not None and not model._is_stateful
         self.forget()
 
     def read(self, token_ids: list[int]) -> Tensor:

@@ -66,7 +66,7 @@ class LeanReader:
     under `torch.inference_mode`.
     """
 
-    chunk: int | None = 256
+    reads_in_chunks = True
 
     def __init__(self, model: ScratchGPTForCausalLM, capacity: int) -> None:
         base, config = model.model, model.config
@@ -78,7 +78,7 @@ class LeanReader:
             self.position_TE = base.embed_positions.weight
         elif config.position_embedding == "sinusoidal":
             self.scale = math.sqrt(config.hidden_size)
-            self.position_TE = base.sinusoidal_emb(self.token_VE, position_T[None])[0]
+            self.position_TE = base.sinusoidal_emb(position_T[None])[0].to(self.token_VE.dtype)
         else:
             angle_TF = base.rotary_emb.angles(position_T[None])[0]
             phase_TF = torch.polar(torch.ones_like(angle_TF), angle_TF)

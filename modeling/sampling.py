@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+SMALLEST = torch.finfo(torch.float32).tiny
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingSettings:
@@ -130,7 +131,8 @@ class Sampler:
         if settings.temperature == 0:
             return torch.argmax(scores, 0, keepdim=True), torch.ones(1)
         if settings.temperature != 1:
-            scores = (scores - scores.max()).div_(settings.temperature)  # from the maximum: no overflow
+            # From the maximum, and by no less than the smallest float32, nothing overflows.
+            scores = (scores - scores.max()).div_(max(settings.temperature, SMALLEST))
         ids = None
         if 0 < settings.top_k < len(scores):
             ids = _top_k(scores, settings.top_k)

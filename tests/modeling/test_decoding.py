@@ -1,0 +1,367 @@
+"""The streaming decoder: its tokens against transformers' `generate`, its window, and the ways it ends."""
+
+import math
+import threading
+import time
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MambaConfig,
+    MambaForCausalLM,
+    OpenAIGPTConfig,
+    OpenAIGPTLMHeadModel,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, decoding
+from modeling.decoding import CacheReader, SamplingSettings, context_length, stream
+from modeling.lean import LeanReader
+
+CONTEXT, VOCABULARY = 24, 31
+PROMPT = [3, 1, 4, 1, 5]
+GREEDY = SamplingSettings(temperature=0, max_new_tokens=10)
+
+
+def scratchgpt(**config) -> PreTrainedModel:
+    sizes = {"hidden_size": 20, "num_attention_heads": 3, "num_hidden_layers": 2, "initializer_range": 0.4}
+    ids = {"vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT, "bos_token_id": 30, "eos_token_id": 30}
+    return build(ScratchGPTForCausalLM, ScratchGPTConfig(**{**sizes, **ids, **config}))
+
+
+def modern() -> PreTrainedModel:
+    return scratchgpt(
+        head_dim=6,
+        num_key_value_heads=1,
+        norm="rmsnorm",
+        position_embedding="rope",
+        qk_norm=True,
+        gated_mlp=True,
+        hidden_act="silu",
+        tie_word_embeddings=True,
+        lm_head_bias=False,
+    )
+
+
+def gpt2() -> PreTrainedModel:
+    config = GPT2Config(
+        vocab_size=VOCABULARY,
+        n_positions=CONTEXT,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        initializer_range=0.4,
+        bos_token_id=30,
+        eos_token_id=30,
+    )
+    return build(GPT2LMHeadModel, config)
+
+
+def qwen3() -> PreTrainedModel:
+    config = Qwen3Config(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=4,
+        max_position_embeddings=CONTEXT,
+        initializer_range=0.4,
+        bos_token_id=None,
+        eos_token_id=30,
+    )
+    return build(Qwen3ForCausalLM, config)
+
+
+def bloom() -> PreTrainedModel:
+    config = BloomConfig(vocab_size=VOCABULARY, hidden_size=16, n_layer=2, n_head=2, initializer_range=0.4)
+    return build(BloomForCausalLM, config)
+
+
+def mamba() -> PreTrainedModel:
+    config = MambaConfig(
+        vocab_size=VOCABULARY, hidden_size=16, state_size=4, num_hidden_layers=2, initializer_range=0.4, pad_token_id=0
+    )
+    return build(MambaForCausalLM, config)
+
+
+def first_gpt() -> PreTrainedModel:
+    config = OpenAIGPTConfig(
+        vocab_size=VOCABULARY, n_positions=CONTEXT, n_embd=16, n_layer=2, n_head=2, initializer_range=0.4
+    )
+    return build(OpenAIGPTLMHeadModel, config)
+
+
+def build(kind, config) -> PreTrainedModel:
+    torch.manual_seed(11)
+    return kind(config).eval()
+
+
+ALL = [scratchgpt, modern, gpt2, qwen3, bloom, mamba, first_gpt]
+LIMITED = [scratchgpt, modern, gpt2, qwen3]
+
+
+def tokens(model, prompt, choices, **options) -> list[int]:
+    return [step.token_id for step in stream(model, prompt, choices, **options)]
+
+
+def generate(model, prompt, count, **options) -> list[int]:
+    """transformers' own tokens, the end-of-text token an ordinary one."""
+    ids = torch.tensor([prompt])
+    options = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0, **options}
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, **options)
+    return out[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_greedy_tokens_are_those_of_generate(make):
+    model = make()
+    assert tokens(model, PROMPT, GREEDY) == generate(model, PROMPT, 10)
+
+
+@pytest.mark.parametrize("make", LIMITED)
+def test_greedy_with_penalty_up_to_the_full_context(make):
+    model = make()
+    count = CONTEXT - len(PROMPT) + 1
+    choices = SamplingSettings(temperature=0, max_new_tokens=count, repetition_penalty=1.7)
+    # generate feeds no token past the context either: the last one is made from exactly CONTEXT tokens.
+    assert tokens(model, PROMPT, choices) == generate(model, PROMPT, count, repetition_penalty=1.7)
+
+
+def paths(model, monkeypatch, prompt, choices) -> tuple[list, list]:
+    """Steps by the lean path and by the model's own forward."""
+    lean = list(stream(model, prompt, choices, alternatives=3))
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "is_plain", lambda model: False)
+        return lean, list(stream(model, prompt, choices, alternatives=3))
+
+
+@pytest.mark.parametrize("make", [scratchgpt, modern])
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"temperature": 0.0},
+        {"temperature": 0.8, "top_k": 9, "top_p": 0.9},
+        {"temperature": 1.3, "min_p": 0.05, "repetition_penalty": 1.2},
+    ],
+)
+def test_both_paths_agree_far_past_the_context(make, choices, monkeypatch):
+    model = make()
+    lean, own = paths(model, monkeypatch, PROMPT, SamplingSettings(**choices, max_new_tokens=3 * CONTEXT, seed=5))
+    assert [step.token_id for step in lean] == [step.token_id for step in own]
+    for one, other in zip(lean, own, strict=True):
+        assert one.probability == pytest.approx(other.probability, abs=1e-4)
+        assert one.model_probability == pytest.approx(other.model_probability, abs=1e-4)
+        assert (one.position, one.context_used, one.kept) == (other.position, other.context_used, other.kept)
+        assert [a.token_id for a in one.alternatives] == [a.token_id for a in other.alternatives]
+
+
+def test_scratchgpt_goes_by_the_lean_path_and_others_do_not():
+    assert isinstance(decoding._reader(scratchgpt(), 4), LeanReader)
+    assert isinstance(decoding._reader(gpt2(), 4), CacheReader)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    positions=st.sampled_from(["learned", "sinusoidal", "rope"]),
+    context=st.integers(1, 7),
+    prompt=st.lists(st.integers(0, VOCABULARY - 1), max_size=9),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_the_window_slides_as_documented(positions, context, prompt, seed):
+    model = scratchgpt(position_embedding=positions, max_position_embeddings=context, head_dim=4)
+    choices = SamplingSettings(max_new_tokens=3 * context + 2, temperature=0.9, seed=seed)
+    steps = list(stream(model, prompt, choices))
+    window = (prompt or [30])[-context:]
+    for index, step in enumerate(steps):
+        assert step.position == len(prompt or [30]) + index
+        assert step.context_used == len(window) <= context
+        with torch.inference_mode():
+            model_V = model(torch.tensor([window])).logits[0, -1].softmax(-1)
+        assert step.model_probability == pytest.approx(model_V[step.token_id].item(), abs=1e-4)
+        window = [*window, step.token_id]
+        if len(window) > context:
+            window = window[-max(1, context // 2) :]
+    assert len(steps) == choices.max_new_tokens
+    assert steps == list(stream(model, prompt, choices))
+
+
+@pytest.mark.parametrize("make", LIMITED)
+def test_a_prompt_longer_than_the_context_is_cut_on_the_left(make):
+    model = make()
+    long = [(7 * i) % VOCABULARY for i in range(3 * CONTEXT)]
+    assert tokens(model, long, GREEDY) == tokens(model, long[-CONTEXT:], GREEDY)
+    assert next(stream(model, long, GREEDY)).position == len(long)
+
+
+def test_a_model_without_a_limit_never_slides():
+    model = bloom()
+    assert context_length(model) is None
+    steps = list(stream(model, PROMPT, SamplingSettings(temperature=0, max_new_tokens=40)))
+    assert [step.context_used for step in steps] == list(range(len(PROMPT), len(PROMPT) + 40))
+
+
+@pytest.mark.parametrize("make", [scratchgpt, modern, gpt2, qwen3, bloom])
+def test_a_prompt_read_in_chunks_gives_the_same_tokens(make, monkeypatch):
+    model = make()
+    prompt = [(5 * i + 2) % VOCABULARY for i in range(CONTEXT - 3)]
+    whole = tokens(model, prompt, GREEDY)
+    monkeypatch.setattr(decoding, "PREFILL_CHUNK", 4)
+    assert tokens(model, prompt, GREEDY) == whole
+
+
+@pytest.mark.parametrize("make", [scratchgpt, gpt2])
+def test_an_empty_prompt_starts_from_bos(make):
+    model = make()
+    assert tokens(model, [], GREEDY) == tokens(model, [30], GREEDY)
+
+
+def test_an_empty_prompt_without_bos_is_an_error():
+    with pytest.raises(ValueError, match=r"the prompt is empty and this model has no bos token .*give a prompt"):
+        stream(qwen3(), [], GREEDY)
+
+
+@pytest.mark.parametrize("bad", [-1, VOCABULARY])
+def test_a_token_id_of_another_tokenizer_is_an_error(bad):
+    with pytest.raises(ValueError, match=f"expected token ids from 0 to {VOCABULARY - 1}, got {bad}"):
+        stream(scratchgpt(), [1, bad], GREEDY)
+
+
+def test_training_mode_is_an_error():
+    with pytest.raises(ValueError, match=r"got one in training mode: call model\.eval\(\) first"):
+        stream(gpt2().train(), PROMPT, GREEDY)
+
+
+def test_a_model_with_an_encoder_is_an_error():
+    config = T5Config(vocab_size=VOCABULARY, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    with pytest.raises(ValueError, match="expected a causal language model, got T5ForConditionalGeneration"):
+        stream(T5ForConditionalGeneration(config).eval(), PROMPT, GREEDY)
+
+
+def test_broken_weights_are_an_error():
+    model = scratchgpt()
+    with torch.no_grad():
+        model.model.norm.weight[0] = math.nan
+    with pytest.raises(ValueError, match="the weights are broken"):
+        next(stream(model, PROMPT, GREEDY))
+
+
+def ending(generator) -> tuple[list[int], str]:
+    """The tokens, and why they ended."""
+    ids = []
+    while True:
+        try:
+            ids.append(next(generator).token_id)
+        except StopIteration as stop:
+            return ids, stop.value
+
+
+@pytest.mark.parametrize("make", [scratchgpt, gpt2])
+def test_a_stop_token_ends_the_text_unseen(make):
+    model = make()
+    ids, reason = ending(stream(model, PROMPT, GREEDY))
+    assert (len(ids), reason) == (10, "length")
+    cut = ids.index(ids[4])
+    assert ending(stream(model, PROMPT, GREEDY, stop_token_ids=[ids[4]])) == (ids[:cut], "stop_token")
+
+
+@pytest.mark.parametrize("make", [scratchgpt, gpt2])
+def test_should_stop_and_the_deadline_come_between_tokens(make):
+    model, asked = make(), []
+    whole = tokens(model, PROMPT, GREEDY)
+    stopped = ending(stream(model, PROMPT, GREEDY, should_stop=lambda: asked.append(1) or len(asked) > 3))
+    assert stopped == (whole[:3], "stopped")
+    late = stream(model, PROMPT, GREEDY, deadline=time.monotonic() + 3600)
+    assert ending(late) == (whole, "length")
+    assert ending(stream(model, PROMPT, GREEDY, deadline=time.monotonic())) == ([], "deadline")
+
+
+@pytest.mark.parametrize("make", [scratchgpt, gpt2])
+def test_should_stop_comes_between_chunks_of_the_prompt(make, monkeypatch):
+    reads = count_reads(monkeypatch)
+    monkeypatch.setattr(decoding, "PREFILL_CHUNK", 4)
+    asked = []
+    generator = stream(make(), [1] * 20, GREEDY, should_stop=lambda: asked.append(1) or len(asked) > 2)
+    assert ending(generator) == ([], "stopped")
+    assert reads == [4, 4]
+
+
+@pytest.mark.parametrize("make", [scratchgpt, gpt2])
+def test_closing_ends_the_computing(make, monkeypatch):
+    reads = count_reads(monkeypatch)
+    generator = stream(make(), PROMPT, GREEDY)
+    next(generator)
+    next(generator)
+    generator.close()
+    assert reads == [len(PROMPT), 1]
+    with pytest.raises(StopIteration):
+        next(generator)
+
+
+def count_reads(monkeypatch) -> list[int]:
+    reads = []
+    for kind in (LeanReader, CacheReader):
+
+        def read(self, token_ids, inner=kind.read):
+            reads.append(len(token_ids))
+            return inner(self, token_ids)
+
+        monkeypatch.setattr(kind, "read", read)
+    return reads
+
+
+@pytest.mark.parametrize("make", [scratchgpt, gpt2])
+def test_no_mode_is_held_between_tokens_and_any_thread_may_go_on(make):
+    model = make()
+    whole = tokens(model, PROMPT, GREEDY)
+    generator = stream(model, PROMPT, GREEDY)
+    ids = []
+    for _ in range(10):
+        thread = threading.Thread(target=lambda: ids.append(next(generator).token_id))
+        thread.start()
+        thread.join()
+        assert not torch.is_inference_mode_enabled()
+        assert torch.is_grad_enabled()
+    assert ids == whole
+
+
+@pytest.mark.parametrize("make", [scratchgpt, gpt2])
+def test_streams_of_one_model_do_not_touch_each_other(make):
+    model = make()
+    choices = [SamplingSettings(seed=seed, max_new_tokens=15, repetition_penalty=1.1) for seed in (1, 2)]
+    alone = [tokens(model, PROMPT, choice) for choice in choices]
+    both = zip(*(stream(model, PROMPT, choice) for choice in choices), strict=True)
+    assert [list(ids) for ids in zip(*([step.token_id for step in pair] for pair in both), strict=True)] == alone
+    assert alone[0] != alone[1]
+
+
+def test_a_new_call_sees_new_weights():
+    model = scratchgpt()
+    before = tokens(model, PROMPT, GREEDY)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.data.copy_(torch.randn_like(parameter))
+    after = tokens(model, PROMPT, GREEDY)
+    assert after == generate(model, PROMPT, 10) != before
+
+
+def test_training_goes_on_after_a_stream():
+    model = scratchgpt()
+    tokens(model, PROMPT, GREEDY)
+    model.train()(torch.tensor([PROMPT]), labels=torch.tensor([PROMPT])).loss.backward()
+
+
+def test_surprise_is_in_bits():
+    step = next(stream(scratchgpt(), PROMPT, SamplingSettings(seed=0)))
+    assert step.surprise == pytest.approx(-math.log2(step.model_probability))
