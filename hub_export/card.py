@@ -48,7 +48,7 @@ def render_card(
     recipe = str(run.recipe.get("recipe", "unknown"))
     title = repo.split("/")[-1] if repo else f"scratchgpt-{recipe}"
     corpus = describe_corpus(run.recipe)
-    results = _results(run, checkpoint)
+    results = _results(run, step)
     sample_step, samples = _samples(run, step)
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
@@ -80,12 +80,14 @@ def render_card(
 def describe_corpus(recipe: dict[str, Any]) -> str:
     """Says in words what text a run was trained on, from its recipe.json: never a path of the machine."""
     corpus = recipe.get("config", {}).get("corpus", {})
-    source, science_fiction = corpus.get("source"), corpus.get("books") == "scifi"
+    source, paths = corpus.get("source"), corpus.get("paths") or []
     if source == "stories":
         return f"{corpus.get('stories', 0):,} short English stories made by ScratchGPT's own generator"
-    if source == "gutenberg" or science_fiction:
-        return "books of early science fiction from Project Gutenberg" if science_fiction else "Project Gutenberg books"
-    return "text files of its maker's own"
+    # A folder given to a recipe of books is read as these books and nothing else; a file is read as it is.
+    of_books = source == "gutenberg" or (len(paths) == 1 and Path(paths[0]).is_dir())
+    if of_books and corpus.get("books") == "scifi":
+        return "books of early science fiction from Project Gutenberg"
+    return "Project Gutenberg books" if source == "gutenberg" else "its maker's own text files"
 
 
 def fence_for(text: str) -> str:
@@ -120,16 +122,14 @@ def _metadata(title: str, recipe: str, results: dict[str, float] | None, license
     ).to_yaml()
 
 
-def _results(run: RunFolder, checkpoint: Path) -> dict[str, float] | None:
-    """Loss, perplexity and bits per byte of the exported checkpoint; None when the run has not measured them.
+def _results(run: RunFolder, step: int) -> dict[str, float] | None:
+    """Loss, perplexity and bits per byte of the exported step; None when the run has not measured them.
 
-    run.json holds those of the best checkpoint, metrics.jsonl those of every evaluated step.
+    metrics.jsonl holds those of every evaluated step, run.json the latest ones.
     """
-    recorded = run.state.get("best_checkpoint")
-    if recorded and Path(recorded).name == checkpoint.name and run.state.get("evaluation"):
-        evaluation = run.state["evaluation"]
-    else:
-        evaluation = _record_at(run, step_of(checkpoint), "validation_loss")
+    evaluation = _record_at(run, step, "validation_loss")
+    if not evaluation and run.state.get("step") == step:
+        evaluation = run.state.get("evaluation") or {}
     if any(evaluation.get(name) is None for name in ("validation_loss", "perplexity", "bits_per_byte")):
         return None
     return {
@@ -173,16 +173,14 @@ def _model_facts(config: dict[str, Any], weights: Weights) -> list[tuple[str, st
 
 def _training_facts(run: RunFolder, recipe: str, step: int) -> list[tuple[str, str]]:
     """Rows of the training table: what the run has recorded, and nothing it has not."""
-    tokens_seen = _record_at(run, step, "tokens_seen").get("tokens_seen")
-    if tokens_seen is None and run.state.get("step") == step:
-        tokens_seen = run.state.get("tokens_seen")
+    record = _record_at(run, step, "tokens_seen") or (run.state if run.state.get("step") == step else {})
     facts = [("text", describe_corpus(run.recipe)), ("recipe", f"`{recipe}`"), ("steps", f"{step:,}")]
-    if tokens_seen is not None:
+    if tokens_seen := record.get("tokens_seen"):
         facts.append(("tokens seen", f"{tokens_seen:,}"))
     if batch_size := run.recipe.get("config", {}).get("data", {}).get("batch_size"):
         facts.append(("windows per step", f"{batch_size:,}"))
-    if seconds := run.state.get("seconds"):
-        facts.append(("time of the whole run", _duration(seconds)))
+    if seconds := record.get("seconds"):
+        facts.append(("time", _duration(seconds)))
     return facts
 
 

@@ -56,7 +56,8 @@ def make_run(run: Path) -> Path:
     """Writes a finished run of the recipe `stories` with the checkpoints step-000010 (best) and step-000020."""
     save_checkpoint(run / "checkpoints" / "step-000010")
     save_checkpoint(run / "checkpoints" / "step-000020", seed=1)
-    evaluation = {"validation_loss": 1.25, "perplexity": 3.490343, "bits_per_byte": 0.55}
+    best = {"validation_loss": 1.25, "perplexity": 3.490343, "bits_per_byte": 0.55}
+    latest = {"validation_loss": 1.5, "perplexity": 4.481689, "bits_per_byte": 0.66}
     state = {
         "status": "finished",
         "recipe": "stories",
@@ -64,10 +65,10 @@ def make_run(run: Path) -> Path:
         "best_checkpoint": "checkpoints/step-000010",
         "latest_checkpoint": "checkpoints/step-000020",
         "best_validation_loss": 1.25,
-        "seconds": 3725.0,
+        "seconds": 7200.0,
         "tokens_seen": 40960,
         "floor_bits_per_byte": 0.5,
-        "evaluation": evaluation,
+        "evaluation": latest,
     }
     config = {
         "corpus": {"source": "stories", "stories": 30000, "books": "any", "paths": [str(run / "corpus.txt")]},
@@ -81,9 +82,9 @@ def make_run(run: Path) -> Path:
     write_lines(
         run / "metrics.jsonl",
         [
-            {"step": 10, "tokens_seen": 20480, "train_loss": 1.3, "learning_rate": 1e-3, **evaluation},
-            {"step": 20, "tokens_seen": 40960, "train_loss": 1.1, "learning_rate": 0.0},
-            {"step": 20, "validation_loss": 1.5, "perplexity": 4.481689, "bits_per_byte": 0.66},
+            {"step": 5, "tokens_seen": 10240, "train_loss": 1.6, "learning_rate": 1e-3, "seconds": 1800.1},
+            {"step": 10, "tokens_seen": 20480, "train_loss": 1.3, "learning_rate": 1e-3, "seconds": 3725.4, **best},
+            {"step": 20, "tokens_seen": 40960, "train_loss": 1.1, "learning_rate": 0.0, "seconds": 7200.0, **latest},
         ],
     )
     samples = [{"step": 10, "prompt": "", "text": text, "seed": 0} for text in SAMPLES]

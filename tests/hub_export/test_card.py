@@ -51,7 +51,7 @@ def test_the_page_tells_size_training_and_results(pristine_bundle: Path) -> None
     text = (pristine_bundle / "README.md").read_text(encoding="utf-8")
     assert f"| parameters | {read_weights(pristine_bundle).parameters:,} |" in text
     assert "| tokens seen | 20,480 |" in text  # those of the exported step, not of the whole run
-    assert "| time of the whole run | 1 h 2 min 5 s |" in text
+    assert "| time | 1 h 2 min 5 s |" in text
     assert "| 1.2500 | 3.4903 | 0.5500 |" in text
     assert "**0.5000 bits per byte**" in text
     assert "This one is 10.0 % above that floor." in text
@@ -65,16 +65,22 @@ def test_another_checkpoint_has_its_own_results(made: Path, pristine_run: Path) 
     assert "| tokens seen | 40,960 |" in text
 
 
+def test_without_metrics_run_json_tells_what_it_knows_of_its_last_step(made: Path, run: Path) -> None:
+    (run / "metrics.jsonl").unlink()
+    text = render(made, run, checkpoint="latest")
+    assert "| 1.5000 | 4.4817 | 0.6600 |" in text
+    assert "| tokens seen | 40,960 |" in text
+    assert "| time | 2 h |" in text
+
+
 def test_what_was_not_measured_is_not_claimed(made: Path, run: Path) -> None:
-    state = json.loads((run / "run.json").read_text()) | {"evaluation": None, "seconds": None}
-    (run / "run.json").write_text(json.dumps(state))
     for name in ("metrics.jsonl", "samples.jsonl"):
         (run / name).unlink()
     for name in ("loss.png", "prompts.json"):
         (made / name).unlink()
     text = render(made, run)
     assert ModelCard(text).data.to_dict().keys() == {"language", "license", "library_name", "pipeline_tag", "tags"}
-    for absent in ("## Results", "## Samples", "loss.png", "tokens seen", "floor", "time of"):
+    for absent in ("## Results", "## Samples", "loss.png", "tokens seen", "floor", "| time"):
         assert absent not in text
 
 
@@ -120,8 +126,13 @@ def test_any_prompt_makes_a_valid_example(made: Path, pristine_run: Path, prompt
     [
         ({"source": "gutenberg", "books": "scifi"}, "books of early science fiction from Project Gutenberg"),
         ({"source": "gutenberg", "books": "any"}, "Project Gutenberg books"),
-        ({"source": "local", "paths": ["/home/alice/diary"]}, "text files of its maker's own"),
-        ({}, "text files of its maker's own"),
+        ({"source": "local", "paths": ["/home/alice/diary"]}, "its maker's own text files"),
+        ({"source": "local", "books": "scifi", "paths": [__file__]}, "its maker's own text files"),
+        (
+            {"source": "local", "books": "scifi", "paths": [str(Path(__file__).parent)]},
+            "books of early science fiction from Project Gutenberg",
+        ),
+        ({}, "its maker's own text files"),
     ],
 )
 def test_the_corpus_is_named_without_its_place(corpus: dict, words: str) -> None:

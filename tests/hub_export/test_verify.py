@@ -50,9 +50,7 @@ def test_one_changed_bit_of_the_weights_is_found(made: Path, pristine_run: Path)
 def test_tokenizers_that_disagree_are_found(made: Path) -> None:
     merges = (made / "slow" / "merges.txt").read_text(encoding="utf-8").splitlines()
     (made / "slow" / "merges.txt").write_text("\n".join(merges[:-20]) + "\n", encoding="utf-8")
-    with pytest.raises(
-        ValueError, match="the check 'from-scratch tokenizer' failed: expected the ids of"
-    ):
+    with pytest.raises(ValueError, match="the check 'from-scratch tokenizer' failed: expected the ids of"):
         verify(made)
 
 
