@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .clean import check_title, clean_gutenberg, decode_bytes
 from .documents import Document
-from .local import find_files, read_bytes
+from .local import find_files, read_bytes, read_document
 
 GUTENBERG_URL = "https://www.gutenberg.org"
 
@@ -103,41 +103,27 @@ def read_gutenberg(
         yield read_book(path, book)
 
 
-def read_gutenberg_folder(folder: str | Path, books: Sequence[Book]) -> Iterator[Document]:
-    """The books from raw files on disk, cleaned, one document each, in the order of `books`.
+def read_gutenberg_files(paths: Sequence[str | Path], books: Sequence[Book]) -> Iterator[Document]:
+    """Text files on disk as `read_local` reads them, those whose names carry the number of one of `books` checked.
+
+    Numbers are known from names like `time_machine_35.txt`, `pg35.txt` and `35-0.txt`. Such a file must be that book,
+    cleaned of all that is not; files of other names pass as local text does.
 
     Args:
-        folder: raw files of Project Gutenberg; see `gutenberg_files` for the names it knows.
-        books: what to read; other files of the folder are left alone.
+        paths: files and folders.
+        books: the books whose titles are known.
 
     Raises:
-        ValueError: a book has no file, two files have one number, a file is another book or holds no text.
+        ValueError: a file is another book or holds no text, or what `read_local` raises.
     """
-    files = gutenberg_files(folder)
-    missing = [book for book in books if book.id not in files]
-    if missing:
-        wanted = ", ".join(f"{book.id} ({book.title})" for book in missing[:5])
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise ValueError(
-            f"{folder}: expected a file for each of {len(books)} books, named NAME_NUMBER.txt; "
-            f"got none for {wanted}{more}; add the missing files, or read the folder as plain text"
-        )
-    return (read_book(files[book.id], book) for book in books)
+    expected = {book.id: book for book in books}
 
+    def read(path: Path) -> Document:
+        number = re.search(r"(?:^|_|pg)(\d+)(?:-[08])?\.txt$", path.name, re.I)
+        book = expected.get(int(number.group(1))) if number else None
+        return read_document(path) if book is None else read_book(path, book)
 
-def gutenberg_files(folder: str | Path) -> dict[int, Path]:
-    """Files in and below a folder whose names end in a Gutenberg number: `time_machine_35.txt`, `pg35.txt`, `35-0.txt`.
-
-    Raises:
-        ValueError: the folder cannot be read or holds no .txt file, or two of its files have the same number.
-    """
-    files: dict[int, Path] = {}
-    for path in find_files([folder]):
-        if number := re.search(r"(?:^|_|pg)(\d+)(?:-[08])?\.txt$", path.name, re.I):
-            other = files.setdefault(int(number.group(1)), path)
-            if other != path:
-                raise ValueError(f"{path}: expected one file for book {number.group(1)}, got {other} too; remove one")
-    return files
+    return (read(path) for path in find_files(paths))
 
 
 def read_book(path: Path, book: Book) -> Document:

@@ -5,7 +5,6 @@ What counts, from weak to strong: the defaults, the recipe, the command line.
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import tyro
 
@@ -29,11 +28,12 @@ def parse(arguments: list[str]) -> tuple[str, Config]:
     """
     name, *flags = arguments
     recipe = get_recipe(name)
-    config = tyro.cli(Config, default=recipe, args=flags, prog=f"python -m train {name}", description=RECIPES[name].__doc__)
-    if config.corpus.paths and config.corpus.paths != recipe.corpus.paths and config.corpus.source != "local":
-        books = config.corpus.books if config.corpus.source == "gutenberg" else "any"
-        paths = tuple(Path(path).resolve() for path in config.corpus.paths)
-        config = replace(config, corpus=replace(config.corpus, source="local", books=books, paths=paths))
+    config = tyro.cli(
+        Config, default=recipe, args=flags, prog=f"python -m train {name}", description=RECIPES[name].__doc__
+    )
+    if config.corpus.paths != recipe.corpus.paths:
+        paths = tuple(path.resolve() for path in config.corpus.paths)
+        config = replace(config, corpus=replace(config.corpus, source="local", paths=paths))
     return name, config
 
 

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from corpus.local import read_local
+from modeling.loading import fetch, find_folder, load_causal_lm
+from tokenization import load_tokenizer
 from train.batches import IGNORED, Batch
 from train.report import perplexity
 
@@ -100,9 +102,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--text", nargs="+", required=True, type=Path, help="text files or folders of .txt")
     given = parser.parse_args(arguments)
     try:
-        from train.checkpoint import load_pretrained
-
-        model, tokenizer = load_pretrained(given.model)
+        folder = find_folder(given.model) or fetch(given.model)
+        model, tokenizer = load_causal_lm(folder), load_tokenizer(folder)
         result = evaluate_text(model, tokenizer, (document.text for document in read_local(given.text)))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -383,7 +383,7 @@ class Trainer:
     @property
     def _nats_to_bits_per_byte(self) -> float:
         split = self.prepared.validation
-        return len(split) / max(1, split.bytes) / math.log(2)
+        return (len(split) - 1) / max(1, split.bytes) / math.log(2)
 
     @property
     def _floor_nats_per_token(self) -> float | None:

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from corpus.documents import Document
-from corpus.gutenberg import SCIFI_BOOKS, read_gutenberg, read_gutenberg_folder
+from corpus.gutenberg import SCIFI_BOOKS, read_gutenberg, read_gutenberg_files
 from corpus.local import read_local
 from corpus.stories import generate_stories
 from tokenization import ScratchGPTTokenizer, load_tokenizer, save_tokenizer, train_bpe
@@ -42,10 +42,7 @@ def training_documents(config: CorpusConfig) -> Iterator[Document]:
         return generate_stories(seed=config.seed, count=config.stories, start=config.validation_stories)
     if config.source == "gutenberg":
         return read_gutenberg(SCIFI_BOOKS, base_url=config.gutenberg_url)
-    folder = config.paths[0] if len(config.paths) == 1 else None
-    if config.books == "scifi" and folder is not None and folder.is_dir():
-        return read_gutenberg_folder(folder, SCIFI_BOOKS)
-    return read_local(config.paths)
+    return read_gutenberg_files(config.paths, SCIFI_BOOKS) if config.books == "scifi" else read_local(config.paths)
 
 
 def heldout_documents(config: CorpusConfig) -> Iterator[Document]:

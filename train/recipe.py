@@ -25,7 +25,7 @@ class CorpusConfig:
     paths: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=("--corpus",))] = ()
     """Text files or folders of .txt. Given on the command line, they replace the recipe's own source."""
     books: Literal["any", "scifi"] = "any"
-    """Scifi: the books are those of the recipe, and one whose title is another's is refused."""
+    """Scifi: files with the number of one of that recipe's books must have its title; the wrong book is refused."""
     gutenberg_url: str = "https://www.gutenberg.org"
     """Base URL of Project Gutenberg or a mirror."""
     stories: int = 30_000

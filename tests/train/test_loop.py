@@ -1,6 +1,7 @@
 """The loop: resume, determinism, signals, refusals."""
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -139,7 +140,6 @@ def test_the_loss_of_an_evaluation_is_that_of_whole_documents(finished_run: Path
     from tokenization import load_tokenizer
 
     tokenizer = load_tokenizer(finished_run / "tokenizer")
-    model = AutoModelForCausalLM.from_pretrained(finished_run / "checkpoints/step-000012", local_files_only=True)
     stories = list(generate_stories(seed=tiny.corpus.seed, count=tiny.corpus.validation_stories))
     ids = [tokenizer.encode_ordinary(story.text) for story in stories]
     run = json.loads((finished_run / "run.json").read_text())
@@ -149,7 +149,6 @@ def test_the_loss_of_an_evaluation_is_that_of_whole_documents(finished_run: Path
     assert run["floor_bits_per_byte"] == pytest.approx(floor / size)
     bits = run["evaluation"]["validation_loss"] * tokens / math.log(2)
     assert run["evaluation"]["bits_per_byte"] == pytest.approx(bits / size)
-    del model
 
 
 def test_a_second_process_is_refused(tiny: Config, tmp_path: Path) -> None:
@@ -226,13 +225,27 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     assert not list((run_dir / "checkpoints").glob(".*"))
 
 
-def test_a_time_limit_shortens_the_run(tiny: Config, fresh_run_dir: Callable[[str], Path]) -> None:
-    config = with_fields(tiny, run__dir=fresh_run_dir("timed"), run__steps=100_000, run__max_seconds=1.0)
+def test_a_time_limit_shortens_the_run(
+    tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock by which every step takes a hundredth of a second, one second is a hundred steps."""
+    ticks = itertools.count()
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(ticks) / 100)
+    config = with_fields(
+        tiny,
+        run__dir=fresh_run_dir("timed"),
+        run__steps=100_000,
+        run__max_seconds=1.0,
+        run__evaluate_every=10_000,
+        run__checkpoint_every=10_000,
+        model__num_hidden_layers=1,
+    )
     run_dir = train(config, recipe="debug")
     run = json.loads((run_dir / "run.json").read_text())
-    assert run["status"] == "finished"
-    assert run["step"] < 100_000
-    assert curve(run_dir)[-1]["learning_rate"] < 0.2 * config.optimizer.learning_rate
+    assert (run["status"], run["step"]) == ("finished", 100)
+    rates = [line["learning_rate"] for line in curve(run_dir)]
+    assert rates[30] == config.optimizer.learning_rate
+    assert rates[-1] == pytest.approx(config.optimizer.learning_rate / 50)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

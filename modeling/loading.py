@@ -1,0 +1,127 @@
+"""Where a model's files are, and loading them: a bundle, a checkpoint, a run folder or a Hub id.
+
+Finding reads small files only and imports nothing heavy; loading takes the seconds.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "README.md", "slow/*")
+
+
+def find_folder(source: str | Path) -> Path | None:
+    """The folder that holds `source`'s config.json: itself, or a run's best checkpoint. None for a Hub id.
+
+    Raises:
+        ValueError: for a path that is missing, or that holds no model.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return run_checkpoint(path) if (path / "run.json").is_file() else _with_config(path)
+    if path.exists():
+        raise ValueError(f"{source} is a file: expected a folder (a bundle, a checkpoint or a run) or a Hub id")
+    parts = str(source).split("/")
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", str(source)) or (len(parts) > 1 and Path(parts[0]).is_dir()):
+        raise ValueError(f"there is no folder {source}: expected a bundle, a checkpoint, a run folder or a Hub id")
+    return None
+
+
+def run_checkpoint(run: Path) -> Path:
+    """The best checkpoint of a run, else its latest.
+
+    Raises:
+        ValueError: for a run without one.
+    """
+    state = read_json_object(run / "run.json")
+    name = state.get("best_checkpoint") or state.get("latest_checkpoint")
+    if not name:
+        raise ValueError(f"the run {run} has no checkpoint yet: let it train until its first one")
+    if not (run / name).is_dir():
+        raise ValueError(f"the run {run} names the checkpoint {name}, but there is no such folder")
+    return _with_config(run / name)
+
+
+def fetch(repo: str) -> Path:
+    """Download what loading needs of a Hub repository; return the folder of the snapshot.
+
+    Raises:
+        ValueError: when it is not there, not allowed, or the network fails.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo, allow_patterns=list(HUB_FILES)))
+    except Exception as error:  # the Hub's errors, those of HTTP below it, and a refused repository id
+        raise ValueError(
+            f"{repo} is no folder here, and fetching a model of that name from the Hugging Face Hub failed "
+            f"({first_line(error)}); check the spelling and the network; a private model needs `hf auth login`"
+        ) from error
+
+
+def load_causal_lm(folder: Path, *, device: str | None = None) -> Any:
+    """The causal language model in a folder, in evaluation mode.
+
+    Args:
+        device: default CUDA where there is one, else the CPU (in float32).
+
+    Raises:
+        ValueError: for a model that is broken, not whole, or no causal language model.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    import modeling  # noqa: F401  registers ScratchGPT with the Auto classes
+
+    heads = [str(name) for name in read_json_object(folder / "config.json").get("architectures") or []]
+    if heads and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in heads):
+        raise ValueError(f"{folder} holds a {heads[0]}, which cannot write: expected a causal language model")
+    transformers_logging.disable_progress_bar()
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32 if device == "cpu" else "auto",
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except Exception as error:  # every library below has exceptions of its own for a broken file
+        raise ValueError(f"cannot load the model in {folder}: {first_line(error)}") from error
+    wrong = sorted(loading["missing_keys"]) + sorted(key for key, *_ in loading["mismatched_keys"])
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise ValueError(f"{folder} is no whole model: its weights lack {wrong[0]}{more}; export or copy it again")
+    return model.to(device).eval()
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object.
+
+    Raises:
+        ValueError: for one that cannot be read, is broken or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read {path}: {first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: expected a JSON object, got a {type(content).__name__}")
+    return content
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, for use in another one."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def _with_config(folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{folder} holds no model: no config.json (and no run.json) in it; "
+            "expected a bundle, a checkpoint or a run folder"
+        )
+    return folder

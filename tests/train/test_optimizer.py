@@ -1,0 +1,84 @@
+"""Muon and the parameter groups."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modeling import ScratchGPTForCausalLM
+from train.optimizer import Muon, build_optimizers, orthogonalize, set_learning_rate
+from train.recipes import get_recipe
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 24), st.integers(1, 24), st.integers(0, 99))
+def test_orthogonalize_brings_singular_values_near_one(count: int, rows: int, columns: int, seed: int) -> None:
+    matrices = torch.randn(count, rows, columns, generator=torch.Generator().manual_seed(seed))
+    u, _, vh = torch.linalg.svd(matrices, full_matrices=False)
+    well_conditioned = u @ vh
+    values = torch.linalg.svdvals(orthogonalize(well_conditioned))
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+    alignment = (orthogonalize(well_conditioned) * well_conditioned).sum() / well_conditioned.square().sum()
+    assert alignment > 0.6
+
+
+def test_muon_follows_torchs() -> None:
+    """torch.optim.Muon orthogonalises in bf16, so the two agree to bf16's precision."""
+    torch.manual_seed(0)
+    start = torch.randn(24, 16)
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    optimizers = [
+        Muon([ours], lr=0.02, momentum=0.95, weight_decay=0.1),
+        torch.optim.Muon([theirs], lr=0.02, momentum=0.95, weight_decay=0.1, nesterov=True),
+    ]
+    for _ in range(10):
+        gradient = torch.randn(24, 16)
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    moved = (theirs - start).norm()
+    assert (ours - theirs).norm() < 0.02 * moved
+
+
+def test_matrices_of_one_shape_do_not_disturb_each_other() -> None:
+    torch.manual_seed(1)
+    together = [torch.nn.Parameter(torch.randn(6, 4)) for _ in range(3)]
+    alone = [torch.nn.Parameter(parameter.detach().clone()) for parameter in together]
+    for one, other in zip(together, alone, strict=True):
+        one.grad = torch.randn(6, 4)
+        other.grad = one.grad.clone()
+    Muon(together, lr=0.1, momentum=0.9, weight_decay=0.0).step()
+    for parameter in alone:
+        Muon([parameter], lr=0.1, momentum=0.9, weight_decay=0.0).step()
+    for one, other in zip(together, alone, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["scifi", "debug"])
+def test_every_parameter_is_in_one_group_and_matrices_decay(name: str) -> None:
+    recipe = get_recipe(name)
+    model = ScratchGPTForCausalLM(recipe.model.build(vocab_size=300, end_of_text=0))
+    optimizers = build_optimizers(model, recipe.optimizer)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = [
+        (type(optimizer).__name__, group["weight_decay"], sorted(names[parameter] for parameter in group["params"]))
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+    ]
+    members = [name for _, _, group in groups for name in group]
+    assert sorted(members) == sorted(names.values())
+    for kind, weight_decay, group in groups:
+        for member in group:
+            matrix = dict(model.named_parameters())[member].ndim == 2 and "embed_positions" not in member
+            assert (weight_decay > 0) == matrix
+            assert (kind == "Muon") == (recipe.optimizer.name == "muon" and matrix and ".layers." in member)
+
+
+def test_set_learning_rate_is_a_factor_of_the_peak() -> None:
+    model = ScratchGPTForCausalLM(get_recipe("debug").model.build(vocab_size=300, end_of_text=0))
+    optimizers = build_optimizers(model, get_recipe("debug").optimizer)
+    for factor in (0.5, 0.1):
+        set_learning_rate(optimizers, factor)
+        rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
+        assert rates == pytest.approx([3e-3 * factor, 3e-3 * factor, 0.02 * factor])

@@ -1,0 +1,82 @@
+"""Text → tokenizer → shards in a run folder."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.train.conftest import with_fields
+from tokenization import load_tokenizer
+from train.prepare import END_OF_TEXT, prepare, token_bytes
+from train.recipe import Config
+
+TEXT = "The cat sat on the mat. A dog ran in the park! Was it late? " * 40
+
+
+def local(tiny: Config, path: Path, **fields: object) -> Config:
+    return with_fields(tiny, corpus__source="local", corpus__paths=(path,), **fields)
+
+
+def test_the_text_comes_back_from_the_shards(tiny: Config, tmp_path: Path) -> None:
+    text = TEXT + "An emoji 🦊, 日本, and text that looks like <|endoftext|>."
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    said: list[str] = []
+    config = local(tiny, tmp_path / "a.txt", data__validation_chunk=100_000)
+    prepared = prepare(config, tmp_path / "run", said.append)
+    train, validation = prepared.train, prepared.validation
+    ids = [*train.read(0, len(train)), *validation.read(0, len(validation))]
+    assert ids[0] == ids[-1] == prepared.end_of_text
+    assert ids.count(prepared.end_of_text) == 2
+    assert prepared.tokenizer.decode(ids[1:-1]) == text
+    assert train.bytes + validation.bytes == len(text.encode())
+    assert len(validation) == round(len(ids) * 0.1)
+    assert json.loads((tmp_path / "run/prompts.json").read_text()) == prepared.prompts
+    assert prepared.prompts
+    assert all(prompt.split()[0] in text for prompt in prepared.prompts)
+    assert said[0] == "training a byte-level BPE tokenizer of 300 tokens"
+
+
+def test_what_fits_is_used_again_and_what_does_not_is_refused(tiny: Config, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(TEXT)
+    (tmp_path / "b.txt").write_text(TEXT)
+    run = tmp_path / "run"
+    prepare(local(tiny, tmp_path / "a.txt"), run, print)
+    manifest = run / "tokens/manifest.json"
+    before = manifest.stat().st_mtime_ns
+    prepare(local(tiny, tmp_path / "a.txt"), run, print)
+    assert manifest.stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match="expected tokens of this run's corpus, got those of another"):
+        prepare(local(tiny, tmp_path / "b.txt"), run, print)
+
+
+def test_a_tokenizer_that_exists_already(tiny: Config, finished_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(TEXT)
+    config = local(tiny, tmp_path / "a.txt", tokenizer__path=finished_run / "tokenizer")
+    prepare(config, tmp_path / "run", print)
+    for name in ("tokenizer.json", "slow/merges.txt"):
+        assert (tmp_path / "run/tokenizer" / name).read_bytes() == (finished_run / "tokenizer" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "empty"), ("Too short.", "the corpus is too short: expected at least 34 training tokens .* got 5")],
+)
+def test_a_corpus_that_does_not_do(tiny: Config, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        prepare(local(tiny, tmp_path / "a.txt"), tmp_path / "run", print)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_no_corpus_says_what_to_do(tiny: Config, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="name files or folders with --corpus PATH"):
+        prepare(with_fields(tiny, corpus__source="local"), tmp_path, print)
+
+
+def test_token_bytes_are_those_of_the_vocabulary(finished_run: Path) -> None:
+    tokenizer = load_tokenizer(finished_run / "tokenizer")
+    sizes = token_bytes(tokenizer)
+    assert sizes[:256].tolist() == [1] * 256
+    assert sizes[tokenizer.convert_tokens_to_ids(END_OF_TEXT)] == 0
+    text = "Once, a fox — 狐 — asked the way."
+    assert sizes[tokenizer.encode_ordinary(text)].sum() == len(text.encode())
