@@ -26,6 +26,7 @@ from .configuration_scratchgpt import ScratchGPTConfig
 
 IGNORE_INDEX = -100
 CROSS_ENTROPY_ROWS = 512
+CROSS_ENTROPY_ALIGNMENT = 16
 ATTENTION_ROWS = 64
 ATTENTION_SCORES = 2**20
 
@@ -33,55 +34,59 @@ ATTENTION_SCORES = 2**20
 class LinearCrossEntropy(torch.autograd.Function):
     """Sum of the cross-entropies of softmax(x W^T + b), in nats, a chunk of rows at a time.
 
-    The gradients are taken in the forward pass, while a chunk's logits are at hand, so that logits and their gradients
-    never exist for more than CROSS_ENTROPY_ROWS tokens (the idea is that of Liger Kernel's fused linear cross-entropy,
-    arXiv:2410.10989).
+    The gradients are taken in the forward pass, while a chunk's probabilities are at hand, so that logits never exist
+    for more than CROSS_ENTROPY_ROWS tokens (the idea is Liger Kernel's, arXiv:2410.10989). The vocabulary is padded
+    with impossible tokens: matrix products are a third slower on rows that do not begin at aligned addresses.
     """
 
     @staticmethod
     def forward(ctx, x_NE, weight_VE, bias_V, target_N, dtype, with_gradients):
         need_x, need_weight, need_bias = (with_gradients and needed for needed in ctx.needs_input_grad[:3])
         precise = torch.promote_types(dtype, torch.float32)
-        weight = weight_VE.to(dtype)
-        bias = None if bias_V is None else bias_V.to(dtype)
+        vocabulary = weight_VE.shape[0]
+        padding = -vocabulary % CROSS_ENTROPY_ALIGNMENT
+        weight = functional.pad(weight_VE.to(dtype), (0, 0, 0, padding))
+        bias = None if bias_V is None else functional.pad(bias_V.to(dtype), (0, padding))
         total = x_NE.new_zeros((), dtype=precise)
         grad_x_NE = torch.empty_like(x_NE) if need_x else None
-        grad_weight_VE = torch.zeros_like(weight_VE, dtype=precise) if need_weight else None
-        grad_bias_V = x_NE.new_zeros(weight_VE.shape[0], dtype=precise) if need_bias else None
+        grad_weight = torch.zeros_like(weight, dtype=precise) if need_weight else None
+        grad_bias = weight.new_zeros(weight.shape[0], dtype=precise) if need_bias else None
         for start in range(0, x_NE.shape[0], CROSS_ENTROPY_ROWS):
             rows = slice(start, start + CROSS_ENTROPY_ROWS)
             x = x_NE[rows].to(dtype)
             target = target_N[rows, None]
-            counted = target != IGNORE_INDEX
-            target = target.where(counted, 0)
-            logits = functional.linear(x, weight, bias)
-            log_probabilities = functional.log_softmax(logits, dim=-1, dtype=precise)
-            total -= log_probabilities.gather(1, target).mul_(counted).sum()
+            counted = (target != IGNORE_INDEX).to(precise)
+            target = target.clamp(min=0)
+            logits = functional.linear(x, weight, bias).to(precise)
+            logits[:, vocabulary:] = -math.inf
+            probabilities = logits.softmax(-1)
+            log_normalizer = logits.amax(-1, keepdim=True) - probabilities.amax(-1, keepdim=True).log()
+            total += ((log_normalizer - logits.gather(1, target)) * counted).sum()
             if not with_gradients:
                 continue
-            grad = log_probabilities.exp_()
-            grad.scatter_add_(1, target, torch.full_like(target, -1, dtype=precise)).mul_(counted)
-            if grad_bias_V is not None:
-                grad_bias_V += grad.sum(0)
+            grad = probabilities.scatter_add_(1, target, torch.full_like(target, -1, dtype=precise)).mul_(counted)
+            if grad_bias is not None:
+                grad_bias += grad.sum(0)
             grad = grad.to(dtype)
             if grad_x_NE is not None:
                 grad_x_NE[rows] = grad @ weight
-            if grad_weight_VE is not None:
-                if dtype == precise:
-                    grad_weight_VE.addmm_(grad.T, x)
-                else:
-                    grad_weight_VE += grad.T @ x
-        ctx.save_for_backward(grad_x_NE, grad_weight_VE, grad_bias_V)
-        ctx.dtypes = (x_NE.dtype, weight_VE.dtype, None if bias_V is None else bias_V.dtype)
+            if grad_weight is not None and dtype == precise:
+                grad_weight.addmm_(grad.T, x)
+            elif grad_weight is not None:
+                grad_weight += grad.T @ x
+        ctx.save_for_backward(grad_x_NE, grad_weight, grad_bias)
+        ctx.vocabulary, ctx.dtypes = vocabulary, (weight_VE.dtype, None if bias_V is None else bias_V.dtype)
         return total
 
     @staticmethod
     def backward(ctx, *grad_outputs):
-        gradients = (
-            None if gradient is None else (gradient * grad_outputs[0]).to(dtype)
-            for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        scale, (grad_x_NE, *others) = grad_outputs[0], ctx.saved_tensors
+        grad_x_NE = None if grad_x_NE is None else grad_x_NE * scale.to(grad_x_NE.dtype)
+        others = (
+            None if gradient is None else (gradient[: ctx.vocabulary] * scale).to(dtype)
+            for gradient, dtype in zip(others, ctx.dtypes, strict=True)
         )
-        return *gradients, None, None, None
+        return grad_x_NE, *others, None, None, None
 
 
 def linear_cross_entropy(

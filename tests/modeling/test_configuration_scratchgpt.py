@@ -1,0 +1,93 @@
+"""The configuration: defaults, errors in plain words, and the way through config.json."""
+
+import json
+
+import pytest
+
+from modeling import ScratchGPTConfig
+
+
+def test_defaults_are_the_science_fiction_recipe():
+    config = ScratchGPTConfig()
+    assert (config.head_dim, config.num_key_value_heads, config.intermediate_size) == (42, 6, 1024)
+    assert ScratchGPTConfig(hidden_size=384, num_attention_heads=7).head_dim == 54
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"hiden_size": 64}, "has no field 'hiden_size'; did you mean hidden_size"),
+        ({"temperature": 0.5}, "has no field 'temperature'; the fields are attention_bias,"),
+        ({"hidden_size": "64"}, r"hidden_size must be int; got '64' \(str\)"),
+        ({"qk_norm": 1}, r"qk_norm must be bool; got 1 \(int\)"),
+        ({"num_key_value_heads": 1.5}, r"num_key_value_heads must be int or None; got 1.5 \(float\)"),
+        ({"norm": "batchnorm"}, "norm must be 'layernorm' or 'rmsnorm'; got 'batchnorm'"),
+        ({"position_embedding": "alibi"}, "position_embedding must be 'learned' or 'sinusoidal' or 'rope'"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers must be at least 1; got 0"),
+        ({"num_attention_heads": 0}, "num_attention_heads must be at least 1; got 0"),
+        ({"vocab_size": -5}, "vocab_size must be at least 1; got -5"),
+        ({"hidden_size": 4}, "hidden_size 4 leaves nothing for each of 6 heads"),
+        ({"residual_dropout": 1.0}, "residual_dropout is a probability, at least 0 and below 1; got 1.0"),
+        ({"attention_dropout": -0.1}, "attention_dropout is a probability"),
+        ({"embedding_dropout": float("nan")}, "embedding_dropout is a probability"),
+        ({"norm_eps": 0.0}, "norm_eps must be above 0; got 0.0"),
+        ({"eos_token_id": 8257}, "eos_token_id must be a token of the vocabulary, 0 to 8256; got 8257"),
+        ({"eos_token_id": [3, -1]}, "eos_token_id must be a token of the vocabulary, 0 to 8256; got -1"),
+        ({"hidden_act": "rellu"}, "hidden_act 'rellu' is no activation of transformers; try relu"),
+        ({"num_key_value_heads": 4}, "num_key_value_heads must divide num_attention_heads.*got 4 for 6"),
+        ({"head_dim": 43, "position_embedding": "rope"}, "head_dim must be even; got 43: set head_dim, or change"),
+        ({"hidden_size": 255, "position_embedding": "sinusoidal"}, "hidden_size must be even; got 255"),
+        ({"rope_theta": 5e5}, "rope_theta 500000.0 has no effect with position_embedding='learned'"),
+        (
+            {"position_embedding": "rope", "rope_parameters": {"rope_type": "yarn"}},
+            "rope_type must be \"default\".*got 'yarn'",
+        ),
+    ],
+)
+def test_nonsense_is_refused_in_words(fields, message):
+    with pytest.raises(ValueError, match=message):
+        ScratchGPTConfig(**fields)
+
+
+def test_whole_numbers_serve_as_rates():
+    assert ScratchGPTConfig(residual_dropout=0).residual_dropout == 0
+
+
+def test_a_tied_output_layer_may_have_a_bias():
+    assert ScratchGPTConfig(tie_word_embeddings=True, lm_head_bias=True).lm_head_bias
+
+
+def test_rope_parameters_are_a_view_of_rope_theta():
+    config = ScratchGPTConfig(
+        position_embedding="rope", rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0}
+    )
+    assert config.rope_theta == 1_000_000.0
+    assert config.rope_parameters == {"rope_type": "default", "rope_theta": 1_000_000.0}
+    assert ScratchGPTConfig().rope_parameters == {}
+
+
+def test_config_json_round_trip(tmp_path):
+    config = ScratchGPTConfig(
+        position_embedding="rope",
+        rope_theta=500.0,
+        head_dim=32,
+        num_key_value_heads=2,
+        norm="rmsnorm",
+        residual_dropout=0.2,
+        eos_token_id=[1, 2],
+    )
+    config.save_pretrained(tmp_path)
+    again = ScratchGPTConfig.from_pretrained(tmp_path)
+    expected, got = config.to_dict(), again.to_dict()
+    assert got == expected
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert sorted(written["auto_map"]) == ["AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM"]
+    assert "rope_parameters" not in written
+
+
+def test_a_key_of_a_newer_version_is_an_error(tmp_path):
+    ScratchGPTConfig().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sliding_window": 128}))
+    with pytest.raises(ValueError, match="no field 'sliding_window'"):
+        ScratchGPTConfig.from_pretrained(tmp_path)

@@ -1,0 +1,112 @@
+"""Sizes from a configuration alone, held against built models."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
+from modeling.sizing import count_parameters, flops_per_token, memory_bytes
+
+
+@st.composite
+def configs(draw) -> ScratchGPTConfig:
+    key_heads = draw(st.integers(1, 3))
+    booleans = ("gated_mlp", "qk_norm", "attention_bias", "attention_output_bias", "mlp_bias", "lm_head_bias")
+    return ScratchGPTConfig(
+        vocab_size=draw(st.integers(1, 70)),
+        hidden_size=2 * draw(st.integers(1, 20)),
+        intermediate_size=draw(st.none() | st.integers(1, 50)),
+        num_hidden_layers=draw(st.integers(1, 3)),
+        num_attention_heads=key_heads * draw(st.integers(1, 3)),
+        num_key_value_heads=key_heads,
+        head_dim=2 * draw(st.integers(1, 8)),
+        max_position_embeddings=draw(st.integers(1, 40)),
+        norm=draw(st.sampled_from(["layernorm", "rmsnorm"])),
+        norm_position=draw(st.sampled_from(["pre", "post"])),
+        position_embedding=draw(st.sampled_from(["learned", "sinusoidal", "rope"])),
+        tie_word_embeddings=draw(st.booleans()),
+        **{name: draw(st.booleans()) for name in booleans},
+    )
+
+
+@given(configs())
+@settings(max_examples=60, deadline=None)
+def test_count_is_the_built_models(config):
+    with torch.device("meta"):
+        for model_class in (ScratchGPTForCausalLM, ScratchGPTForMaskedLM):
+            model = model_class(config)
+            assert count_parameters(config) == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("fields", "parameters"),
+    [
+        ({"vocab_size": 8256}, 9_010_752),
+        ({"vocab_size": 8257}, 9_011_265),
+        (
+            {
+                "vocab_size": 28_144,
+                "hidden_size": 512,
+                "num_attention_heads": 8,
+                "max_position_embeddings": 512,
+                "lm_head_bias": False,
+            },
+            47_987_712,
+        ),
+    ],
+)
+def test_golden_counts_of_the_tutorials(fields, parameters):
+    config = ScratchGPTConfig(**fields)
+    assert count_parameters(config) == parameters
+    with torch.device("meta"):
+        assert ScratchGPTForCausalLM(config).num_parameters() == parameters
+
+
+def test_flops_are_three_times_the_counted_forward():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = ScratchGPTConfig(vocab_size=50, hidden_size=32, num_attention_heads=2, num_hidden_layers=3)
+    model = ScratchGPTForCausalLM(config)
+    model.set_attn_implementation("eager")
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(2, 16, dtype=torch.long), labels=torch.zeros(2, 16, dtype=torch.long)).loss.backward()
+    assert flops_per_token(config, 16) == pytest.approx(counter.get_total_flops() / 32)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"attention_dropout": 0.2, "residual_dropout": 0.2},
+        {"hidden_act": "gelu", "norm_position": "post"},
+        {"norm": "rmsnorm", "position_embedding": "rope", "qk_norm": True, "gated_mlp": True, "hidden_act": "silu"},
+    ],
+)
+def test_activations_are_what_autograd_saves(fields):
+    config = ScratchGPTConfig(vocab_size=64, hidden_size=128, num_attention_heads=2, num_hidden_layers=4, **fields)
+    model = ScratchGPTForCausalLM(config)
+    saved: dict[int, torch.UntypedStorage] = {}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def keep(tensor):
+        if tensor.untyped_storage().data_ptr() not in weights:
+            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    ids_BL = torch.randint(64, (4, 128))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = model(ids_BL, shift_labels=ids_BL, skip_logits=True).loss
+    measured = sum(storage.nbytes() for storage in saved.values())
+    estimate = memory_bytes(config, batch_size=4, sequence_length=128).activations
+    assert loss.isfinite()
+    assert estimate == pytest.approx(measured, rel=0.25)
+
+
+def test_memory_adds_up():
+    config = ScratchGPTConfig()
+    estimate = memory_bytes(config, batch_size=32, sequence_length=256)
+    assert estimate.weights == estimate.gradients == 4 * 9_011_265
+    assert estimate.optimizer == 8 * 9_011_265
+    assert estimate.total == estimate.weights + estimate.gradients + estimate.optimizer + estimate.activations
+    assert memory_bytes(config, batch_size=1, sequence_length=256, optimizer_averages=0).optimizer == 0
