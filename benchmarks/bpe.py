@@ -60,7 +60,7 @@ def train_rustbpe(texts: list[str], merges: int) -> list[bytes]:
     """The trainer of `rustbpe`, with all the threads it takes."""
     import rustbpe  # pyright: ignore[reportMissingImports]
 
-    tokenizer = rustbpe.Tokenizer()
+    tokenizer = rustbpe.Tokenizer()  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.train_from_iterator(iter(texts), BYTES + merges)
     return [bytes(token) for token, _ in tokenizer.get_mergeable_ranks()[BYTES:]]
 

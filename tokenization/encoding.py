@@ -1,12 +1,15 @@
 """From texts to arrays of token ids, for token shards and evaluation."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from typing import cast
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from tokenization.fast import is_from_scratch
+from tokenization.pretokens import can_be_cut, cut_at_borders, piece_text
+from tokenization.tokenization_scratchgpt import CACHE_ENTRIES, GPT4_SPLIT_PATTERN, ScratchGPTTokenizer
 
 BATCH_TEXTS = 256
 BATCH_CHARACTERS = 1 << 20
@@ -25,11 +28,10 @@ def encode_corpus(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> I
     """
     dtype = token_dtype(len(tokenizer))
     if is_from_scratch(tokenizer):
-        for text in texts:
-            yield np.array(tokenizer.encode_ordinary(text), dtype=dtype)
+        yield from _encode_directly(cast(ScratchGPTTokenizer, tokenizer), texts, dtype)
         return
     for batch in _batches(texts):
-        encoded = tokenizer(
+        encoded = cast(Callable[..., BatchEncoding], tokenizer)(
             batch,
             add_special_tokens=False,
             split_special_tokens=True,
@@ -39,6 +41,38 @@ def encode_corpus(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> I
         )
         for ids in encoded["input_ids"]:
             yield np.array(ids, dtype=dtype)
+
+
+class PieceCache(dict[str, bytes]):
+    """From a piece of text, as `cut_at_borders` makes them, to its token ids as bytes of an array; bounded."""
+
+    def __init__(self, tokenizer: ScratchGPTTokenizer, dtype: type[np.unsignedinteger]):
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.dtype = dtype
+
+    def __missing__(self, piece: str) -> bytes:
+        if len(self) >= CACHE_ENTRIES:
+            self.clear()
+        ids = self[piece] = self.encode(piece_text(piece))
+        return ids
+
+    def encode(self, text: str) -> bytes:
+        return np.array(self.tokenizer.encode_ordinary(text), dtype=self.dtype).tobytes()
+
+
+def _encode_directly(
+    tokenizer: ScratchGPTTokenizer, texts: Iterable[str], dtype: type[np.unsignedinteger]
+) -> Iterator[np.ndarray]:
+    """Ids by larger pieces than pre-tokens, where the split pattern is known to have borders between them."""
+    cache = PieceCache(tokenizer, dtype)
+    known_borders = tokenizer.pattern == GPT4_SPLIT_PATTERN
+    for text in texts:
+        if known_borders and can_be_cut(text) and tokenizer.split.is_plain(text):
+            data = bytearray().join(map(cache.__getitem__, cut_at_borders(text)))
+        else:
+            data = bytearray(cache.encode(text))
+        yield np.frombuffer(data, dtype=dtype)
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -47,7 +47,7 @@ class PretokenCounter:
 
     def update(self, text: str) -> None:
         """Counts the pre-tokens of one text."""
-        if not self.cut_at_spaces or SPACE in text or START in text:
+        if not (self.cut_at_spaces and can_be_cut(text)):
             self.counts.update(self.findall(text))
             return
         pieces = cut_at_borders(text)
@@ -79,11 +79,16 @@ class PretokenCounter:
         return self.counts
 
 
+def can_be_cut(text: str) -> bool:
+    """Whether `cut_at_borders` takes this text: the two characters that it needs for itself do not occur."""
+    return SPACE not in text and START not in text
+
+
 def cut_at_borders(text: str) -> list[str]:
     """Cuts a text before spaces that follow a non-space and after newlines before a non-space.
 
     The space that a piece begins with is left out, and `START` stands before a piece that begins with none; other
-    spaces become `SPACE`. The text must contain neither of the two.
+    spaces become `SPACE`. The text must contain neither (`can_be_cut`).
     """
     for character in OTHER_WHITESPACE[: ASCII_WHITESPACE if text.isascii() else None]:
         if character in text:

@@ -18,7 +18,8 @@ from operator import add
 from typing import Any
 
 import regex
-from transformers import PreTrainedTokenizer
+from transformers import BatchEncoding, PreTrainedTokenizer
+from transformers.tokenization_utils_base import TruncationStrategy
 
 # cl100k_base of GPT-4, in the form that minbpe and rustbpe use. Every character of a text falls into exactly one match.
 GPT4_SPLIT_PATTERN = (
@@ -37,6 +38,8 @@ END_OF_TEXT = "<|endoftext|>"
 VOCAB_FILES_NAMES = {"vocab_file": "vocab.json", "merges_file": "merges.txt"}
 BYTES = 256
 CACHE_ENTRIES = 500_000
+# From this many bytes on, going once through all merges is faster than looking for the next one to make.
+LONG_WORD = 256
 
 
 def byte_alphabet() -> list[str]:
@@ -108,6 +111,9 @@ class PretokenCache(dict[str, tuple[int, ...]]):
     def __missing__(self, pretoken: str) -> tuple[int, ...]:
         merged = self.merged
         word = text_to_bytes(pretoken).decode("latin-1")
+        if len(word) > LONG_WORD:
+            for pair, token in merged.items():
+                word = word.replace(pair, token)
         while token := min(filter(None, map(merged.get, map(add, word, word[1:]))), default=None):
             word = word.replace(self.pairs[token], token)
         if len(self) >= CACHE_ENTRIES:
@@ -242,14 +248,70 @@ class ScratchGPTTokenizer(PreTrainedTokenizer):
         return self._ids.get(token)
 
     def _convert_id_to_token(self, index: int) -> str:
-        if not 0 <= index < len(self._tokens):
-            raise ValueError(f"expected a token id from 0 to {len(self) - 1}, got {index}")
-        return self._tokens[index]
+        if index < 0:
+            raise ValueError(f"expected token ids from 0 to {len(self) - 1}, got {index}")
+        # A model may have more outputs than there are tokens; as in the Rust backend they stand for nothing.
+        return self._tokens[index] if index < len(self._tokens) else ""
 
     def convert_tokens_to_string(self, tokens: Iterable[str]) -> str:
-        ids = self._ids
-        token_bytes = self.token_bytes
-        return bytes_to_text(b"".join(token_bytes[ids[t]] if t in ids else text_to_bytes(t) for t in tokens))
+        return bytes_to_text(b"".join(map(self._bytes_of, tokens)))
+
+    def offsets(self, token_ids: Iterable[int]) -> list[tuple[int, int]]:
+        """Where each token lies in the text that the ids were made of: first character, and the one after the last.
+
+        A token that holds a part of a character lies over the whole of it.
+        """
+        return self._spans(self.convert_ids_to_tokens(list(token_ids)))
+
+    def _spans(self, tokens: Iterable[str]) -> list[tuple[int, int]]:
+        spans = []
+        end = 0
+        for data in map(self._bytes_of, tokens):
+            begins_inside = bool(data) and data[0] & 0xC0 == 0x80
+            start = max(0, end - begins_inside)
+            end += sum(byte & 0xC0 != 0x80 for byte in data)
+            spans.append((start, end))
+        return spans
+
+    def _bytes_of(self, token: str) -> bytes:
+        return self.token_bytes[self._ids[token]] if token in self._ids else text_to_bytes(token)
+
+    def _encode_plus(self, text: Any, text_pair: Any = None, **kwargs: Any) -> BatchEncoding:
+        with_offsets = kwargs.pop("return_offsets_mapping", False)
+        encoded = super()._encode_plus(text=text, text_pair=text_pair, **kwargs)
+        if not with_offsets:
+            return encoded
+        texts = [text] if isinstance(text, str) else text
+        if (
+            text_pair is not None
+            or kwargs.get("return_overflowing_tokens")
+            or not all(isinstance(t, str) for t in texts)
+        ):
+            raise ValueError(
+                "expected single texts as strings for return_offsets_mapping, got pairs, words or overflowing tokens: "
+                "use the fast tokenizer (tokenizer.json) for those"
+            )
+        has_batch_axis = not isinstance(text, str) or kwargs.get("return_tensors") is not None
+        rows = encoded["input_ids"] if has_batch_axis else [encoded["input_ids"]]
+        limit = None
+        if kwargs.get("truncation_strategy", TruncationStrategy.DO_NOT_TRUNCATE) != TruncationStrategy.DO_NOT_TRUNCATE:
+            limit = kwargs.get("max_length")
+        split_special_tokens = kwargs.get("split_special_tokens", self.split_special_tokens)
+        mapping = []
+        for single, row in zip(texts, rows, strict=True):
+            tokens = self.tokenize(single, split_special_tokens=split_special_tokens)
+            added = len(self.prepare_for_tokenization(single)[0]) - len(single)
+            spans = [(max(0, start - added), end - added) for start, end in self._spans(tokens)]
+            if limit is not None and len(spans) > limit:
+                spans = spans[:limit] if self.truncation_side == "right" else spans[len(spans) - limit :]
+            padding = [(0, 0)] * (len(row) - len(spans))
+            left = (kwargs.get("padding_side") or self.padding_side) == "left"
+            mapping.append(padding + spans if left else spans + padding)
+        offsets = BatchEncoding(
+            {"offset_mapping": mapping if has_batch_axis else mapping[0]}, tensor_type=kwargs.get("return_tensors")
+        )
+        encoded["offset_mapping"] = offsets["offset_mapping"]
+        return encoded
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, str]:
         prefix = os.path.join(save_directory, f"{filename_prefix}-" if filename_prefix else "")  # noqa: PTH118
