@@ -31,11 +31,12 @@ def main() -> None:
         )
         page.goto(arguments.url)
         page.get_by_text("Ready.").wait_for(timeout=120_000)
+        page.wait_for_timeout(1000)
         document = page.get_by_label("Your text")
         if arguments.prompt is not None:
             document.fill(arguments.prompt)
-        elif (beginning := page.locator("#beginnings button").first).is_visible():
-            beginning.click()
+        elif page.locator("#beginnings button").count():
+            page.locator("#beginnings button").first.click()
             expect(document).not_to_be_empty()
         page.get_by_label("Seed").fill(arguments.seed)
         page.locator("#generate").click()

@@ -84,10 +84,13 @@ class ModelLoader:
 
 
 def default_source(home: Path) -> str:
-    """The newest of `home`/bundle and `home`/runs/*, by the time of its last checkpoint or export.
+    """The newest of `home`/bundle and those of `home`/runs/* that have a checkpoint.
 
     Raises ValueError when there is none."""
-    candidates = [*_times(home / "bundle" / "config.json"), *_times(*home.glob("runs/*/run.json"))]
+    candidates = [
+        *_times(home / "bundle" / "config.json"),
+        *_times(*filter(_has_checkpoint, home.glob("runs/*/run.json"))),
+    ]
     if not candidates:
         raise ValueError(f"No model here: neither bundle/ nor a run in runs/ under {home}. {HOW_TO_GET_ONE}.")
     return str(max(candidates)[1].parent)
@@ -151,6 +154,10 @@ def load_model(source: ModelSource | str | Path, *, device: str | None = None) -
 
 def _times(*files: Path) -> Iterator[tuple[float, Path]]:
     return ((file.stat().st_mtime, file) for file in files if file.is_file())
+
+
+def _has_checkpoint(state_file: Path) -> bool:
+    return bool(_read_json(state_file).get("latest_checkpoint"))
 
 
 def _describe_run(run: Path, given: str) -> ModelSource:
@@ -222,7 +229,7 @@ def _card_facts(folder: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     if heading := re.search(r"^# +(.+)$", body, flags=re.MULTILINE):
         facts["name"] = heading[1].strip()[:80]
-    if corpus := re.search(r"^Trained on (.+)\.$", body, flags=re.MULTILINE):
+    if corpus := re.search(r"trained from scratch on (.+?)\.(?:\s|$)", body):
         facts["trained_on"] = corpus[1]
     if floor := re.search(r"no model can beat \*\*([\d.]+) bits per byte", body):
         facts["floor_bits_per_byte"] = float(floor[1])

@@ -117,7 +117,7 @@ def settings_from(*, seed: Any = None, **values: Any) -> SamplingSettings:
     if unknown:
         raise ValueError(f"Unknown setting {unknown[0]!r}. The settings are {', '.join([*kinds, 'seed'])}.")
     chosen = {name: number(name, value, kinds[name]) for name, value in (DEFAULTS | values).items()}
-    return SamplingSettings(**chosen, seed=None if seed in (None, "") else number("seed", seed, int))
+    return SamplingSettings(**chosen, seed=None if seed is None or not str(seed).strip() else number("seed", seed, int))
 
 
 def add_flags(parser: argparse._ActionsContainer) -> None:

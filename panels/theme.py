@@ -17,8 +17,8 @@ def build_theme() -> Base:
         secondary_hue="teal",
         neutral_hue="stone",
         radius_size="lg",
-        font=(LocalFont("Source Sans Pro"), "ui-sans-serif", "system-ui", "sans-serif"),
-        font_mono=(LocalFont("IBM Plex Mono"), "ui-monospace", "monospace"),
+        font=(LocalFont("Source Sans Pro", weights=(400, 700)), "ui-sans-serif", "system-ui", "sans-serif"),
+        font_mono=(LocalFont("IBM Plex Mono", weights=(400, 700)), "ui-monospace", "monospace"),
     ).set(
         body_background_fill="#f7f5f0",
         body_background_fill_dark="#181614",

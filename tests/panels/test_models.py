@@ -1,0 +1,246 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from panels.models import ModelLoader, default_source, find_model, load_model
+from panels.words import facts_in_words, short_number
+from tests.panels.tiny_model import CONTEXT, PROMPTS, save_checkpoint, save_run
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run folder."""
+    return save_run(tmp_path_factory.mktemp("runs") / "my-run")
+
+
+@pytest.fixture
+def broken(checkpoint, tmp_path) -> Path:
+    """A copy of the checkpoint to break."""
+    return shutil.copytree(checkpoint, tmp_path / "broken")
+
+
+def test_a_checkpoint_is_described_without_loading_it(checkpoint):
+    source = find_model(checkpoint)
+    weights = load_model(source).model.state_dict()
+    assert source.folder == checkpoint
+    assert source.parameters == sum(weight.numel() for weight in weights.values())
+    assert (source.context_length, source.prompts) == (CONTEXT, tuple(PROMPTS))
+
+
+def test_finding_imports_nothing_heavy(checkpoint):
+    code = f"import sys; from panels.models import find_model; find_model({str(checkpoint)!r}); "
+    code += "print([name for name in ('torch', 'transformers', 'gradio') if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_a_run_gives_its_best_checkpoint_and_its_facts(run):
+    source = find_model(run)
+    assert source.folder == run / "checkpoints" / "step-000020"
+    assert (source.name, source.prompts) == ("my-run", tuple(PROMPTS))
+    facts = " · ".join(facts_in_words(source))
+    assert "trained on made-up short stories, 12 k tokens seen" in facts
+    assert "1.500 bits per byte (no model can get below 0.250)" in facts
+    assert load_model(run).source == source
+
+
+def test_a_checkpoint_inside_a_run_knows_its_run(run):
+    source = find_model(run / "checkpoints" / "step-000020")
+    assert (source.name, source.bits_per_byte, source.prompts) == ("my-run", 1.5, tuple(PROMPTS))
+
+
+def test_a_bundle_tells_what_its_card_says(run, tmp_path):
+    from hub_export.card import render_card
+    from hub_export.run_folder import RunFolder
+
+    bundle = save_checkpoint(tmp_path / "bundle")
+    card = render_card(bundle, RunFolder.read(run), run / "checkpoints" / "step-000020", repo="someone/storyteller")
+    (bundle / "README.md").write_text(card)
+    source = find_model(bundle)
+    assert source.name == "storyteller"
+    assert source.trained_on == "500 short English stories made by ScratchGPT's own generator"
+    assert (source.bits_per_byte, source.floor_bits_per_byte, source.perplexity) == (1.5, 0.25, 20.1)
+
+
+def test_a_card_that_people_wrote_may_hold_anything(broken):
+    (broken / "README.md").write_bytes(b"---\nmodel-index: [3\n---\n\n# Mine <b>\xff\n")
+    assert find_model(broken).name == "Mine <b>\ufffd"
+
+
+def test_a_hub_id_is_fetched_when_it_is_loaded(checkpoint, tmp_path):
+    cache = tmp_path / "hub" / "models--someone--tiny"
+    shutil.copytree(checkpoint, cache / "snapshots" / ("0" * 40))
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("0" * 40)
+    code = (
+        "from panels.models import find_model, load_model\n"
+        "source = find_model('someone/tiny')\n"
+        "loaded = load_model(source)\n"
+        "print(source.name, source.folder, loaded.source.name, len(loaded.source.prompts))\n"
+        "try: load_model('someone/nothing')\n"
+        "except ValueError as error: print(error)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found, missing = result.stdout.splitlines()
+    assert found.split() == ["someone/tiny", "None", "someone/tiny", str(len(PROMPTS))]
+    assert missing.startswith("someone/nothing is no folder here, and fetching a model of that name")
+
+
+def test_the_newest_of_bundle_and_runs_is_the_default(tmp_path):
+    with pytest.raises(ValueError, match=r"No model here: .*`make demo` trains one"):
+        default_source(tmp_path)
+    places = {"bundle/config.json": 2_000, "runs/old/run.json": 1_000, "runs/new/run.json": 3_000}
+    for place, time in places.items():
+        file = tmp_path / place
+        file.parent.mkdir(parents=True)
+        file.write_text('{"latest_checkpoint": "checkpoints/step-000001"}')
+        os.utime(file, (time, time))
+    assert default_source(tmp_path) == str(tmp_path / "runs" / "new")
+    (tmp_path / "runs" / "new" / "run.json").write_text('{"status": "running", "latest_checkpoint": null}')
+    assert default_source(tmp_path) == str(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("given", ["no/such/folder", "./nothing", "/nowhere", "tests/nothing", "two words"])
+def test_a_missing_path(given, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ValueError, match=f"There is no folder {given}.*`--model` takes a bundle"):
+        find_model(given)
+
+
+def test_a_file_and_an_empty_folder(tmp_path):
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(ValueError, match=r"is a file. Expected a folder"):
+        find_model(tmp_path / "file")
+    with pytest.raises(ValueError, match=r"holds no model: no config.json"):
+        find_model(tmp_path)
+
+
+def test_a_run_without_a_checkpoint(tmp_path):
+    (tmp_path / "run.json").write_text('{"status": "running", "best_checkpoint": null}')
+    with pytest.raises(ValueError, match="has no checkpoint yet"):
+        find_model(tmp_path)
+    (tmp_path / "run.json").write_text('{"best_checkpoint": "checkpoints/step-000001"}')
+    with pytest.raises(ValueError, match="names the checkpoint checkpoints/step-000001, but there is no such folder"):
+        find_model(tmp_path)
+
+
+def test_no_weights(broken):
+    (broken / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"has no weights: model.safetensors is missing"):
+        find_model(broken)
+
+
+def test_weights_that_are_cut_off_or_no_weights(broken):
+    weights = broken / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-10])
+    with pytest.raises(ValueError, match=f"damaged: expected {len(whole)} bytes, got {len(whole) - 10}"):
+        find_model(broken)
+    for content in (b"", b"version https://git-lfs.github.com/spec/v1", b"\x02\0\0\0\0\0\0\0[]"):
+        weights.write_bytes(content)
+        with pytest.raises(ValueError, match="damaged: it is no safetensors file"):
+            find_model(broken)
+
+
+def test_a_damaged_config(broken):
+    (broken / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"Cannot read .*config.json"):
+        find_model(broken)
+    (broken / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match="expected a JSON object, got a list"):
+        find_model(broken)
+
+
+def test_weights_of_another_shape(broken):
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    with pytest.raises(ValueError, match="no whole model: its weights lack"):
+        load_model(broken)
+
+
+def test_a_tokenizer_of_another_model(broken, checkpoint):
+    from safetensors.torch import load_file, save_file
+
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(
+        json.dumps(config | {"vocab_size": 300, "bos_token_id": 299, "eos_token_id": 299})
+    )
+    tensors = load_file(broken / "model.safetensors")
+    rows = config["vocab_size"]
+    save_file(
+        {name: tensor[:300].clone() if tensor.shape[0] == rows else tensor for name, tensor in tensors.items()},
+        broken / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    with pytest.raises(ValueError, match=f"knows {rows} tokens, its model 300. They belong to different models"):
+        load_model(broken)
+
+
+def test_no_tokenizer(broken):
+    shutil.rmtree(broken / "slow")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (broken / name).unlink()
+    with pytest.raises(ValueError, match=r"Cannot load the tokenizer in .*broken"):
+        load_model(broken)
+
+
+def test_any_causal_model_of_transformers(tmp_path):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    from panels.sampling import settings_from
+    from panels.writing import write
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(alphabet)}, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=inner).save_pretrained(tmp_path)
+    config = GPT2Config(vocab_size=256, n_positions=16, n_embd=8, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    loaded = load_model(tmp_path)
+    assert (loaded.prefix_ids, loaded.context_length, loaded.stop_token_ids) == ((), 16, (0,))
+    draft = list(write(loaded, "Once", settings_from(seed=1, max_new_tokens=30)))[-1]
+    assert draft.text.startswith("Once")
+
+
+def test_loading_in_the_background(checkpoint):
+    loader = ModelLoader(find_model(checkpoint))
+    assert not loader.ready
+    with pytest.raises(TimeoutError):
+        loader.wait(0.01)
+    loaded = loader.start().wait(60)
+    assert loader.ready
+    assert not loaded.model.training
+    assert next(loaded.model.parameters()).dtype == torch.float32
+
+
+def test_a_failure_in_the_background_reaches_who_waits(broken):
+    loader = ModelLoader(find_model(broken))
+    (broken / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="cannot load the model"):
+        loader.start().wait(60)
+    assert not loader.ready
+    assert loader.source.folder == broken
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(999, "999"), (9_011_265, "9.01 M"), (1_024, "1.02 k"), (7 * 10**9, "7 B")]
+)
+def test_short_numbers(number, text):
+    assert short_number(number) == text

@@ -1,0 +1,105 @@
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from panels.sampling import settings_from
+from panels.terminal import Terminal, visible
+from panels.writing import write
+
+ROOT = Path(__file__).parents[2]
+
+
+def talk(loaded, lines: str, **settings) -> str:
+    """What the terminal prints when someone types `lines`."""
+    sink = io.StringIO()
+    Terminal(loaded, settings, io.StringIO(lines), sink).run()
+    return sink.getvalue()
+
+
+def text_of(loaded, prompt: str, **settings) -> str:
+    return list(write(loaded, prompt, settings_from(**settings)))[-1].text
+
+
+def test_each_line_is_a_prompt_until_the_input_ends(loaded):
+    output = talk(loaded, "The lamp\n\nShe asked", seed=1, max_new_tokens=8)
+    for prompt in ("The lamp", "", "She asked"):
+        assert text_of(loaded, prompt, seed=1, max_new_tokens=8) + "\n" in output
+
+
+def test_quit_leaves(loaded):
+    assert "The lamp" not in talk(loaded, "quit\nThe lamp\n", max_new_tokens=2)
+
+
+def test_settings_change_on_the_way(loaded):
+    output = talk(loaded, "/seed 4\n/max-new-tokens 6\n/settings\nThe\n/seed\n/settings", temperature=0.5)
+    assert "max_new_tokens 6  temperature 0.5" in output
+    assert "seed 4" in output.splitlines()[2]
+    assert "seed" not in output.splitlines()[-1]
+    assert text_of(loaded, "The", seed=4, max_new_tokens=6, temperature=0.5) in output
+
+
+def test_continue_goes_on(loaded):
+    output = talk(loaded, "The\n/continue\n", seed=4, max_new_tokens=5)
+    first = text_of(loaded, "The", seed=4, max_new_tokens=5)
+    assert text_of(loaded, first, seed=4, max_new_tokens=5) in output
+
+
+def test_mistakes_are_answered_and_change_nothing(loaded):
+    output = talk(loaded, "/temperature hot\n/temperature -1\n/foo\n/settings\n/help\n", max_new_tokens=2)
+    assert "! temperature: expected a number, got 'hot'." in output
+    assert "! temperature: expected a number, 0 (greedy) or more, got -1.0" in output
+    assert "! There is no command /foo." in output
+    assert "temperature 0.8" in output
+    assert "/continue " in output
+
+
+def test_two_slashes_begin_a_prompt_with_one(loaded):
+    assert "\n/etc" in talk(loaded, "//etc\n", max_new_tokens=1)
+
+
+def test_wrong_flags_are_refused_before_the_first_prompt(loaded):
+    with pytest.raises(ValueError, match="top_p: expected a number from 0 to 1"):
+        talk(loaded, "", top_p=3)
+
+
+def test_a_model_cannot_steer_the_terminal():
+    assert visible("a\x1b[2J\r\n\tb\x7f\x9b") == "a␛[2J␍\n\tb␡\ufffd"
+
+
+def test_piped_as_a_command(checkpoint, tmp_path):
+    command = [sys.executable, ROOT / "app.py", "--model", checkpoint, "--terminal", "--seed", "3"]
+    result = subprocess.run(
+        [*command, "--max-new-tokens", "12"], input=b"The lamp\n\xff\n", capture_output=True, cwd=tmp_path, check=True
+    )
+    lines = result.stdout.decode().splitlines()
+    assert lines[0] == f"Model: {checkpoint}"
+    assert any(line.startswith("The lamp") for line in lines)
+    assert any(line.startswith("\ufffd") for line in lines)
+    assert b"Traceback" not in result.stderr
+
+
+def test_ctrl_c_stops_the_text_and_not_the_session(checkpoint, tmp_path):
+    command = [sys.executable, ROOT / "app.py", "--model", checkpoint, "--terminal", "--max-new-tokens", "1000000"]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"The lamp\n")
+    process.stdin.flush()
+    output = b""
+    while b"\nThe lamp" not in output:
+        output += os.read(process.stdout.fileno(), 1 << 16)
+        assert process.poll() is None
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(b"/max_new_tokens 3\nShe asked\nquit\n", timeout=60)
+    assert b"\nShe asked" in rest
+    assert errors == b""
+    assert process.returncode == 0

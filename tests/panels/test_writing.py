@@ -1,0 +1,123 @@
+import random
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from modeling.decoding import stream
+from panels.models import LoadedModel, load_model
+from panels.sampling import settings_from
+from panels.writing import encode_prompt, plain_text, write
+from tests.panels.tiny_model import CONTEXT, save_checkpoint
+
+
+def last_draft(loaded: LoadedModel, prompt: str, **values):
+    return list(write(loaded, prompt, settings_from(**values)))[-1]
+
+
+def test_the_text_grows_and_is_what_the_tokenizer_decodes(loaded):
+    options = settings_from(seed=3, max_new_tokens=60, temperature=1.5)
+    drafts = list(write(loaded, "The lamp", options, pace=0.0))
+    assert all(later.text.startswith(earlier.text) for earlier, later in pairwise(drafts))
+    assert all(later.new_tokens >= earlier.new_tokens for earlier, later in pairwise(drafts))
+    steps = stream(loaded.model, encode_prompt(loaded, "The lamp"), options, stop_token_ids=loaded.stop_token_ids)
+    ids = [step.token_id for step in steps]
+    assert drafts[-1].text == "The lamp" + loaded.tokenizer.decode(ids)
+    assert (drafts[-1].new_tokens, drafts[-1].ending) == (60, "length")
+    assert all(draft.ending is None for draft in drafts[:-1])
+
+
+def test_no_draft_shows_half_a_character(loaded):
+    drafts = list(write(loaded, "é", settings_from(seed=1, max_new_tokens=80, temperature=2), pace=0.0))
+    whole = drafts[-1].text
+    assert all(whole.startswith(draft.text) for draft in drafts)
+
+
+def test_the_pace_is_steady_and_does_not_change_the_text(loaded):
+    options = settings_from(seed=5, max_new_tokens=40)
+    every = list(write(loaded, "The", options, pace=0.0))
+    none = list(write(loaded, "The", options, pace=1000.0))
+    assert len(every) == 41
+    assert len(none) == 2
+    assert every[-1].text == none[-1].text
+
+
+def test_same_seed_same_text_and_a_drawn_seed_is_named(loaded):
+    first = last_draft(loaded, "The", seed=7, max_new_tokens=30)
+    drawn = last_draft(loaded, "The", max_new_tokens=30)
+    assert first.text == last_draft(loaded, "The", seed=7, max_new_tokens=30).text
+    assert first.text != last_draft(loaded, "The", seed=8, max_new_tokens=30).text
+    assert drawn.text == last_draft(loaded, "The", seed=drawn.seed, max_new_tokens=30).text
+
+
+def test_the_seeds_of_others_are_left_alone(loaded):
+    random.seed(0)
+    expected = random.random()
+    random.seed(0)
+    last_draft(loaded, "The", max_new_tokens=2)
+    assert random.random() == expected
+
+
+def test_past_the_context_the_window_slides(loaded):
+    draft = last_draft(loaded, "The lamp", seed=0, max_new_tokens=3 * CONTEXT)
+    assert draft.new_tokens == 3 * CONTEXT
+    assert draft.context_used <= draft.context_length == CONTEXT
+    assert draft.tokens_out_of_sight == draft.prompt_tokens + draft.new_tokens - 1 - draft.context_used > 0
+    short = last_draft(loaded, "The lamp", seed=0, max_new_tokens=4)
+    assert (short.context_used, short.tokens_out_of_sight) == (short.prompt_tokens + 3, 0)
+
+
+def test_closing_ends_the_computing(loaded):
+    looks = 0
+
+    def should_stop() -> bool:
+        nonlocal looks
+        looks += 1
+        return False
+
+    drafts = write(loaded, "The", settings_from(max_new_tokens=10_000), pace=0.0, should_stop=should_stop)
+    next(drafts)
+    drafts.close()
+    assert looks < 5
+    assert list(drafts) == []
+
+
+def test_should_stop_and_the_time_limit_end_it_and_say_so(loaded):
+    options = settings_from(max_new_tokens=10_000)
+    assert list(write(loaded, "The", options, should_stop=lambda: True))[-1].ending == "stopped"
+    assert list(write(loaded, "The", options, time_limit=0.0))[-1].ending == "deadline"
+
+
+def test_the_models_own_end(tmp_path: Path):
+    loaded = load_model(save_checkpoint(tmp_path / "ends", end_of_text_bias=100.0))
+    draft = last_draft(loaded, "The lamp")
+    assert (draft.text, draft.new_tokens, draft.ending) == ("The lamp", 0, "stop_token")
+
+
+def test_a_text_stands_behind_the_separator_as_in_training(loaded):
+    separator = loaded.tokenizer.bos_token_id
+    assert encode_prompt(loaded, "") == [separator]
+    assert encode_prompt(loaded, "The lamp") == [separator, *loaded.tokenizer.encode_ordinary("The lamp")]
+
+
+def test_text_that_looks_like_a_special_token_is_text(loaded):
+    assert loaded.tokenizer.eos_token_id not in encode_prompt(loaded, "<|endoftext|>")[1:]
+    assert last_draft(loaded, "<|endoftext|>", max_new_tokens=1).text.startswith("<|endoftext|>")
+
+
+@pytest.mark.parametrize("prompt", ["", "\x00\x1b[2J", "👩‍🚀", "x" * 100_000, "\ud800 alone", "שלום", "\r\n\t "])
+def test_no_prompt_is_too_odd(loaded, prompt):
+    draft = last_draft(loaded, prompt, max_new_tokens=2)
+    assert draft.text.startswith(plain_text(prompt))
+    draft.text.encode()
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(st.characters(exclude_categories=[])))
+def test_plain_text_is_encodable_and_changes_lone_surrogates_only(text):
+    plain = plain_text(text)
+    plain.encode()
+    if not any("\ud800" <= character <= "\udfff" for character in text):
+        assert plain == text
