@@ -78,7 +78,8 @@ Command = (
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs one command; what the user can mend ends it with a message and status 1."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("hub_export").setLevel(logging.INFO)
     command = tyro.cli(Command, prog="python -m hub_export", args=arguments)  # type: ignore[arg-type]
     try:
         print(command.execute())

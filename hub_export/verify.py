@@ -1,6 +1,7 @@
 """Proves a bundle: a fresh process elsewhere loads the flat folder and must compute what this process computes."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -8,12 +9,18 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .weights import read_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Letters beyond ASCII, an emoji of several code points, runs of blanks, digits, and a special token.
 PROBE_TEXT = "The robot's 3 moons…  naïve café,\n\n Αθήνα 東京 👩‍🚀 don't <|endoftext|>\tend 1234567"
 PROMPT = "The"
+
+logger = logging.getLogger(__name__)
 
 _PROOF = Path(__file__).with_name("proof.py")
 # What would lead the fresh process back to this project, to the user's caches or to the user's account.
@@ -55,6 +62,7 @@ def verify(folder: str | Path, *, checkpoint: str | Path | None = None) -> Proof
             "Give a folder that `python -m hub_export bundle RUN --out DIR` wrote."
         )
     weights = read_weights(folder)
+    logger.info("proving the folder in a fresh process (about ten seconds) …")
     with tempfile.TemporaryDirectory(prefix="scratchgpt-proof-") as scratch_name:
         scratch = Path(scratch_name)
         task = _write_task(folder, Path(checkpoint or folder), scratch)
@@ -86,12 +94,15 @@ def _write_task(folder: Path, checkpoint: Path, scratch: Path) -> Path:
     return path
 
 
-def _reference_logits(checkpoint: Path):
+def _reference_logits(checkpoint: Path) -> dict[str, "Tensor"]:
     """The logits that our own classes compute from `checkpoint` on the CPU, and the input ids they belong to."""
     import torch
+    from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
     from modeling import ScratchGPTForCausalLM
 
+    had_bars = is_progress_bar_enabled()
+    disable_progress_bar()
     try:
         model = ScratchGPTForCausalLM.from_pretrained(checkpoint).eval()
     except (OSError, RuntimeError, ValueError) as error:
@@ -99,6 +110,9 @@ def _reference_logits(checkpoint: Path):
             f"{checkpoint}: expected a checkpoint that loads, but it does not ({error}). "
             "It is damaged; take another checkpoint of the run (`--checkpoint`)."
         ) from error
+    finally:
+        if had_bars:
+            enable_progress_bar()
     length = min(model.config.max_position_embeddings, 64)
     input_ids_BL = torch.arange(2 * length).mul(7919).remainder(model.config.vocab_size).view(2, length)
     with torch.inference_mode():
