@@ -113,7 +113,8 @@ class Trainer:
     validation: list[Batch]
     schedule: Schedule
     state: TrainState
-    evaluation: dict[str, float] | None = None  # the latest one
+    evaluation: dict[str, float] | None = None  # the latest one …
+    evaluation_step: int | None = None  # … and its step
     last_loss: float = math.nan
     stop_signal: str | None = None
 
@@ -212,7 +213,7 @@ class Trainer:
         self.state.load_state_dict(saved["state"])
         self.schedule.load_state_dict(saved["schedule"])
         self.batches.load_state_dict(saved["batches"])
-        self.evaluation = saved["evaluation"]
+        self.evaluation, self.evaluation_step = saved["evaluation"], saved["evaluation_step"]
         if self.config.run.steps != saved["planned_steps"]:
             self.schedule.steps = self.config.run.steps
         self.report.rewind(self.state.step)
@@ -269,13 +270,13 @@ class Trainer:
             "perplexity": perplexity(loss),
             "bits_per_byte": loss * self._nats_to_bits_per_byte,
         }
+        self.evaluation_step = self.state.step
         if self.schedule.evaluated(loss):
             self.report.say(f"step {self.state.step}: the validation loss is on a plateau, the learning rate falls")
         self.report.say(f"step {self.state.step}: {summary(self.evaluation, self._floor_bits_per_byte)}")
 
     def _log(self) -> None:
         state = self.state
-        evaluated = state.step % self.config.run.evaluate_every == 0 or state.step == self.schedule.steps
         self.report.metrics(
             step=state.step,
             tokens_seen=state.tokens_seen,
@@ -283,16 +284,17 @@ class Trainer:
             learning_rate=self._inner_optimizers[0].param_groups[0]["lr"],
             seconds=round(state.seconds, 2),
             tokens_per_second=round(state.tokens_seen / state.seconds),
-            **(self.evaluation or {} if evaluated else {}),
+            **(self.evaluation if self.evaluation is not None and self.evaluation_step == state.step else {}),
         )
         state.losses = []
 
     def _checkpoint(self) -> None:
         """Save, note whether it is the best, write samples and the picture, prune."""
         state = self.state
-        loss = (self.evaluation or {}).get("validation_loss", math.inf)
-        if loss < state.best_validation_loss:
-            state.best_validation_loss, state.best_step = loss, state.step
+        if self.evaluation is not None and self.evaluation_step == state.step:
+            loss = self.evaluation["validation_loss"]
+            if loss < state.best_validation_loss:
+                state.best_validation_loss, state.best_step = loss, state.step
         if self.accelerator.is_main_process:
             save_checkpoint(
                 self.run_dir,
@@ -305,6 +307,7 @@ class Trainer:
                     "schedule": self.schedule.state_dict(),
                     "batches": self.batches.state_dict(),
                     "evaluation": self.evaluation,
+                    "evaluation_step": self.evaluation_step,
                     "planned_steps": self.config.run.steps,
                 },
             )
