@@ -279,9 +279,23 @@ def eager_attention(
     return (weights_BHLS @ v_BHSD).transpose(1, 2), weights_BHLS
 
 
+class RMSNorm(nn.RMSNorm):
+    """torch's, made to work in its input's type where autocast gives it another than its weight's."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 def make_norm(config: ScratchGPTConfig, width: int) -> nn.Module:
-    kind = nn.LayerNorm if config.norm == "layernorm" else nn.RMSNorm
+    kind = nn.LayerNorm if config.norm == "layernorm" else RMSNorm
     return kind(width, eps=config.norm_eps)
+
+
+def branch_end(inputs: int, outputs: int, bias: bool) -> nn.Linear:
+    """A linear layer back to the residual stream, marked for `_init_weights`, which starts it differently."""
+    linear = nn.Linear(inputs, outputs, bias=bias)
+    linear.ends_branch = True  # pyright: ignore[reportArgumentType]
+    return linear
 
 
 class ScratchGPTAttention(nn.Module):
@@ -300,7 +314,7 @@ class ScratchGPTAttention(nn.Module):
         self.q_proj = nn.Linear(config.hidden_size, query_width, bias=config.attention_bias)
         self.k_proj = nn.Linear(config.hidden_size, key_width, bias=config.attention_bias)
         self.v_proj = nn.Linear(config.hidden_size, key_width, bias=config.attention_bias)
-        self.o_proj = nn.Linear(query_width, config.hidden_size, bias=config.attention_output_bias)
+        self.o_proj = branch_end(query_width, config.hidden_size, bias=config.attention_output_bias)
         self.q_norm = make_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
         self.k_norm = make_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
 
@@ -341,7 +355,7 @@ class ScratchGPTMLP(nn.Module):
         super().__init__()
         self.act_fn = nn.ReLU(inplace=True) if config.hidden_act == "relu" else ACT2FN[config.hidden_act]
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+        self.down_proj = branch_end(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
         if config.gated_mlp:
             self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.gated = config.gated_mlp
@@ -404,26 +418,18 @@ class ScratchGPTPreTrainedModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         std = self.config.initializer_range
+        if getattr(module, "ends_branch", False):
+            std *= {"scaled": (2 * self.config.num_hidden_layers) ** -0.5, "normal": 1.0, "zero": 0.0}[
+                self.config.output_projection_init
+            ]
         if isinstance(module, nn.Linear | nn.Embedding):
             init.normal_(module.weight, std=std)
         elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
             init.ones_(module.weight)
         elif isinstance(module, Waves):
             init.copy_(module.inv_freq, module.frequencies())
-        elif isinstance(module, ScratchGPTAttention):
-            self._init_output_projection(module.o_proj)
-        elif isinstance(module, ScratchGPTMLP):
-            self._init_output_projection(module.down_proj)
         if isinstance(module, nn.Linear | nn.LayerNorm) and module.bias is not None:
             init.zeros_(module.bias)
-
-    def _init_output_projection(self, projection: nn.Linear) -> None:
-        if self.config.output_projection_init == "zero":
-            init.zeros_(projection.weight)
-        elif self.config.output_projection_init == "scaled":
-            init.normal_(
-                projection.weight, std=self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)
-            )
 
 
 class ScratchGPTModel(ScratchGPTPreTrainedModel):
@@ -589,7 +595,7 @@ class ScratchGPTForCausalLM(ScratchGPTPreTrainedModel, GenerationMixin):
         )
         logits, loss = None, None
         if labels is not None and shift_labels is None:
-            shift_labels = functional.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:].contiguous()
+            shift_labels = functional.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:]
         if skip_logits and shift_labels is not None:
             loss = linear_cross_entropy(
                 outputs.last_hidden_state.flatten(0, 1),
@@ -605,7 +611,7 @@ class ScratchGPTForCausalLM(ScratchGPTPreTrainedModel, GenerationMixin):
                     logits=logits,
                     labels=labels,
                     vocab_size=self.config.vocab_size,
-                    shift_labels=shift_labels,
+                    shift_labels=None if shift_labels is None else shift_labels.contiguous(),
                     **kwargs,
                 )
         return CausalLMOutputWithPast(
