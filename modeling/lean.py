@@ -33,6 +33,9 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": partial(functional.gelu, approximate="tanh"),
     "gelu_pytorch_tanh": partial(functional.gelu, approximate="tanh"),
 }
+COPY_LIMIT = 2**28
+"""Bytes: a larger model's matrices are used as they lie, since rearranged copies would cost a stream more than they
+bring, in memory and in time to the first token."""
 _PLAIN_MODULES = ("torch.nn.modules.", "transformers.activations")
 _CAPTURE = "transformers.utils.output_capturing"
 
@@ -82,9 +85,12 @@ class LeanReader:
         else:
             angle_TF = base.rotary_emb.angles(position_T[None])[0]
             phase_TF = torch.polar(torch.ones_like(angle_TF), angle_TF)
-        self.blocks = [LeanBlock(cast(ScratchGPTBlock, block), config, capacity, phase_TF) for block in base.layers]
+        copying = model.device.type == "cpu" and model.get_memory_footprint() <= COPY_LIMIT
+        self.blocks = [
+            LeanBlock(cast(ScratchGPTBlock, block), config, capacity, phase_TF, copying) for block in base.layers
+        ]
         self.norm = _norm(base.norm)
-        self.head_EV, self.head_bias_V = model.lm_head.weight.t(), model.lm_head.bias
+        self.head_EV, self.head_bias_V = _transposed(model.lm_head, copying)
 
     def read(self, token_ids: list[int]) -> Tensor:
         """Read these tokens after those read before; the logits (V) of the token that comes next."""
@@ -111,7 +117,12 @@ class LeanBlock:
     """One block's weights, buffer and arithmetic."""
 
     def __init__(
-        self, block: ScratchGPTBlock, config: ScratchGPTConfig, capacity: int, phase_TF: Tensor | None
+        self,
+        block: ScratchGPTBlock,
+        config: ScratchGPTConfig,
+        capacity: int,
+        phase_TF: Tensor | None,
+        copying: bool,
     ) -> None:
         attention, mlp = block.self_attn, block.mlp
         G, H, D = cast(int, config.num_key_value_heads), config.num_attention_heads, attention.head_dim
@@ -140,10 +151,10 @@ class LeanBlock:
             if self.in_float32:
                 self.complex_THF = torch.view_as_complex(self.turned_THD.unflatten(-1, (-1, 2)))
 
-        self.output_WE, self.output_bias_E = _transposed(attention.o_proj)
-        self.up_EI, self.up_bias_I = _transposed(mlp.up_proj)
-        self.down_IE, self.down_bias_E = _transposed(mlp.down_proj)
-        self.gate_EI, self.gate_bias_I = _transposed(mlp.gate_proj) if mlp.gated else (None, None)
+        self.output_WE, self.output_bias_E = _transposed(attention.o_proj, copying)
+        self.up_EI, self.up_bias_I = _transposed(mlp.up_proj, copying)
+        self.down_IE, self.down_bias_E = _transposed(mlp.down_proj, copying)
+        self.gate_EI, self.gate_bias_I = _transposed(mlp.gate_proj, copying) if mlp.gated else (None, None)
         self.activation = _ACTIVATIONS.get(config.hidden_act, mlp.act_fn)
 
     def __call__(self, x_NE: Tensor, start: int, end: int) -> Tensor:
@@ -215,8 +226,14 @@ def _joined(attention: ScratchGPTAttention, order_D: Tensor) -> tuple[Tensor, Te
     return weight_EW, None if q.bias is None else torch.cat([reordered(q.bias), reordered(k.bias), v.bias])
 
 
-def _transposed(linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
-    return linear.weight.t(), linear.bias
+def _transposed(linear: nn.Linear, copying: bool) -> tuple[Tensor, Tensor | None]:
+    """Weight (in, out) and bias; where allowed, the longer of the weight's axes lies in a row in memory.
+
+    At batch 1 every weight is read once for every token, mostly from main memory, and long rows come in faster: 18
+    instead of 11 GB/s for 256 to 1,024, 30 instead of 12 GB/s for 256 to 8,257 (one core, AVX2, MKL).
+    """
+    weight = linear.weight.t()
+    return weight.contiguous() if copying and weight.shape[1] > weight.shape[0] else weight, linear.bias
 
 
 def _linear(x: Tensor, weight_t: Tensor, bias: Tensor | None) -> Tensor:
