@@ -185,8 +185,13 @@ def test_blocked_attention_is_attention(small_chunks, monkeypatch, is_causal, le
     torch.testing.assert_close(gradients, expected)
 
 
-def test_training_on_the_cpu_takes_the_blocked_way_and_is_right_on_average():
+def test_training_on_the_cpu_takes_the_blocked_way_and_is_right_on_average(monkeypatch):
     torch.manual_seed(0)
+    calls = []
+    blocked = scratchgpt.blocked_attention
+    monkeypatch.setattr(
+        scratchgpt, "blocked_attention", lambda *args, **kwargs: calls.append(0) or blocked(*args, **kwargs)
+    )
     fields = {"vocab_size": 50, "hidden_size": 24, "num_hidden_layers": 1, "num_key_value_heads": 3}
     model = ScratchGPTForCausalLM(ScratchGPTConfig(attention_dropout=0.2, initializer_range=0.3, **fields))
     attention, x_BLE = model.model.layers[0].self_attn, torch.randn(2, 9, 24)
@@ -194,6 +199,7 @@ def test_training_on_the_cpu_takes_the_blocked_way_and_is_right_on_average():
         expected_BLE = attention.eval()(x_BLE)[0]
         attention.train()
         average_BLE = torch.stack([attention(x_BLE)[0] for _ in range(3000)]).mean(0)
+    assert len(calls) == 3000
     assert (average_BLE - expected_BLE).abs().max() < 0.05 * expected_BLE.abs().max()
 
 
@@ -207,3 +213,16 @@ def test_gradient_accumulation_adds_up():
     for half_BL in ids_BL.split(2):
         model(half_BL, labels=half_BL, skip_logits=True, num_items_in_batch=items).loss.backward()
     torch.testing.assert_close([parameter.grad for parameter in parameters], list(whole), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_a_compiled_training_step_is_the_same():
+    ids_BL, results = torch.randint(50, (2, 9)), []
+    for backend in (None, "aot_eager"):
+        torch.manual_seed(0)
+        model = ScratchGPTForCausalLM(ScratchGPTConfig(vocab_size=50, hidden_size=24, num_hidden_layers=1))
+        call = model if backend is None else torch.compile(model, backend=backend)
+        loss = call(ids_BL, shift_labels=ids_BL, skip_logits=True).loss
+        loss.backward()
+        results.append([loss, *(parameter.grad for parameter in model.parameters())])
+    torch.testing.assert_close(*results)
