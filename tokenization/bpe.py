@@ -12,6 +12,7 @@ date (a count in it can only be too high, so a wrong one is put back with the ri
 
 import gc
 import heapq
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -21,6 +22,7 @@ from tqdm import tqdm
 from tokenization.pretokens import count_pretokens
 from tokenization.tokenization_scratchgpt import BYTES, END_OF_TEXT, GPT4_SPLIT_PATTERN, Splitter, text_to_bytes
 
+logger = logging.getLogger(__name__)
 LARGEST_ID = 0x10FFFF
 
 
@@ -47,7 +49,7 @@ def train_bpe(
         on_merge: called after each merge with its token id, its two halves and how often the pair occurred.
 
     Returns:
-        The merges in order. Fewer than asked for when no pair of neighbours is left: compare its length.
+        The merges in order. Fewer than asked for when no pair of neighbours is left, which is logged as a warning.
 
     Raises:
         ValueError: a vocabulary smaller than the bytes and the special tokens, or texts without a character.
@@ -72,18 +74,26 @@ def train_bpe(
             else:
                 apart.update(split(text))
 
-    cut_at_spaces = pattern == GPT4_SPLIT_PATTERN
-    counts = count_pretokens(plain_texts(), pattern, cut_at_spaces=cut_at_spaces, workers=workers)
+    counts = count_pretokens(plain_texts(), GPT4_SPLIT_PATTERN, workers=workers)
     counts.update(apart)
     if not counts:
         raise ValueError("expected texts to learn from, got none or only empty ones: check the corpus")
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return merge_pairs(counts, vocab_size - base, progress=progress, on_merge=on_merge)
+        merges = merge_pairs(counts, vocab_size - base, progress=progress, on_merge=on_merge)
     finally:
         if collecting:
             gc.enable()
+    if base + len(merges) < vocab_size:
+        logger.warning(
+            "the texts have pairs for %d merges only, %d were asked for: the vocabulary has %d tokens instead of %d",
+            len(merges),
+            vocab_size - base,
+            base + len(merges),
+            vocab_size,
+        )
+    return merges
 
 
 def merge_pairs(

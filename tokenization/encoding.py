@@ -9,7 +9,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from tokenization.fast import is_from_scratch
 from tokenization.pretokens import can_be_cut, cut_at_borders, piece_text
-from tokenization.tokenization_scratchgpt import CACHE_ENTRIES, GPT4_SPLIT_PATTERN, ScratchGPTTokenizer
+from tokenization.tokenization_scratchgpt import CACHE_ENTRIES, LONG_WORD, ScratchGPTTokenizer
 
 BATCH_TEXTS = 256
 BATCH_CHARACTERS = 1 << 20
@@ -52,9 +52,11 @@ class PieceCache(dict[str, bytes]):
         self.dtype = dtype
 
     def __missing__(self, piece: str) -> bytes:
-        if len(self) >= CACHE_ENTRIES:
-            self.clear()
-        ids = self[piece] = self.encode(piece_text(piece))
+        ids = self.encode(piece_text(piece))
+        if len(piece) <= LONG_WORD:
+            if len(self) >= CACHE_ENTRIES:
+                self.clear()
+            self[piece] = ids
         return ids
 
     def encode(self, text: str) -> bytes:
@@ -66,9 +68,8 @@ def _encode_directly(
 ) -> Iterator[np.ndarray]:
     """Ids by larger pieces than pre-tokens, where the split pattern is known to have borders between them."""
     cache = PieceCache(tokenizer, dtype)
-    known_borders = tokenizer.pattern == GPT4_SPLIT_PATTERN
     for text in texts:
-        if known_borders and can_be_cut(text) and tokenizer.split.is_plain(text):
+        if can_be_cut(text) and tokenizer.split.is_plain(text):
             data = bytearray().join(map(cache.__getitem__, cut_at_borders(text)))
         else:
             data = bytearray(cache.encode(text))

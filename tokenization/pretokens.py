@@ -5,6 +5,7 @@ go out on standard output. So it imports nothing of ours, and a worker starts in
 whatever the parent process has loaded.
 """
 
+import contextlib
 import os
 import pickle
 import re
@@ -34,20 +35,19 @@ PENDING_PIECES = 1 << 21
 class PretokenCounter:
     """Counts of pre-tokens, fed one text after the other.
 
-    With `cut_at_spaces` the pattern must have a token border before every space that follows a non-space and after
-    every newline before a non-space, as GPT-4's has: then texts are first cut there by `str.split`, equal pieces are
-    counted together, and the pattern runs once for each distinct piece.
+    The pattern must have a token border before every space that follows a non-space and after every newline before a
+    non-space, as GPT-4's has. So texts are first cut there by `str.split`, equal pieces are counted together, and the
+    pattern runs once for each distinct piece.
     """
 
-    def __init__(self, pattern: str, *, cut_at_spaces: bool):
+    def __init__(self, pattern: str):
         self.findall = regex.compile(pattern).findall
-        self.cut_at_spaces = cut_at_spaces
         self.counts: Counter[str] = Counter()
         self.pieces: Counter[str] = Counter()
 
     def update(self, text: str) -> None:
         """Counts the pre-tokens of one text."""
-        if not (self.cut_at_spaces and can_be_cut(text)):
+        if not can_be_cut(text):
             self.counts.update(self.findall(text))
             return
         pieces = cut_at_borders(text)
@@ -102,21 +102,18 @@ def piece_text(piece: str) -> str:
     return (piece[1:] if piece.startswith(START) else " " + piece).replace(SPACE, " ")
 
 
-def count_pretokens(
-    texts: Iterable[str], pattern: str, *, cut_at_spaces: bool, workers: int | None = None
-) -> Counter[str]:
+def count_pretokens(texts: Iterable[str], pattern: str, *, workers: int | None = None) -> Counter[str]:
     """Counts the pre-tokens of a stream of texts, of which only a block is held at a time.
 
     Args:
-        pattern: the split pattern, in the syntax of `regex`.
-        cut_at_spaces: whether the pattern has the borders that `PretokenCounter` needs for its short cut.
+        pattern: a split pattern with the borders that `PretokenCounter` needs.
         workers: processes that count, this one included; None takes two where the machine has them. Texts of less than
             two million characters together are counted in this process in any case.
     """
     if workers is None:
         workers = min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    counter = PretokenCounter(pattern, cut_at_spaces=cut_at_spaces)
-    blocks = _blocks(texts, cut=cut_at_spaces)
+    counter = PretokenCounter(pattern)
+    blocks = _blocks(texts)
     waiting: list[list[str]] = []
     characters = 0
     for block in blocks:
@@ -125,7 +122,7 @@ def count_pretokens(
         if characters >= PARALLEL_CHARACTERS:
             break
     helpers = workers - 1 if characters >= PARALLEL_CHARACTERS else 0
-    processes = [_start_worker(pattern, cut_at_spaces) for _ in range(helpers)]
+    processes = [_start_worker(pattern) for _ in range(helpers)]
     try:
         turn = 0
         for block in _chain(waiting, blocks):
@@ -135,16 +132,19 @@ def count_pretokens(
                 for text in block:
                     counter.update(text)
             turn = (turn + 1) % (helpers + 1)
+        for process in processes:
+            _send(process, [])
         counts = counter.result()
         for process in processes:
-            counts.update(_finish(process))
+            counts.update(_answer(process))
     finally:
         for process in processes:
             if process.poll() is None:
                 process.kill()
             for pipe in (process.stdin, process.stdout, process.stderr):
                 assert pipe is not None
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
             process.wait()
     return counts
 
@@ -155,12 +155,12 @@ def _chain(waiting: list[list[str]], blocks: Iterator[list[str]]) -> Iterator[li
     yield from blocks
 
 
-def _blocks(texts: Iterable[str], *, cut: bool) -> Iterator[list[str]]:
+def _blocks(texts: Iterable[str]) -> Iterator[list[str]]:
     """Lists of texts of about `BLOCK_CHARACTERS` together; a longer text is cut where a pre-token begins."""
     block: list[str] = []
     characters = 0
     for text in texts:
-        for part in _parts(text) if cut and len(text) > BLOCK_CHARACTERS else (text,):
+        for part in _parts(text):
             block.append(part)
             characters += len(part)
             if characters >= BLOCK_CHARACTERS:
@@ -180,13 +180,13 @@ def _parts(text: str) -> Iterator[str]:
             break
         yield text[start:end]
         start = end
-    yield text[start:]
+    yield text[start:] if start else text
 
 
-def _start_worker(pattern: str, cut_at_spaces: bool) -> subprocess.Popen[bytes]:
+def _start_worker(pattern: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", str(Path(__file__).resolve())]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    _send(process, (pattern, cut_at_spaces))
+    _send(process, pattern)
     return process
 
 
@@ -199,10 +199,8 @@ def _send(process: subprocess.Popen[bytes], message: object) -> None:
         raise _failure(process) from None
 
 
-def _finish(process: subprocess.Popen[bytes]) -> Counter[str]:
-    assert process.stdin is not None
+def _answer(process: subprocess.Popen[bytes]) -> Counter[str]:
     assert process.stdout is not None
-    _send(process, [])
     answer = process.stdout.read()
     if process.wait() != 0 or not answer:
         raise _failure(process)
@@ -216,8 +214,7 @@ def _failure(process: subprocess.Popen[bytes]) -> RuntimeError:
 
 
 def _work() -> None:
-    pattern, cut_at_spaces = pickle.load(sys.stdin.buffer)
-    counter = PretokenCounter(pattern, cut_at_spaces=cut_at_spaces)
+    counter = PretokenCounter(pickle.load(sys.stdin.buffer))
     while texts := pickle.load(sys.stdin.buffer):
         for text in texts:
             counter.update(text)

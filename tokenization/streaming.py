@@ -1,5 +1,6 @@
 """Decoding token by token, as far as characters are complete."""
 
+import re
 from typing import Any
 
 from tokenizers import decoders
@@ -7,6 +8,9 @@ from transformers import PreTrainedTokenizerBase
 
 from tokenization.fast import is_from_scratch
 from tokenization.tokenization_scratchgpt import byte_alphabet, bytes_to_text, text_to_bytes
+
+# How SentencePiece and its like write a byte for which there is no other token.
+SINGLE_BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 class StreamingDecoder:
@@ -69,11 +73,16 @@ class StreamingDecoder:
     def _new_text(self, *, final: bool) -> str:
         text = self.tokenizer.decode(self._ids, skip_special_tokens=self.skip_special_tokens)
         assert isinstance(text, str)
-        if not final and (text.endswith("\ufffd") or not text.startswith(self._returned)):
+        if not final and (self._may_change(text) or not text.startswith(self._returned)):
             return ""
         new = text[len(self._returned) :]
         self._returned += new
         return new
+
+    def _may_change(self, text: str) -> bool:
+        """Whether the end of the text is open: a half character, or a run of single bytes, decoded only as a whole."""
+        last: Any = self.tokenizer.convert_ids_to_tokens(self._ids[-1])
+        return text.endswith("\ufffd") or SINGLE_BYTE.fullmatch(str(last)) is not None
 
 
 def is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -1,0 +1,141 @@
+import importlib.util
+import logging
+import random
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenization import GPT4_SPLIT_PATTERN, train_bpe
+from tokenization.tokenization_scratchgpt import Splitter, text_to_bytes
+
+# Few characters, so that pairs repeat, overlap and tie.
+TEXTS = st.lists(st.text(alphabet="aab c.\n1é", max_size=40), min_size=1, max_size=6)
+
+
+def train_naively(texts: list[str], merges: int) -> list[tuple[bytes, bytes]]:
+    """The textbook: count all pairs anew for every merge."""
+    split = Splitter(GPT4_SPLIT_PATTERN)
+    words = Counter(tuple(text_to_bytes(word)) for text in texts for word in split(text))
+    token_bytes = {byte: bytes([byte]) for byte in range(256)}
+    learnt = []
+    for new in range(256, 256 + merges):
+        pairs = Counter()
+        for word, count in words.items():
+            for pair in pairwise(word):
+                pairs[pair] += count
+        if not pairs:
+            break
+        first, second = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        token_bytes[new] = token_bytes[first] + token_bytes[second]
+        learnt.append((token_bytes[first], token_bytes[second]))
+        merged = Counter()
+        for word, count in words.items():
+            tokens, at = [], 0
+            while at < len(word):
+                joins = word[at : at + 2] == (first, second)
+                tokens.append(new if joins else word[at])
+                at += 2 if joins else 1
+            merged[tuple(tokens)] += count
+        words = merged
+    return learnt
+
+
+def test_the_example_of_wikipedia():
+    # https://en.wikipedia.org/wiki/Byte-pair_encoding: Z=aa, Y=ab, X=ZY.
+    assert train_bpe(["aaabdaaabac"], 259, special_tokens=()) == [(b"a", b"a"), (b"a", b"b"), (b"aa", b"ab")]
+
+
+@given(TEXTS, st.integers(0, 60))
+def test_equals_the_naive_trainer(texts, merges):
+    if any(texts):
+        assert train_bpe(texts, 256 + merges, special_tokens=()) == train_naively(texts, merges)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("rustbpe") is None, reason="rustbpe is not installed")
+@given(TEXTS, st.integers(0, 60))
+def test_equals_rustbpe(texts, merges):
+    import rustbpe
+
+    if any(texts):
+        theirs = rustbpe.Tokenizer()
+        theirs.train_from_iterator(iter(texts), 256 + merges)
+        tokens = [bytes(token) for token, _ in theirs.get_mergeable_ranks()[256:]]
+        ours = [first + second for first, second in train_bpe(texts, 256 + merges, special_tokens=())]
+        assert ours == tokens
+
+
+@given(TEXTS)
+def test_no_token_is_made_twice(texts):
+    if any(texts):
+        tokens = [first + second for first, second in train_bpe(texts, 400)]
+        assert len(set(tokens)) == len(tokens)
+
+
+def test_ties_go_to_the_smaller_ids():
+    assert train_bpe(["ba ab"], 258, special_tokens=()) == [(b" ", b"a"), (b"b", b"a")]
+
+
+def test_the_count_of_each_merge_is_told():
+    told = []
+    merges = train_bpe(["aaabdaaabac"], 260, on_merge=lambda *merge: told.append(merge))
+    assert told == [(256, b"a", b"a", 4), (257, b"a", b"b", 2), (258, b"aa", b"ab", 2)]
+    assert merges == [(first, second) for _, first, second, _ in told]
+
+
+def test_vocabulary_size_counts_bytes_merges_and_special_tokens():
+    text = "the cat sat on the mat and the rat " * 3
+    assert len(train_bpe([text], 266, special_tokens=("<a>", "<b>"))) == 8
+    assert train_bpe([text], 257) == []
+
+
+def test_an_iterator_is_enough_and_pairs_do_not_cross_documents():
+    texts = ["ab", "ab", "ba"]
+    assert train_bpe(iter(texts), 260) == train_bpe(texts, 260) == [(b"a", b"b"), (b"b", b"a")]
+
+
+def test_runs_out_of_pairs(caplog):
+    with caplog.at_level(logging.WARNING):
+        assert train_bpe(["abc"], 500) == [(b"a", b"b"), (b"ab", b"c")]
+    assert "pairs for 2 merges only, 243 were asked for: the vocabulary has 259 tokens instead of 500" in caplog.text
+
+
+def test_another_pattern_and_what_it_passes_over():
+    assert train_bpe(["ab-ab-cd"], 259, pattern="[a-z]+") == [(b"a", b"b"), (b"c", b"d")]
+
+
+def test_two_processes_find_the_same_merges():
+    rng = random.Random(0)
+    words = ["".join(rng.choices("aeiourstlé", k=rng.randint(1, 7))) for _ in range(300)]
+    texts = [" ".join(rng.choices(words, k=40_000)) + rng.choice(["\n", "  ", ""]) for _ in range(11)]
+    assert sum(map(len, texts)) > 2_100_000
+    assert train_bpe(iter(texts), 400, workers=2) == train_bpe(texts, 400, workers=1)
+
+
+def test_the_progress_bars(capfd):
+    assert train_bpe(["aaabdaaabac"], 259, progress=True)
+    assert "merging pairs" in capfd.readouterr().err
+
+
+@settings(max_examples=20)
+@given(st.text(st.characters(codec=None), max_size=30))
+def test_takes_every_string(text):
+    if text:
+        assert train_bpe([text], 270) == train_naively([text], 13)
+
+
+@pytest.mark.parametrize(
+    ("texts", "vocab_size", "message"),
+    [
+        (["abc"], 256, r"expected vocab_size of at least 257 \(256 bytes and 1 special tokens\).*got 256"),
+        (["abc"], 2_000_000, "at most 1114111, got 2000000"),
+        ([], 300, "expected texts to learn from, got none or only empty ones: check the corpus"),
+        (["", ""], 300, "got none or only empty ones"),
+        ("abc", 300, "expected texts as a list or iterator of strings, got one string: put it into a list"),
+    ],
+)
+def test_errors_say_what_was_expected(texts, vocab_size, message):
+    with pytest.raises(ValueError, match=message):
+        train_bpe(texts, vocab_size)

@@ -1,0 +1,189 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models
+from transformers import AutoTokenizer, PreTrainedTokenizer, PreTrainedTokenizerFast
+
+from tokenization import ScratchGPTTokenizer, load_tokenizer, save_tokenizer, saving
+
+TEXTS = ["It's <|endoftext|> déjà vu 😀\r\n", "  1234 <|end|>x", ""]
+ELSEWHERE = """
+import json, sys
+from transformers import AutoTokenizer
+folder, texts = sys.argv[1], json.loads(sys.argv[2])
+fast = AutoTokenizer.from_pretrained(folder)
+found = {"fast": type(fast).__name__}
+ways = {
+    "trusted": AutoTokenizer.from_pretrained(folder, trust_remote_code=True),
+    "slow": AutoTokenizer.from_pretrained(folder, subfolder="slow", trust_remote_code=True),
+    "slow itself": AutoTokenizer.from_pretrained(folder + "/slow", trust_remote_code=True),
+}
+for name, tokenizer in ways.items():
+    found[name] = type(tokenizer).__name__
+    assert not tokenizer.clean_up_tokenization_spaces
+    for text in texts:
+        for split in (False, True):
+            ids = tokenizer(text, split_special_tokens=split)["input_ids"]
+            assert ids == fast(text, split_special_tokens=split)["input_ids"], (name, text)
+            assert tokenizer.decode(ids) == text
+try:
+    AutoTokenizer.from_pretrained(folder, subfolder="slow", trust_remote_code=False)
+except ValueError as error:
+    found["untrusted"] = str(error)[:200]
+print(json.dumps(found))
+"""
+
+
+def files_below(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_layout(slow, tmp_path):
+    save_tokenizer(slow, tmp_path / "tokenizer")
+    assert files_below(tmp_path / "tokenizer") == [
+        "slow/merges.txt",
+        "slow/merges.vocab",
+        "slow/tokenization_scratchgpt.py",
+        "slow/tokenizer_config.json",
+        "slow/vocab.json",
+        "tokenization_scratchgpt.py",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    root = json.loads((tmp_path / "tokenizer" / "tokenizer_config.json").read_text())
+    assert root["tokenizer_class"] == "TokenizersBackend"
+    assert root["clean_up_tokenization_spaces"] is False
+    assert "auto_map" not in root
+    config = json.loads((tmp_path / "tokenizer" / "slow" / "tokenizer_config.json").read_text())
+    assert config["auto_map"] == {"AutoTokenizer": ["tokenization_scratchgpt.ScratchGPTTokenizer", None]}
+
+
+def test_loads_in_a_fresh_process_elsewhere(slow, tmp_path):
+    save_tokenizer(slow, tmp_path / "made" / "tokenizer")
+    (tmp_path / "elsewhere").mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "error::UserWarning"}
+    command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "made" / "tokenizer"), json.dumps(TEXTS)]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path / "elsewhere",
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert "trust_remote_code" in found.pop("untrusted")
+    ours = "ScratchGPTTokenizer"
+    assert found == {"fast": "TokenizersBackend", "trusted": "TokenizersBackend", "slow": ours, "slow itself": ours}
+
+
+def test_loads_the_from_scratch_class_and_saves_the_same_again(slow, tmp_path):
+    save_tokenizer(slow, tmp_path / "once")
+    loaded = load_tokenizer(tmp_path / "once")
+    assert type(loaded) is ScratchGPTTokenizer
+    assert [loaded(text)["input_ids"] for text in TEXTS] == [slow(text)["input_ids"] for text in TEXTS]
+    save_tokenizer(loaded, tmp_path / "twice")
+    for name in files_below(tmp_path / "once"):
+        assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "twice" / name).read_bytes(), name
+
+
+def test_saves_the_class_as_transformers_loaded_it(slow, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    save_tokenizer(slow, tmp_path / "once")
+    remote = AutoTokenizer.from_pretrained(tmp_path / "once" / "slow", trust_remote_code=True)
+    assert type(remote) is not ScratchGPTTokenizer
+    save_tokenizer(remote, tmp_path / "twice")
+    assert files_below(tmp_path / "twice") == files_below(tmp_path / "once")
+    assert load_tokenizer(tmp_path / "twice").encode_ordinary(TEXTS[0]) == slow.encode_ordinary(TEXTS[0])
+
+
+def test_saves_beside_other_files_and_over_an_older_tokenizer(slow, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    save_tokenizer(ScratchGPTTokenizer.from_merges([], ()), tmp_path)
+    save_tokenizer(slow, tmp_path)
+    assert (tmp_path / "config.json").read_text() == "{}"
+    assert len(load_tokenizer(tmp_path)) == len(slow)
+    assert not [name for name in files_below(tmp_path) if name.startswith(".")]
+
+
+def test_another_fast_tokenizer(slow, tmp_path):
+    other = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0, "?": 1}, "?")), unk_token="?")
+    save_tokenizer(slow, tmp_path)
+    save_tokenizer(other, tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.get_vocab() == {"a": 0, "?": 1}
+    save_tokenizer(loaded, tmp_path / "again")
+    config = json.loads((tmp_path / "again" / "tokenizer_config.json").read_text())
+    assert not {"auto_map", "is_local", "local_files_only", "name_or_path"} & set(config)
+
+
+def test_a_class_of_remote_code_without_a_fast_twin_is_refused(tmp_path):
+    class Foreign(PreTrainedTokenizer):
+        vocab_size = 0
+
+        def get_vocab(self):
+            return dict(self.added_tokens_encoder)
+
+        def save_vocabulary(self, save_directory, filename_prefix=None):
+            return ()
+
+    foreign = Foreign()
+    foreign._auto_map = {"AutoTokenizer": ["foreign.Foreign", None]}
+    with pytest.raises(ValueError, match="loads without remote code, got Foreign: convert it to a fast tokenizer"):
+        save_tokenizer(foreign, tmp_path / "folder")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_left_when_writing_fails(slow, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(saving.shutil, "copyfile", fail)
+    (tmp_path / "there").mkdir()
+    for folder in (tmp_path / "new", tmp_path / "there"):
+        with pytest.raises(OSError, match="No space left"):
+            save_tokenizer(slow, folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_no_tokenizer_there(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a tokenizer folder with tokenizer_config.json, got none: check"):
+        load_tokenizer(tmp_path / "nothing")
+
+
+def test_the_listing_of_merges():
+    pairs = [
+        (b"t", b"h"),
+        (b"th", b"e"),
+        (b"\n", b"\n"),
+        (b"\\", b"n"),
+        (b"\xf0", b"\x9f"),
+        (b"\xc3", b"\xa9"),
+        (b" ", b"\xad"),
+    ]
+    assert saving.merge_listing(ScratchGPTTokenizer.from_merges(pairs)).splitlines() == [
+        "[t][h] -> [th] 256",
+        "[th][e] -> [the] 257",
+        r"[\n][\n] -> [\n\n] 258",
+        r"[\\][n] -> [\\n] 259",
+        r"[\xf0][\x9f] -> [\xf0\x9f] 260",
+        r"[\xc3][\xa9] -> [é] 261",
+        r"[ ][\xad] -> [ \xad] 262",
+    ]
+
+
+def test_importing_the_package_imports_nothing_else():
+    checkout = Path(__file__).resolve().parents[2]
+    code = (
+        "import sys, tokenization; print([m for m in ('transformers', 'corpus', 'torch', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

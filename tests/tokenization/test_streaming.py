@@ -1,0 +1,79 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from tokenization import StreamingDecoder
+from tokenization.streaming import incomplete_tail
+
+
+def stream(tokenizer, ids, **options):
+    decoder = StreamingDecoder(tokenizer, **options)
+    return [*map(decoder.push, ids), decoder.finish()]
+
+
+@pytest.fixture(scope="module")
+def metaspace():
+    """A tokenizer of words with byte fallback, as SentencePiece's are: no tokens of bytes alone."""
+    words = ["▁the", "▁fox", "▁", "é", "s", *(f"<0x{byte:02X}>" for byte in range(256))]
+    model = models.BPE(vocab={word: index for index, word in enumerate(words)}, merges=[], byte_fallback=True)
+    rust = Tokenizer(model)
+    rust.pre_tokenizer = pre_tokenizers.Metaspace()
+    rust.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=rust, clean_up_tokenization_spaces=False)
+
+
+@pytest.fixture(scope="module")
+def wordpiece():
+    rust = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    rust.pre_tokenizer = pre_tokenizers.Whitespace()
+    rust.decoder = decoders.WordPiece(cleanup=False)
+    rust.train_from_iterator(
+        ["the quick brown foxes"], trainers.WordPieceTrainer(special_tokens=["[UNK]"], vocab_size=40)
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=rust, unk_token="[UNK]", clean_up_tokenization_spaces=False)
+
+
+@given(ids=st.lists(st.integers(0, 399), max_size=30), skip_special_tokens=st.booleans())
+def test_adds_up_to_decode(slow, fast, ids, skip_special_tokens):
+    for tokenizer in (slow, fast):
+        chunks = stream(tokenizer, ids, skip_special_tokens=skip_special_tokens)
+        assert "".join(chunks) == tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+
+
+@given(text=st.text(st.characters(codec=None)))
+def test_shows_no_half_characters(slow, text):
+    chunks = stream(slow, slow.encode_ordinary(text))
+    assert "".join(chunks) == text
+    assert chunks[-1] == ""
+    assert "\ufffd" in text or not any("\ufffd" in chunk for chunk in chunks)
+
+
+def test_gives_each_character_with_its_last_byte(slow):
+    assert stream(slow, [0xF0, 0x9F, 0x98, 0x80, 33]) == ["", "", "", "😀", "!", ""]
+    assert stream(slow, [0xF0, 0x9F, 33, 0xC3]) == ["", "", "\ufffd!", "", "\ufffd"]
+
+
+@given(data=st.data())
+def test_tokenizers_without_bytes(metaspace, wordpiece, data):
+    for tokenizer in (metaspace, wordpiece):
+        ids = data.draw(st.lists(st.integers(0, len(tokenizer) - 1), max_size=15))
+        chunks = stream(tokenizer, ids)
+        assert not StreamingDecoder(tokenizer).bytewise
+        assert "".join(chunks) == tokenizer.decode(ids)
+
+
+def test_bytes_of_a_fallback_wait_for_the_end_of_their_run(metaspace):
+    ids = metaspace.convert_tokens_to_ids(["▁fox", "<0xF0>", "<0x9F>", "<0x98>", "<0x80>", "s"])
+    assert stream(metaspace, ids) == ["fox", "", "", "", "", "😀s", ""]
+
+
+@given(st.text(min_size=1))
+def test_incomplete_tail(text):
+    data = text.encode()
+    assert incomplete_tail(data) == 0
+    width = len(text[-1].encode())
+    assert [incomplete_tail(data[: len(data) - cut]) for cut in range(1, width)] == list(range(width - 1, 0, -1))
