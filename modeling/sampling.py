@@ -1,12 +1,13 @@
 """From the logits of the next token to one drawn token.
 
 The filters follow transformers' order and meaning, so that settings mean here what they mean in `generate`:
-repetition penalty, temperature, top-k, top-p, min-p. The draw inverts the cumulative distribution, in the order of the
-token ids, at one uniform number from a generator that belongs to one sampler: the same seed gives the same tokens
-wherever the logits agree, and nothing touches torch's global generator. All of it runs on the CPU in float32 (sums in
-float64), whatever device the logits came from.
+repetition penalty, temperature, top-k, top-p, min-p. The last three keep the likeliest tokens up to some rank, so they
+look at a few ranks and never sort a whole vocabulary. The draw inverts the cumulative distribution at one uniform
+number from a generator that belongs to one sampler: the same seed gives the same tokens wherever the logits agree, and
+nothing touches torch's global generator. All of it runs on the CPU in float32 (sums in float64), whatever device the
+logits came from.
 
-Axes: V vocabulary, C candidates (what the filters left, in the order of their ids), R ranks.
+Axes: V vocabulary, R ranks (the likeliest first), C candidates (what the filters left).
 """
 
 import math
@@ -18,6 +19,9 @@ import torch
 from torch import Tensor
 
 SMALLEST = torch.finfo(torch.float32).tiny
+CERTAIN = torch.ones(1)
+FEW_RANKS = 256
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingSettings:
@@ -66,6 +70,20 @@ class Draw(NamedTuple):
     alternatives: tuple[Alternative, ...]  # the likeliest under the model, in that order
 
 
+class Candidates(NamedTuple):
+    """Tokens to draw from: the first `count` of these."""
+
+    ids: Tensor | None  # (R); None: every token of the vocabulary in its order
+    probability: Tensor  # (R), up to a common factor
+    cumulative: Tensor  # (R), the running sum of `probability`, float64
+    count: int
+
+    @property
+    def total(self) -> float:
+        """What the candidates' probabilities add up to."""
+        return self.cumulative[self.count - 1].item()
+
+
 class Sampler:
     """Draws tokens under `settings`, one generator and one record of seen tokens for one text.
 
@@ -98,97 +116,99 @@ class Sampler:
                 "no token can be drawn: expected finite logits, got NaN or infinity; the weights are broken, as "
                 "after a diverged training run: load an earlier checkpoint"
             )
-        ids_C, probability_C = self._filter(logits_V, model_V)
-        if self.settings.temperature == 0:
-            index, probability = 0, 1.0
-        else:
-            index, probability = self._invert(probability_C)
-        token_id = index if ids_C is None else int(ids_C[index])
+        candidates = self._candidates(logits_V, model_V)
+        token_id, probability = self._invert(candidates)
         if self._penalised:
             self._is_seen_V[token_id] = True
         return Draw(
             token_id,
             model_V[token_id].item(),
             probability,
-            len(probability_C),
-            _alternatives(model_V, ids_C, probability_C, alternatives) if alternatives else (),
+            candidates.count,
+            _alternatives(model_V, candidates, alternatives) if alternatives else (),
         )
 
     def distribution(self, logits_V: Tensor) -> Tensor:
         """The probabilities (V, float32, on the CPU) that `draw` would draw from; the logits must be finite."""
         logits_V = logits_V.detach().to("cpu", torch.float32)
-        ids_C, probability_C = self._filter(logits_V, torch.softmax(logits_V, -1))
-        return _spread(ids_C, probability_C, len(logits_V))
+        return _spread(self._candidates(logits_V, torch.softmax(logits_V, -1)), len(logits_V))
 
-    def _filter(self, logits_V: Tensor, model_V: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Ids (None: the whole vocabulary) and probabilities of the candidates."""
-        settings = self.settings
-        scores = logits_V
+    def _candidates(self, logits_V: Tensor, model_V: Tensor) -> Candidates:
+        """What the settings leave of the model's distribution."""
+        settings, scores_V = self.settings, logits_V
         if self._penalised:
             penalty = settings.repetition_penalty
-            penalised_V = torch.where(scores < 0, scores * penalty, scores / penalty)
-            scores = torch.where(self._is_seen_V, penalised_V, scores)
+            penalised_V = torch.where(scores_V < 0, scores_V * penalty, scores_V / penalty)
+            scores_V = torch.where(self._is_seen_V, penalised_V, scores_V)
         if settings.temperature == 0:
-            return torch.argmax(scores, 0, keepdim=True), torch.ones(1)
-        if settings.temperature != 1:
-            # From the maximum, and by no less than the smallest float32, nothing overflows.
-            scores = (scores - scores.max()).div_(max(settings.temperature, SMALLEST))
-        ids = None
-        if 0 < settings.top_k < len(scores):
-            ids = _top_k(scores, settings.top_k)
-            scores = scores[ids]
-        probability = model_V if scores is logits_V else torch.softmax(scores, -1)
-        if settings.top_p < 1:
-            ids, probability = _keep(ids, probability, _top_p(probability, settings.top_p))
-        if settings.min_p > 0:
-            stays = probability >= settings.min_p * probability.max()
-            ids, probability = _keep(ids, probability, torch.nonzero(stays).flatten())
-        return ids, probability
+            return Candidates(torch.argmax(scores_V, 0, keepdim=True), CERTAIN, CERTAIN, 1)
+        if 0 < settings.top_k < len(scores_V):
+            scores_R, ids_R = _top_k(scores_V, settings.top_k)
+            return self._cut(ids_R, torch.softmax(self._cooled(scores_R), -1))
+        scores_V = self._cooled(scores_V)
+        probability_V = model_V if scores_V is logits_V else torch.softmax(scores_V, -1)
+        if settings.top_p == 1 and settings.min_p == 0:
+            cumulative_V = torch.cumsum(probability_V, 0, dtype=torch.float64)
+            return Candidates(None, probability_V, cumulative_V, len(probability_V))
+        # Top-p and min-p keep the first so many ranks: look at a few, and at more while the cut is not among them.
+        ranks = FEW_RANKS
+        while True:
+            probability_R, ids_R = torch.topk(probability_V, min(ranks, len(probability_V)))
+            candidates = self._cut(ids_R, probability_R)
+            if candidates.count < len(ids_R) or len(ids_R) == len(probability_V):
+                return candidates
+            ranks *= 8
 
-    def _invert(self, probability_C: Tensor) -> tuple[int, float]:
-        """The index at which the cumulative distribution passes a uniform number, and its probability."""
-        cumulative_C = torch.cumsum(probability_C, 0, dtype=torch.float64)
-        total = cumulative_C[-1].item()
+    def _cooled(self, scores: Tensor) -> Tensor:
+        """Scores over the temperature; from their maximum, and by no less than the smallest float32: no overflow."""
+        if self.settings.temperature == 1:
+            return scores
+        return (scores - scores.max()).div_(max(self.settings.temperature, SMALLEST))
+
+    def _cut(self, ids_R: Tensor, probability_R: Tensor) -> Candidates:
+        """The ranks that top-p and then min-p keep, from probabilities in falling order.
+
+        Top-p drops the unlikeliest tokens that add up to at most 1 - top_p: those from which on the likelier ones add
+        up to top_p already.
+        """
+        cumulative_R = torch.cumsum(probability_R, 0, dtype=torch.float64)
+        count = len(ids_R)
+        if self.settings.top_p < 1:
+            count = min(count, int(torch.searchsorted(cumulative_R, self.settings.top_p)) + 1)
+        if self.settings.min_p > 0:
+            count = min(count, int((probability_R >= self.settings.min_p * probability_R[0]).sum()))
+        return Candidates(ids_R, probability_R, cumulative_R, count)
+
+    def _invert(self, candidates: Candidates) -> tuple[int, float]:
+        """The token at which the cumulative distribution passes a uniform number, and its probability."""
+        if candidates.count == 1 and candidates.ids is not None:
+            return int(candidates.ids[0]), 1.0
+        total = candidates.total
         uniform = torch.rand((), generator=self.generator, dtype=torch.float64).item()
         target = min(uniform * total, math.nextafter(total, 0.0))
-        index = int(torch.searchsorted(cumulative_C, target, right=True))
-        return index, probability_C[index].item() / total
+        index = int(torch.searchsorted(candidates.cumulative, target, right=True))
+        token_id = index if candidates.ids is None else int(candidates.ids[index])
+        return token_id, candidates.probability[index].item() / total
 
 
-def _top_k(scores_V: Tensor, k: int) -> Tensor:
-    """Ids, ascending, of the k highest scores and of all that tie with the last of them."""
-    best_R, ids_R = torch.topk(scores_V, k + 1)
-    if best_R[k] < best_R[k - 1]:
-        return ids_R[:k].sort().values
-    return torch.nonzero(scores_V >= best_R[k - 1]).flatten()
+def _top_k(scores_V: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Scores and ids, in falling order, of the k highest scores and of all that tie with the last of them."""
+    scores_R, ids_R = torch.topk(scores_V, k + 1)
+    if scores_R[k].item() < scores_R[k - 1].item():
+        return scores_R[:k], ids_R[:k]
+    with_ties = torch.topk(scores_V, int((scores_V >= scores_R[k - 1]).sum()))
+    return with_ties.values, with_ties.indices
 
 
-def _top_p(probability_C: Tensor, top_p: float) -> Tensor:
-    """Which candidates stay, ascending: all but the unlikeliest whose probabilities add up to at most 1 - top_p.
-
-    Candidates below half of (1 - top_p) / C cannot add up to that much: they go first, unsorted.
-    """
-    to_lose = 1 - top_p
-    index = torch.nonzero(probability_C >= to_lose / (2 * len(probability_C))).flatten()
-    ascending, order = torch.sort(probability_C[index], stable=True)
-    lost = torch.cumsum(ascending, 0, dtype=torch.float64)
-    lost += 1 - lost[-1].item()
-    first = min(int(torch.searchsorted(lost, to_lose, right=True)), len(index) - 1)
-    return index[order[first:].sort().values]
+def _spread(candidates: Candidates, vocab_size: int) -> Tensor:
+    """The candidates' probabilities over the whole vocabulary, 0 for the others."""
+    probability_C = candidates.probability[: candidates.count] / candidates.total
+    if candidates.ids is None:
+        return probability_C
+    return torch.zeros(vocab_size).index_copy_(0, candidates.ids[: candidates.count], probability_C)
 
 
-def _keep(ids_C: Tensor | None, probability_C: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """The candidates at `index`, with their probabilities scaled to add up to 1."""
-    probability = probability_C[index]
-    return index if ids_C is None else ids_C[index], probability / probability.sum()
-
-
-def _spread(ids_C: Tensor | None, probability_C: Tensor, vocab_size: int) -> Tensor:
-    """Candidates' probabilities over the whole vocabulary, 0 where none is."""
-    return probability_C if ids_C is None else torch.zeros(vocab_size).index_copy_(0, ids_C, probability_C)
-
-
-def _alternatives(model_V: Tensor, ids_C: Tensor | None, probability_C: Tensor, count: int) -> tuple[Alternative, ...]:
+def _alternatives(model_V: Tensor, candidates: Candidates, count: int) -> tuple[Alternative, ...]:
     model_R, ids_R = torch.topk(model_V, min(count, len(model_V)))
-    after_R = _spread(ids_C, probability_C, len(model_V))[ids_R]
+    after_R = _spread(candidates, len(model_V))[ids_R]
     return tuple(map(Alternative, ids_R.tolist(), model_R.tolist(), after_R.tolist()))

@@ -2,6 +2,7 @@
 
 import math
 import re
+from unittest import mock
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from modeling import sampling
 from modeling.sampling import Sampler, SamplingSettings
 
 VOCABULARY = 40
@@ -59,13 +61,17 @@ logit_lists = st.one_of(
     top_p=st.sampled_from([0.0, 0.1037, 0.5019, 0.9013, 0.9907, 1.0]),
     min_p=st.sampled_from([0.0, 0.0513, 0.3017, 1.0]),
     repetition_penalty=st.sampled_from([0.5, 1.0, 1.3, 4.0]),
+    few_ranks=st.sampled_from([1, 4, 256]),
 )
-def test_distribution_is_that_of_transformers(logits, seen, temperature, top_k, top_p, min_p, repetition_penalty):
+def test_distribution_is_that_of_transformers(
+    logits, seen, temperature, top_k, top_p, min_p, repetition_penalty, few_ranks
+):
     choices = SamplingSettings(
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty
     )
     logits_V = torch.tensor(logits)
-    ours = Sampler(choices, seen, VOCABULARY).distribution(logits_V)
+    with mock.patch.object(sampling, "FEW_RANKS", few_ranks):
+        ours = Sampler(choices, seen, VOCABULARY).distribution(logits_V)
     theirs = transformers_distribution(logits_V, seen, choices)
     torch.testing.assert_close(ours.sort().values, theirs.sort().values, atol=1e-6, rtol=1e-4)
     # Which of several equally likely tokens top-p drops is chance in transformers, whose sort is not stable.
