@@ -80,6 +80,7 @@ def stream(
     Raises ValueError (at the call): a token id outside the vocabulary; an empty prompt with no bos token; a model that
     has an encoder or is in training mode. While running: logits that are NaN or infinite.
     """
+    assert alternatives >= 0
     if model.config.is_encoder_decoder:
         raise ValueError(f"expected a causal language model, got {type(model).__name__}, which has an encoder")
     if model.training:

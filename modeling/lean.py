@@ -130,9 +130,9 @@ class LeanBlock:
         self.attention_norm, self.mlp_norm = _norm(block.input_layernorm), _norm(block.post_attention_layernorm)
         self.attention_scale = D**-0.5
 
-        order_D = torch.arange(D, device=attention.q_proj.weight.device)
+        order_D = slice(None)
         if phase_TF is not None:
-            order_D = order_D.view(2, -1).t().flatten()
+            order_D = torch.arange(D, device=phase_TF.device).view(2, -1).t().flatten()
         self.qkv_EW, self.qkv_bias_W = _joined(attention, order_D)
         self.head_norm = _head_norm(attention.q_norm, attention.k_norm, H, G, order_D) if config.qk_norm else None
 
@@ -215,12 +215,12 @@ class LeanBlock:
         return self.activation(_linear(x_NE, self.gate_EI, self.gate_bias_I)).mul_(up_NI)
 
 
-def _joined(attention: ScratchGPTAttention, order_D: Tensor) -> tuple[Tensor, Tensor | None]:
+def _joined(attention: ScratchGPTAttention, order_D: Tensor | slice) -> tuple[Tensor, Tensor | None]:
     """Weight (E, W) and bias (W) of queries, keys and values as one; queries and keys reordered within each head."""
     q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
 
     def reordered(rows: Tensor) -> Tensor:
-        return rows.unflatten(0, (-1, len(order_D)))[:, order_D].flatten(0, 1)
+        return rows.unflatten(0, (-1, attention.head_dim))[:, order_D].flatten(0, 1)
 
     weight_EW = torch.cat([reordered(q.weight).t(), reordered(k.weight).t(), v.weight.t()], dim=1)
     return weight_EW, None if q.bias is None else torch.cat([reordered(q.bias), reordered(k.bias), v.bias])
@@ -255,7 +255,7 @@ def _norm(module: nn.Module) -> Callable[..., Tensor]:
     return _rms_norm(rms.weight, rms.eps)
 
 
-def _head_norm(q_norm: nn.Module, k_norm: nn.Module, H: int, G: int, order_D: Tensor) -> Callable[..., Tensor]:
+def _head_norm(q_norm: nn.Module, k_norm: nn.Module, H: int, G: int, order_D: Tensor | slice) -> Callable[..., Tensor]:
     """The norms of H query and G key heads as one, weights in the order of the heads' reordered values."""
 
     def both(q_D: Tensor, k_D: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class SamplingSettings:
         self._check("top_k", "a whole number, 0 (keeps all) or more", whole=True)
         self._check("top_p", "a number from 0 to 1 (keeps all)", most=1)
         self._check("min_p", "a number from 0 (keeps all) to 1", most=1)
-        self._check("repetition_penalty", "a number above 0 (1 is off)", least=math.ulp(0.0))
+        self._check("repetition_penalty", "a number from 0.01 to 100 (1 is off)", least=0.01, most=100)
         if self.seed is not None:
             self._check("seed", "a whole number from 0 to 2**63 - 1, or None", whole=True, most=2**63 - 1)
 
@@ -180,9 +180,12 @@ class Sampler:
         return Candidates(ids_R, probability_R, cumulative_R, count)
 
     def _invert(self, candidates: Candidates) -> tuple[int, float]:
-        """The token at which the cumulative distribution passes a uniform number, and its probability."""
-        if candidates.count == 1 and candidates.ids is not None:
-            return int(candidates.ids[0]), 1.0
+        """The token at which the cumulative distribution passes a uniform number, and its probability.
+
+        Each token uses up one number, so that the n-th tokens of two texts with one seed share theirs.
+        """
+        if self.settings.temperature == 0 and candidates.ids is not None:
+            return int(candidates.ids), 1.0
         total = candidates.total
         uniform = torch.rand((), generator=self.generator, dtype=torch.float64).item()
         target = min(uniform * total, math.nextafter(total, 0.0))

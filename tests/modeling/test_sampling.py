@@ -154,6 +154,16 @@ def test_rounding_in_the_logits_hardly_ever_changes_the_token(seed, noise_seed):
     assert abs(drawn[0] - drawn[1]) <= 1
 
 
+def test_every_token_uses_up_one_random_number():
+    logits_V = torch.zeros(1000)
+    narrow, wide = sampler_of(vocab_size=1000, seed=4, top_k=1), sampler_of(vocab_size=1000, seed=4)
+    certain_V = torch.zeros(1000).index_fill(0, torch.tensor([8]), 9.0)
+    for _ in range(3):
+        assert narrow.draw(certain_V).token_id == 8
+        wide.draw(logits_V)
+    assert torch.equal(narrow.generator.get_state(), wide.generator.get_state())
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_broken_logits_are_an_error(bad, temperature):
@@ -192,8 +202,8 @@ def test_low_precision_logits_are_drawn_from_in_float32():
         ("top_k", True, "a whole number, 0 (keeps all) or more"),
         ("top_p", 1.1, "a number from 0 to 1 (keeps all)"),
         ("min_p", -0.2, "a number from 0 (keeps all) to 1"),
-        ("repetition_penalty", 0, "a number above 0 (1 is off)"),
-        ("repetition_penalty", None, "a number above 0 (1 is off)"),
+        ("repetition_penalty", 0, "a number from 0.01 to 100 (1 is off)"),
+        ("repetition_penalty", None, "a number from 0.01 to 100 (1 is off)"),
         ("seed", -1, "a whole number from 0 to 2**63 - 1, or None"),
         ("seed", 2**63, "a whole number from 0 to 2**63 - 1, or None"),
         ("seed", "seven", "a whole number from 0 to 2**63 - 1, or None"),
