@@ -128,6 +128,7 @@ def _measure(peer: str, corpus: Path, merges: int) -> tuple[float, list[bytes]]:
 
 
 def main() -> None:
+    """The command line; also that of one measurement, in the processes that `run` starts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("paths", nargs="*", help="text files or folders; default: the sci-fi books")
     parser.add_argument("--merges", type=int, default=8000)

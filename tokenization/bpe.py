@@ -7,7 +7,8 @@ a pre-token. Of pairs equally frequent, the one whose token ids are smaller wins
 What makes it fast: each distinct pre-token is kept once, with its count; a merge touches only the words that hold the
 pair and corrects the counts of its neighbours; and the most frequent pair comes from a heap whose entries may be out of
 date (a count in it can only be too high, so a wrong one is put back with the right count when it comes up). A word is a
-`str` with one character for each token id, a pair a string of two, and `word.split(pair)` finds all of its places.
+`str` with one character for each token id, a pair a string of two, and `str.partition` and `str.split` find its
+places.
 """
 
 import gc
@@ -16,6 +17,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
+from operator import add
 
 from tqdm import tqdm
 
@@ -154,8 +156,8 @@ def _count_pairs(words: list[str], word_counts: list[int]) -> tuple[dict[str, in
     """How often each pair of neighbours occurs, and the indices of the words that hold it (once for each place)."""
     words_with: defaultdict[str, list[int]] = defaultdict(list)
     for index, word in enumerate(words):
-        for first, second in pairwise(word):
-            words_with[first + second].append(index)
+        for pair in map(add, word, word[1:]):
+            words_with[pair].append(index)
     count_of = word_counts.__getitem__
     return {pair: sum(map(count_of, places)) for pair, places in words_with.items()}, dict(words_with)
 
@@ -172,15 +174,17 @@ def _apply(
     after: defaultdict[str, list[int]] = defaultdict(list)
     between: list[int] = []
     for index in places:
-        parts = words[index].split(pair)
-        if len(parts) == 2:
-            left, right = parts
+        left, found, right = words[index].partition(pair)
+        if not found:
+            continue
+        if pair not in right:
             words[index] = left + token + right
             if left:
                 before[left[-1]].append(index)
             if right:
                 after[right[0]].append(index)
-        elif len(parts) > 2:
+        else:
+            parts = words[index].split(pair)
             words[index] = token.join(parts)
             for left, right in pairwise(parts):
                 if left:
