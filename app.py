@@ -13,6 +13,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 from panels.models import ModelLoader, ModelSource, default_source, find_model, load_model
 from panels.sampling import add_flags, given_settings
+from panels.terminal import run_terminal
 
 MODEL = os.environ.get("MODEL")
 """The model when `--model` is not given; without either, the newest of bundle/ and runs/*."""
@@ -66,8 +67,6 @@ def main(argv: list[str] | None = None) -> None:
         source = find_model(arguments.model or default_source(Path.cwd()))
         print(f"Model: {source.folder or source.given}", flush=True)
         if arguments.terminal:
-            from panels.terminal import run_terminal
-
             run_terminal(load_model(source), arguments.settings)
         else:
             serve(source, arguments.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), arguments.port)

@@ -54,6 +54,8 @@ class ModelLoader:
     def __init__(self, source: ModelSource) -> None:
         self._source = source
         self._future: Future[LoadedModel] = Future()
+        self.done = threading.Event()
+        """Set when the model is loaded, or loading has failed."""
 
     def start(self) -> ModelLoader:
         """Begin; returns at once."""
@@ -81,6 +83,8 @@ class ModelLoader:
             self._future.set_result(load_model(self._source))
         except BaseException as error:
             self._future.set_exception(error)
+        finally:
+            self.done.set()
 
 
 def default_source(home: Path) -> str:

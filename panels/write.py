@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import gradio as gr
 from gradio.events import api
@@ -12,9 +14,9 @@ from gradio.events import api
 from panels.markup import render
 from panels.models import ModelLoader, ModelSource
 from panels.sampling import CONTROLS, DEFAULTS, settings_from
-from panels.writing import TIME_LIMIT, Draft, write
+from panels.writing import PACE, TIME_LIMIT, Draft, write
 
-HISTORY = 100
+HISTORY = 50
 """How many steps back Undo can go."""
 LOADING_LIMIT = 600.0
 """Seconds a request waits for a model that is still loading."""
@@ -102,72 +104,126 @@ def build(loader: ModelLoader) -> tuple[gr.HTML, gr.Dataset]:
                 )
                 dice = gr.Button("Roll", elem_id="dice", min_width=84, scale=1)
 
-    history = gr.State([])  # the texts that Undo goes back to, the newest last
-    last = gr.State(None)  # the last draft, for the line that Stop leaves
-    buttons = [generate, stop, undo]
+    desk = gr.State(Desk())
+    withdrawals = gr.State(0)  # counts the requests that were stopped before their turn came
+    buttons = [generate, stop, undo, clear]
 
-    def busy(text: str, past: list[str]) -> list[Any]:
-        line = render_status("busy", "Waiting for the model …" if loader.ready else "The model is still loading …")
-        return [
-            remember(past, text),
-            None,
-            line,
-            gr.Button(interactive=False),
-            gr.Button(interactive=True),
-            gr.Button(interactive=True),
-        ]
-
-    def run(text: str, seed_value: Any, *values: Any) -> Iterator[list[Any]]:
-        for draft in generate_drafts(loader, text, seed=seed_value, **dict(zip(DEFAULTS, values, strict=True))):
-            yield [draft.text, draft, draft_status(draft)]
-
-    def idle(past: list[str]) -> list[Any]:
-        label = "Continue" if past else "Generate"
-        return [gr.Button(label, interactive=True), gr.Button(interactive=False), gr.Button(interactive=bool(past))]
-
-    def stopped(draft: Draft | None, past: list[str]) -> list[Any]:
-        return [render_status("idle", "Stopped.", draft), *idle(past)]
-
-    def back(past: list[str], text: str) -> list[Any]:
-        past, text = (past[:-1], past[-1]) if past else (past, text)
-        return [text, past, render_status("idle", "Back to the text before."), *idle(past)]
-
-    def start_over(past: list[str], text: str, new_text: str = "") -> list[Any]:
-        past = remember(past, text) if text else past
-        return [
-            new_text,
-            past,
-            render_status("idle", "A new page." if not new_text else "A beginning. Go on from here."),
-            *idle([])[:2],
-            gr.Button(interactive=bool(past)),
-        ]
+    def run(desk: Desk, text: str, seed_value: Any, *values: Any) -> Iterator[list[Any]]:
+        desk.stage = "writing"
+        settings = dict(zip(DEFAULTS, values, strict=True))
+        try:
+            for draft in generate_drafts(loader, text, seed=seed_value, should_stop=lambda: desk.stop, **settings):
+                desk.last = draft
+                yield [draft.text, draft_status(draft)]
+        except ValueError as error:
+            desk.trouble = str(error)
+            yield [gr.skip(), render_status("trouble", desk.trouble)]
+        finally:
+            desk.stage = "over"
 
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    begun = gr.on(
-        [generate.click, document.submit], busy, [document, history], [history, last, status, *buttons], **quiet
-    )
+    begun = generate.click(lambda desk, text: begin(desk, text, loader), [desk, document], [status, *buttons], **quiet)
     running = begun.then(
         run,
-        [document, seed, *sliders],
-        [document, last, status],
+        [desk, document, seed, *sliders],
+        [document, status],
         concurrency_id="model",
         concurrency_limit=1,
         show_progress="hidden",
         api_visibility="private",
     )
-    running.then(idle, history, buttons, **quiet)
-    stop.click(stopped, [last, history], [status, *buttons], cancels=running, **quiet)
-    undo.click(back, [history, document], [document, history, status, *buttons], cancels=running, **quiet)
-    clear.click(start_over, [history, document], [document, history, status, *buttons], cancels=running, **quiet)
+    running.then(settle, desk, [status, *buttons], **quiet)
+    running.failure(settle, desk, [status, *buttons], **quiet)
+    stop.click(ask_to_stop, [desk, withdrawals], [withdrawals, status, *buttons], **quiet)
+    withdrawals.change(None, None, None, cancels=running)
+    undo.click(go_back, desk, [document, status, *buttons], **quiet)
+    clear.click(turn_page, [desk, document], [document, status, *buttons], **quiet)
     chips.click(
-        lambda past, text, sample: start_over(past, text, sample[0]),
-        [history, document, chips],
-        [document, history, status, *buttons],
-        cancels=running,
+        lambda desk, text, sample: turn_page(desk, text, sample[0]),
+        [desk, document, chips],
+        [document, status, *buttons],
         **quiet,
     )
     dice.click(lambda: str(random.SystemRandom().randrange(10**6)), None, seed, **quiet)
     return status, chips
+
+
+@dataclass(kw_only=True, slots=True)
+class Desk:
+    """What the page remembers of one visitor, between and during the events."""
+
+    past: list[str] = field(default_factory=list)  # the texts that Undo goes back to, the newest last
+    last: Draft | None = None  # where the present writing stands
+    stage: Literal["idle", "waiting", "writing", "over"] = "idle"  # of the request: none, in line, at work, not settled
+    stop: bool = False  # Stop was pressed
+    trouble: str | None = None  # what was wrong with the last request
+
+    def remember(self, text: str) -> None:
+        """Let Undo come back to `text`."""
+        self.past = [*self.past, text][-HISTORY:]
+
+
+def begin(desk: Desk, text: str, loader: ModelLoader) -> list[Any]:
+    """Get in line to continue `text`: status and buttons."""
+    desk.remember(text)
+    desk.last, desk.stage, desk.stop, desk.trouble = None, "waiting", False, None
+    message = "Waiting for the model …" if loader.ready else "The model is still loading …"
+    return [render_status("busy", message), *buttons_of(desk)]
+
+
+def ask_to_stop(desk: Desk, withdrawals: int) -> list[Any]:
+    """End the present writing: withdrawals, status and buttons.
+
+    The writer looks before each token and then gives its last draft, so nothing comes late. A request whose turn has
+    not come is withdrawn; one that ended unseen, on a broken connection, is settled."""
+    desk.stop = True
+    if desk.stage == "over":
+        return [withdrawals, *settle(desk)]
+    return [withdrawals + (desk.stage == "waiting"), gr.skip(), *buttons_of(desk)]
+
+
+def settle(desk: Desk) -> list[Any]:
+    """The writing is over, in whatever way: status and buttons."""
+    status = gr.skip()
+    if desk.stage != "idle" and desk.last is None:
+        desk.past = desk.past[:-1]
+        status = (
+            render_status("trouble", desk.trouble) if desk.trouble else render_status("idle", "Nothing was written.")
+        )
+    desk.stage = "idle"
+    return [status, *buttons_of(desk)]
+
+
+def go_back(desk: Desk) -> list[Any]:
+    """Undo: document, status and buttons."""
+    if desk.stage != "idle" or not desk.past:
+        return [gr.skip(), gr.skip(), *buttons_of(desk)]
+    text = desk.past.pop()
+    if not desk.past:
+        desk.last = None
+    return [text, render_status("idle", "Back to the text before."), *buttons_of(desk)]
+
+
+def turn_page(desk: Desk, text: str, beginning: str = "") -> list[Any]:
+    """Put `beginning` in the place of `text`: document, status and buttons."""
+    if desk.stage != "idle":
+        return [gr.skip(), gr.skip(), *buttons_of(desk)]
+    if text:
+        desk.remember(text)
+    desk.last = None
+    message = "A beginning: Generate goes on from here." if beginning else "A new page."
+    return [beginning, render_status("idle", message), *buttons_of(desk)]
+
+
+def buttons_of(desk: Desk) -> list[Any]:
+    """Generate (Continue, where the text is already the model's), Stop, Undo and Clear."""
+    free = desk.stage == "idle"
+    return [
+        gr.Button("Continue" if desk.last and free else "Generate", interactive=free),
+        gr.Button(interactive=not free),
+        gr.Button(interactive=free and bool(desk.past)),
+        gr.Button(interactive=free),
+    ]
 
 
 def beginnings(source: ModelSource) -> dict[str, Any]:
@@ -192,38 +248,40 @@ def add_endpoint(loader: ModelLoader) -> None:
         model ends the text. An empty prompt lets the model begin. The same seed gives the same text; without one,
         each call draws its own. temperature 0 always takes the likeliest token; top_k 0, top_p 1, min_p 0 and
         repetition_penalty 1 are neutral."""
-        for draft in generate_drafts(
-            loader,
-            prompt,
-            seed=seed,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-        ):
-            yield draft.text
+        try:
+            if not isinstance(prompt, str):
+                raise ValueError(f"prompt: expected text, got {type(prompt).__name__}.")
+            for draft in generate_drafts(
+                loader,
+                prompt,
+                seed=seed,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                min_p=min_p,
+                repetition_penalty=repetition_penalty,
+            ):
+                yield draft.text
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
 
     api(generate, api_name="generate", concurrency_id="model", concurrency_limit=1)
 
 
-def generate_drafts(loader: ModelLoader, prompt: Any, *, seed: Any = None, **values: Any) -> Iterator[Draft]:
-    """`write` for the page and the API: waits for the model, and tells users what is wrong with their values."""
-    try:
-        if not isinstance(prompt, str):
-            raise ValueError(f"prompt: expected text, got {type(prompt).__name__}.")
-        settings = settings_from(seed=seed, **values)
-        yield from write(loader.wait(LOADING_LIMIT), prompt, settings)
-    except (ValueError, TimeoutError) as error:
-        raise gr.Error(
-            str(error) or "The model is still loading. Try again in a minute.", print_exception=False
-        ) from error
+def generate_drafts(
+    loader: ModelLoader, prompt: str, *, seed: Any, should_stop: Callable[[], bool] = lambda: False, **values: Any
+) -> Iterator[Draft]:
+    """`write` for the page and the API: takes the settings as they come, and waits for the model.
 
-
-def remember(past: list[str], text: str) -> list[str]:
-    """`past` with `text` as its newest entry, the oldest dropped when there are too many."""
-    return [*past, text][-HISTORY:]
+    Raises ValueError for a wrong setting, and for a model that does not arrive."""
+    settings = settings_from(seed=seed, **values)
+    deadline = time.monotonic() + LOADING_LIMIT
+    while not loader.done.wait(PACE) and not should_stop():
+        if time.monotonic() > deadline:
+            raise ValueError("The model is still loading. Try again in a minute.")
+    if not should_stop():
+        yield from write(loader.wait(), prompt, settings, should_stop=should_stop)
 
 
 def draft_status(draft: Draft) -> str:
@@ -232,7 +290,7 @@ def draft_status(draft: Draft) -> str:
 
 
 def render_status(state: str, message: str, draft: Draft | None = None) -> str:
-    """The status line; `state` is "busy" or "idle"."""
+    """The status line; `state` is "idle", "busy" or "trouble"."""
     share = 100 * draft.context_used // draft.context_length if draft and draft.context_length else 0
     return render(STATUS, state=state, message=message, draft=draft, share=share)
 

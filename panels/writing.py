@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
+import re
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -49,8 +50,8 @@ class Draft:
 
 
 def plain_text(text: str) -> str:
-    """`text` without lone surrogates (U+FFFD stands for each), which no encoding could carry; pairs are joined."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    """`text` with U+FFFD for each surrogate: prompts and models may hold them, but nothing can transport them."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 def encode_prompt(loaded: LoadedModel, text: str) -> list[int]:
@@ -104,7 +105,7 @@ def write(
             except StopIteration as end:
                 ending = end.value
                 break
-            text += decoder.push(step.token_id)
+            text += plain_text(decoder.push(step.token_id))
             new_tokens, context_used = new_tokens + 1, step.context_used
             now = time.monotonic()
             draft = dataclasses.replace(
@@ -113,4 +114,6 @@ def write(
             if new_tokens == 1 or now - shown >= pace:
                 shown = now
                 yield draft
-    yield dataclasses.replace(draft, text=text + decoder.finish(), seconds=time.monotonic() - began, ending=ending)
+    yield dataclasses.replace(
+        draft, text=text + plain_text(decoder.finish()), seconds=time.monotonic() - began, ending=ending
+    )

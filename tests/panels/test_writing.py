@@ -1,16 +1,20 @@
+import dataclasses
 import random
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from modeling.decoding import stream
 from panels.models import LoadedModel, load_model
 from panels.sampling import settings_from
 from panels.writing import encode_prompt, plain_text, write
 from tests.panels.tiny_model import CONTEXT, save_checkpoint
+from tokenization import ScratchGPTTokenizer, train_bpe
 
 
 def last_draft(loaded: LoadedModel, prompt: str, **values):
@@ -94,6 +98,17 @@ def test_the_models_own_end(tmp_path: Path):
     loaded = load_model(save_checkpoint(tmp_path / "ends", end_of_text_bias=100.0))
     draft = last_draft(loaded, "The lamp")
     assert (draft.text, draft.new_tokens, draft.ending) == ("The lamp", 0, "stop_token")
+
+
+def test_a_model_may_write_lone_surrogates(loaded, tmp_path):
+    tokenizer = ScratchGPTTokenizer.from_merges(train_bpe(["\ud800 \ud800 \ud800"], 260))
+    (surrogate,) = tokenizer.encode_ordinary("\ud800")
+    config = ScratchGPTConfig(vocab_size=260, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+    model = ScratchGPTForCausalLM(config).eval()
+    with torch.no_grad():
+        model.lm_head.bias[surrogate] = 100.0
+    other = dataclasses.replace(loaded, model=model, tokenizer=tokenizer, prefix_ids=(), stop_token_ids=())
+    assert last_draft(other, "a", max_new_tokens=3).text == "a\ufffd\ufffd\ufffd"
 
 
 def test_a_text_stands_behind_the_separator_as_in_training(loaded):

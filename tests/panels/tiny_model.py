@@ -16,14 +16,14 @@ TEXT = (
 PROMPTS = ["The lamp burned", "She asked, and"]
 
 
-def save_checkpoint(folder: Path, *, end_of_text_bias: float = -100.0) -> Path:
+def save_checkpoint(folder: Path, *, end_of_text_bias: float = -100.0, layers: int = 2) -> Path:
     """A checkpoint folder of a random model, which with the default bias never ends a text by itself."""
     tokenizer = ScratchGPTTokenizer.from_merges(train_bpe([TEXT], 320))
     torch.manual_seed(0)
     config = ScratchGPTConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         max_position_embeddings=CONTEXT,
         bos_token_id=tokenizer.bos_token_id,

@@ -1,0 +1,371 @@
+"""The page as people meet it: a real process, a real client, a real browser."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from panels.models import LoadedModel, load_model
+from panels.sampling import settings_from
+from panels.writing import write
+from tests.panels.tiny_model import PROMPTS, save_checkpoint
+
+ROOT = Path(__file__).parents[1]
+CHROMIUM = Path("/usr/bin/chromium")
+LONG = 1_000_000  # more tokens than any test waits for
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(*arguments: object, cwd: Path) -> subprocess.Popen:
+    """`python app.py …`."""
+    command = [sys.executable, str(ROOT / "app.py"), *map(str, arguments)]
+    environment = {name: value for name, value in os.environ.items() if name != "MODEL"}
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """The folder of a model that is tiny but deep: slow enough to be stopped."""
+    return save_checkpoint(tmp_path_factory.mktemp("models") / "tiny", layers=16)
+
+
+@pytest.fixture(scope="module")
+def loaded(model) -> LoadedModel:
+    """The same model here, to compare with."""
+    return load_model(model)
+
+
+@pytest.fixture(scope="module")
+def server(model, tmp_path_factory) -> Iterator[tuple[str, psutil.Process]]:
+    """Address and process of a running page."""
+    port = free_port()
+    process = start("--model", model, "--port", port, cwd=tmp_path_factory.mktemp("elsewhere"))
+    assert process.stdout is not None
+    assert process.stdout.readline() == f"Model: {model}\n"
+    assert process.stdout.readline() == f"The page is on http://127.0.0.1:{port} (Ctrl-C ends it)\n"
+    yield f"http://127.0.0.1:{port}", psutil.Process(process.pid)
+    process.terminate()
+    rest, _ = process.communicate(timeout=30)
+    assert "Traceback" not in rest
+
+
+@pytest.fixture(scope="module")
+def client(server) -> Iterator[Any]:
+    """A client of the API."""
+    from gradio_client import Client
+
+    client = Client(server[0], verbose=False)
+    yield client
+    client.close()
+
+
+def is_computing(process: psutil.Process) -> bool:
+    """Whether the process does more than wait, also on a machine where others compute."""
+    before = process.cpu_times().user
+    time.sleep(0.5)
+    return process.cpu_times().user - before > 0.06
+
+
+def wait_until(condition, seconds: float = 20.0) -> None:
+    """Wait for `condition()`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_the_api_offers_generate_and_nothing_else(client):
+    endpoints = client.view_api(return_format="dict")
+    assert list(endpoints["named_endpoints"]) == ["/generate"]
+    assert endpoints["unnamed_endpoints"] == {}
+    parameters = endpoints["named_endpoints"]["/generate"]["parameters"]
+    assert [(each["parameter_name"], each["parameter_has_default"]) for each in parameters] == [
+        ("prompt", False),
+        ("max_new_tokens", True),
+        ("temperature", True),
+        ("top_k", True),
+        ("top_p", True),
+        ("min_p", True),
+        ("repetition_penalty", True),
+        ("seed", True),
+    ]
+
+
+def test_generate_yields_the_text_so_far(client, loaded):
+    texts = list(client.submit("The lamp", 150, 0.9, 20, 0.9, 0.01, 1.1, 5, api_name="/generate"))
+    assert len(texts) > 1
+    assert all(text.startswith("The lamp") for text in texts)
+    assert [len(text) for text in texts] == sorted(len(text) for text in texts)
+    options = settings_from(
+        max_new_tokens=150, temperature=0.9, top_k=20, top_p=0.9, min_p=0.01, repetition_penalty=1.1, seed=5
+    )
+    assert texts[-1] == list(write(loaded, "The lamp", options))[-1].text
+
+
+def test_same_seed_same_text(client):
+    texts = [client.predict("The lamp", max_new_tokens=20, seed=seed, api_name="/generate") for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+    assert client.predict("", max_new_tokens=20, seed=1, api_name="/generate")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"temperature": -1}, "temperature: expected a number, 0 (greedy) or more, got -1"),
+        ({"seed": "dice"}, "seed: expected a whole number, got 'dice'"),
+        ({"top_p": 1.5}, "top_p: expected a number from 0 to 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens: expected a whole number, 1 or more"),
+        ({"prompt": 3}, "prompt: expected text, got int"),
+    ],
+)
+def test_a_wrong_value_is_told(client, values, message):
+    from gradio_client.exceptions import AppError
+
+    with pytest.raises(AppError, match=re.escape(message)):
+        client.predict(**{"prompt": "The"} | values, api_name="/generate")
+
+
+@pytest.mark.parametrize("prompt", ["\x00\x1b", "👩‍🚀" * 10, "<|endoftext|>", "x" * 100_000])
+def test_no_prompt_is_too_odd(client, prompt):
+    assert client.predict(prompt, max_new_tokens=3, api_name="/generate").startswith(prompt)
+
+
+def test_a_lone_surrogate_is_answered(server):
+    def post(url: str, body: bytes) -> dict[str, Any]:
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        return json.load(urllib.request.urlopen(request, timeout=30))
+
+    call = f"{server[0]}/gradio_api/call/generate"
+    event = post(call, rb'{"data": ["\ud800 alone", 3, 1, 0, 1, 0, 1, 1]}')["event_id"]
+    answer = urllib.request.urlopen(f"{call}/{event}", timeout=30).read().decode()
+    assert "event: complete" in answer
+    assert json.loads(answer.rsplit("data: ", 1)[1])[0].startswith("\ufffd alone")
+
+
+def test_cancelling_ends_the_computing(client, server):
+    job = client.submit("The lamp", LONG, seed=1, api_name="/generate")
+    next(iter(job))
+    computing = is_computing(server[1])
+    job.cancel()
+    assert computing
+    wait_until(lambda: not is_computing(server[1]), 5)
+
+
+def test_nothing_is_served_from_the_disk(server, model):
+    for path in (model / "config.json", ROOT / "app.py", "/etc/passwd"):
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            urllib.request.urlopen(f"{server[0]}/gradio_api/file={path}", timeout=10)
+        assert refusal.value.code in (403, 404)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"no chromium at {CHROMIUM} (apt-get install chromium)")
+    playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with playwright_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, server) -> Iterator[Any]:
+    """The page, ready; it must ask no other host for anything and report no error."""
+    page = browser.new_page()
+    elsewhere, errors = [], []
+    page.on("request", lambda request: None if request.url.startswith(server[0]) else elsewhere.append(request.url))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(server[0])
+    page.get_by_text("Ready.").wait_for()
+    yield page
+    page.close()
+    assert [url for url in elsewhere if not url.startswith(("data:", "blob:"))] == []
+    assert errors == []
+
+
+def button(page: Any, name: str) -> Any:
+    """The button with this name."""
+    return page.get_by_role("button", name=name, exact=True)
+
+
+def set_length(page: Any, tokens: int) -> None:
+    """Move the slider for the length."""
+    field = page.get_by_label("number input for Length")
+    field.fill(str(tokens))
+    field.blur()
+
+
+def test_write_continue_and_undo(page, loaded):
+    from playwright.sync_api import expect
+
+    document = page.get_by_label("Your text")
+    document.fill("The lamp")
+    page.get_by_label("Seed").fill("5")
+    set_length(page, 30)
+    button(page, "Generate").click()
+    button(page, "Continue").wait_for()
+    first = document.input_value()
+    assert first == list(write(loaded, "The lamp", settings_from(seed=5, max_new_tokens=30)))[-1].text
+    expect(page.locator("#status")).to_contain_text("30 tokens")
+    expect(page.locator("#status")).to_contain_text("seed 5")
+    expect(page.locator("#status")).to_contain_text("of 48 tokens of context")
+    button(page, "Continue").click()
+    expect(page.locator("#status")).to_contain_text("the window has moved past")
+    button(page, "Continue").wait_for()
+    assert len(document.input_value()) > len(first)
+    assert document.input_value().startswith(first)
+    button(page, "Undo").click()
+    expect(document).to_have_value(first)
+    button(page, "Undo").click()
+    expect(document).to_have_value("The lamp")
+    expect(button(page, "Undo")).to_be_disabled()
+    button(page, "Generate").click()
+    expect(document).to_have_value(first)
+
+
+def test_stop_ends_the_computing(page, server):
+    from playwright.sync_api import expect
+
+    document = page.get_by_label("Your text")
+    set_length(page, 1000)
+    for _ in range(3):
+        document.fill("The lamp")
+        document.press("Control+Enter")
+        page.get_by_text("tokens/s").wait_for()
+        expect(document).not_to_be_editable(timeout=1000)
+        button(page, "Stop").click()
+        expect(page.locator("#status")).to_contain_text("Stopped.")
+        expect(button(page, "Stop")).to_be_disabled()
+        wait_until(lambda: not is_computing(server[1]), 5)
+        text = document.input_value()
+        page.wait_for_timeout(300)
+        assert document.input_value() == text
+        button(page, "Undo").click()
+        expect(document).to_have_value("The lamp")
+
+
+def test_stop_withdraws_a_request_that_waits(page, client):
+    from playwright.sync_api import expect
+
+    job = client.submit("The lamp", LONG, api_name="/generate")
+    try:
+        next(iter(job))
+        page.get_by_label("Your text").fill("She asked")
+        button(page, "Generate").click()
+        expect(page.locator("#status")).to_contain_text("Waiting for the model")
+        button(page, "Stop").click()
+        expect(page.locator("#status")).to_contain_text("Nothing was written.")
+        expect(button(page, "Generate")).to_be_enabled()
+    finally:
+        job.cancel()
+    button(page, "Generate").click()
+    button(page, "Stop").click()
+    expect(page.locator("#status")).to_contain_text("Stopped.")
+
+
+def test_a_closed_tab_ends_the_computing(browser, server):
+    page = browser.new_page()
+    page.goto(server[0])
+    page.get_by_text("Ready.").wait_for()
+    set_length(page, 1000)
+    button(page, "Generate").click()
+    page.get_by_text("tokens/s").wait_for()
+    page.close()
+    wait_until(lambda: not is_computing(server[1]), 5)
+
+
+def test_beginnings_clear_and_dice(page):
+    from playwright.sync_api import expect
+
+    document = page.get_by_label("Your text")
+    button(page, PROMPTS[1]).click()
+    expect(document).to_have_value(PROMPTS[1])
+    button(page, "Clear").click()
+    expect(document).to_have_value("")
+    button(page, "Undo").click()
+    expect(document).to_have_value(PROMPTS[1])
+    button(page, "Roll").click()
+    expect(page.get_by_label("Seed")).to_have_value(re.compile(r"^\d+$"))
+
+
+def test_a_wrong_seed_is_told_and_the_page_goes_on(page):
+    from playwright.sync_api import expect
+
+    page.get_by_label("Seed").fill("dice")
+    button(page, "Generate").click()
+    expect(page.locator("#status")).to_contain_text("seed: expected a whole number, got 'dice'.")
+    page.get_by_label("Seed").fill("")
+    set_length(page, 5)
+    button(page, "Generate").click()
+    button(page, "Continue").wait_for()
+
+
+def test_it_fits_a_phone(page):
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.evaluate("[...document.querySelectorAll('#actions button')].every(b => b.offsetHeight >= 44)")
+
+
+def test_a_port_in_use(model, tmp_path):
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", 0))
+        occupied.listen()
+        port = occupied.getsockname()[1]
+        process = start("--model", model, "--port", port, cwd=tmp_path)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"error: Port {port} on 127.0.0.1 cannot be used" in output
+    assert f"`make demo PORT={port + 1}`" in output
+    assert "Traceback" not in output
+
+
+def test_no_model(tmp_path):
+    process = start(cwd=tmp_path)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert output.startswith("error: No model here")
+    assert "`make demo` trains one" in output
+
+
+def test_a_model_that_fails_while_loading_ends_the_page(tmp_path):
+    folder = save_checkpoint(tmp_path / "broken")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    process = start("--model", folder, "--port", free_port(), cwd=tmp_path)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "is no whole model: its weights lack" in output
+    assert "Traceback" not in output
+
+
+def test_settings_of_the_terminal_are_refused_for_the_page(model, tmp_path):
+    process = start("--model", model, "--top-k", "3", cwd=tmp_path)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "top_k: only with --terminal" in output
+
+
+def test_the_entry_point_is_short():
+    assert len((ROOT / "app.py").read_text().splitlines()) <= 80
