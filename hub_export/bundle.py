@@ -19,6 +19,7 @@ CHECKPOINT_FILES = (
     WEIGHTS_NAME,
     "generation_config.json",
     "configuration_scratchgpt.py",
+    "kernels_scratchgpt.py",
     "modeling_scratchgpt.py",
     *TOKENIZER_FILES,
 )

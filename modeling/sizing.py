@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from .configuration_scratchgpt import ScratchGPTConfig
-from .modeling_scratchgpt import CROSS_ENTROPY_ROWS
+from .kernels_scratchgpt import CROSS_ENTROPY_ROWS
 
 
 def count_parameters(config: ScratchGPTConfig) -> int:

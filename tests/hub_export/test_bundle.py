@@ -17,6 +17,7 @@ MODEL_FILES = {
     "generation_config.json",
     "loss.png",
     "model.safetensors",
+    "kernels_scratchgpt.py",
     "modeling_scratchgpt.py",
     "prompts.json",
     "tokenization_scratchgpt.py",

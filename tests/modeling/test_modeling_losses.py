@@ -6,16 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+import modeling.kernels_scratchgpt as kernels
 import modeling.modeling_scratchgpt as scratchgpt
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
-from modeling.modeling_scratchgpt import BlockedAttention, dropout, linear_cross_entropy
+from modeling.kernels_scratchgpt import BlockedAttention, dropout, linear_cross_entropy
 
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(scratchgpt, "CROSS_ENTROPY_ROWS", 3)
-    monkeypatch.setattr(scratchgpt, "ATTENTION_ROWS", 3)
-    monkeypatch.setattr(scratchgpt, "ATTENTION_SCORES", 40)
+    monkeypatch.setattr(kernels, "CROSS_ENTROPY_ROWS", 3)
+    monkeypatch.setattr(kernels, "ATTENTION_ROWS", 3)
+    monkeypatch.setattr(kernels, "ATTENTION_SCORES", 40)
 
 
 def draw_problem(rows: int, vocabulary: int, bias: bool, dtype: torch.dtype = torch.float64):
@@ -169,7 +170,7 @@ def test_blocked_attention_is_attention(small_chunks, monkeypatch, is_causal, le
         masks.append(torch.randint(2, shape, generator=generator, dtype=torch.int16))
         return masks[-1].clone(), 1.25
 
-    monkeypatch.setattr(scratchgpt, "draw_kept", draw_kept)
+    monkeypatch.setattr(kernels, "draw_kept", draw_kept)
     q_ZLD, k_ZLD, v_ZLD = (
         torch.randn(5, length, 4, dtype=torch.float64, generator=generator).requires_grad_() for _ in range(3)
     )
@@ -188,7 +189,7 @@ def test_blocked_attention_is_attention(small_chunks, monkeypatch, is_causal, le
 def test_training_on_the_cpu_takes_the_blocked_way_and_is_right_on_average(monkeypatch):
     torch.manual_seed(0)
     calls = []
-    blocked = scratchgpt.blocked_attention
+    blocked = kernels.blocked_attention
     monkeypatch.setattr(
         scratchgpt, "blocked_attention", lambda *args, **kwargs: calls.append(0) or blocked(*args, **kwargs)
     )

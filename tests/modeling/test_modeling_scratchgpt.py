@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, StaticCache
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM, ScratchGPTModel
 
-REMOTE_FILES = ("configuration_scratchgpt.py", "modeling_scratchgpt.py")
+REMOTE_FILES = ("configuration_scratchgpt.py", "kernels_scratchgpt.py", "modeling_scratchgpt.py")
 POSITIONS = ("learned", "sinusoidal", "rope")
 CLASSIC = {"attention_bias": True, "hidden_act": "gelu_new"}
 MODERN = {

@@ -1,0 +1,195 @@
+"""What training computes faster than torch does: the loss without logits, dropout and attention with dropout on the CPU.
+
+Axes in tensor names: N tokens of all sequences in a row, E hidden_size, V vocabulary, B batch, L tokens, H query heads,
+G key/value heads, Z heads of all sequences in a row, D head_dim.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+IGNORE_INDEX = -100
+CROSS_ENTROPY_ROWS = 512
+CROSS_ENTROPY_ALIGNMENT = 16
+ATTENTION_ROWS = 64
+ATTENTION_SCORES = 2**20
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """Sum of the cross-entropies of softmax(x W^T + b), in nats, a chunk of rows at a time.
+
+    The gradients are taken in the forward pass, while a chunk's probabilities are at hand, so that logits never exist
+    for more than CROSS_ENTROPY_ROWS tokens (the idea is Liger Kernel's, arXiv:2410.10989). The vocabulary is padded
+    with impossible tokens: matrix products are a third slower on rows that do not begin at aligned addresses.
+    """
+
+    @staticmethod
+    def forward(ctx, x_NE, weight_VE, bias_V, target_N, dtype, with_gradients):
+        need_x, need_weight, need_bias = (with_gradients and needed for needed in ctx.needs_input_grad[:3])
+        precise = torch.promote_types(dtype, torch.float32)
+        vocabulary = weight_VE.shape[0]
+        padding = -vocabulary % CROSS_ENTROPY_ALIGNMENT
+        weight = functional.pad(weight_VE.to(dtype), (0, 0, 0, padding))
+        bias = None if bias_V is None else functional.pad(bias_V.to(dtype), (0, padding))
+        total = x_NE.new_zeros((), dtype=precise)
+        grad_x_NE = torch.empty_like(x_NE) if need_x else None
+        grad_weight = torch.zeros_like(weight, dtype=precise) if need_weight else None
+        grad_bias = weight.new_zeros(weight.shape[0], dtype=precise) if need_bias else None
+        for start in range(0, x_NE.shape[0], CROSS_ENTROPY_ROWS):
+            rows = slice(start, start + CROSS_ENTROPY_ROWS)
+            x = x_NE[rows].to(dtype)
+            target = target_N[rows, None]
+            counted = (target != IGNORE_INDEX).to(precise)
+            target = target.clamp(min=0)
+            logits = functional.linear(x, weight, bias).to(precise)
+            logits[:, vocabulary:] = -math.inf
+            probabilities = logits.softmax(-1)
+            log_normalizer = logits.amax(-1, keepdim=True) - probabilities.amax(-1, keepdim=True).log()
+            total += ((log_normalizer - logits.gather(1, target)) * counted).sum()
+            if not with_gradients:
+                continue
+            grad = probabilities.scatter_add_(1, target, torch.full_like(target, -1, dtype=precise)).mul_(counted)
+            if grad_bias is not None:
+                grad_bias += grad.sum(0)
+            grad = grad.to(dtype)
+            if grad_x_NE is not None:
+                grad_x_NE[rows] = grad @ weight
+            if grad_weight is not None and dtype == precise:
+                grad_weight.addmm_(grad.T, x)
+            elif grad_weight is not None:
+                grad_weight += grad.T @ x
+        ctx.save_for_backward(grad_x_NE, grad_weight, grad_bias)
+        ctx.vocabulary, ctx.dtypes = vocabulary, (weight_VE.dtype, None if bias_V is None else bias_V.dtype)
+        return total
+
+    @staticmethod
+    def backward(ctx, *grad_outputs):
+        scale, (grad_x_NE, *others) = grad_outputs[0], ctx.saved_tensors
+        grad_x_NE = None if grad_x_NE is None else grad_x_NE * scale.to(grad_x_NE.dtype)
+        others = (
+            None if gradient is None else (gradient[: ctx.vocabulary] * scale).to(dtype)
+            for gradient, dtype in zip(others, ctx.dtypes, strict=True)
+        )
+        return grad_x_NE, *others, None, None, None
+
+
+def linear_cross_entropy(
+    x_NE: torch.Tensor,
+    weight_VE: torch.Tensor,
+    bias_V: torch.Tensor | None,
+    target_N: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """Mean cross-entropy, in nats a token, of a linear output layer, without ever holding all logits.
+
+    Targets equal to -100 are left out. The sum is divided by `num_items_in_batch` where it is given (the tokens of all
+    micro-batches of an optimizer step), else by the number of targets. Runs in autocast's type where that is on;
+    sums and the weight's gradient are kept in float32. Returns a scalar.
+    """
+    device = x_NE.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VE.dtype
+    with torch.autocast(device, enabled=False):
+        total = LinearCrossEntropy.apply(x_NE, weight_VE, bias_V, target_N, dtype, torch.is_grad_enabled())
+    count = (target_N != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch
+    return total / (count.to(total.device) if isinstance(count, torch.Tensor) else count)
+
+
+def draw_kept(shape: torch.Size, rate: float) -> tuple[torch.Tensor, float]:
+    """A random mask for dropout on the CPU (int16, 1 where kept) and the factor that preserves the mean.
+
+    Sixteen bits decide a value, so the rate is a multiple of 1/65536. torch's own dropout draws 64 bits for each value,
+    one after the other: with a rate of 0.2 that took a third of a training step.
+    """
+    count = math.prod(shape)
+    dropped = min(round(rate * 65536), 65535)
+    bits = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    threshold = dropped - 32768
+    return bits[:count].view(shape).clamp_(threshold - 1, threshold).sub_(threshold - 1), 65536 / (65536 - dropped)
+
+
+def dropout(x: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
+    """functional.dropout, with cheaper random numbers on the CPU."""
+    if rate == 0 or not training:
+        return x
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return functional.dropout(x, rate)
+    kept, factor = draw_kept(x.shape, rate)
+    return x * kept * factor
+
+
+class BlockedAttention(torch.autograd.Function):
+    """softmax(q k^T x scaling) v with dropout on the weights, a block of heads and rows at a time; Z counts all heads.
+
+    For training on the CPU, where torch has no kernel for attention with dropout and falls back on whole matrices.
+    A block's scores stay in the cache, rows skip the keys after them, and the backward pass computes the weights anew
+    (as FlashAttention does, arXiv:2205.14135), so that only the dropout masks are kept.
+    """
+
+    @staticmethod
+    def forward(ctx, q_ZLD, k_ZLD, v_ZLD, scaling, rate, is_causal):
+        ctx.scaling, ctx.is_causal, ctx.factor, masks = scaling, is_causal, 1.0, []
+        out_ZLD = torch.empty_like(q_ZLD)
+        for heads, rows, keys in BlockedAttention.blocks(q_ZLD, is_causal):
+            weights = BlockedAttention.weights(ctx, q_ZLD[heads, rows], k_ZLD[heads, keys], rows)
+            kept, ctx.factor = draw_kept(weights.shape, rate)
+            masks.append(kept)
+            out_ZLD[heads, rows] = torch.bmm(weights.mul_(kept).to(v_ZLD.dtype), v_ZLD[heads, keys])
+        ctx.save_for_backward(q_ZLD, k_ZLD, v_ZLD, *masks)
+        return out_ZLD.mul_(ctx.factor)
+
+    @staticmethod
+    def backward(ctx, *grad_outputs):
+        q_ZLD, k_ZLD, v_ZLD, *masks = ctx.saved_tensors
+        grad_out_ZLD = grad_outputs[0] * ctx.factor
+        grad_q_ZLD, grad_k_ZLD, grad_v_ZLD = torch.empty_like(q_ZLD), torch.zeros_like(k_ZLD), torch.zeros_like(v_ZLD)
+        for (heads, rows, keys), kept in zip(BlockedAttention.blocks(q_ZLD, ctx.is_causal), masks, strict=True):
+            q, k, v, grad_out = q_ZLD[heads, rows], k_ZLD[heads, keys], v_ZLD[heads, keys], grad_out_ZLD[heads, rows]
+            weights = BlockedAttention.weights(ctx, q, k, rows)
+            grad_weights = torch.bmm(grad_out, v.transpose(1, 2)).to(weights.dtype).mul_(kept)
+            grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            grad_scores = grad_scores.mul_(ctx.scaling).to(q.dtype)
+            grad_q_ZLD[heads, rows] = torch.bmm(grad_scores, k)
+            grad_k_ZLD[heads, keys] += torch.bmm(grad_scores.transpose(1, 2), q)
+            grad_v_ZLD[heads, keys] += torch.bmm(weights.mul_(kept).to(v.dtype).transpose(1, 2), grad_out)
+        return grad_q_ZLD, grad_k_ZLD, grad_v_ZLD, None, None, None
+
+    @staticmethod
+    def blocks(q_ZLD: torch.Tensor, is_causal: bool):
+        """Slices of the heads, the query rows, and the keys these rows may see."""
+        heads, length = q_ZLD.shape[:2]
+        step = max(1, ATTENTION_SCORES // (ATTENTION_ROWS * length))
+        for head in range(0, heads, step):
+            for row in range(0, length, ATTENTION_ROWS):
+                end = min(row + ATTENTION_ROWS, length)
+                yield slice(head, head + step), slice(row, end), slice(0, end if is_causal else length)
+
+    @staticmethod
+    def weights(ctx, q: torch.Tensor, k: torch.Tensor, rows: slice) -> torch.Tensor:
+        """Attention weights of a block, at least in float32."""
+        scores = torch.bmm(q, k.transpose(1, 2)).to(torch.promote_types(q.dtype, torch.float32)).mul_(ctx.scaling)
+        if ctx.is_causal:
+            size = rows.stop - rows.start
+            scores[..., rows.start :] += torch.full((size, size), -math.inf, dtype=scores.dtype).triu_(1)
+        return torch.softmax(scores, dim=-1)
+
+
+def blocked_attention(
+    module: nn.Module,
+    q_BHLD: torch.Tensor,
+    k_BGLD: torch.Tensor,
+    v_BGLD: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    is_causal: bool = True,
+    **kwargs,
+) -> tuple[torch.Tensor, None]:
+    """BlockedAttention in transformers' interface, without a mask. Returns the output (B, L, H, D), and no weights."""
+    groups = q_BHLD.shape[1] // k_BGLD.shape[1]
+    heads = q_BHLD, k_BGLD.repeat_interleave(groups, dim=1), v_BGLD.repeat_interleave(groups, dim=1)
+    with torch.autocast("cpu", enabled=False):
+        q_ZLD, k_ZLD, v_ZLD = (x_BHLD.flatten(0, 1).to(v_BGLD.dtype) for x_BHLD in heads)
+        out_ZLD = BlockedAttention.apply(q_ZLD, k_ZLD, v_ZLD, scaling, dropout, is_causal)
+    return out_ZLD.view(q_BHLD.shape).transpose(1, 2), None
