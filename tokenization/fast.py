@@ -36,6 +36,9 @@ def build_fast(tokenizer: ScratchGPTTokenizer) -> PreTrainedTokenizerFast:
     )
     rust.decoder = decoders.ByteLevel()
     rust.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in specials])
+    for token_id, token in tokenizer.added_tokens_decoder.items():
+        if token_id >= tokenizer.vocab_size:
+            (rust.add_special_tokens if token.special else rust.add_tokens)([token])
     named = {
         name: getattr(tokenizer, name)
         for name in ("bos_token", "eos_token", "pad_token")

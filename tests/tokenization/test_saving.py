@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import subprocess
@@ -111,6 +112,17 @@ def test_saves_beside_other_files_and_over_an_older_tokenizer(slow, tmp_path):
     assert (tmp_path / "config.json").read_text() == "{}"
     assert len(load_tokenizer(tmp_path)) == len(slow)
     assert not [name for name in files_below(tmp_path) if name.startswith(".")]
+
+
+def test_tokens_added_later_are_kept(slow, tmp_path):
+    grown = copy.deepcopy(slow)
+    grown.add_tokens(["dragonfly"])
+    grown.add_special_tokens({"extra_special_tokens": ["<|new|>"]}, replace_extra_special_tokens=False)
+    save_tokenizer(grown, tmp_path)
+    text = "a dragonfly<|new|>"
+    for tokenizer in (load_tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path)):
+        assert len(tokenizer) == len(slow) + 2
+        assert tokenizer(text)["input_ids"] == grown(text)["input_ids"] == [97, 32, 400, 401]
 
 
 def test_another_fast_tokenizer(slow, tmp_path):
