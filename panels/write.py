@@ -22,7 +22,7 @@ LOADING_LIMIT = 600.0
 """Seconds a request waits for a model that is still loading."""
 
 STATUS = """
-<div class="status {{ state }}" role="status" aria-live="{{ 'off' if state == 'busy' else 'polite' }}">
+<div class="status {{ state }}" role="status" aria-live="{{ 'off' if state.startswith('busy') else 'polite' }}">
   <p><span><i class="dot" aria-hidden="true"></i>{{ message }}</span>
   {% if draft %}
     <span>{{ draft.new_tokens }} token{{ '' if draft.new_tokens == 1 else 's' }}</span>
@@ -40,6 +40,8 @@ STATUS = """
   {% endif %}
 </div>
 """
+WITHDRAW = "() => { if (document.querySelector('#status .waiting')) document.getElementById('withdraw').click(); }"
+"""Gradio cancels what waits in its queue only by a click."""
 ENDINGS = {
     None: "Writing …",
     "length": "Done. Continue as often as you like.",
@@ -70,6 +72,7 @@ def build(loader: ModelLoader) -> tuple[gr.HTML, gr.Dataset]:
                 stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=80, interactive=False)
                 undo = gr.Button("Undo", elem_id="undo", min_width=80, interactive=False)
                 clear = gr.Button("Clear", elem_id="clear", min_width=80)
+                withdraw = gr.Button("Withdraw", visible="hidden", elem_id="withdraw")
             status = gr.HTML(READY if loader.ready else LOADING, elem_id="status")
             chips = gr.Dataset(
                 components=["textbox"],
@@ -105,7 +108,6 @@ def build(loader: ModelLoader) -> tuple[gr.HTML, gr.Dataset]:
                 dice = gr.Button("Roll", elem_id="dice", min_width=84, scale=1)
 
     desk = gr.State(Desk())
-    withdrawals = gr.State(0)  # counts the requests that were stopped before their turn came
     buttons = [generate, stop, undo, clear]
 
     def run(desk: Desk, text: str, seed_value: Any, *values: Any) -> Iterator[list[Any]]:
@@ -134,8 +136,8 @@ def build(loader: ModelLoader) -> tuple[gr.HTML, gr.Dataset]:
     )
     running.then(settle, desk, [status, *buttons], **quiet)
     running.failure(settle, desk, [status, *buttons], **quiet)
-    stop.click(ask_to_stop, [desk, withdrawals], [withdrawals, status, *buttons], **quiet)
-    withdrawals.change(None, None, None, cancels=running)
+    stop.click(ask_to_stop, desk, [status, *buttons], **quiet).then(None, js=WITHDRAW)
+    withdraw.click(settle, desk, [status, *buttons], cancels=running, **quiet)
     undo.click(go_back, desk, [document, status, *buttons], **quiet)
     clear.click(turn_page, [desk, document], [document, status, *buttons], **quiet)
     chips.click(
@@ -168,18 +170,16 @@ def begin(desk: Desk, text: str, loader: ModelLoader) -> list[Any]:
     desk.remember(text)
     desk.last, desk.stage, desk.stop, desk.trouble = None, "waiting", False, None
     message = "Waiting for the model …" if loader.ready else "The model is still loading …"
-    return [render_status("busy", message), *buttons_of(desk)]
+    return [render_status("busy waiting", message), *buttons_of(desk)]
 
 
-def ask_to_stop(desk: Desk, withdrawals: int) -> list[Any]:
-    """End the present writing: withdrawals, status and buttons.
+def ask_to_stop(desk: Desk) -> list[Any]:
+    """End the present writing: status and buttons.
 
     The writer looks before each token and then gives its last draft, so nothing comes late. A request whose turn has
-    not come is withdrawn; one that ended unseen, on a broken connection, is settled."""
+    not come is withdrawn by the page; one that ended unseen, on a broken connection, is settled."""
     desk.stop = True
-    if desk.stage == "over":
-        return [withdrawals, *settle(desk)]
-    return [withdrawals + (desk.stage == "waiting"), gr.skip(), *buttons_of(desk)]
+    return settle(desk) if desk.stage == "over" else [gr.skip(), *buttons_of(desk)]
 
 
 def settle(desk: Desk) -> list[Any]:
@@ -290,7 +290,7 @@ def draft_status(draft: Draft) -> str:
 
 
 def render_status(state: str, message: str, draft: Draft | None = None) -> str:
-    """The status line; `state` is "idle", "busy" or "trouble"."""
+    """The status line; `state` is "idle", "busy", "busy waiting" or "trouble"."""
     share = 100 * draft.context_used // draft.context_length if draft and draft.context_length else 0
     return render(STATUS, state=state, message=message, draft=draft, share=share)
 

@@ -59,11 +59,13 @@ def server(model, tmp_path_factory) -> Iterator[tuple[str, psutil.Process]]:
     port = free_port()
     process = start("--model", model, "--port", port, cwd=tmp_path_factory.mktemp("elsewhere"))
     assert process.stdout is not None
-    assert process.stdout.readline() == f"Model: {model}\n"
-    assert process.stdout.readline() == f"The page is on http://127.0.0.1:{port} (Ctrl-C ends it)\n"
-    yield f"http://127.0.0.1:{port}", psutil.Process(process.pid)
-    process.terminate()
-    rest, _ = process.communicate(timeout=30)
+    try:
+        said = [process.stdout.readline() for _ in range(2)]
+        assert said == [f"Model: {model}\n", f"The page is on http://127.0.0.1:{port} (Ctrl-C ends it)\n"]
+        yield f"http://127.0.0.1:{port}", psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        rest, _ = process.communicate(timeout=30)
     assert "Traceback" not in rest
 
 
@@ -281,8 +283,7 @@ def test_stop_withdraws_a_request_that_waits(page, client):
     finally:
         job.cancel()
     button(page, "Generate").click()
-    button(page, "Stop").click()
-    expect(page.locator("#status")).to_contain_text("Stopped.")
+    button(page, "Continue").wait_for()
 
 
 def test_a_closed_tab_ends_the_computing(browser, server):
