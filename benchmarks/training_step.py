@@ -20,6 +20,7 @@ VOCABULARY = 8257
 
 
 def build_ours(dropout: float) -> torch.nn.Module:
+    """The model of the recipe."""
     config = ScratchGPTConfig(
         vocab_size=VOCABULARY, embedding_dropout=dropout, attention_dropout=dropout, residual_dropout=dropout
     )
@@ -27,6 +28,7 @@ def build_ours(dropout: float) -> torch.nn.Module:
 
 
 def build_gpt2(dropout: float) -> torch.nn.Module:
+    """GPT-2 of the same width, depth, context and vocabulary."""
     config = GPT2Config(
         vocab_size=VOCABULARY,
         n_positions=256,

@@ -13,6 +13,7 @@ from typing import Any
 
 
 def main() -> int:
+    """Prove what the task asks; return the exit status."""
     task_path = Path(sys.argv[1])
     task = json.loads(task_path.read_text(encoding="utf-8"))
     report: dict[str, Any] = {"checks": []}

@@ -104,6 +104,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 def make_norm(config: ScratchGPTConfig, width: int) -> nn.Module:
+    """The normalisation that the config names, over `width` values."""
     kind = nn.LayerNorm if config.norm == "layernorm" else RMSNorm
     return kind(width, eps=config.norm_eps)
 

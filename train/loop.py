@@ -332,7 +332,8 @@ class Trainer:
         self.unwrapped.eval()
         new = [step.token_id for step in stream(self.unwrapped, ids, settings)] if tokens else []
         self.unwrapped.train()
-        return tokenizer.decode([*ids, *new])
+        text = tokenizer.decode([*ids, *new])
+        return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")  # a lone surrogate cannot be written
 
     def _finish(self) -> None:
         assert self.evaluation is not None

@@ -206,6 +206,7 @@ def corpus_prompts(split: TokenSplit, tokenizer: Any, end_of_text: int, count: i
     for place in places[np.linspace(0, len(places) - 1, count).astype(int)]:
         ids = split.read(int(place), min(100, len(split) - int(place)))
         text = tokenizer.decode(ids[ids != end_of_text].tolist()).strip("\ufffd")
+        text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
         beginning = re.search(r"\S.*" if at_documents else r"(?<=[.!?]\s)[A-Z].*|(?<=\s)\w.*", text)
         if beginning is not None and len(words := beginning[0].split()) >= 4:
             prompts.append(" ".join(words[:8]))
