@@ -35,6 +35,8 @@ def build_theme() -> Base:
         block_label_text_color_dark="*neutral_300",
         input_background_fill="#fffdf9",
         input_background_fill_dark="#191715",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700",

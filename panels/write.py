@@ -155,7 +155,8 @@ class Desk:
     """What the page remembers of one visitor, between and during the events."""
 
     past: list[str] = field(default_factory=list)  # the texts that Undo goes back to, the newest last
-    last: Draft | None = None  # where the present writing stands
+    last: Draft | None = None  # where the present writing stands, or how the one before it ended
+    before: Draft | None = None  # `last` when the present writing began
     stage: Literal["idle", "waiting", "writing", "over"] = "idle"  # of the request: none, in line, at work, not settled
     stop: bool = False  # Stop was pressed
     trouble: str | None = None  # what was wrong with the last request
@@ -168,7 +169,8 @@ class Desk:
 def begin(desk: Desk, text: str, loader: ModelLoader) -> list[Any]:
     """Get in line to continue `text`: status and buttons."""
     desk.remember(text)
-    desk.last, desk.stage, desk.stop, desk.trouble = None, "waiting", False, None
+    desk.before, desk.last = desk.last, None
+    desk.stage, desk.stop, desk.trouble = "waiting", False, None
     message = "Waiting for the model …" if loader.ready else "The model is still loading …"
     return [render_status("busy waiting", message), *buttons_of(desk)]
 
@@ -186,7 +188,7 @@ def settle(desk: Desk) -> list[Any]:
     """The writing is over, in whatever way: status and buttons."""
     status = gr.skip()
     if desk.stage != "idle" and desk.last is None:
-        desk.past = desk.past[:-1]
+        desk.past, desk.last = desk.past[:-1], desk.before
         status = (
             render_status("trouble", desk.trouble) if desk.trouble else render_status("idle", "Nothing was written.")
         )
