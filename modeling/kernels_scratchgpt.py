@@ -1,4 +1,4 @@
-"""What training computes faster than torch does: the loss without logits, dropout and attention with dropout on the CPU.
+"""What training computes faster than torch: the loss without logits; dropout, and attention with it, on the CPU.
 
 Axes in tensor names: N tokens of all sequences in a row, E hidden_size, V vocabulary, B batch, L tokens, H query heads,
 G key/value heads, Z heads of all sequences in a row, D head_dim.

@@ -149,15 +149,15 @@ def evaluation_batches(
         starts = np.linspace(0, len(split) - size, count).astype(int)
         read = [split.read(int(start), size) for start in starts]
         rows = [(ids[:-1], ids[1:]) for ids in read]
-    inputs, targets = (torch.from_numpy(np.stack(side)) for side in zip(*rows))
-    return [Batch(*pair) for pair in zip(inputs.split(batch_size), targets.split(batch_size))]
+    inputs, targets = (torch.from_numpy(np.stack(side)) for side in zip(*rows, strict=True))
+    return [Batch(*pair) for pair in zip(inputs.split(batch_size), targets.split(batch_size), strict=True)]
 
 
 def _whole_documents(split: TokenSplit, *, length: int, end_of_text: int) -> list[tuple[np.ndarray, np.ndarray]]:
     borders = document_borders(split, end_of_text)
     rows: list[tuple[np.ndarray, np.ndarray]] = []
     room = 0
-    for start, end in zip(borders[:-1], borders[1:]):
+    for start, end in zip(borders[:-1], borders[1:], strict=True):
         for piece in range(int(start), int(end), length):
             ids = split.read(piece, min(length, int(end) - piece) + 1)
             if len(ids) - 1 > room:

@@ -1,7 +1,7 @@
 """Checkpoints: a folder that `from_pretrained` loads as it is, and beside the weights what a resume needs.
 
-    checkpoints/step-000500/    config, weights, generation config, remote code, tokenizer
-    checkpoints/step-000500/training/state.json, optimizer.safetensors (optimizer and random states; no pickle)
+checkpoints/step-000500/    config, weights, generation config, remote code, tokenizer
+checkpoints/step-000500/training/state.json, optimizer.safetensors (optimizer and random states; no pickle)
 """
 
 import json
@@ -69,7 +69,7 @@ def load_checkpoint(folder: Path, *, model: nn.Module, optimizers: list[torch.op
         weights = load_file(folder / "model.safetensors")
         tensors = load_file(folder / TRAINING / "optimizer.safetensors")
         state = json.loads((folder / TRAINING / "state.json").read_text(encoding="utf-8"))
-        missing, unexpected = model.load_state_dict(weights, strict=False)
+        missing, unexpected = model.load_state_dict(weights, strict=True)
         tied = set(getattr(model, "_tied_weights_keys", None) or {})
         if unexpected or set(missing) - tied:
             raise ValueError(f"missing weights {sorted(set(missing) - tied)}, unexpected weights {unexpected}")

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from filelock import FileLock, Timeout
-
 from transformers.utils import logging as transformers_logging
 
 from modeling import ScratchGPTForCausalLM
@@ -36,7 +35,7 @@ from train.schedule import Schedule
 from train.state import TrainState
 
 
-class NonFiniteLoss(ValueError):
+class NonFiniteLossError(ValueError):
     """The loss became infinite or not a number."""
 
 
@@ -130,9 +129,7 @@ class Trainer:
     ) -> "Trainer":
         """A run at step 0."""
         torch.manual_seed(config.run.seed)
-        model_config = config.model.build(
-            vocab_size=len(prepared.tokenizer), end_of_text=prepared.end_of_text
-        )
+        model_config = config.model.build(vocab_size=len(prepared.tokenizer), end_of_text=prepared.end_of_text)
         unwrapped = ScratchGPTForCausalLM(model_config)
         torch.manual_seed(config.run.seed + accelerator.process_index)
         model = accelerator.prepare(unwrapped)
@@ -191,7 +188,7 @@ class Trainer:
                         self._checkpoint()
                     self._fit_time()
                     self._show()
-        except NonFiniteLoss:
+        except NonFiniteLossError:
             self._write_run("failed")
             raise
         finally:
@@ -230,7 +227,7 @@ class Trainer:
         batch = self.batches.next()
         loss = self._forward_backward(batch)
         if not math.isfinite(loss):
-            raise NonFiniteLoss(
+            raise NonFiniteLossError(
                 f"the loss of step {state.step + 1} is {loss} (batch {self.batches.state_dict()}); the weights were "
                 "not touched and the last checkpoint is good: go on from it with a lower learning rate "
                 "(--optimizer.learning-rate), clipping (--optimizer.max-grad-norm 1) or --run.precision fp32"
@@ -249,7 +246,7 @@ class Trainer:
         """Gradients of a batch, over this process' share in micro-batches; return the loss over all processes."""
         accelerator = self.accelerator
         size = self.config.data.batch_size // self.config.data.gradient_accumulation_steps
-        micro_batches = list(zip(batch.input_BL.split(size), batch.target_BL.split(size)))
+        micro_batches = list(zip(batch.input_BL.split(size), batch.target_BL.split(size), strict=True))
         total = torch.zeros((), device=accelerator.device)
         for index, (input_BL, target_BL) in enumerate(micro_batches):
             rows = slice(accelerator.process_index, None, accelerator.num_processes)
@@ -313,9 +310,7 @@ class Trainer:
             )
             self._samples()
             prune_checkpoints(self.run_dir, keep=self.config.run.keep_checkpoints, best_step=state.best_step)
-            self.report.picture(
-                floor=self._floor_nats_per_token, nats_to_bits_per_byte=self._nats_to_bits_per_byte
-            )
+            self.report.picture(floor=self._floor_nats_per_token, nats_to_bits_per_byte=self._nats_to_bits_per_byte)
         self._write_run("running")
 
     def _samples(self) -> None:

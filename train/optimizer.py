@@ -38,7 +38,7 @@ class Muon(torch.optim.Optimizer):
             for (rows, columns), parameters in by_shape.items():
                 updates = torch.stack([self._momentum(parameter, group["momentum"]) for parameter in parameters])
                 scale = math.sqrt(max(1.0, rows / columns))
-                for parameter, update in zip(parameters, orthogonalize(updates)):
+                for parameter, update in zip(parameters, orthogonalize(updates), strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(update.to(parameter.dtype), alpha=-group["lr"] * scale)
 

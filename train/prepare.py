@@ -159,9 +159,7 @@ def prepare_tokens(config: Config, tokenizer: Any, run_dir: Path, say: Callable[
         "format": 1,
         "made_from": made_from,
         "end_of_text": end_of_text,
-        **{
-            name: {"tokens": writer.tokens, "files": writer.files, **counts[name]} for name, writer in writers.items()
-        },
+        **{name: {"tokens": writer.tokens, "files": writer.files, **counts[name]} for name, writer in writers.items()},
     }
     manifest["validation"]["log_probability"] = log_probability
     write_manifest(folder, manifest)
@@ -172,9 +170,7 @@ def prepare_tokens(config: Config, tokenizer: Any, run_dir: Path, say: Callable[
     return manifest
 
 
-def split_chunks(
-    pieces: Iterable[np.ndarray], chunk: int, fraction: float
-) -> Iterator[tuple[str, np.ndarray]]:
+def split_chunks(pieces: Iterable[np.ndarray], chunk: int, fraction: float) -> Iterator[tuple[str, np.ndarray]]:
     """Cut a stream of ids in chunks and the end of each chunk, a share of `fraction`, off for validation.
 
     The last chunk is as long as what is left of the stream, and is split in the same proportion.

@@ -53,9 +53,7 @@ def git_commit() -> str | None:
     """The commit of the sources, with a `+` when they differ from it; None outside a repository."""
 
     def git(*words: str) -> Any:
-        return subprocess.run(
-            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-        )
+        return subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
 
     try:
         head, status = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")

@@ -260,8 +260,7 @@ def validate(config: Config) -> None:
             raise ValueError(f"{flag(name)}: expected a number from 0 to 1, got {value_of(config, name)}")
     if not 0 < config.data.validation_fraction < 1:
         raise ValueError(
-            "--data.validation-fraction: expected more than 0 and less than 1, "
-            f"got {config.data.validation_fraction}"
+            f"--data.validation-fraction: expected more than 0 and less than 1, got {config.data.validation_fraction}"
         )
     if config.data.batch_size % config.data.gradient_accumulation_steps:
         raise ValueError(

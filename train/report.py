@@ -103,7 +103,7 @@ class Report:
         ):
             points = [(line["tokens_seen"] / 1e6, line[key]) for line in lines if line.get(key) is not None]
             if points:
-                axes.plot(*zip(*points), label=label, **style)
+                axes.plot(*zip(*points, strict=True), label=label, **style)
         if floor is not None:
             axes.axhline(floor, color="#b3541e", linestyle="--", linewidth=1.2, label="floor: the text's own entropy")
         values = [line[key] for line in lines for key in ("train_loss", "validation_loss") if line.get(key) is not None]

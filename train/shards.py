@@ -79,7 +79,8 @@ class TokenSplit:
 
     def read(self, start: int, length: int) -> np.ndarray:
         """The ids from `start` on, `length` of them, int64."""
-        assert 0 <= start and start + length <= self.tokens
+        assert start >= 0
+        assert start + length <= self.tokens
         ids = np.empty(length, dtype=np.int64)
         done = 0
         while done < length:
@@ -92,7 +93,10 @@ class TokenSplit:
 
     def positions_of(self, token_id: int) -> np.ndarray:
         """Where `token_id` stands, in order; int64."""
-        found = [np.flatnonzero(shard == token_id) + start for shard, start in zip(self._shards, self._starts[:-1])]
+        found = [
+            np.flatnonzero(shard == token_id) + start
+            for shard, start in zip(self._shards, self._starts[:-1], strict=True)
+        ]
         return np.concatenate(found)
 
 

@@ -17,7 +17,9 @@ def with_fields(config: Config, **fields: Any) -> Config:
     """The config with `section__field` values replaced."""
     for name, value in fields.items():
         section, leaf = name.split("__")
-        config = dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **{leaf: value})})
+        config = dataclasses.replace(
+            config, **{section: dataclasses.replace(getattr(config, section), **{leaf: value})}
+        )
     return config
 
 

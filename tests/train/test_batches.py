@@ -76,7 +76,7 @@ def test_packed_windows(tmp_path_factory: pytest.TempPathFactory, lengths: list[
         if batches.epoch:
             break
         window = [*batch.input_BL[0].tolist(), int(batch.target_BL[0, -1])]
-        for token, after in zip(window, window[1:]):
+        for token, after in zip(window, window[1:], strict=False):
             assert after in first_tokens if token == END else after == follows[token]
         seen += [token for token in batch.input_BL[0].tolist() if token != END]
     short = {token for document in documents if len(document) + 1 <= length for token in document}

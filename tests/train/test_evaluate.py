@@ -64,7 +64,9 @@ def test_the_command_prints_json(finished_run: Path, tmp_path: Path) -> None:
         (".", "text.txt", "holds no model: no config.json"),
     ],
 )
-def test_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, text: str, message: str) -> None:
+def test_errors_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, text: str, message: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text(TEXT)
     with pytest.raises(SystemExit, match=f"error: .*{message}"):

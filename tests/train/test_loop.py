@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 from tests.train.conftest import with_fields
 from train import loop
 from train.checkpoint import checkpoint_steps
-from train.loop import NonFiniteLoss, Trainer, train
+from train.loop import NonFiniteLossError, Trainer, train
 from train.recipe import Config
 from train.report import read_lines
 
@@ -191,7 +191,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
 
     monkeypatch.setattr(Trainer, "_step", poisoned)
     run_dir = fresh_run_dir("poisoned")
-    with pytest.raises(NonFiniteLoss, match=r"the loss of step 6 is (nan|inf) \(batch \{'epoch'"):
+    with pytest.raises(NonFiniteLossError, match=r"the loss of step 6 is (nan|inf) \(batch \{'epoch'"):
         train(with_fields(tiny, run__dir=run_dir), recipe="debug")
     assert torch.equal(weights["last"], weights[5])
     assert checkpoint_steps(run_dir) == [4]

@@ -49,7 +49,7 @@ def test_a_shortened_run_falls_without_a_jump_and_lands(
                 assert schedule.factor(step) == pytest.approx(before)
         seen.append(schedule.factor(step))
         step += 1
-    assert all(later <= earlier + 1e-12 for earlier, later in zip(seen, seen[1:]))
+    assert all(later <= earlier + 1e-12 for earlier, later in zip(seen, seen[1:], strict=False))
     assert 0 < seen[-1] <= 1
     assert schedule.factor(schedule.steps) == pytest.approx(0, abs=1e-12)
 

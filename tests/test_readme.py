@@ -1,0 +1,152 @@
+"""Every command of the README runs, as it stands there, in a copy of the project; flags make it small."""
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hub_export.hub_double import WRITE_TOKEN, Hub
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BOOK = "One day the fox went to the mill. It was closed. So he sat by the river and sang to the moon.\n\n" * 60
+
+SMALL = (
+    "--steps 4 --tokenizer.vocab-size 300 --model.hidden-size 16 --model.intermediate-size 32 --model.head-dim 4 "
+    "--model.num-hidden-layers 1 --model.max-position-embeddings 32 --data.batch-size 2 --run.sample-tokens 4"
+)
+DEMO = "RECIPE=debug PORT={port} -o .venv/ready"
+ADDED = {
+    "make demo": DEMO,
+    "make test": "-n",
+    "make demo CORPUS=books/": DEMO,
+    "python -m train --list": "",
+    "python -m train modern --corpus books/ --run-dir runs/mine": SMALL,
+    "python -m train modern --corpus books/ --run-dir runs/mine --resume": SMALL.replace("--steps 4", "--steps 6"),
+    "python -m train.evaluate runs/mine --text books/": "",
+    "python app.py --model runs/mine": "--port {port}",
+    "python app.py --model runs/mine --terminal": "--max-new-tokens 5",
+    "python -m hub_export bundle runs/mine --out bundles/mine": "",
+    "python -m hub_export verify bundles/mine": "",
+    "python -m hub_export push runs/mine --repo your-name/my-gpt": "",
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("sh") for line in block.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's files, its virtual environment, and a folder of books."""
+    folder = tmp_path_factory.mktemp("project")
+    for path in ROOT.iterdir():
+        if path.name not in {".git", ".venv", "runs", "bundle", "bundles"}:
+            (folder / path.name).symlink_to(path)
+    (folder / ".venv").symlink_to(sys.prefix)
+    (folder / "books").mkdir()
+    (folder / "books" / "fox.txt").write_text(BOOK)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Hub]:
+    with Hub(user="your-name").serve() as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def environment(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "PYTEST", "MAKE"))}
+    return kept | {
+        "PATH": path,
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path_factory.mktemp("hf_home")),
+        "HF_TOKEN": WRITE_TOKEN,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": "127.0.0.1,localhost",
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for_page(process: subprocess.Popen[str], port: int) -> str:
+    deadline = time.monotonic() + 150
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+            return answer.read().decode()
+        time.sleep(0.3)
+    raise AssertionError(f"no page after 150 s: {process.communicate()[0]}")
+
+
+def test_every_command_is_in_the_table() -> None:
+    assert list(ADDED) == COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command(command: str, project: Path, environment: dict[str, str], hub: Hub) -> None:
+    port = free_port()
+    words = [*shlex.split(command), *shlex.split(ADDED[command].format(port=port))]
+    serves = "demo" in command or command == "python app.py --model runs/mine"
+    process = subprocess.Popen(
+        words, cwd=project, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    if serves:
+        try:
+            page = wait_for_page(process, port)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+        assert "gradio" in page
+        assert f"http://127.0.0.1:{port}" in output
+    else:
+        output, _ = process.communicate("Once\n" if "--terminal" in command else None, timeout=150)
+        assert process.returncode == 0, output
+    assert "Traceback" not in output
+    if "push" in command:
+        assert "model.safetensors" in hub.repositories["your-name/my-gpt"].files
+
+
+def test_the_published_model_loads_as_the_readme_says(project: Path, environment: dict[str, str], hub: Hub) -> None:
+    """After the push above, from an empty folder."""
+    if "your-name/my-gpt" not in hub.repositories:
+        pytest.skip("needs the push, which runs with the whole file")
+    (snippet,) = blocks("python")
+    result = subprocess.run(
+        [sys.executable, "-c", snippet], cwd=environment["HF_HOME"], env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("One morning")
+
+
+def test_the_pictures_are_there() -> None:
+    for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
+        assert (ROOT / name).read_bytes().startswith(b"\x89PNG"), name
+
+
+def test_links_lead_somewhere() -> None:
+    for name in re.findall(r"(?<!!)\[[^]]*\]\(([^)#:]+)\)", README):
+        assert (ROOT / name).exists(), name
