@@ -1,13 +1,19 @@
-"""The model, made known to transformers' Auto classes so that our own process loads it without remote code."""
+"""The model: its config and classes, the streaming decoder, loading, sizes.
 
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
+Names are looked up on first use, so importing the package costs nothing.
+"""
 
-from .configuration_scratchgpt import ScratchGPTConfig
-from .modeling_scratchgpt import ScratchGPTForCausalLM, ScratchGPTForMaskedLM, ScratchGPTModel
+from typing import TYPE_CHECKING, Any
 
-AutoConfig.register(ScratchGPTConfig.model_type, ScratchGPTConfig)
-AutoModel.register(ScratchGPTConfig, ScratchGPTModel)
-AutoModelForCausalLM.register(ScratchGPTConfig, ScratchGPTForCausalLM)
-AutoModelForMaskedLM.register(ScratchGPTConfig, ScratchGPTForMaskedLM)
+if TYPE_CHECKING:
+    from modeling.auto import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM, ScratchGPTModel
 
 __all__ = ["ScratchGPTConfig", "ScratchGPTForCausalLM", "ScratchGPTForMaskedLM", "ScratchGPTModel"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from modeling import auto
+
+        return getattr(auto, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

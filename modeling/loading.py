@@ -73,7 +73,7 @@ def load_causal_lm(folder: Path, *, device: str | None = None) -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
-    import modeling  # noqa: F401  registers ScratchGPT with the Auto classes
+    import modeling.auto  # noqa: F401  registers ScratchGPT with the Auto classes
 
     heads = [str(name) for name in read_json_object(folder / "config.json").get("architectures") or []]
     if heads and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in heads):

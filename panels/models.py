@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modeling.loading import fetch, find_folder, first_line, load_causal_lm, read_json_object
+
 HOW_TO_GET_ONE = "`make demo` trains one in three minutes; `--model` takes a bundle, a checkpoint, a run or a Hub id"
 
 
@@ -105,15 +107,8 @@ def find_model(given: str | Path) -> ModelSource:
     is looked at only when it is loaded.
 
     Raises ValueError for a path that is missing or holds no whole model."""
-    given = str(given)
-    path = Path(given).expanduser()
-    if path.is_dir():
-        return _describe_run(path, given) if (path / "run.json").is_file() else _describe_folder(path, given)
-    if path.exists():
-        raise ValueError(f"{given} is a file. Expected a folder (a bundle, a checkpoint or a run) or a Hub id.")
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", given) or ("/" in given and Path(given.split("/")[0]).is_dir()):
-        raise ValueError(f"There is no folder {given}. {HOW_TO_GET_ONE}.")
-    return ModelSource(given=given, name=given)
+    folder = find_folder(given)
+    return ModelSource(given=str(given), name=str(given)) if folder is None else _describe_folder(folder, str(given))
 
 
 def load_model(source: ModelSource | str | Path, *, device: str | None = None) -> LoadedModel:
@@ -122,7 +117,6 @@ def load_model(source: ModelSource | str | Path, *, device: str | None = None) -
 
     Raises ValueError, saying what is wrong, when they cannot be loaded or do not fit each other."""
     from modeling.decoding import context_length
-    from modeling.loading import fetch, first_line, load_causal_lm
 
     if not isinstance(source, ModelSource):
         source = find_model(source)
@@ -161,26 +155,11 @@ def _times(*files: Path) -> Iterator[tuple[float, Path]]:
 
 
 def _has_checkpoint(state_file: Path) -> bool:
-    return bool(_read_json(state_file).get("latest_checkpoint"))
-
-
-def _describe_run(run: Path, given: str) -> ModelSource:
-    state = _read_json(run / "run.json")
-    checkpoint = state.get("best_checkpoint") or state.get("latest_checkpoint")
-    if not checkpoint:
-        raise ValueError(f"The run {given} has no checkpoint yet. Let it train until its first evaluation.")
-    if not (run / checkpoint).is_dir():
-        raise ValueError(f"The run {given} names the checkpoint {checkpoint}, but there is no such folder.")
-    return _describe_folder(run / checkpoint, given)
+    return bool(read_json_object(state_file).get("latest_checkpoint"))
 
 
 def _describe_folder(folder: Path, given: str) -> ModelSource:
-    if not (folder / "config.json").is_file():
-        raise ValueError(
-            f"{given} holds no model: no config.json (and no run.json) in it. "
-            "Expected a bundle, a checkpoint or a run folder."
-        )
-    config = _read_json(folder / "config.json")
+    config = read_json_object(folder / "config.json")
     run = next((place for place in (folder, *folder.resolve().parents[:2]) if (place / "run.json").is_file()), None)
     facts = _run_facts(run) if run else _card_facts(folder)
     prompts = next(
@@ -199,8 +178,8 @@ def _describe_folder(folder: Path, given: str) -> ModelSource:
 
 
 def _run_facts(run: Path) -> dict[str, Any]:
-    state = _read_json(run / "run.json")
-    recipe = _read_json(run / "recipe.json") if (run / "recipe.json").is_file() else {}
+    state = read_json_object(run / "run.json")
+    recipe = read_json_object(run / "recipe.json") if (run / "recipe.json").is_file() else {}
     evaluation = state.get("evaluation") or {}
     return {
         "trained_on": _corpus_in_words((recipe.get("config") or {}).get("corpus") or {}),
@@ -250,20 +229,10 @@ def _read_prompts(path: Path) -> tuple[str, ...]:
     return tuple(str(prompt) for prompt in content if str(prompt).strip()) if isinstance(content, list) else ()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"Cannot read {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: expected a JSON object, got a {type(content).__name__}.")
-    return content
-
-
 def _count_parameters(folder: Path) -> int:
     """The numbers in the weights' files, read from their headers; a missing or cut file is a ValueError."""
     index = folder / "model.safetensors.index.json"
-    shards = _read_json(index).get("weight_map", {}) if index.is_file() else {"all": "model.safetensors"}
+    shards = read_json_object(index).get("weight_map", {}) if index.is_file() else {"all": "model.safetensors"}
     names = sorted(set(shards.values()))
     return sum(_count_in_file(folder / name) for name in names)
 

@@ -320,12 +320,17 @@ class Trainer:
             self.report.sample(step=self.state.step, prompt=prompt, text=text, seed=self.config.run.seed)
 
     def generate(self, prompt: str, tokens: int) -> str:
-        """Prompt and completion of up to so many tokens, at temperature 1, with the run's seed."""
+        """Prompt and completion of up to so many tokens, at temperature 1, with the run's seed.
+
+        The text begins where a document begins, as on the page, and ends where the model ends it.
+        """
         tokenizer = self.prepared.tokenizer
         ids = tokenizer(prompt, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         settings = SamplingSettings(max_new_tokens=max(1, tokens), seed=self.config.run.seed)
         self.unwrapped.eval()
-        new = [step.token_id for step in stream(self.unwrapped, ids, settings)] if tokens else []
+        end = self.prepared.end_of_text
+        steps = stream(self.unwrapped, [end, *ids], settings, stop_token_ids=(end,)) if tokens else ()
+        new = [step.token_id for step in steps]
         self.unwrapped.train()
         text = tokenizer.decode([*ids, *new])
         return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")  # a lone surrogate cannot be written

@@ -118,13 +118,13 @@ def test_the_newest_of_bundle_and_runs_is_the_default(tmp_path):
 @pytest.mark.parametrize("given", ["no/such/folder", "./nothing", "/nowhere", "tests/nothing", "two words"])
 def test_a_missing_path(given, monkeypatch):
     monkeypatch.chdir(ROOT)
-    with pytest.raises(ValueError, match=f"There is no folder {given}.*`--model` takes a bundle"):
+    with pytest.raises(ValueError, match=f"there is no folder {given}: expected a bundle"):
         find_model(given)
 
 
 def test_a_file_and_an_empty_folder(tmp_path):
     (tmp_path / "file").write_text("text")
-    with pytest.raises(ValueError, match=r"is a file. Expected a folder"):
+    with pytest.raises(ValueError, match=r"is a file: expected a folder"):
         find_model(tmp_path / "file")
     with pytest.raises(ValueError, match=r"holds no model: no config.json"):
         find_model(tmp_path)
@@ -159,7 +159,7 @@ def test_weights_that_are_cut_off_or_no_weights(broken):
 
 def test_a_damaged_config(broken):
     (broken / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"Cannot read .*config.json"):
+    with pytest.raises(ValueError, match=r"cannot read .*config.json"):
         find_model(broken)
     (broken / "config.json").write_text("[]")
     with pytest.raises(ValueError, match="expected a JSON object, got a list"):
