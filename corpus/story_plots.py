@@ -15,8 +15,14 @@ def _someone(role: str) -> Options:
 
 
 GENERAL = {
-    "story": phrases("[opening]\n\n[plot]"),
-    "hero": phrases("[a quality] [kind:hero_kind] [called] [name:hero]"),
+    "story": phrases("[title]\n\n[opening]\n\n[plot]"),
+    "title": phrases(
+        "The story of [name:hero] the [kind:hero_kind]",
+        "A tale of [name:hero] the [kind:hero_kind]",
+        "About [name:hero] the [kind:hero_kind]",
+        "News of [name:hero] the [kind:hero_kind]",
+    ),
+    "hero": phrases("[a quality] {hero_kind} [called] {hero}"),
     "friend": _someone("friend"),
     "third": _someone("third"),
     "called": phrases("called", "named"),
@@ -30,15 +36,15 @@ OPENING = {
     "opening": phrases(
         "One [weather] [day] [daytime], [hero] was [doing] [where] [scene] [place].",
         "Once upon [a weather] [day], [hero] who loved [topic] and [food] was [doing] [where] [place].",
-        "In [a trait] [colour] house [where] [scene] [place] lived [hero]. {hero.He} liked [topic], [food] and "
+        "In [a trait] [colour] house [where] [scene] [place] lived [hero]. {hero} liked [topic], [food] and "
         "[weather] [day]s.",
-        "It was [a weather] [daytime] in [month]. [A quality] [kind:hero_kind] [called] [name:hero] was [doing] "
+        "It was [a weather] [daytime] in [month]. [A quality] {hero_kind} [called] {hero} was [doing] "
         "[where] [scene] [place].",
         "On the [ordinal] of [month], [hero] was [doing] [where] [scene] [place].",
-        "Everybody [where] [scene] [place] knew [name:hero], [a quality] [kind:hero_kind] with [a colour] [thing] and "
+        "Everybody [where] [scene] [place] knew {hero}, [a quality] {hero_kind} with [a colour] [thing] and "
         "[number] [quality] cousins.",
-        "Do you know [name:hero], the [quality] [kind:hero_kind] from the [scene] [place]? One [weather] [day] "
-        "{hero.he} was [doing] [where] [place].",
+        "Do you know {hero}, the [quality] {hero_kind} from the [scene] [place]? One [weather] [day] "
+        "{hero} was [doing] [where] [place].",
         "Not long ago, on [a weather] [day] in [month], [hero] was [doing] [where] [scene] [place].",
         "There was once [hero] who had [number] [trait] [food], [a trait] [colour] [thing] and [number] [quality] "
         "cousins.",
@@ -47,18 +53,18 @@ OPENING = {
 PLOT = {
     "plot": phrases(
         "Alas, {hero.his} [trait] [colour:colour] [thing:thing] was gone. [search]",
-        "Somewhere {hero.he} had lost {hero.his} [trait] [colour:colour] [thing:thing]. [search]",
+        "Somewhere {hero} had lost {hero.his} [trait] [colour:colour] [thing:thing]. [search]",
         "But [a colour] [critter:thief] snatched {hero.his} [trait] [colour:colour] [thing:thing] and was gone. "
         "[chase]",
         "It was the birthday of {hero.his} [kin] [name:friend], [a quality] [kind:friend_kind]. [gift]",
         "In [number] days {hero.his} [kin] [name:friend], [a quality] [kind:friend_kind], would have a birthday. "
         "[gift]",
-        "{hero.He} wanted to bake [a colour] [flavour] [baked:dish] for {hero.his} [kin] [name:friend], [a quality] "
+        "Now {hero} wanted to bake [a colour] [flavour] [baked:dish] for {hero.his} [kin] [name:friend], [a quality] "
         "[kind:friend_kind]. [errand]",
-        "{hero.He} was tired of {hero.his} [trait] [colour:colour] [thing:thing]. [trade]",
-        "Then {hero.he} heard a cry: [friend] was stuck [trap]. [rescue]",
+        "Now {hero} was tired of {hero.his} [trait] [colour:colour] [thing:thing]. [trade]",
+        "Then {hero} heard a cry: [friend] was stuck [trap]. [rescue]",
         '"Help!" cried [friend], stuck [trap] [where] [place]. [rescue]',
-        "{hero.He} packed [number] [trait] [food], [a colour] [thing] and [a trait] [colour:colour] [thing:thing], "
+        "Now {hero} packed [number] [trait] [food], [a colour] [thing] and [a trait] [colour:colour] [thing:thing], "
         "and set off to visit {hero.his} [kin] [name:friend], [a quality] [kind:friend_kind]. [journey]",
         'A letter came from {hero.his} [kin] [name:friend], [a quality] [kind:friend_kind]. "Come on [day]," it said, '
         '"and bring me [a trait] [colour:colour] [thing:thing]." [journey]',
@@ -66,26 +72,26 @@ PLOT = {
         "[thing:thing]. [rival]",
         'A sign said: "Great [contest] contest on [day]! First prize: [a trait] [colour:colour] [thing:thing]." '
         "[rival]",
-        "{hero.He} had a secret: [a trait] [colour:colour] [thing:thing] lay [hidden] [where] [scene] [place]. "
+        "Now {hero} had a secret: [a trait] [colour:colour] [thing:thing] lay [hidden] [where] [scene] [place]. "
         "[secret]",
         "Then a storm carried off [number] trees, [a trait] [colour] [thing] and {hero.his} [trait] [colour:colour] "
         "[thing:thing]. [shelter]",
         "All of a sudden {hero.his} [trait] [colour:colour] [breakable:thing] broke in two. [repair]",
-        "{hero.He} wanted to build [a trait] [built:built], but had only [number] [parts]. [build]",
+        "Now {hero} wanted to build [a trait] [built:built], but had only [number] [parts]. [build]",
         'An old map lay [hidden]. "Go [number] steps past the [place], turn left at the [place] and dig [where] '
         '[scene] [place]," it said. [treasure]',
-        '"May I borrow your [trait] [colour:colour] [thing:thing]?" [friend] asked {hero.him}. "I will bring it back '
+        '"May I borrow your [trait] [colour:colour] [thing:thing]?" [friend] asked {hero}. "I will bring it back '
         'on [day:promise]." [loan]',
-        "More than anything {hero.he} wished for [a trait] [colour:colour] [thing:thing]. [work]",
+        "More than anything {hero} wished for [a trait] [colour:colour] [thing:thing]. [work]",
     ),
     "search": phrases(
-        "{hero.He} looked [where] [place], [where] [place] and [where] [scene] [place]. [ask]",
-        "{hero.He} found [number] [trait] [food], [a colour] [thing] and [a trait] [colour] [thing], but no {thing}. "
+        "{hero} looked [where] [place], [where] [place] and [where] [scene] [place]. [ask]",
+        "{hero} found [number] [trait] [food], [a colour] [thing] and [a trait] [colour] [thing], but no {thing}. "
         "[ask]",
     ),
     "ask": phrases(
-        '"Have you seen my {colour} {thing}?" {hero.he} asked [friend]. [answer]',
-        'Then {hero.he} met [a quality] [kind:friend_kind] [called] [name:friend]. "Have you seen {a colour} '
+        '"Have you seen my {colour} {thing}?" {hero} asked [friend]. [answer]',
+        'Then {hero} met [a quality] [kind:friend_kind] [called] [name:friend]. "Have you seen {a colour} '
         '{thing}?" {hero} asked. [answer]',
     ),
     "answer": phrases(
@@ -109,7 +115,7 @@ PLOT = {
     ),
     "gift": phrases(
         "At the market {hero} saw [a colour:colour] [thing:thing] for [number] coins and [a trait] [colour:colour2] "
-        "[thing:thing2] for [number]. {hero.He} took the [taken]",
+        "[thing:thing2] for [number]. {hero} took the [taken]",
         "For [number] [trait] [food] and [a colour] [thing], {hero} got [a trait] [colour:colour] [thing:thing] from "
         "[name]. [give]",
         "From [stuff], [stuff] and [stuff], {hero} made [a trait] [colour:colour] [thing:thing] in [number] minutes. "
@@ -132,18 +138,19 @@ PLOT = {
         "{dish} [manner].[they_part]",
     ),
     "trade": phrases(
-        "So {hero.he} swapped it with [friend] for [a trait] [colour:colour2] [thing:thing2]. [trade_on]",
+        "So {hero} swapped it with [friend] for [a trait] [colour:colour2] [thing:thing2]. [trade_on]",
         '"I will give you my [colour:colour2] [thing:thing2] for it," [said] [friend] [manner]. {hero} agreed. '
         "[trade_on]",
     ),
     "trade_on": phrases(
-        "Then {hero.he} swapped that with [third] for [a trait] [colour:colour3] [thing:thing3]. Now {friend} has the "
-        "{thing}, {third} has the {thing2}, and {hero} has the {thing3}.{colour=colour3}{thing=thing3}[hero_keeps_it]",
-        "But by [day] {hero.he} missed the {thing}, and {friend} gave it back for [number] [trait] [food] and "
+        "Then {hero} swapped that with [third] for [a trait] [colour:colour3] [thing:thing3]. Now {friend} has the "
+        "{thing}, {third} has the {thing2}, and {hero} has the "
+        "{thing3}.{colour=colour3}{thing=thing3}[hero_keeps_it]",
+        "But by [day] {hero} missed the {thing}, and {friend} gave it back for [number] [trait] [food] and "
         "[number] [trait] [food].[hero_keeps_it]",
     ),
     "rescue": phrases(
-        "With [a trait] [tool], [a colour] [tool] and the help of [third], {hero} got {friend.him} out. [reward]",
+        "With [a trait] [tool], [a colour] [tool] and the help of [third], {hero} got {friend} out. [reward]",
         "{hero} pulled for [number] minutes, first with [a trait] [colour] [tool], then with [a trait] [tool], until "
         "{friend} was free. [reward]",
     ),
@@ -152,15 +159,15 @@ PLOT = {
         '"I will bring you [number] [trait] [food] every [day]," {friend} [said] [manner].[they_part]',
     ),
     "journey": phrases(
-        "{hero.He} walked for [number] [weather] hours, past the [place], the [place] and the [scene] [place]. "
-        "[arrive]",
-        "On the way [a quality] [kind] offered {hero.him} [number] [trait] [food] for the {thing}, but {hero} did not "
+        "{hero} walked for [number] [weather] hours, past the [place], the [place] and the [scene] [place]. [arrive]",
+        "On the way [a quality] [kind] offered {hero} [number] [trait] [food] for the {thing}, but "
+        "{hero} did not "
         "stop. [arrive]",
     ),
     "arrive": phrases(
-        '{friend} was [doing]. "[exclaim]!" {friend.he} [cried] and put the {thing} [spot], with [a colour] '
+        '{friend} was [doing]. "[exclaim]!" {friend} [cried] and put the {thing} [spot], with [a colour] '
         "[thing].[friend_keeps_it]",
-        '"[exclaim]!" {friend} [cried] when {friend.he} got the {thing}, and they ate [number] [trait] '
+        '"[exclaim]!" {friend} [cried] when {friend} got the {thing}, and they ate [number] [trait] '
         "[food].[friend_keeps_it]",
     ),
     "rival": phrases(
@@ -179,7 +186,8 @@ PLOT = {
         "On [day] {hero} showed it to [friend]. [secret_end]",
     ),
     "secret_end": phrases(
-        "For [number] [unit] {friend} told nobody. So {hero} gave {friend.him} the {thing} for being so [virtue] and "
+        "For [number] [unit] {friend} told nobody. So {hero} gave {friend} the {thing} for being so "
+        "[virtue] and "
         "[virtue].[friend_keeps_it]",
         'Then it was gone! "I put it [spot], with my [trait] [colour] [thing]," {friend} [said] '
         "[manner].[hero_keeps_it]",
@@ -191,12 +199,12 @@ PLOT = {
     ),
     "afterwards": phrases(
         "On [day] they found the {thing} [hidden] [where] [scene] [place].[hero_keeps_it]",
-        "{friend} even gave {hero.him} [a trait] [colour:colour] [thing:thing] to keep.[hero_keeps_it]",
+        "{friend} even gave {hero} [a trait] [colour:colour] [thing:thing] to keep.[hero_keeps_it]",
     ),
     "repair": phrases(
         '"I can mend it with [stuff] and [stuff]," [said] [friend]. It took [number] [unit] and cost [number] [trait] '
         "[food].[hero_keeps_it]",
-        "{hero.He} tried [stuff], [stuff] and [stuff], but only [friend] could mend it, with [stuff] and "
+        "{hero} tried [stuff], [stuff] and [stuff], but only [friend] could mend it, with [stuff] and "
         "[stuff].[hero_keeps_it]",
     ),
     "build": phrases(
@@ -206,8 +214,8 @@ PLOT = {
         "[third]. [built_up]",
     ),
     "built_up": phrases(
-        "After [number] [weather] [unit] the {colour} {built} was ready.[they_part]",
-        "Now the {colour} {built} stands [where] [scene] [place].[they_part]",
+        "After [number] [weather] [unit] the {built} was ready.[they_part]",
+        "Now the {built} stands [where] [scene] [place].[they_part]",
     ),
     "treasure": phrases(
         "After [number] [unit] {hero} and [friend] dug up [number] [trait] coins and [a trait] [colour:colour] "
@@ -220,7 +228,8 @@ PLOT = {
         "{friend} kept the {thing}, and {hero} swapped the rest for [number] [trait] [food].[friend_keeps_it]",
     ),
     "loan": phrases(
-        "And on {promise}, at [hour] o'clock, {friend} was back with the {thing}, [a trait] [colour] [thing] and "
+        "And on {promise}, at [hour] o'clock, {friend} was back with the {thing}, [a trait] [colour] "
+        "[thing] and "
         "[number] [trait] [food].[hero_keeps_it]",
         "But on {promise} nobody came. [A colour] [critter] had hidden it [hidden], and {friend} needed [number] "
         "[unit] to find it.[hero_keeps_it]",
@@ -228,34 +237,37 @@ PLOT = {
     "work": phrases(
         '"Wash my [number] windows and pick [number] [trait] [food], and you can have mine," [said] [friend] '
         "[manner]. [earned]",
-        "So {hero.he} worked for [friend], painted [number] fences, fed [number] hens and picked [number] [trait] "
+        "So {hero} worked for [friend], painted [number] fences, fed [number] hens and picked [number] [trait] "
         "[food]. [earned]",
     ),
     "earned": phrases(
         "After [number] [weather] [unit] the {thing} was {hero.his} own.[hero_keeps_it]",
-        '"[exclaim]!" {hero} [cried] when {hero.he} got it one [weather] [day].[hero_keeps_it]',
+        '"[exclaim]!" {hero} [cried] when {hero} got it one [weather] [day].[hero_keeps_it]',
     ),
 }
 ENDING = {
     "friends_ending": phrases(
         "Every [day] now {hero} and {friend} talk about [topic], [topic], [topic] and [topic].",
-        "That night {hero} dreamed of [number] [colour] [topic] and [a trait] [colour] [thing].",
+        "That night {hero} dreamed of {friend} and [number] [colour] [topic], and {friend} dreamed of {hero}.",
         '"[A virtue] friend is worth more than [number] [trait] [colour] [topic]," {hero} [said] [manner].',
-        "They sang about [topic] and [topic] until [hour] o'clock, and {hero} went home [feeling] and [feeling].",
-        "Then there were [number] [trait] [food], [number] [trait] [food] and [number] [trait] [food] for supper.",
+        "They sang about [topic] and [topic] until [hour] o'clock, and {hero} went home [feeling], and {friend} "
+        "[feeling].",
+        "For supper {hero} cooked [number] [trait] [food], and {friend} brought [number] [trait] [food] to {hero}.",
     ),
     "thing_ending": phrases(
-        "To this day {owner} keeps the {colour} {thing} [spot], between [a trait] [colour] [thing] and [a trait] "
+        "To this day {owner} keeps the {thing} [spot], between [a trait] [colour] [thing] and [a trait] "
         "[colour] [thing].",
         "That night the {thing} lay [spot], and {owner} dreamed of [number] [colour] [topic] and [number] [topic].",
-        "If you pass the [scene] [place] on [a weather] [day], look for {a owner_kind} with {a colour} {thing} and "
+        "If you pass the [scene] [place] on [a weather] [day], look for {a owner_kind} with {a thing} and "
         "[number] [trait] [food].",
-        "Since then the {thing} has its place [spot], and [name], [name], [name] and [name] come every [day] to look "
+        "Since then the {thing} has its place [spot], and [number] [quality] cousins of {owner} come "
+        "every [day] to look "
         "at it.",
         '"[A virtue] friend is worth more than [number] [trait] [colour] [topic]," {hero} told {friend} [manner].',
-        "And where does {owner} keep the {thing}? It lies [spot], with [number] [trait] [food] and [a trait] [colour] "
+        "And where does {owner} keep the {thing}? It lies [spot], with [number] [trait] [food] and [a "
+        "trait] [colour] "
         "[thing].",
-        "Then there were [number] [trait] [food], [number] [trait] [food] and [number] [trait] [food] for supper.",
+        "For supper {hero} cooked [number] [trait] [food], and {friend} brought [number] [trait] [food] to {hero}.",
     ),
 }
 WORDS = {name.lower(): options for name, options in vars(w).items() if isinstance(options, Options)}
