@@ -111,7 +111,7 @@ PLOT = {
     ),
     "thanks": phrases(
         '"[exclaim]!" {hero} [cried] [manner] and hugged the {thing}.[hero_keeps_it]',
-        "So {hero} got the {thing} back, and {friend} got [number] [trait] [food] and [number] [food].[hero_keeps_it]",
+        "So {hero} got it back, and {friend} got [number] [trait] [food] and [number] [food].[hero_keeps_it]",
     ),
     "gift": phrases(
         "At the market {hero} saw [a colour:colour] [thing:thing] for [number] coins and [a trait] [colour:colour2] "
@@ -228,7 +228,7 @@ PLOT = {
         "{friend} kept the {thing}, and {hero} swapped the rest for [number] [trait] [food].[friend_keeps_it]",
     ),
     "loan": phrases(
-        "And on {promise}, at [hour] o'clock, {friend} was back with the {thing}, [a trait] [colour] "
+        "And on {promise}, at [hour] o'clock, {friend} was back with it, [a trait] [colour] "
         "[thing] and "
         "[number] [trait] [food].[hero_keeps_it]",
         "But on {promise} nobody came. [A colour] [critter] had hidden it [hidden], and {friend} needed [number] "
@@ -241,7 +241,7 @@ PLOT = {
         "[food]. [earned]",
     ),
     "earned": phrases(
-        "After [number] [weather] [unit] the {thing} was {hero.his} own.[hero_keeps_it]",
+        "After [number] [weather] [unit] it was {hero.his} own.[hero_keeps_it]",
         '"[exclaim]!" {hero} [cried] when {hero} got it one [weather] [day].[hero_keeps_it]',
     ),
 }
@@ -255,18 +255,13 @@ ENDING = {
         "For supper {hero} cooked [number] [trait] [food], and {friend} brought [number] [trait] [food] to {hero}.",
     ),
     "thing_ending": phrases(
-        "To this day {owner} keeps the {thing} [spot], between [a trait] [colour] [thing] and [a trait] "
-        "[colour] [thing].",
-        "That night the {thing} lay [spot], and {owner} dreamed of [number] [colour] [topic] and [number] [topic].",
+        "To this day {owner} keeps it [spot], between [a trait] [colour] [thing] and [a trait] [colour] [thing].",
+        "That night it lay [spot], and {owner} dreamed of [number] [colour] [topic] and [number] [topic].",
         "If you pass the [scene] [place] on [a weather] [day], look for {a owner_kind} with {a thing} and "
         "[number] [trait] [food].",
-        "Since then the {thing} has its place [spot], and [number] [quality] cousins of {owner} come "
-        "every [day] to look "
-        "at it.",
+        "Since then it has its place [spot], and [number] [quality] cousins of {owner} come every [day] to look at it.",
         '"[A virtue] friend is worth more than [number] [trait] [colour] [topic]," {hero} told {friend} [manner].',
-        "And where does {owner} keep the {thing}? It lies [spot], with [number] [trait] [food] and [a "
-        "trait] [colour] "
-        "[thing].",
+        "And where does {owner} keep it? It lies [spot], with [number] [trait] [food] and [a trait] [colour] [thing].",
         "For supper {hero} cooked [number] [trait] [food], and {friend} brought [number] [trait] [food] to {hero}.",
     ),
 }
