@@ -115,6 +115,7 @@ def test_command(command: str, project: Path, environment: dict[str, str], hub: 
     if serves:
         try:
             page = wait_for_page(process, port)
+            time.sleep(3)  # the page answers a moment before the command says so
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGINT)

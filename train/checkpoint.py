@@ -69,7 +69,7 @@ def load_checkpoint(folder: Path, *, model: nn.Module, optimizers: list[torch.op
         weights = load_file(folder / "model.safetensors")
         tensors = load_file(folder / TRAINING / "optimizer.safetensors")
         state = json.loads((folder / TRAINING / "state.json").read_text(encoding="utf-8"))
-        missing, unexpected = model.load_state_dict(weights, strict=True)
+        missing, unexpected = model.load_state_dict(weights, strict=False)
         tied = set(getattr(model, "_tied_weights_keys", None) or {})
         if unexpected or set(missing) - tied:
             raise ValueError(f"missing weights {sorted(set(missing) - tied)}, unexpected weights {unexpected}")

@@ -107,8 +107,10 @@ class Report:
         if floor is not None:
             axes.axhline(floor, color="#b3541e", linestyle="--", linewidth=1.2, label="floor: the text's own entropy")
         values = [line[key] for line in lines for key in ("train_loss", "validation_loss") if line.get(key) is not None]
-        if floor is not None and values and max(values) > 2 * floor:
+        logarithmic = floor is not None and bool(values) and max(values) > 2 * floor
+        if logarithmic:
             axes.set_yscale("log")
+            _plain_ticks(axes.yaxis)
         axes.set_xlabel("tokens seen (millions)")
         axes.set_ylabel("loss (nats per token)")
         if nats_to_bits_per_byte:
@@ -116,6 +118,8 @@ class Report:
                 "right", functions=(lambda x: x * nats_to_bits_per_byte, lambda x: x / nats_to_bits_per_byte)
             )
             side.set_ylabel("bits per byte")
+            if logarithmic:
+                _plain_ticks(side.yaxis)
         axes.grid(alpha=0.3, which="both")
         if axes.lines:
             axes.legend(frameon=False)
@@ -128,6 +132,15 @@ class Report:
         line = json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
         with (self.run_dir / name).open("a", encoding="utf-8") as stream:
             stream.write(line)
+
+
+def _plain_ticks(axis: Any) -> None:
+    """Numbers such as 0.4 instead of powers of ten."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 4, 6)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def summary(evaluation: dict[str, float], floor_bits_per_byte: float | None) -> str:
