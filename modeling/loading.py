@@ -81,13 +81,14 @@ def load_causal_lm(folder: Path, *, device: str | None = None) -> Any:
     transformers_logging.disable_progress_bar()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch.float32 if device == "cpu" else "auto",
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
         )
+        model, loading = loaded
     except Exception as error:  # every library below has exceptions of its own for a broken file
         raise ValueError(f"cannot load the model in {folder}: {first_line(error)}") from error
     wrong = sorted(loading["missing_keys"]) + sorted(key for key, *_ in loading["mismatched_keys"])

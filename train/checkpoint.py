@@ -92,7 +92,7 @@ def prune_checkpoints(run_dir: Path, *, keep: int, best_step: int | None) -> Non
 
 def optimizer_tensors(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
     """Every state tensor of the optimizers, named by its parameter: `exp_avg/model.norm.weight`."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{key}/{names[parameter]}": value
         for optimizer in optimizers

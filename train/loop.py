@@ -258,7 +258,8 @@ class Trainer:
                 loss = output.loss / len(micro_batches)
                 accelerator.backward(loss)
             total += loss.detach()
-        return float(accelerator.reduce(total, "mean"))
+        reduced: Any = accelerator.reduce(total, "mean")
+        return float(reduced)
 
     def _evaluate(self) -> None:
         loss, _ = evaluate(self.model, self.validation, self.accelerator.device)

@@ -13,10 +13,8 @@ import tyro
 
 from modeling import ScratchGPTConfig
 
-frozen = dataclass(frozen=True, kw_only=True, slots=True)
 
-
-@frozen
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CorpusConfig:
     """Where the text comes from."""
 
@@ -36,7 +34,7 @@ class CorpusConfig:
     """Seed of the story generator."""
 
 
-@frozen
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizerConfig:
     """How text becomes ids."""
 
@@ -46,7 +44,7 @@ class TokenizerConfig:
     """Folder of a tokenizer that exists already, instead of training one."""
 
 
-@frozen
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
     """The architecture; the names are those of `ScratchGPTConfig`, which validates them."""
 
@@ -108,7 +106,7 @@ class ModelConfig:
         )
 
 
-@frozen
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
     """How ids become batches."""
 
@@ -127,7 +125,7 @@ class DataConfig:
     """Size of the fixed set of validation windows."""
 
 
-@frozen
+@dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerConfig:
     """How weights move."""
 
@@ -153,7 +151,7 @@ class OptimizerConfig:
     """The gradient's norm is clipped to this; 0: no clipping."""
 
 
-@frozen
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ScheduleConfig:
     """How the learning rate moves."""
 
@@ -173,7 +171,7 @@ class ScheduleConfig:
     """Relative fall of the validation loss that counts as an improvement."""
 
 
-@frozen
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
     """How long, where, and what is kept."""
 
@@ -209,7 +207,7 @@ class RunConfig:
     """At the end, text of so many tokens from an empty prompt is shown and written to output.txt; 0: none."""
 
 
-@frozen
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
     """One run."""
 

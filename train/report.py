@@ -2,6 +2,8 @@
 
 import json
 import math
+from functools import partial
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,7 @@ class Report:
         with (self.run_dir / "train.log").open("a", encoding="utf-8") as stream:
             stream.write(message + "\n")
 
-    def metrics(self, **values: float) -> None:
+    def metrics(self, **values: float | None) -> None:
         """A line of metrics.jsonl."""
         self._append("metrics.jsonl", values)
 
@@ -114,9 +116,8 @@ class Report:
         axes.set_xlabel("tokens seen (millions)")
         axes.set_ylabel("loss (nats per token)")
         if nats_to_bits_per_byte:
-            side = axes.secondary_yaxis(
-                "right", functions=(lambda x: x * nats_to_bits_per_byte, lambda x: x / nats_to_bits_per_byte)
-            )
+            there_and_back: Any = (partial(mul, nats_to_bits_per_byte), partial(mul, 1 / nats_to_bits_per_byte))
+            side = axes.secondary_yaxis("right", functions=there_and_back)
             side.set_ylabel("bits per byte")
             if logarithmic:
                 _plain_ticks(side.yaxis)
