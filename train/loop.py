@@ -368,7 +368,7 @@ class Trainer:
         steps = checkpoint_steps(self.run_dir)
 
         def name(step: int | None) -> str | None:
-            return f"checkpoints/step-{step:06d}" if step is not None else None
+            return checkpoint_folder(Path(), step).as_posix() if step is not None else None
 
         self.report.run(
             status=status,

@@ -16,7 +16,7 @@ from corpus.gutenberg import SCIFI_BOOKS, read_gutenberg, read_gutenberg_files
 from corpus.local import read_local
 from corpus.stories import generate_stories
 from tokenization import ScratchGPTTokenizer, load_tokenizer, save_tokenizer, train_bpe
-from tokenization.encoding import encode_corpus
+from tokenization.encoding import encode_corpus, token_dtype
 from train.batches import document_borders
 from train.recipe import Config, CorpusConfig, as_json
 from train.report import write_json
@@ -127,7 +127,7 @@ def prepare_tokens(config: Config, tokenizer: Any, run_dir: Path, say: Callable[
         return manifest
     say("turning the text into token shards")
     end_of_text = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
-    dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
+    dtype = token_dtype(len(tokenizer))
     writers = {name: SplitWriter(folder=folder, name=name, dtype=dtype) for name in ("train", "validation")}
     sizes = token_bytes(tokenizer)
     counts = {name: {"bytes": 0, "documents": 0} for name in writers}
