@@ -86,13 +86,13 @@ PLOT = {
     ),
     "search": phrases(
         "{hero} looked [where] [place], [where] [place] and [where] [scene] [place]. [ask]",
-        "{hero} found [number] [trait] [food], [a colour] [thing] and [a trait] [colour] [thing], but no {thing}. "
+        "{hero} found [number] [trait] [food], [a colour] [thing] and [a trait] [colour] [thing], but nothing else. "
         "[ask]",
     ),
     "ask": phrases(
         '"Have you seen my {colour} {thing}?" {hero} asked [friend]. [answer]',
-        'Then {hero} met [a quality] [kind:friend_kind] [called] [name:friend]. "Have you seen {a colour} '
-        '{thing}?" {hero} asked. [answer]',
+        'Then {hero} met [a quality] [kind:friend_kind] [called] [name:friend]. "Have you seen it '
+        'anywhere?" {hero} asked. [answer]',
     ),
     "answer": phrases(
         '"Look [hidden] [where] [place]," {friend} [said] [manner]. There it was, next to [number] [trait] '
@@ -110,7 +110,7 @@ PLOT = {
         "It hurried to the [scene] [place], where [friend] caught it with [a trait] [colour] [thing]. [thanks]",
     ),
     "thanks": phrases(
-        '"[exclaim]!" {hero} [cried] [manner] and hugged the {thing}.[hero_keeps_it]',
+        '"[exclaim]!" {hero} [cried] [manner] and hugged {friend}.[hero_keeps_it]',
         "So {hero} got it back, and {friend} got [number] [trait] [food] and [number] [food].[hero_keeps_it]",
     ),
     "gift": phrases(
@@ -121,11 +121,11 @@ PLOT = {
         "From [stuff], [stuff] and [stuff], {hero} made [a trait] [colour:colour] [thing:thing] in [number] minutes. "
         "[give]",
     ),
-    "taken": phrases("{thing}. [give]", "{thing2}. {colour=colour2}{thing=thing2}[give]"),
+    "taken": phrases("first one. [give]", "second one. {colour=colour2}{thing=thing2}[give]"),
     "give": phrases(
         '"[exclaim]!" {friend} [cried] [manner] and hugged {hero}.[friend_keeps_it]',
         "{friend} opened the box [manner] and danced [where] [place] for [number] minutes.[friend_keeps_it]",
-        "{friend} had always wanted {a colour} {thing}, and shared [number] [trait] [food] with "
+        "{friend} had always wanted one like it, and shared [number] [trait] [food] with "
         "{hero}.[friend_keeps_it]",
     ),
     "errand": phrases(
@@ -143,10 +143,9 @@ PLOT = {
         "[trade_on]",
     ),
     "trade_on": phrases(
-        "Then {hero} swapped that with [third] for [a trait] [colour:colour3] [thing:thing3]. Now {friend} has the "
-        "{thing}, {third} has the {thing2}, and {hero} has the "
-        "{thing3}.{colour=colour3}{thing=thing3}[hero_keeps_it]",
-        "But by [day] {hero} missed the {thing}, and {friend} gave it back for [number] [trait] [food] and "
+        "Then {hero} swapped that with [third] for [a trait] [colour:colour3] [thing:thing3]. Now {friend} and {third} are "
+        "[feeling], and {hero} has the {thing3}.{colour=colour3}{thing=thing3}[hero_keeps_it]",
+        "But by [day] {hero} missed it, and {friend} gave it back for [number] [trait] [food] and "
         "[number] [trait] [food].[hero_keeps_it]",
     ),
     "rescue": phrases(
@@ -160,14 +159,14 @@ PLOT = {
     ),
     "journey": phrases(
         "{hero} walked for [number] [weather] hours, past the [place], the [place] and the [scene] [place]. [arrive]",
-        "On the way [a quality] [kind] offered {hero} [number] [trait] [food] for the {thing}, but "
+        "On the way [a quality] [kind] offered {hero} [number] [trait] [food] for the present, but "
         "{hero} did not "
         "stop. [arrive]",
     ),
     "arrive": phrases(
-        '{friend} was [doing]. "[exclaim]!" {friend} [cried] and put the {thing} [spot], with [a colour] '
+        '{friend} was [doing]. "[exclaim]!" {friend} [cried] and put it [spot], with [a colour] '
         "[thing].[friend_keeps_it]",
-        '"[exclaim]!" {friend} [cried] when {friend} got the {thing}, and they ate [number] [trait] '
+        '"[exclaim]!" {friend} [cried] when {friend} got it, and they ate [number] [trait] '
         "[food].[friend_keeps_it]",
     ),
     "rival": phrases(
@@ -178,7 +177,7 @@ PLOT = {
         'In the end {hero} won by [number] points. "You were [virtue] and [virtue]," {friend} [said] '
         "[manner].[hero_keeps_it]",
         "In the end {friend} won by [number] points, and {hero} clapped [manner] and [manner].[friend_keeps_it]",
-        "In the end they shared the {thing}: {hero} has it on [weather] [day]s, {friend} on [weather] "
+        "In the end they shared the prize: {hero} has it on [weather] [day]s, {friend} on [weather] "
         "[day]s.[they_part]",
     ),
     "secret": phrases(
@@ -214,7 +213,7 @@ PLOT = {
         "[third]. [built_up]",
     ),
     "built_up": phrases(
-        "After [number] [weather] [unit] the {built} was ready.[they_part]",
+        "After [number] [weather] [unit] it was ready.[they_part]",
         "Now the {built} stands [where] [scene] [place].[they_part]",
     ),
     "treasure": phrases(
@@ -257,8 +256,8 @@ ENDING = {
     "thing_ending": phrases(
         "To this day {owner} keeps it [spot], between [a trait] [colour] [thing] and [a trait] [colour] [thing].",
         "That night it lay [spot], and {owner} dreamed of [number] [colour] [topic] and [number] [topic].",
-        "If you pass the [scene] [place] on [a weather] [day], look for {a owner_kind} with {a thing} and "
-        "[number] [trait] [food].",
+        "If you pass the [scene] [place] on [a weather] [day], look for {owner}: for [number] [trait] "
+        "[food] you may see it.",
         "Since then it has its place [spot], and [number] [quality] cousins of {owner} come every [day] to look at it.",
         '"[A virtue] friend is worth more than [number] [trait] [colour] [topic]," {hero} told {friend} [manner].',
         "And where does {owner} keep it? It lies [spot], with [number] [trait] [food] and [a trait] [colour] [thing].",

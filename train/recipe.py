@@ -18,10 +18,22 @@ from modeling import ScratchGPTConfig
 class CorpusConfig:
     """Where the text comes from."""
 
-    source: Literal["stories", "gutenberg", "local"] = "local"
-    """Stories: our generator, with a known entropy. Gutenberg: books by id over HTTP. Local: `paths`."""
+    source: Literal["stories", "gutenberg", "hub", "local"] = "local"
+    """Stories: our generator, with a known entropy. Gutenberg: books by id over HTTP. Hub: a data set of the Hugging
+    Face Hub. Local: `paths`."""
     paths: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=("--corpus",))] = ()
-    """Text files or folders of .txt. Given on the command line, they replace the recipe's own source."""
+    """Files (txt, jsonl, parquet; gz, xz, zst of them), folders or globs. Given on the command line, they replace the
+    recipe's own source."""
+    text_field: str = "text"
+    """Field of jsonl records, or column of parquet files and data sets, that holds the text."""
+    skip_broken: bool = False
+    """Leave out, by name, files that cannot be read, instead of stopping at the first."""
+    dataset: str | None = None
+    """Id of a data set on the Hub, for `source = hub`."""
+    dataset_config: str | None = None
+    """Its configuration, where it has several."""
+    joined_rows: bool = False
+    """The data set's rows are pieces of one running text, not documents of their own."""
     books: Literal["any", "scifi"] = "any"
     """Scifi: files with the number of one of that recipe's books must have its title; the wrong book is refused."""
     gutenberg_url: str = "https://www.gutenberg.org"
@@ -38,8 +50,12 @@ class CorpusConfig:
 class TokenizerConfig:
     """How text becomes ids."""
 
+    kind: Literal["bpe", "characters", "wordpiece", "sentencepiece", "gpt2"] = "bpe"
+    """Bpe: our byte-level BPE. Characters: one token each. WordPiece and SentencePiece: trained by their libraries.
+    Gpt2: GPT-2's own vocabulary, from the Hub."""
     vocab_size: int = 8257
-    """Size of the vocabulary, in tokens: 256 bytes, the merges and `<|endoftext|>`."""
+    """Size of the vocabulary, in tokens; for `bpe` 256 bytes, the merges and the special tokens. Characters and gpt2
+    have the size they have."""
     path: Path | None = None
     """Folder of a tokenizer that exists already, instead of training one."""
 
@@ -117,10 +133,17 @@ class DataConfig:
     windows: Literal["random", "packed"] = "random"
     """Random: windows at uniformly random places. Packed: every window begins at a document (or a piece of a long
     one), documents shuffled anew each epoch."""
+    objective: Literal["causal", "masked"] = "causal"
+    """Causal: predict the next token. Masked: predict tokens that were hidden, from both sides (BERT)."""
+    mask_rate: float = 0.15
+    """Share of the tokens that the masked objective selects; of these 80 % become the mask token, 10 % a random one."""
+    split: Literal["tokens", "text", "files"] = "tokens"
+    """What is cut off for validation: the end of each chunk of tokens, the end of each chunk of text, or whole files.
+    (Stories and data sets that have a validation split of their own keep it.)"""
     validation_chunk: int = 20_000
-    """The text is cut in chunks of so many tokens …"""
+    """The text is cut in chunks of so many tokens, or characters …"""
     validation_fraction: float = 0.1
-    """… and this share at the end of each is for validation. (Stories have held-out stories instead.)"""
+    """… and this share at the end of each, or of the files, is for validation."""
     evaluation_windows: int = 384
     """Size of the fixed set of validation windows."""
 
@@ -191,6 +214,10 @@ class RunConfig:
     """Auto: bf16 where the device computes it natively (and, on a CPU, the model is 256 wide or more)."""
     threads: int = 0
     """CPU threads; 0: torch's choice."""
+    tracker: Annotated[
+        Literal["none", "trackio", "tensorboard", "wandb"], tyro.conf.arg(aliases=("--tracker",))
+    ] = "none"
+    """Experiment tracker that gets the metrics too, through accelerate."""
     compile: bool = False
     """Compile the model with torch.compile."""
     evaluate_every: int = 100
@@ -229,7 +256,7 @@ _AT_LEAST = {
     "run.keep_checkpoints": 1, "run.log_every": 1, "run.sample_tokens": 0, "run.output_tokens": 0,
 }  # fmt: skip
 _BETWEEN_0_AND_1 = (
-    "data.validation_fraction", "optimizer.beta1", "optimizer.beta2", "optimizer.muon_momentum",
+    "data.validation_fraction", "data.mask_rate", "optimizer.beta1", "optimizer.beta2", "optimizer.muon_momentum",
     "schedule.decay_fraction", "schedule.final_ratio", "schedule.plateau_factor", "schedule.plateau_threshold",
 )  # fmt: skip
 
