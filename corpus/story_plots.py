@@ -28,8 +28,8 @@ GENERAL = {
     "called": phrases("called", "named"),
     "said": phrases("said", "declared", "announced", "remarked"),
     "cried": phrases("cried", "said", "laughed", "called"),
-    "hero_keeps_it": phrases("{owner=hero}{owner_kind=hero_kind}\n\n[thing_ending]"),
-    "friend_keeps_it": phrases("{owner=friend}{owner_kind=friend_kind}\n\n[thing_ending]"),
+    "hero_keeps_it": phrases("{owner=hero}\n\n[thing_ending]"),
+    "friend_keeps_it": phrases("{owner=friend}\n\n[thing_ending]"),
     "they_part": phrases("\n\n[friends_ending]"),
 }
 OPENING = {
@@ -86,7 +86,7 @@ PLOT = {
     ),
     "search": phrases(
         "{hero} looked [where] [place], [where] [place] and [where] [scene] [place]. [ask]",
-        "{hero} found [number] [trait] [food], [a colour] [thing] and [a trait] [colour] [thing], but nothing else. "
+        "{hero} found [number] [trait] [food], [a colour] [thing] and [a trait] [colour] [thing], but no {thing}. "
         "[ask]",
     ),
     "ask": phrases(
@@ -125,8 +125,7 @@ PLOT = {
     "give": phrases(
         '"[exclaim]!" {friend} [cried] [manner] and hugged {hero}.[friend_keeps_it]',
         "{friend} opened the box [manner] and danced [where] [place] for [number] minutes.[friend_keeps_it]",
-        "{friend} had always wanted one like it, and shared [number] [trait] [food] with "
-        "{hero}.[friend_keeps_it]",
+        "{friend} had always wanted one like it, and shared [number] [trait] [food] with {hero}.[friend_keeps_it]",
     ),
     "errand": phrases(
         "It took [number] spoons of [ingredient] from [third] and [number] [trait] [food] from [name]. [eat]",
@@ -143,8 +142,9 @@ PLOT = {
         "[trade_on]",
     ),
     "trade_on": phrases(
-        "Then {hero} swapped that with [third] for [a trait] [colour:colour3] [thing:thing3]. Now {friend} and {third} are "
-        "[feeling], and {hero} has the {thing3}.{colour=colour3}{thing=thing3}[hero_keeps_it]",
+        "Then {hero} swapped that with [third] for [a trait] [colour:colour3] [thing:thing3]. Now {friend} has the "
+        "{thing}, {third} has the {thing2}, and {hero} has the "
+        "{thing3}.{colour=colour3}{thing=thing3}[hero_keeps_it]",
         "But by [day] {hero} missed it, and {friend} gave it back for [number] [trait] [food] and "
         "[number] [trait] [food].[hero_keeps_it]",
     ),
@@ -166,8 +166,7 @@ PLOT = {
     "arrive": phrases(
         '{friend} was [doing]. "[exclaim]!" {friend} [cried] and put it [spot], with [a colour] '
         "[thing].[friend_keeps_it]",
-        '"[exclaim]!" {friend} [cried] when {friend} got it, and they ate [number] [trait] '
-        "[food].[friend_keeps_it]",
+        '"[exclaim]!" {friend} [cried] when {friend} got it, and they ate [number] [trait] [food].[friend_keeps_it]',
     ),
     "rival": phrases(
         "{hero} had practised for [number] [weather] [unit], but so had [friend]. [finish]",
@@ -177,8 +176,7 @@ PLOT = {
         'In the end {hero} won by [number] points. "You were [virtue] and [virtue]," {friend} [said] '
         "[manner].[hero_keeps_it]",
         "In the end {friend} won by [number] points, and {hero} clapped [manner] and [manner].[friend_keeps_it]",
-        "In the end they shared the prize: {hero} has it on [weather] [day]s, {friend} on [weather] "
-        "[day]s.[they_part]",
+        "In the end they shared the prize: {hero} has it on [weather] [day]s, {friend} on [weather] [day]s.[they_part]",
     ),
     "secret": phrases(
         "Only [friend] knew. [secret_end]",
