@@ -1,28 +1,25 @@
 """Text → tokenizer → token shards, inside the run folder; what is there already and fits is used again."""
 
 import hashlib
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from corpus.documents import Document
-from corpus.gutenberg import SCIFI_BOOKS, read_gutenberg, read_gutenberg_files
-from corpus.local import read_local
-from corpus.stories import generate_stories
 from tokenization import ScratchGPTTokenizer, load_tokenizer, save_tokenizer, train_bpe
-from tokenization.encoding import encode_corpus, token_dtype
 from train.batches import document_borders
-from train.recipe import Config, CorpusConfig, as_json
+from train.documents import known_size, labelled_documents
+from train.encoding import ShardEncoder
+from train.recipe import Config, as_json
 from train.report import write_json
-from train.shards import SplitWriter, TokenSplit, read_manifest, write_manifest
+from train.shards import TokenSplit, read_manifest, write_manifest
 
-END_OF_TEXT = "<|endoftext|>"
+END_OF_TEXT, MASK = "<|endoftext|>", "<|mask|>"
+LARGE = 2**26  # bytes of text from which on encoding is worth a process for each core
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,22 +31,6 @@ class Prepared:
     validation: TokenSplit
     end_of_text: int  # id of the document separator
     prompts: list[str]  # beginnings of held-out text, for samples and for the page
-
-
-def training_documents(config: CorpusConfig) -> Iterator[Document]:
-    """The documents of a corpus, without the held-out stories."""
-    if config.source == "stories":
-        return generate_stories(seed=config.seed, count=config.stories, start=config.validation_stories)
-    if config.source == "gutenberg":
-        return read_gutenberg(SCIFI_BOOKS, base_url=config.gutenberg_url)
-    return read_gutenberg_files(config.paths, SCIFI_BOOKS) if config.books == "scifi" else read_local(config.paths)
-
-
-def heldout_documents(config: CorpusConfig) -> Iterator[Document]:
-    """The held-out stories; other corpora are split by tokens and have none."""
-    if config.source == "stories":
-        return generate_stories(seed=config.seed, count=config.validation_stories)
-    return iter(())
 
 
 def prepare(config: Config, run_dir: Path, say: Callable[[str], None]) -> Prepared:
@@ -92,17 +73,28 @@ def prepare_tokenizer(config: Config, folder: Path, say: Callable[[str], None]) 
     """The run's tokenizer: from its folder, from `tokenizer.path`, or trained on the corpus."""
     if folder.exists():
         return load_tokenizer(folder)
+    kind, size = config.tokenizer.kind, config.tokenizer.vocab_size
+    masked = config.data.objective == "masked"
     if config.tokenizer.path is not None:
         tokenizer = load_tokenizer(config.tokenizer.path)
-        if tokenizer.convert_tokens_to_ids(END_OF_TEXT) is None:
-            raise ValueError(f"{config.tokenizer.path}: expected a tokenizer with the token {END_OF_TEXT}, got none")
-    else:
-        say(f"training a byte-level BPE tokenizer of {config.tokenizer.vocab_size} tokens")
-        texts = (document.text for document in training_documents(config.corpus))
-        merges = train_bpe(texts, config.tokenizer.vocab_size, special_tokens=(END_OF_TEXT,), progress=True)
-        tokenizer = ScratchGPTTokenizer.from_merges(merges, special_tokens=(END_OF_TEXT,))
-        if len(tokenizer) < config.tokenizer.vocab_size:
+        if tokenizer.eos_token_id is None:
+            raise ValueError(f"{config.tokenizer.path}: expected a tokenizer with an end-of-text token, got none")
+    elif kind == "bpe":
+        say(f"training a byte-level BPE tokenizer of {size} tokens")
+        special = (END_OF_TEXT, MASK) if masked else (END_OF_TEXT,)
+        merges = train_bpe(_tokenizer_texts(config), size, special_tokens=special, progress=True)
+        tokenizer = ScratchGPTTokenizer.from_merges(merges, special_tokens=special)
+        if len(tokenizer) < size:
             say(f"the text has no more pairs to merge: the vocabulary has {len(tokenizer)} tokens")
+    else:
+        from tokenization.vocabularies import train_vocabulary
+
+        say(f"making the tokenizer: {kind}")
+        tokenizer = train_vocabulary(kind, _tokenizer_texts(config), size)
+    if masked and tokenizer.mask_token_id is None:
+        from tokenization.vocabularies import add_mask_token
+
+        tokenizer = add_mask_token(tokenizer)
     save_tokenizer(tokenizer, folder)
     return tokenizer
 
@@ -114,7 +106,7 @@ def prepare_tokens(config: Config, tokenizer: Any, run_dir: Path, say: Callable[
     made_from = {
         "tokenizer": tokenizer_hash(run_dir / "tokenizer"),
         "corpus": tree["corpus"],
-        "split": {key: tree["data"][key] for key in ("validation_chunk", "validation_fraction")},
+        "split": {key: tree["data"][key] for key in ("split", "validation_chunk", "validation_fraction")},
     }
     manifest = read_manifest(folder)
     if manifest is not None:
@@ -125,72 +117,32 @@ def prepare_tokens(config: Config, tokenizer: Any, run_dir: Path, say: Callable[
                 "choose another --run-dir, or delete the folder to make it again"
             )
         return manifest
-    say("turning the text into token shards")
-    end_of_text = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
-    dtype = token_dtype(len(tokenizer))
-    writers = {name: SplitWriter(folder=folder, name=name, dtype=dtype) for name in ("train", "validation")}
-    sizes = token_bytes(tokenizer)
-    counts = {name: {"bytes": 0, "documents": 0} for name in writers}
-    log_probability: float | None = 0.0 if config.corpus.source == "stories" else None
-
-    def append(name: str, ids: np.ndarray) -> None:
-        writers[name].append(ids)
-        counts[name]["bytes"] += int(sizes[ids].sum())
-        counts[name]["documents"] += int((ids == end_of_text).sum())
-
-    if config.corpus.source == "stories":
-        for name, documents in (
-            ("validation", heldout_documents(config.corpus)),
-            ("train", training_documents(config.corpus)),
-        ):
-            writers[name].append(np.array([end_of_text]))
-            kept: list[Document] = list(documents) if name == "validation" else []
-            for ids in _encoded(tokenizer, kept or documents, end_of_text):
-                append(name, ids)
-            if kept:
-                log_probability = sum(document.log_probability or 0.0 for document in kept)
-    else:
-        pieces = chain([np.array([end_of_text])], _encoded(tokenizer, training_documents(config.corpus), end_of_text))
-        for name, ids in split_chunks(pieces, config.data.validation_chunk, config.data.validation_fraction):
-            append(name, ids)
-    for writer in writers.values():
-        writer.flush()
+    encoder = ShardEncoder(
+        folder,
+        tokenizer,
+        end_of_text=tokenizer.eos_token_id,
+        chunk=config.data.validation_chunk,
+        fraction=config.data.validation_fraction,
+        made_from=made_from,
+    )
+    done = encoder.tally.documents
+    say(f"turning the text into token shards{f', from document {done + 1:,} on' if done else ''}")
+    size = known_size(config.corpus)
+    is_large = config.corpus.source == "hub" or (size or 0) > LARGE
+    encoder.run(labelled_documents(config, say), size=size, workers=(os.cpu_count() or 1) if is_large else 1)
     manifest = {
         "format": 1,
         "made_from": made_from,
-        "end_of_text": end_of_text,
-        **{name: {"tokens": writer.tokens, "files": writer.files, **counts[name]} for name, writer in writers.items()},
+        "end_of_text": tokenizer.eos_token_id,
+        **encoder.description(),
     }
-    manifest["validation"]["log_probability"] = log_probability
     write_manifest(folder, manifest)
+    encoder.forget_progress()
     say(
         f"{manifest['train']['tokens']:,} training and {manifest['validation']['tokens']:,} validation tokens, "
         f"{manifest['train']['bytes'] / max(1, manifest['train']['tokens']):.2f} bytes each"
     )
     return manifest
-
-
-def split_chunks(pieces: Iterable[np.ndarray], chunk: int, fraction: float) -> Iterator[tuple[str, np.ndarray]]:
-    """Cut a stream of ids in chunks and the end of each chunk, a share of `fraction`, off for validation.
-
-    The last chunk is as long as what is left of the stream, and is split in the same proportion.
-
-    Yields:
-        ("train" | "validation", ids).
-    """
-
-    def parts(ids: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        border = len(ids) - round(len(ids) * fraction)
-        yield "train", ids[:border]
-        yield "validation", ids[border:]
-
-    pending = np.empty(0, dtype=np.int64)
-    for piece in pieces:
-        pending = np.concatenate([pending, piece])
-        while len(pending) >= chunk:
-            yield from parts(pending[:chunk])
-            pending = pending[chunk:]
-    yield from parts(pending)
 
 
 def corpus_prompts(split: TokenSplit, tokenizer: Any, end_of_text: int, count: int = 8) -> list[str]:
@@ -209,26 +161,13 @@ def corpus_prompts(split: TokenSplit, tokenizer: Any, end_of_text: int, count: i
     return list(dict.fromkeys(prompts))
 
 
-def token_bytes(tokenizer: Any) -> np.ndarray:
-    """Bytes that each id of a byte-level tokenizer stands for, int64; special tokens stand for none.
-
-    A byte-level token is written with one character per byte.
-    """
-    special = set(tokenizer.all_special_ids)
-    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    return np.array([0 if index in special else len(token) for index, token in enumerate(tokens)])
-
-
 def tokenizer_hash(folder: Path) -> str:
     """What identifies a tokenizer: the SHA-256 of its tokenizer.json."""
     return hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
 
 
-def _encoded(tokenizer: Any, documents: Iterable[Document], end_of_text: int) -> Iterator[np.ndarray]:
-    """The ids of each document with its end, under a progress bar."""
-    texts = (document.text for document in documents)
-    separator = np.array([end_of_text])
-    with tqdm(desc="encoding", unit="token", unit_scale=True, dynamic_ncols=True) as bar:
-        for ids in encode_corpus(tokenizer, texts):
-            bar.update(len(ids) + 1)
-            yield np.concatenate([ids, separator])
+def _tokenizer_texts(config: Config) -> Iterator[str]:
+    """The text that a vocabulary is learnt from: what is not known to be held out, and all of it for characters."""
+    everything = config.tokenizer.kind == "characters"
+    documents = labelled_documents(config)
+    return (document.text for document in documents if everything or document.split != "validation")

@@ -214,9 +214,9 @@ class RunConfig:
     """Auto: bf16 where the device computes it natively (and, on a CPU, the model is 256 wide or more)."""
     threads: int = 0
     """CPU threads; 0: torch's choice."""
-    tracker: Annotated[
-        Literal["none", "trackio", "tensorboard", "wandb"], tyro.conf.arg(aliases=("--tracker",))
-    ] = "none"
+    tracker: Annotated[Literal["none", "trackio", "tensorboard", "wandb"], tyro.conf.arg(aliases=("--tracker",))] = (
+        "none"
+    )
     """Experiment tracker that gets the metrics too, through accelerate."""
     compile: bool = False
     """Compile the model with torch.compile."""
@@ -256,7 +256,7 @@ _AT_LEAST = {
     "run.keep_checkpoints": 1, "run.log_every": 1, "run.sample_tokens": 0, "run.output_tokens": 0,
 }  # fmt: skip
 _BETWEEN_0_AND_1 = (
-    "data.validation_fraction", "data.mask_rate", "optimizer.beta1", "optimizer.beta2", "optimizer.muon_momentum",
+    "data.validation_fraction", "optimizer.beta1", "optimizer.beta2", "optimizer.muon_momentum",
     "schedule.decay_fraction", "schedule.final_ratio", "schedule.plateau_factor", "schedule.plateau_threshold",
 )  # fmt: skip
 
@@ -292,6 +292,10 @@ def validate(config: Config) -> None:
             f"--data.gradient-accumulation-steps: expected a divisor of the batch size {config.data.batch_size}, "
             f"got {config.data.gradient_accumulation_steps}"
         )
+    if config.corpus.source == "hub" and config.corpus.dataset is None:
+        raise ValueError("--corpus.dataset: expected the id of a data set on the Hub, got none")
+    if config.data.objective == "masked" and not 0 < config.data.mask_rate < 1:
+        raise ValueError(f"--data.mask-rate: expected more than 0 and less than 1, got {config.data.mask_rate}")
     config.model.build(vocab_size=config.tokenizer.vocab_size, end_of_text=config.tokenizer.vocab_size - 1)
 
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from train import shards
 from train.batches import IGNORED, PackedWindows, RandomWindows, evaluation_batches
-from train.prepare import split_chunks
 from train.shards import SplitWriter, TokenSplit
 
 END = 0
@@ -125,16 +124,3 @@ def test_evenly_spaced_windows(tmp_path: Path) -> None:
     assert starts == [0, 22, 45, 67, 90]
     one = evaluation_batches(split, batch_size=2, length=500, windows=5, end_of_text=END)
     assert one[0].input_BL.shape == (1, 100)
-
-
-@given(lengths=st.lists(st.integers(0, 300), max_size=12), chunk=st.integers(20, 200))
-def test_the_end_of_every_chunk_is_for_validation(lengths: list[int], chunk: int) -> None:
-    ids = np.arange(sum(lengths))
-    pieces = np.split(ids, np.cumsum(lengths)[:-1]) if lengths else []
-    sides: dict[str, list[int]] = {"train": [], "validation": []}
-    for name, part in split_chunks(pieces, chunk, 0.1):
-        sides[name] += part.tolist()
-    assert sorted(sides["train"] + sides["validation"]) == ids.tolist()
-    whole = len(ids) // chunk * chunk
-    expected = [token for token in range(whole) if token % chunk >= chunk - round(chunk * 0.1)]
-    assert [token for token in sides["validation"] if token < whole] == expected

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.train.conftest import with_fields
-from tokenization import load_tokenizer
-from train.prepare import END_OF_TEXT, prepare, token_bytes
+from train.prepare import prepare
 from train.recipe import Config
 
 TEXT = "The cat sat on the mat. A dog ran in the park! Was it late? " * 40
@@ -71,12 +70,3 @@ def test_a_corpus_that_does_not_do(tiny: Config, tmp_path: Path, text: str, mess
 def test_no_corpus_says_what_to_do(tiny: Config, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="name files or folders with --corpus PATH"):
         prepare(with_fields(tiny, corpus__source="local"), tmp_path, print)
-
-
-def test_token_bytes_are_those_of_the_vocabulary(finished_run: Path) -> None:
-    tokenizer = load_tokenizer(finished_run / "tokenizer")
-    sizes = token_bytes(tokenizer)
-    assert sizes[:256].tolist() == [1] * 256
-    assert sizes[tokenizer.convert_tokens_to_ids(END_OF_TEXT)] == 0
-    text = "Once, a fox — 狐 — asked the way."
-    assert sizes[tokenizer.encode_ordinary(text)].sum() == len(text.encode())

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
-from modeling import ScratchGPTConfig
+from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from modeling.sizing import count_parameters
 from tests.train.conftest import with_fields
 from train.__main__ import main, parse
@@ -16,7 +17,17 @@ from train.recipes import RECIPES, get_recipe
 
 # Golden parameter counts, from the formulas of each architecture; the first is the tutorial's 9,010,752 plus
 # `<|endoftext|>` in the embedding, in the output layer and in its bias (256 + 256 + 1).
-PARAMETERS = {"scifi": 9_011_265, "modern": 6_934_784}
+# GPT-2 small has 124,439,808. 47,987,712 is the WikiText tutorial's own number, at the vocabulary that it came to.
+PARAMETERS = {
+    "scifi": 9_011_265,
+    "bookcorpus": 124_439_808,
+    "openwebtext": 14_313_316,
+    "wikitext": 47_987_712,
+    "wiki": 15_691_776,
+    "modern": 6_934_784,
+    "stories": 1_197_696,
+}
+VOCABULARIES = {"openwebtext": 100, "wikitext": 28_144}
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -30,8 +41,11 @@ def test_a_recipe_is_valid_and_documented(name: str) -> None:
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_golden_parameter_counts(name: str) -> None:
     recipe = get_recipe(name)
-    config = recipe.model.build(vocab_size=recipe.tokenizer.vocab_size, end_of_text=0)
+    size = VOCABULARIES.get(name, recipe.tokenizer.vocab_size)
+    config = recipe.model.build(vocab_size=size, end_of_text=0)
     assert count_parameters(config) == PARAMETERS[name]
+    with torch.device("meta"):
+        assert ScratchGPTForCausalLM(config).num_parameters() == PARAMETERS[name]
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -3,12 +3,18 @@
 from collections.abc import Callable
 
 from train.recipe import Config
+from train.recipes.bookcorpus import bookcorpus
 from train.recipes.debug import debug
 from train.recipes.modern import modern
+from train.recipes.openwebtext import openwebtext
 from train.recipes.scifi import scifi
 from train.recipes.stories import stories
+from train.recipes.wiki import wiki
+from train.recipes.wikitext import wikitext
 
-RECIPES: dict[str, Callable[[], Config]] = {recipe.__name__: recipe for recipe in (stories, scifi, modern, debug)}
+RECIPES: dict[str, Callable[[], Config]] = {
+    recipe.__name__: recipe for recipe in (stories, scifi, bookcorpus, openwebtext, wikitext, wiki, modern, debug)
+}
 
 
 def get_recipe(name: str) -> Config:

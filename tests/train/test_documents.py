@@ -1,0 +1,90 @@
+"""Which split a document belongs to."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corpus.documents import Document
+from tests.train.conftest import with_fields
+from train.documents import labelled_documents, split_documents, split_files, split_text
+from train.recipe import Config, validate
+
+lines = st.lists(st.text(st.sampled_from("ab \n\r"), max_size=40), max_size=30).map("\n".join)
+
+
+@given(texts=st.lists(lines.filter(bool), max_size=5), chunk=st.integers(10, 90))
+def test_text_is_cut_at_line_starts_and_nothing_is_lost(texts: list[str], chunk: int) -> None:
+    documents = [Document(text=text, name=str(number)) for number, text in enumerate(texts)]
+    pieces = list(split_text(documents, chunk, 0.2))
+    for number, text in enumerate(texts):
+        own = [piece for piece in pieces if piece.name == str(number)]
+        assert "".join(piece.text for piece in own) == text
+        assert [piece.is_complete for piece in own] == [False] * (len(own) - 1) + [True]
+        for before, after in zip(own, own[1:], strict=False):
+            assert before.text.endswith("\n")
+            assert not after.text[0].isspace()
+            assert before.split != after.split
+
+
+def test_text_is_cut_where_its_chunks_say() -> None:
+    text = "".join(f"line {number:03}\n" for number in range(100))  # of nine characters each
+    pieces = list(split_text([Document(text=text, name="a")], 90, 0.2))
+    assert [len(piece.text) for piece in pieces] == [72, 18] * 10
+    assert [piece.split for piece in pieces] == ["train", "validation"] * 10
+
+
+def test_places_run_on_over_documents() -> None:
+    documents = [Document(text=f"{number}\n", name=str(number)) for number in range(20)]
+    splits = [piece.split for piece in split_text(documents, 10, 0.2)]
+    assert splits.count("validation") in (3, 4)
+    assert splits[:4] == ["train"] * 4
+
+
+def test_a_label_of_the_source_is_kept() -> None:
+    documents = [Document(text="a\n" * 30, name="a", split="validation"), Document(text="b", name="b", split="train")]
+    assert list(split_text(documents, 10, 0.5)) == documents
+    assert list(split_documents(documents, 0.5)) == documents
+
+
+def test_the_last_files_validate() -> None:
+    files = [f"/x/{number}.xz" for number in range(20)]
+    documents = [Document(text="t", name=f"{file}#{record}") for file in files for record in range(2)]
+    heldout = {document.name for document in split_files(documents, files, 0.1) if document.split == "validation"}
+    assert heldout == {f"/x/{file}.xz#{record}" for file in (8, 9) for record in range(2)}  # sorted as text
+
+
+def test_the_last_of_a_thousand_documents_validate() -> None:
+    documents = [Document(text="t", name=str(number)) for number in range(2000)]
+    splits = [document.split for document in split_documents(documents, 0.1)]
+    assert splits == (["train"] * 900 + ["validation"] * 100) * 2
+
+
+def test_pieces_of_one_document_stay_together() -> None:
+    pieces = [Document(text="t", name="0", is_complete=False)] * 5000 + [Document(text="t", name="0")]
+    assert {document.split for document in split_documents(pieces, 0.5)} == {"train"}
+
+
+def test_one_file_is_split_by_text_and_says_so(tiny: Config, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("line\n" * 100)
+    config = with_fields(
+        tiny,
+        corpus__source="local",
+        corpus__paths=(tmp_path / "a.txt",),
+        data__split="files",
+        data__validation_chunk=50,
+    )
+    said: list[str] = []
+    pieces = list(labelled_documents(config, said.append))
+    assert {piece.split for piece in pieces} == {"train", "validation"}
+    assert said == ["one file cannot be split by files: the end of each 50 characters validates"]
+    (tmp_path / "b.txt").write_text("other\n")
+    both = replace(config.corpus, paths=(tmp_path,))
+    assert [piece.split for piece in labelled_documents(replace(config, corpus=both))] == ["train", "validation"]
+
+
+def test_a_hub_source_needs_a_name(tiny: Config) -> None:
+    with pytest.raises(ValueError, match=r"--corpus\.dataset: expected the id of a data set on the Hub, got none"):
+        validate(with_fields(tiny, corpus__source="hub"))

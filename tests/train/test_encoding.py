@@ -1,0 +1,140 @@
+"""Documents → shards: everything is written once, also after a stop."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from corpus.documents import Document
+from tokenization import ScratchGPTTokenizer
+from train import encoding
+from train.encoding import PROGRESS, ShardEncoder, is_byte_level, token_bytes
+from train.shards import TokenSplit
+
+TOKENIZER = ScratchGPTTokenizer.from_merges([(b"a", b"b"), (b"ab", b"c")], special_tokens=("<|endoftext|>",))
+END = TOKENIZER.eos_token_id
+
+
+def make(folder: Path, tokenizer: Any = TOKENIZER, *, chunk: int = 40, made_from: str = "this") -> ShardEncoder:
+    return ShardEncoder(
+        folder,
+        tokenizer,
+        end_of_text=tokenizer.eos_token_id,
+        chunk=chunk,
+        fraction=0.1,
+        made_from={"corpus": made_from},
+    )
+
+
+def read(encoder: ShardEncoder) -> dict[str, list[int]]:
+    splits = {
+        name: TokenSplit(encoder.folder, entry) for name, entry in encoder.description().items() if entry["files"]
+    }
+    return {name: split.read(0, len(split)).tolist() for name, split in splits.items()}
+
+
+@given(lengths=st.lists(st.integers(1, 300), min_size=1, max_size=12), chunk=st.integers(20, 200))
+def test_the_end_of_every_chunk_is_for_validation(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], chunk: int
+) -> None:
+    documents = [Document(text="x" * length, name="") for length in lengths]
+    encoder = make(tmp_path_factory.mktemp("tokens"), chunk=chunk)
+    encoder.run(documents)
+    ids = [END] + [token for length in lengths for token in [ord("x")] * length + [END]]
+    expected: dict[str, list[int]] = {"train": [], "validation": []}
+    for start in range(0, len(ids), chunk):
+        part = ids[start : start + chunk]
+        border = len(part) - round(len(part) * 0.1)
+        expected["train"] += part[:border]
+        expected["validation"] += part[border:]
+    assert read(encoder) == {name: tokens for name, tokens in expected.items() if tokens}
+    description = encoder.description()
+    assert sum(description[name]["bytes"] for name in description) == sum(lengths)
+
+
+def documents_of(count: int) -> list[Document]:
+    return [
+        Document(
+            text=f"abcab {number} é",
+            name=str(number),
+            split="validation" if number % 3 == 0 else "train",
+            is_complete=number % 4 != 1,
+            log_probability=-1.5,
+        )
+        for number in range(count)
+    ]
+
+
+def test_labelled_documents_go_where_they_belong(tmp_path: Path) -> None:
+    documents = documents_of(10)
+    encoder = make(tmp_path)
+    encoder.run(documents)
+    for name, ids in read(encoder).items():
+        own = [document for document in documents if document.split == name]
+        expected = [END]
+        for document in own:
+            expected += TOKENIZER.encode_ordinary(document.text) + [END] * document.is_complete
+        assert ids == expected
+        entry = encoder.description()[name]
+        assert entry["bytes"] == sum(len(document.text.encode()) for document in own)
+        assert entry["documents"] == sum(document.is_complete for document in own) == ids.count(END) - 1
+        assert entry["log_probability"] == (-1.5 * len(own) if name == "validation" else None)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_stopped_pass_goes_on_and_gives_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labelled: bool
+) -> None:
+    monkeypatch.setattr(encoding, "SAVE_TOKENS", 30)
+    documents = documents_of(30) if labelled else [Document(text="abcabx" * 5, name=str(n)) for n in range(30)]
+    whole = make(tmp_path / "whole")
+    whole.run(documents)
+
+    def breaking(at: int) -> Iterator[Document]:
+        yield from documents[:at]
+        raise KeyboardInterrupt
+
+    seen = []
+    for at in (13, 22):
+        encoder = make(tmp_path / "broken")
+        seen.append(encoder.tally.documents)
+        with pytest.raises(KeyboardInterrupt):
+            encoder.run(breaking(at))
+    encoder = make(tmp_path / "broken")
+    seen.append(encoder.tally.documents)
+    assert 0 == seen[0] < seen[1] < seen[2], "each pass begins where the one before was saved"
+    encoder.run(documents)
+    assert read(encoder) == read(whole)
+    without_files = [{**entry, "files": None} for entry in encoder.description().values()]
+    assert without_files == [{**entry, "files": None} for entry in whole.description().values()]
+    encoder.forget_progress()
+    assert not (tmp_path / "broken" / PROGRESS).exists()
+    assert make(tmp_path / "whole", made_from="another corpus").tally.documents == 0
+
+
+def test_what_cannot_be_counted_in_bytes_is_not_split_by_tokens(tmp_path: Path) -> None:
+    words = Tokenizer(models.WordLevel({"a": 0, "<e>": 1, "?": 2}, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<e>", unk_token="?")
+    assert not is_byte_level(tokenizer)
+    with pytest.raises(ValueError, match=r"needs a tokenizer whose tokens stand for bytes.*--data\.split text"):
+        make(tmp_path, tokenizer).run([Document(text="a a", name="")])
+    encoder = make(tmp_path / "labelled", tokenizer)
+    encoder.run([Document(text="a  a", name="", split="train")])
+    assert read(encoder)["train"] == [1, 0, 0, 1]
+    assert encoder.description()["train"]["bytes"] == 4
+
+
+def test_token_bytes_are_those_of_the_vocabulary() -> None:
+    assert is_byte_level(TOKENIZER)
+    sizes = token_bytes(TOKENIZER)
+    assert sizes[:256].tolist() == [1] * 256
+    assert sizes[END] == 0
+    text = "abc, a fox — 狐 — asked the way."
+    assert sizes[np.array(TOKENIZER.encode_ordinary(text))].sum() == len(text.encode())

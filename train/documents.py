@@ -1,0 +1,130 @@
+"""The documents of a run, each labelled with the split that it belongs to, as far as the text alone decides it."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from corpus.documents import Document
+from corpus.gutenberg import SCIFI_BOOKS, read_gutenberg, read_gutenberg_files
+from corpus.local import find_files, read_local
+from corpus.stories import generate_stories
+from train.recipe import Config, CorpusConfig
+
+Split = Literal["train", "validation"]
+DOCUMENTS_TO_SPLIT = 1000  # `split = files` without files: the last share of each so many documents
+
+_BORDER = re.compile(r"\n(?=\S)")
+
+
+def read_corpus(config: CorpusConfig) -> Iterator[Document]:
+    """The documents of a corpus as its source yields them.
+
+    Raises:
+        ValueError: for a source without what it needs; the sources raise more of their own.
+    """
+    if config.source == "stories":
+        stories = generate_stories(seed=config.seed, count=config.validation_stories + config.stories)
+        for number, document in enumerate(stories):
+            yield replace(document, split="validation" if number < config.validation_stories else "train")
+    elif config.source == "gutenberg":
+        yield from read_gutenberg(SCIFI_BOOKS, base_url=config.gutenberg_url)
+    elif config.source == "hub":
+        from corpus.hub import read_hub
+
+        assert config.dataset is not None
+        yield from read_hub(
+            config.dataset,
+            config=config.dataset_config,
+            text_field=config.text_field,
+            joined_rows=config.joined_rows,
+        )
+    elif config.books == "scifi":
+        yield from read_gutenberg_files(config.paths, SCIFI_BOOKS)
+    else:
+        yield from read_local(config.paths)
+
+
+def labelled_documents(config: Config, say: Callable[[str], None] = lambda message: None) -> Iterator[Document]:
+    """The documents with their `split`; with `split = tokens` it stays None where the source has no split of its own.
+
+    A document that lies in both is cut after a line end; its pieces are `is_complete=False` but for the last.
+
+    Args:
+        say: told when a corpus of one file cannot be split by files and is split by text instead.
+    """
+    documents, data = read_corpus(config.corpus), config.data
+    if data.split == "tokens":
+        return documents
+    if data.split == "text":
+        return split_text(documents, data.validation_chunk, data.validation_fraction)
+    if config.corpus.source != "local":
+        return split_documents(documents, data.validation_fraction)
+    files = [path.as_posix() for path in find_files(config.corpus.paths)]
+    if len(files) == 1:
+        say(f"one file cannot be split by files: the end of each {data.validation_chunk:,} characters validates")
+        return split_text(documents, data.validation_chunk, data.validation_fraction)
+    return split_files(documents, files, data.validation_fraction)
+
+
+def split_text(documents: Iterable[Document], chunk: int, fraction: float) -> Iterator[Document]:
+    """Label by place: of each `chunk` characters of the running text, the last share of `fraction` is validation.
+
+    A border falls on the first line that begins at or after its place. What has a label keeps it.
+    """
+    train_part = chunk - round(chunk * fraction)
+    place = 0  # in the running text, from the start of its chunk
+    for document in documents:
+        if document.split is not None:
+            yield document
+            continue
+        start, text = 0, document.text
+        while start < len(text):
+            split: Split = "train" if place < train_part else "validation"
+            end = _line_start(text, start + (train_part if split == "train" else chunk) - place)
+            is_complete = document.is_complete if end == len(text) else False
+            yield replace(document, text=text[start:end], split=split, is_complete=is_complete)
+            place += end - start
+            if end < len(text) or place >= (train_part if split == "train" else chunk):
+                place = train_part if split == "train" else 0
+            start = end
+
+
+def split_files(documents: Iterable[Document], files: list[str], fraction: float) -> Iterator[Document]:
+    """Label by file: the last share of the sorted files, at least one, is validation."""
+    from corpus.local import file_of
+
+    heldout = set(sorted(files)[-max(1, round(len(files) * fraction)) :])
+    for document in documents:
+        yield replace(document, split="validation" if file_of(document.name) in heldout else "train")
+
+
+def split_documents(documents: Iterable[Document], fraction: float) -> Iterator[Document]:
+    """Label by number: of each thousand documents the last share of `fraction` is validation."""
+    number = 0
+    for document in documents:
+        is_heldout = number % DOCUMENTS_TO_SPLIT >= DOCUMENTS_TO_SPLIT * (1 - fraction)
+        split: Split = "validation" if is_heldout else "train"
+        yield document if document.split else replace(document, split=split)
+        number += document.is_complete
+
+
+def known_size(config: CorpusConfig) -> int | None:
+    """Bytes of the text, where it lies in plain text files; None where only reading tells."""
+    if config.source != "local":
+        return None
+    files = find_files(config.paths)
+    return sum(map(_size, files)) if all(path.suffix.lower() == ".txt" for path in files) else None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _line_start(text: str, place: int) -> int:
+    """The first place at or after `place` where a line begins with a visible character; else the text's end."""
+    if place >= len(text):
+        return len(text)
+    match = _BORDER.search(text, max(0, place - 1))
+    return match.end() if match else len(text)
