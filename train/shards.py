@@ -17,6 +17,7 @@ import numpy.typing as npt
 from corpus.files import atomic_file
 
 SHARD_TOKENS = 2**26
+READS_PER_MAP = 1000
 MANIFEST = "manifest.json"
 
 
@@ -56,6 +57,9 @@ class SplitWriter:
 class TokenSplit:
     """One split as a single sequence, memory-mapped; slices are read on demand.
 
+    What was read of a mapped file counts as memory of the process until the map is closed, so the maps are opened anew
+    every thousand reads: memory stays flat however long a run reads at random places.
+
     Args:
         folder: the `tokens/` folder.
         description: the split's entry of the manifest.
@@ -66,7 +70,8 @@ class TokenSplit:
         self.bytes: int = description["bytes"]
         self.documents: int = description["documents"]
         self.log_probability: float | None = description.get("log_probability")
-        self._shards = [np.load(folder / file, mmap_mode="r") for file in description["files"]]
+        self._paths = [folder / file for file in description["files"]]
+        self._map()
         self._starts = np.cumsum([0] + [len(shard) for shard in self._shards])
         if self._starts[-1] != self.tokens:
             raise ValueError(
@@ -77,10 +82,17 @@ class TokenSplit:
     def __len__(self) -> int:
         return self.tokens
 
+    def _map(self) -> None:
+        self._shards = [np.load(path, mmap_mode="r") for path in self._paths]
+        self._reads = 0
+
     def read(self, start: int, length: int) -> np.ndarray:
         """The ids from `start` on, `length` of them, int64."""
         assert start >= 0
         assert start + length <= self.tokens
+        if self._reads == READS_PER_MAP:
+            self._map()
+        self._reads += 1
         ids = np.empty(length, dtype=np.int64)
         done = 0
         while done < length:
