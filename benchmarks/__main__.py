@@ -16,7 +16,7 @@ def main() -> None:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"some of {', '.join(NAMES)}; by default all but {', '.join(sorted(ON_REQUEST))}",
+        help=f"some of {', '.join(NAMES)}; by default {', '.join(BY_DEFAULT)}",
     )
     names = parser.parse_args().names or BY_DEFAULT
     if unknown := sorted(set(names) - set(NAMES)):
