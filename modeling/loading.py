@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "README.md", "slow/*")
+CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel")
+MASKED_HEADS = ("ForMaskedLM",)
 
 
 def find_folder(source: str | Path) -> Path | None:
@@ -60,6 +62,19 @@ def fetch(repo: str) -> Path:
         ) from error
 
 
+def is_masked_lm(folder: Path) -> bool:
+    """Whether the config of a model folder names a masked language model; imports nothing heavy."""
+    return any(name.endswith(MASKED_HEADS) for name in _heads(folder))
+
+
+def load_model(folder: Path, *, device: str | None = None) -> Any:
+    """The causal or masked language model in a folder, as its config's `architectures` says, in evaluation mode.
+
+    Args and errors as those of `load_causal_lm`.
+    """
+    return load_masked_lm(folder, device=device) if is_masked_lm(folder) else load_causal_lm(folder, device=device)
+
+
 def load_causal_lm(folder: Path, *, device: str | None = None) -> Any:
     """The causal language model in a folder, in evaluation mode.
 
@@ -69,19 +84,45 @@ def load_causal_lm(folder: Path, *, device: str | None = None) -> Any:
     Raises:
         ValueError: for a model that is broken, not whole, or no causal language model.
     """
-    import torch
+    heads = _heads(folder)
+    if heads and not any(name.endswith(CAUSAL_HEADS) for name in heads):
+        raise ValueError(f"{folder} holds a {heads[0]}, which cannot write: expected a causal language model")
     from transformers import AutoModelForCausalLM
+
+    return _load(AutoModelForCausalLM, folder, device)
+
+
+def load_masked_lm(folder: Path, *, device: str | None = None) -> Any:
+    """The masked language model in a folder, in evaluation mode.
+
+    Args:
+        device: default CUDA where there is one, else the CPU (in float32).
+
+    Raises:
+        ValueError: for a model that is broken, not whole, or no masked language model.
+    """
+    if not is_masked_lm(folder):
+        named = (_heads(folder) or ["model without a head"])[0]
+        raise ValueError(f"{folder} holds a {named}, which cannot fill blanks: expected a masked language model")
+    from transformers import AutoModelForMaskedLM
+
+    return _load(AutoModelForMaskedLM, folder, device)
+
+
+def _heads(folder: Path) -> list[str]:
+    return [str(name) for name in read_json_object(folder / "config.json").get("architectures") or []]
+
+
+def _load(auto_class: Any, folder: Path, device: str | None) -> Any:
+    import torch
     from transformers.utils import logging as transformers_logging
 
     import modeling.auto  # noqa: F401  registers ScratchGPT with the Auto classes
 
-    heads = [str(name) for name in read_json_object(folder / "config.json").get("architectures") or []]
-    if heads and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in heads):
-        raise ValueError(f"{folder} holds a {heads[0]}, which cannot write: expected a causal language model")
     transformers_logging.disable_progress_bar()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = auto_class.from_pretrained(
             folder,
             dtype=torch.float32 if device == "cpu" else "auto",
             local_files_only=True,

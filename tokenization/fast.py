@@ -41,7 +41,7 @@ def build_fast(tokenizer: ScratchGPTTokenizer) -> PreTrainedTokenizerFast:
             (rust.add_special_tokens if token.special else rust.add_tokens)([token])
     named = {
         name: getattr(tokenizer, name)
-        for name in ("bos_token", "eos_token", "pad_token")
+        for name in ("bos_token", "eos_token", "pad_token", "mask_token")
         if getattr(tokenizer, name) is not None
     }
     others = [token for token in specials if token not in named.values()]

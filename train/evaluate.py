@@ -25,11 +25,14 @@ DEFAULT_CONTEXT = 1024  # for models that know no limit
 
 
 @torch.no_grad()
-def evaluate(model: Any, batches: Iterable[Batch], device: torch.device) -> tuple[float, int]:
-    """Mean loss over all targets of the batches.
+def evaluate(
+    model: Any, batches: Iterable[Batch], device: torch.device, *, label_name: str = "shift_labels"
+) -> tuple[float, int]:
+    """Mean loss over all targets of the batches; a batch without a target is left out.
 
     Args:
-        model: called with `input_ids`, `shift_labels` and `skip_logits`; in evaluation mode while this runs.
+        model: called with `input_ids`, `skip_logits` and the targets; in evaluation mode while this runs.
+        label_name: the model's argument that takes targets: `shift_labels` (causal) or `labels` (masked).
 
     Returns:
         (nats per token, number of targets).
@@ -39,13 +42,14 @@ def evaluate(model: Any, batches: Iterable[Batch], device: torch.device) -> tupl
     total, count = torch.zeros((), dtype=torch.float64), 0
     for batch in batches:
         targets = int((batch.target_BL != IGNORED).sum())
-        loss = model(
-            input_ids=batch.input_BL.to(device), shift_labels=batch.target_BL.to(device), skip_logits=True
-        ).loss
+        if not targets:
+            continue
+        labels = {label_name: batch.target_BL.to(device)}
+        loss = model(input_ids=batch.input_BL.to(device), skip_logits=True, **labels).loss
         total += loss.double().cpu() * targets
         count += targets
     model.train(was_training)
-    return total.item() / count, count
+    return total.item() / max(1, count), count
 
 
 def text_windows(ids: list[int], context: int) -> Iterable[tuple[list[int], int]]:

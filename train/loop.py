@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,7 @@ from accelerate import Accelerator
 from filelock import FileLock, Timeout
 from transformers.utils import logging as transformers_logging
 
-from modeling import ScratchGPTForCausalLM
-from modeling.decoding import SamplingSettings, stream
-from train.batches import Batch, Batches, PackedWindows, RandomWindows, evaluation_batches
+from train.batches import IGNORED, Batch, Batches, PackedWindows, RandomWindows, evaluation_batches
 from train.checkpoint import (
     checkpoint_folder,
     checkpoint_steps,
@@ -26,20 +24,24 @@ from train.checkpoint import (
 )
 from train.evaluate import evaluate
 from train.machine import choose_device, choose_precision
+from train.objective import Objective, build_objective, check_objective, sample_prompts
 from train.optimizer import build_optimizers, set_learning_rate
 from train.prepare import Prepared, prepare
 from train.provenance import check_same_run, write_recipe
 from train.recipe import Config, validate
-from train.report import Report, perplexity, summary
+from train.report import Report
 from train.schedule import Schedule
 from train.state import TrainState
+from train.trackers import accelerator_arguments, check_tracker, tracking
+
+Watch = Callable[[int, dict[str, float]], str | None]
 
 
 class NonFiniteLossError(ValueError):
     """The loss became infinite or not a number."""
 
 
-def train(config: Config, *, recipe: str) -> Path:
+def train(config: Config, *, recipe: str, quiet: bool = False, watch: Watch | None = None) -> Path:
     """Train as the config says; return the run folder.
 
     The folder's latest checkpoint is where a resumed run begins; SIGINT and SIGTERM save one and end the run.
@@ -47,16 +49,20 @@ def train(config: Config, *, recipe: str) -> Path:
     Args:
         config: the resolved config.
         recipe: name of the recipe, for the record.
+        quiet: no bar and no lines on the console; train.log has them.
+        watch: told the step and the numbers of each evaluation; a reason that it returns ends the run there, saved,
+            as a signal would.
 
     Raises:
         ValueError: for a config, a corpus or a run folder that does not fit; the message says what to do.
     """
     validate(config)
+    check_objective(config)
     run_dir = config.run.dir or Path("runs") / recipe
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(run_dir / ".lock", timeout=0):
-            return _train_locked(config, recipe, run_dir)
+            return _train_locked(config, recipe, run_dir, quiet, watch)
     except Timeout:
         raise ValueError(
             f"{run_dir}: expected a run folder that is free, got one that another process trains in; "
@@ -64,7 +70,7 @@ def train(config: Config, *, recipe: str) -> Path:
         ) from None
 
 
-def _train_locked(config: Config, recipe: str, run_dir: Path) -> Path:
+def _train_locked(config: Config, recipe: str, run_dir: Path, quiet: bool, watch: Watch | None) -> Path:
     steps_there = checkpoint_steps(run_dir)
     if steps_there and not config.run.resume:
         raise ValueError(
@@ -72,13 +78,15 @@ def _train_locked(config: Config, recipe: str, run_dir: Path) -> Path:
             "go on from there with --resume, or choose another --run-dir"
         )
     check_same_run(config, run_dir)
+    check_tracker(config.run.tracker)
     device = choose_device(config.run.device)
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision={"fp32": "no"}.get(precision := choose_precision(config, device), precision),
+        **accelerator_arguments(config.run.tracker, run_dir),
     )
     transformers_logging.disable_progress_bar()
-    report = Report(run_dir, silent=not accelerator.is_main_process)
+    report = Report(run_dir, silent=not accelerator.is_main_process, quiet=quiet)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     write_recipe(config, recipe, run_dir)
@@ -91,7 +99,9 @@ def _train_locked(config: Config, recipe: str, run_dir: Path) -> Path:
     )
     if steps_there:
         trainer.resume(checkpoint_folder(run_dir, steps_there[-1]))
-    trainer.run()
+    trainer.watch = watch
+    with tracking(config, run_dir, accelerator, report, step=trainer.state.step, steps=trainer.schedule.steps):
+        trainer.run()
     return run_dir
 
 
@@ -106,7 +116,8 @@ class Trainer:
     report: Report
     prepared: Prepared
     model: Any  # the prepared (possibly wrapped, possibly compiled) model
-    unwrapped: ScratchGPTForCausalLM
+    unwrapped: Any  # the model itself
+    objective: Objective
     optimizers: list[Any]
     batches: Batches
     validation: list[Batch]
@@ -115,7 +126,8 @@ class Trainer:
     evaluation: dict[str, float] | None = None  # the latest one …
     evaluation_step: int | None = None  # … and its step
     last_loss: float = math.nan
-    stop_signal: str | None = None
+    stop_signal: str | None = None  # why to stop before the last step
+    watch: Watch | None = None
 
     @classmethod
     def build(
@@ -130,7 +142,8 @@ class Trainer:
         """A run at step 0."""
         torch.manual_seed(config.run.seed)
         model_config = config.model.build(vocab_size=len(prepared.tokenizer), end_of_text=prepared.end_of_text)
-        unwrapped = ScratchGPTForCausalLM(model_config)
+        objective = build_objective(config, prepared, nats_to_bits_per_byte(prepared))
+        unwrapped = objective.model(model_config)
         torch.manual_seed(config.run.seed + accelerator.process_index)
         model = accelerator.prepare(unwrapped)
         optimizers = [accelerator.prepare(optimizer) for optimizer in build_optimizers(unwrapped, config.optimizer)]
@@ -151,14 +164,17 @@ class Trainer:
             prepared=prepared,
             model=torch.compile(model) if config.run.compile else model,
             unwrapped=unwrapped,
+            objective=objective,
             optimizers=optimizers,
-            batches=batches,
-            validation=evaluation_batches(
-                prepared.validation,
-                batch_size=data.batch_size,
-                length=length,
-                windows=data.evaluation_windows,
-                end_of_text=prepared.end_of_text,
+            batches=objective.training(batches),
+            validation=objective.validation(
+                evaluation_batches(
+                    prepared.validation,
+                    batch_size=data.batch_size,
+                    length=length,
+                    windows=data.evaluation_windows,
+                    end_of_text=prepared.end_of_text,
+                )
             ),
             schedule=Schedule(config.schedule, config.run.steps),
             state=TrainState(),
@@ -247,6 +263,8 @@ class Trainer:
         accelerator = self.accelerator
         size = self.config.data.batch_size // self.config.data.gradient_accumulation_steps
         micro_batches = list(zip(batch.input_BL.split(size), batch.target_BL.split(size), strict=True))
+        targets = torch.tensor(max(1.0, float((batch.target_BL != IGNORED).sum())), device=accelerator.device)
+        per_process = targets / accelerator.num_processes
         total = torch.zeros((), device=accelerator.device)
         for index, (input_BL, target_BL) in enumerate(micro_batches):
             rows = slice(accelerator.process_index, None, accelerator.num_processes)
@@ -254,24 +272,26 @@ class Trainer:
             target_BL = target_BL[rows].to(accelerator.device)
             more = index < len(micro_batches) - 1
             with accelerator.no_sync(self.model) if more else nullcontext():
-                output = self.model(input_ids=input_BL, shift_labels=target_BL, skip_logits=True)
-                loss = output.loss / len(micro_batches)
+                labels = {self.objective.label_name: target_BL}
+                output = self.model(input_ids=input_BL, skip_logits=True, num_items_in_batch=per_process, **labels)
+                loss = output.loss
                 accelerator.backward(loss)
             total += loss.detach()
         reduced: Any = accelerator.reduce(total, "mean")
         return float(reduced)
 
     def _evaluate(self) -> None:
-        loss, _ = evaluate(self.model, self.validation, self.accelerator.device)
-        self.evaluation = {
-            "validation_loss": loss,
-            "perplexity": perplexity(loss),
-            "bits_per_byte": loss * self._nats_to_bits_per_byte,
-        }
+        device, label_name = self.accelerator.device, self.objective.label_name
+        loss, _ = evaluate(self.model, self.validation, device, label_name=label_name)
+        self.evaluation = self.objective.metrics(self.model, loss, device)
         self.evaluation_step = self.state.step
         if self.schedule.evaluated(loss):
             self.report.say(f"step {self.state.step}: the validation loss is on a plateau, the learning rate falls")
-        self.report.say(f"step {self.state.step}: {summary(self.evaluation, self._floor_bits_per_byte)}")
+        said = self.objective.summary(self.evaluation, self._floor_bits_per_byte)
+        self.report.say(f"step {self.state.step}: {said}")
+        if self.watch is not None:
+            reason = self.watch(self.state.step, self.evaluation)
+            self.stop_signal = self.stop_signal or reason
 
     def _log(self) -> None:
         state = self.state
@@ -311,37 +331,31 @@ class Trainer:
             )
             self._samples()
             prune_checkpoints(self.run_dir, keep=self.config.run.keep_checkpoints, best_step=state.best_step)
-            self.report.picture(floor=self._floor_nats_per_token, nats_to_bits_per_byte=self._nats_to_bits_per_byte)
+            self.report.picture(
+                floor=self._floor_nats_per_token,
+                nats_to_bits_per_byte=self._nats_to_bits_per_byte,
+                label=self.objective.loss_label,
+            )
         self._write_run("running")
 
     def _samples(self) -> None:
         """The same prompts and the same seed at each checkpoint."""
-        for prompt in ["", *self.prepared.prompts[:3]]:
-            text = self.generate(prompt, self.config.run.sample_tokens)
-            self.report.sample(step=self.state.step, prompt=prompt, text=text, seed=self.config.run.seed)
+        for prompt in sample_prompts(self.prepared.prompts, self.objective):
+            shown, text = self._sample(prompt, self.config.run.sample_tokens)
+            self.report.sample(step=self.state.step, prompt=shown, text=text, seed=self.config.run.seed)
 
-    def generate(self, prompt: str, tokens: int) -> str:
-        """Prompt and completion of up to so many tokens, at temperature 1, with the run's seed.
-
-        The text begins where a document begins, as on the page, and ends where the model ends it.
-        """
-        tokenizer = self.prepared.tokenizer
-        ids = tokenizer(prompt, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        settings = SamplingSettings(max_new_tokens=max(1, tokens), seed=self.config.run.seed)
+    def _sample(self, prompt: str, tokens: int) -> tuple[str, str]:
         self.unwrapped.eval()
-        end = self.prepared.end_of_text
-        steps = stream(self.unwrapped, [end, *ids], settings, stop_token_ids=(end,)) if tokens else ()
-        new = [step.token_id for step in steps]
+        sample = self.objective.sample(self.unwrapped, prompt, tokens)
         self.unwrapped.train()
-        text = tokenizer.decode([*ids, *new])
-        return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")  # a lone surrogate cannot be written
+        return sample
 
     def _finish(self) -> None:
         assert self.evaluation is not None
         self.report.say(f"finished after {self.state.step} steps, {self.state.seconds:.0f} s")
-        self.report.say(summary(self.evaluation, self._floor_bits_per_byte))
+        self.report.say(self.objective.summary(self.evaluation, self._floor_bits_per_byte))
         if self.config.run.output_tokens and self.accelerator.is_main_process:
-            text = self.generate("", self.config.run.output_tokens)
+            _, text = self._sample("", self.config.run.output_tokens)
             (self.run_dir / "output.txt").write_text(text, encoding="utf-8")
             self.report.say(f"from an empty prompt (kept in {self.run_dir / 'output.txt'}):\n{text}")
 
@@ -360,7 +374,8 @@ class Trainer:
         speed = f"{self.state.tokens_seen / self.state.seconds:,.0f}"
         shown = {"loss": f"{self.last_loss:.3f}"}
         if self.evaluation is not None:
-            shown["bits/byte"] = f"{self.evaluation['bits_per_byte']:.4f}"
+            key = "bits_per_byte" if self.objective.is_of_the_text else "validation_loss"
+            shown[key.replace("_per_", "/").replace("_", " ")] = f"{self.evaluation[key]:.4f}"
         self.report.show(**shown, **{"tokens/s": speed})
 
     def _write_run(self, status: str) -> None:
@@ -387,13 +402,14 @@ class Trainer:
 
     @property
     def _nats_to_bits_per_byte(self) -> float:
-        split = self.prepared.validation
-        return (len(split) - 1) / max(1, split.bytes) / math.log(2)
+        return nats_to_bits_per_byte(self.prepared) if self.objective.is_of_the_text else 0.0
 
     @property
     def _floor_nats_per_token(self) -> float | None:
         split = self.prepared.validation
-        return None if split.log_probability is None else -split.log_probability / (len(split) - 1)
+        if split.log_probability is None or not self.objective.is_of_the_text:
+            return None
+        return -split.log_probability / (len(split) - 1)
 
     @property
     def _floor_bits_per_byte(self) -> float | None:
@@ -414,3 +430,9 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def nats_to_bits_per_byte(prepared: Prepared) -> float:
+    """What a loss in nats per token of the validation text is multiplied by."""
+    split = prepared.validation
+    return (len(split) - 1) / max(1, split.bytes) / math.log(2)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from functools import partial
 from operator import mul
 from pathlib import Path
@@ -33,15 +34,17 @@ class Report:
     Args:
         run_dir: the run folder.
         silent: nothing is written or shown.
+        quiet: nothing is shown.
     """
 
-    def __init__(self, run_dir: Path, *, silent: bool = False):
-        self.run_dir, self.silent = run_dir, silent
+    def __init__(self, run_dir: Path, *, silent: bool = False, quiet: bool = False):
+        self.run_dir, self.silent, self.quiet = run_dir, silent, silent or quiet
         self.bar: tqdm | None = None
+        self.track: Callable[[dict[str, Any]], None] | None = None  # told every line of metrics.jsonl
 
     def start_bar(self, *, step: int, steps: int) -> None:
         """Show the progress bar: rate, time left, and what `show` sets."""
-        self.bar = tqdm(initial=step, total=steps, unit="step", dynamic_ncols=True, disable=self.silent, smoothing=0.1)
+        self.bar = tqdm(initial=step, total=steps, unit="step", dynamic_ncols=True, disable=self.quiet, smoothing=0.1)
 
     def show(self, **values: str) -> None:
         """One step done; values beside the bar."""
@@ -58,13 +61,16 @@ class Report:
         """A line for the reader, shown and kept in train.log."""
         if self.silent:
             return
-        tqdm.write(message)
+        if not self.quiet:
+            tqdm.write(message)
         with (self.run_dir / "train.log").open("a", encoding="utf-8") as stream:
             stream.write(message + "\n")
 
     def metrics(self, **values: float | None) -> None:
         """A line of metrics.jsonl."""
         self._append("metrics.jsonl", values)
+        if self.track is not None:
+            self.track(values)
 
     def sample(self, **values: Any) -> None:
         """A line of samples.jsonl."""
@@ -84,12 +90,15 @@ class Report:
             with atomic_file(self.run_dir / name) as stream:
                 stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
-    def picture(self, *, floor: float | None, nats_to_bits_per_byte: float) -> None:
+    def picture(
+        self, *, floor: float | None, nats_to_bits_per_byte: float, label: str = "loss (nats per token)"
+    ) -> None:
         """loss.png: training and validation loss, and the floor when it is known.
 
         Args:
             floor: entropy of the validation text, in nats per token.
-            nats_to_bits_per_byte: what a loss in nats per token is multiplied by.
+            nats_to_bits_per_byte: what a loss in nats per token is multiplied by; 0: that makes no sense here.
+            label: what the loss is.
         """
         if self.silent:
             return
@@ -114,7 +123,7 @@ class Report:
             axes.set_yscale("log")
             _plain_ticks(axes.yaxis)
         axes.set_xlabel("tokens seen (millions)")
-        axes.set_ylabel("loss (nats per token)")
+        axes.set_ylabel(label)
         if nats_to_bits_per_byte:
             there_and_back: Any = (partial(mul, nats_to_bits_per_byte), partial(mul, 1 / nats_to_bits_per_byte))
             side = axes.secondary_yaxis("right", functions=there_and_back)
