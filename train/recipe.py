@@ -294,8 +294,6 @@ def validate(config: Config) -> None:
         )
     if config.corpus.source == "hub" and config.corpus.dataset is None:
         raise ValueError("--corpus.dataset: expected the id of a data set on the Hub, got none")
-    if config.data.objective == "masked" and not 0 < config.data.mask_rate < 1:
-        raise ValueError(f"--data.mask-rate: expected more than 0 and less than 1, got {config.data.mask_rate}")
     config.model.build(vocab_size=config.tokenizer.vocab_size, end_of_text=config.tokenizer.vocab_size - 1)
 
 

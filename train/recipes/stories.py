@@ -10,7 +10,7 @@ def stories() -> Config:
     """A modern GPT of 1.1 M parameters on generated stories, in three minutes on two CPU cores.
 
     Source: ours (`corpus/stories.py`). Command: `python -m train stories`, or `make demo`. Cost: at most three
-    minutes on 2 cores, all stages included; a slower machine takes fewer steps. Expected: within 10 % of the corpus'
+    minutes on 2 cores, all stages included; a slower machine takes fewer steps. Expected: within 5 % of the corpus'
     entropy, in bits per byte on held-out stories; docs/log.md has the measured figures.
 
     Batches are small because steps, more than tokens, teach the model to look back; a window holds one story and the
