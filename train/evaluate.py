@@ -1,27 +1,41 @@
 """Loss, perplexity and bits per byte; `python -m train.evaluate MODEL --text FILE…` prints them as JSON.
 
-The loss of a text is that of its tokens after a beginning-of-text token, in windows of the model's context with half
-of it as overlap. Bits per byte do not depend on the tokenizer: total loss in bits over the bytes of the text.
+Causal models: the loss of a text is that of its tokens after a beginning-of-text token, in windows of the model's
+context with half of it as overlap. Bits per byte do not depend on the tokenizer: total loss in bits over the bytes of
+the text. Keys: loss, perplexity, bits_per_byte, tokens, bytes.
+
+Masked models: each token is hidden in turn, alone, and predicted from those on both sides of it (pseudo-perplexity:
+Salazar et al., arXiv:1910.14659, section 2.3), in windows of the model's context in whose middle it stands. Keys: loss
+(nats per hidden token), pseudo_perplexity (exp of it), tokens (hidden), bytes. No perplexity and no bits per byte: such
+probabilities do not multiply to the probability of the text, so nothing here compares with a causal model. Special
+tokens, unknown words among them, are not scored. It takes a forward pass a token: `--tokens N` takes N of them.
 """
 
 import argparse
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from tqdm import tqdm
 
 from corpus.local import read_local
-from modeling.loading import fetch, find_folder, load_causal_lm
-from tokenization import load_tokenizer
+from modeling.decoding import context_length
+from modeling.infilling import surroundings
+from modeling.loading import fetch, find_folder, is_masked_lm, load_model
+from tokenization import encode_corpus, load_tokenizer
 from train.batches import IGNORED, Batch
 from train.report import perplexity
 
 DEFAULT_CONTEXT = 1024  # for models that know no limit
+HIDING_TOKENS = 8192  # of a batch of copies of a window, in each of which another token is hidden
+NO_TOKENS = "expected a text of at least one token, got an empty one"
 
 
 @torch.no_grad()
@@ -78,25 +92,115 @@ def evaluate_text(model: Any, tokenizer: Any, texts: Iterable[str]) -> dict[str,
         raise ValueError("expected a tokenizer with a beginning- or end-of-text token, got one with neither")
     context = getattr(model.config, "max_position_embeddings", None) or DEFAULT_CONTEXT
     model.eval()
-    total, tokens, size = 0.0, 0, 0
-    for text in texts:
-        size += len(text.encode("utf-8", errors="surrogatepass"))
-        ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        for window, scored in text_windows([beginning, *ids], context):
+    total, tokens, size = 0.0, 0, ByteCount()
+    for ids in encode_corpus(tokenizer, size.of(texts)):
+        for window, scored in text_windows([beginning, *ids.tolist()], context):
             input_1L = torch.tensor([window], device=model.device)
             logits_LV = model(input_ids=input_1L, use_cache=False).logits[0, -scored - 1 : -1].float()
             total += F.cross_entropy(logits_LV, input_1L[0, -scored:], reduction="sum").item()
             tokens += scored
     if not tokens:
-        raise ValueError("expected a text of at least one token, got an empty one")
+        raise ValueError(NO_TOKENS)
     loss = total / tokens
     return {
         "loss": loss,
         "perplexity": perplexity(loss),
-        "bits_per_byte": total / math.log(2) / size,
+        "bits_per_byte": total / math.log(2) / size.bytes,
         "tokens": tokens,
-        "bytes": size,
+        "bytes": size.bytes,
     }
+
+
+@dataclass(slots=True)
+class ByteCount:
+    """Counts the UTF-8 bytes of texts as they pass."""
+
+    bytes: int = 0
+
+    def of(self, texts: Iterable[str]) -> Iterator[str]:
+        """The texts, counted."""
+        for text in texts:
+            self.bytes += len(text.encode("utf-8", errors="surrogatepass"))
+            yield text
+
+
+def middle_windows(length: int, context: int) -> Iterator[tuple[int, int, range]]:
+    """Windows over `length` tokens, overlapping by half, in which every token stands once near the middle.
+
+    Yields:
+        (start and end of a window, the tokens that are scored in it); a token that is not near an end of the text has
+        at least a quarter of the context on each side.
+    """
+    done = 0
+    while done < length:
+        start = max(0, min(done - context // 4, length - context))
+        end = min(length, start + context)
+        border = length if end == length else start + context - context // 4
+        yield start, end, range(done, border)
+        done = border
+
+
+@torch.no_grad()
+def evaluate_masked_text(
+    model: Any, tokenizer: Any, texts: Iterable[str], *, limit: int | None = None, progress: bool = False
+) -> dict[str, float]:
+    """`loss`, `pseudo_perplexity`, `tokens` and `bytes` of texts under any masked LM of transformers.
+
+    Args:
+        limit: hide so many tokens at most, evenly spread over all of them; None: every one.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: for texts without a token to hide, a tokenizer without a mask token, or a limit below 1.
+    """
+    if tokenizer.mask_token_id is None:
+        raise ValueError("expected the tokenizer of a masked language model, got one without a mask token")
+    if limit is not None and limit < 1:
+        raise ValueError(f"--tokens: expected at least 1, got {limit}")
+    context = context_length(model) or DEFAULT_CONTEXT
+    before, after = (np.array(ids, dtype=np.int64) for ids in surroundings(model, tokenizer))
+    size = ByteCount()
+    sequences = [np.concatenate([before, ids, after]) for ids in encode_corpus(tokenizer, size.of(texts))]
+    special = list(tokenizer.all_special_ids)
+    scored = [~np.isin(sequence, special) for sequence in sequences]
+    count = sum(int(places.sum()) for places in scored)
+    if not count:
+        raise ValueError(NO_TOKENS)
+    chosen = np.ones(count, dtype=bool)
+    if limit is not None and limit < count:
+        chosen = np.isin(np.arange(count), np.linspace(0, count - 1, limit).round().astype(int))
+    ends = np.cumsum([places.sum() for places in scored])[:-1]
+    for places, kept in zip(scored, np.split(chosen, ends), strict=True):
+        places[places] = kept
+    model.eval()
+    total, done = 0.0, 0
+    with tqdm(total=int(chosen.sum()), desc="hiding", unit="token", dynamic_ncols=True, disable=not progress) as bar:
+        for sequence, places in zip(sequences, scored, strict=True):
+            for start, end, candidates in middle_windows(len(sequence), context):
+                positions = candidates.start + np.flatnonzero(places[candidates.start : candidates.stop])
+                for part in np.split(positions, range(rows := max(1, HIDING_TOKENS // context), len(positions), rows)):
+                    if len(part):
+                        total += hidden_loss(model, sequence[start:end], part - start, tokenizer.mask_token_id)
+                        done += len(part)
+                        bar.update(len(part))
+    return {
+        "loss": total / done,
+        "pseudo_perplexity": perplexity(total / done),
+        "tokens": done,
+        "bytes": size.bytes,
+    }
+
+
+def hidden_loss(model: Any, window: np.ndarray, positions: np.ndarray, mask_token_id: int) -> float:
+    """Sum of the losses, in nats, of the tokens at `positions` of a window, each hidden alone in a copy of it."""
+    input_BL = torch.from_numpy(window).long().repeat(len(positions), 1)
+    target_BL = torch.full_like(input_BL, IGNORED)
+    rows, columns = torch.arange(len(positions)), torch.from_numpy(positions)
+    target_BL[rows, columns] = input_BL[rows, columns]
+    input_BL[rows, columns] = mask_token_id
+    ours = {"skip_logits": True} if model.config.model_type == "scratchgpt" else {}
+    loss = model(input_ids=input_BL.to(model.device), labels=target_BL.to(model.device), **ours).loss
+    return loss.item() * len(positions)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -104,11 +208,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m train.evaluate", description=__doc__)
     parser.add_argument("model", help="a bundle, a checkpoint, a run folder or a Hub id")
     parser.add_argument("--text", nargs="+", required=True, type=Path, help="text files or folders of .txt")
+    parser.add_argument("--tokens", type=int, help="with a masked model: hide so many tokens (default: every one)")
     given = parser.parse_args(arguments)
     try:
         folder = find_folder(given.model) or fetch(given.model)
-        model, tokenizer = load_causal_lm(folder), load_tokenizer(folder)
-        result = evaluate_text(model, tokenizer, (document.text for document in read_local(given.text)))
+        masked = is_masked_lm(folder)
+        if given.tokens is not None and not masked:
+            raise ValueError("--tokens: only with a masked model; the loss of a causal one is that of every token")
+        model, tokenizer = load_model(folder), load_tokenizer(folder)
+        texts = (document.text for document in read_local(given.text))
+        if masked:
+            result = evaluate_masked_text(model, tokenizer, texts, limit=given.tokens, progress=sys.stderr.isatty())
+        else:
+            result = evaluate_text(model, tokenizer, texts)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(json.dumps(result))
