@@ -1,4 +1,4 @@
-"""The from-scratch byte-level BPE tokenizer: trainer, tokenizer, files, corpus encoding, streaming decoding.
+"""Tokenizers: the from-scratch byte-level BPE, the four others, their files, corpus encoding, streaming decoding.
 
 Names are looked up on first use, so importing the package costs nothing.
 """
@@ -12,25 +12,30 @@ if TYPE_CHECKING:
     from tokenization.saving import load_tokenizer, save_tokenizer
     from tokenization.streaming import StreamingDecoder
     from tokenization.tokenization_scratchgpt import GPT4_SPLIT_PATTERN, ScratchGPTTokenizer
+    from tokenization.vocabularies import add_mask_token, train_vocabulary
 
 __all__ = [
     "GPT4_SPLIT_PATTERN",
     "ScratchGPTTokenizer",
     "StreamingDecoder",
+    "add_mask_token",
     "encode_corpus",
     "load_tokenizer",
     "save_tokenizer",
     "train_bpe",
+    "train_vocabulary",
 ]
 
 _HOMES = {
     "GPT4_SPLIT_PATTERN": "tokenization_scratchgpt",
     "ScratchGPTTokenizer": "tokenization_scratchgpt",
     "StreamingDecoder": "streaming",
+    "add_mask_token": "vocabularies",
     "encode_corpus": "encoding",
     "load_tokenizer": "saving",
     "save_tokenizer": "saving",
     "train_bpe": "bpe",
+    "train_vocabulary": "vocabularies",
 }
 
 

@@ -11,6 +11,7 @@ date (a count in it can only be too high, so a wrong one is put back with the ri
 places.
 """
 
+import contextlib
 import gc
 import heapq
 import logging
@@ -80,13 +81,8 @@ def train_bpe(
     counts.update(apart)
     if not counts:
         raise ValueError("expected texts to learn from, got none or only empty ones: check the corpus")
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
+    with collector_off():
         merges = merge_pairs(counts, vocab_size - base, progress=progress, on_merge=on_merge)
-    finally:
-        if collecting:
-            gc.enable()
     if base + len(merges) < vocab_size:
         logger.warning(
             "the texts have pairs for %d merges only, %d were asked for: the vocabulary has %d tokens instead of %d",
@@ -107,16 +103,49 @@ def merge_pairs(
 ) -> list[tuple[bytes, bytes]]:
     """Makes up to `merges` merges over pre-tokens with their counts; the rest is as in `train_bpe`."""
     words = [text_to_bytes(pretoken).decode("latin-1") for pretoken in counts]
-    word_counts = list(counts.values())
+    token_bytes = [bytes([byte]) for byte in range(BYTES)]
+    learnt: list[tuple[bytes, bytes]] = []
+    for first, second, count in merge_words(words, list(counts.values()), BYTES, merges, progress=progress):
+        halves = token_bytes[first], token_bytes[second]
+        token_bytes.append(halves[0] + halves[1])
+        learnt.append(halves)
+        if on_merge:
+            on_merge(BYTES + len(learnt) - 1, *halves, count)
+    return learnt
+
+
+@contextlib.contextmanager
+def collector_off() -> Iterator[None]:
+    """Switches the garbage collector off for the block: merging makes many objects and no cycles."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def merge_words(
+    words: list[str], word_counts: list[int], next_id: int, merges: int, *, progress: bool = False
+) -> Iterator[tuple[int, int, int]]:
+    """Makes up to `merges` merges over words of token ids, one at a time.
+
+    Args:
+        words: one character (`chr(id)`) for each token; changed in place.
+        word_counts: how often each word occurs.
+        next_id: the id of the first merge, larger than every id in the words.
+
+    Yields:
+        The two ids that are joined, and how often the pair occurred.
+    """
     count_of = word_counts.__getitem__
     pair_counts, words_with = _count_pairs(words, word_counts)
     heap = [(-count, pair) for pair, count in pair_counts.items()]
     heapq.heapify(heap)
-    token_bytes = [bytes([byte]) for byte in range(BYTES)]
-    learnt: list[tuple[bytes, bytes]] = []
-    bar = tqdm(total=merges, desc="merging pairs", unit=" merges", disable=not progress)
-    with bar:
-        while heap and len(learnt) < merges:
+    last_id = next_id + merges
+    with tqdm(total=merges, desc="merging pairs", unit=" merges", disable=not progress) as bar:
+        while heap and next_id < last_id:
             negative_count, pair = heap[0]
             count = pair_counts.get(pair, 0)
             if count != -negative_count:
@@ -128,7 +157,7 @@ def merge_pairs(
                     words_with.pop(pair, None)
                 continue
             heapq.heappop(heap)
-            token = chr(BYTES + len(learnt))
+            token = chr(next_id)
             before, between, after = _apply(pair, token, words, words_with.pop(pair))
             first, second = pair
             # (pair that occurs less often now, pair that is new, the words of each occurrence)
@@ -143,13 +172,9 @@ def merge_pairs(
                 words_with[new] = places
                 heapq.heappush(heap, (-moved, new))
             del pair_counts[pair]
-            halves = token_bytes[ord(first)], token_bytes[ord(second)]
-            token_bytes.append(halves[0] + halves[1])
-            learnt.append(halves)
+            next_id += 1
             bar.update()
-            if on_merge:
-                on_merge(ord(token), *halves, count)
-    return learnt
+            yield ord(first), ord(second), count
 
 
 def _count_pairs(words: list[str], word_counts: list[int]) -> tuple[dict[str, int], dict[str, list[int]]]:

@@ -43,6 +43,15 @@ def encode_corpus(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> I
             yield np.array(ids, dtype=dtype)
 
 
+def without_surrogates(text: str) -> str:
+    """The text with U+FFFD for each lone surrogate, which UTF-8 and so the Rust and C++ libraries cannot hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 class PieceCache(dict[str, bytes]):
     """From a piece of text, as `cut_at_borders` makes them, to its token ids as bytes of an array; bounded."""
 

@@ -1,6 +1,7 @@
 """Tokenizer folders: what a run, a checkpoint and a bundle hold, and `AutoTokenizer` loads.
 
 tokenizer.json, tokenizer_config.json   the Rust backend's twin; loads for everybody, without remote code
+tokenizer.model, tokenizer.vocab        only of a SentencePiece vocabulary: its own file, and its tokens for reading
 slow/                                   the from-scratch class: its config (with auto_map), vocab.json, merges.txt,
                                         its source file, and merges.vocab, the merges for reading
 tokenization_scratchgpt.py              the source file again: `subfolder="slow"` looks for it in the root
@@ -9,13 +10,14 @@ tokenization_scratchgpt.py              the source file again: `subfolder="slow"
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from corpus.files import atomic_file, atomic_folder
 from tokenization import tokenization_scratchgpt
 from tokenization.fast import build_fast, is_from_scratch
+from tokenization.sentencepieces import MODEL_FILE, VOCAB_FILE, open_library, write_sentencepiece
 from tokenization.tokenization_scratchgpt import BYTES, ScratchGPTTokenizer
 
 SLOW = "slow"
@@ -46,6 +48,8 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> No
     made = folder / ".tokenizer"
     if (folder / SLOW).exists():
         shutil.rmtree(folder / SLOW)
+    for name in (MODEL_FILE, VOCAB_FILE):
+        (folder / name).unlink(missing_ok=True)
     for path in made.iterdir():
         path.replace(folder / path.name)
     made.rmdir()
@@ -54,14 +58,19 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> No
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """The from-scratch class where the folder holds it in `slow/`, else what `AutoTokenizer` makes of the folder.
 
-    Raises ValueError when there is no tokenizer in the folder.
+    Raises ValueError when there is no tokenizer in the folder, or its `tokenizer.model` is not SentencePiece's.
     """
     folder = Path(folder)
     if (folder / SLOW / CONFIG).exists():
         return ScratchGPTTokenizer.from_pretrained(folder / SLOW)
     if not (folder / CONFIG).exists():
         raise ValueError(f"{folder}: expected a tokenizer folder with {CONFIG}, got none: check the path")
-    return AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if (folder / MODEL_FILE).exists():
+        model = (folder / MODEL_FILE).read_bytes()
+        open_library(model, name=str(folder / MODEL_FILE))
+        tokenizer.sentencepiece_model = model
+    return tokenizer
 
 
 def merge_listing(tokenizer: ScratchGPTTokenizer) -> str:
@@ -90,6 +99,8 @@ def _write(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
                 f"expected a tokenizer that loads without remote code, got {type(tokenizer).__name__}: "
                 "convert it to a fast tokenizer (tokenizer.json) first"
             )
+        if hasattr(tokenizer, "sentencepiece_model"):
+            write_sentencepiece(cast(PreTrainedTokenizerFast, tokenizer), folder)
         return
     assert isinstance(tokenizer, ScratchGPTTokenizer) or hasattr(tokenizer, "merges")
     build_fast(tokenizer).save_pretrained(folder)  # pyright: ignore[reportArgumentType]

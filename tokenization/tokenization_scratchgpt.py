@@ -35,6 +35,7 @@ LATER_CHARACTERS = (
     "1e6fe-1e6ff 2b73a-2b73f 2b81e 2cea2-2cead 323b0-33479 3d000-3fc3f"
 )
 END_OF_TEXT = "<|endoftext|>"
+MASK = "<|mask|>"
 VOCAB_FILES_NAMES = {"vocab_file": "vocab.json", "merges_file": "merges.txt"}
 BYTES = 256
 CACHE_ENTRIES = 500_000
@@ -218,14 +219,18 @@ class ScratchGPTTokenizer(PreTrainedTokenizer):
     ) -> "ScratchGPTTokenizer":
         """The tokenizer of these merges (as `train_bpe` returns them), special tokens last.
 
-        `<|endoftext|>`, or else the first special token, is the one that begins, ends and pads.
+        `<|endoftext|>`, or else the first special token, is the one that begins, ends and pads; `<|mask|>`, where it is
+        among them, the mask token.
         Raises ValueError for merges that are out of order or make a token twice.
         """
         tokenizer = cls.__new__(cls)
         tokenizer._load(list(merges), list(special_tokens), pattern)
         end = END_OF_TEXT if END_OF_TEXT in special_tokens else next(iter(special_tokens), None)
-        others = [token for token in special_tokens if token != end]
-        tokenizer._finish(end, end, end, False, {"extra_special_tokens": others} if others else {})
+        others = [token for token in special_tokens if token not in (end, MASK)]
+        options: dict[str, Any] = {"extra_special_tokens": others} if others else {}
+        if MASK in special_tokens and end != MASK:
+            options["mask_token"] = MASK
+        tokenizer._finish(end, end, end, False, options)
         return tokenizer
 
     @property

@@ -1,0 +1,192 @@
+"""SentencePiece: vocabularies trained by its own library, in its own file format, and the same as a `tokenizer.json`.
+
+BPE with byte fallback, as the `wiki` tutorial's course trains it (after Llama): digits apart, no normalization. Unlike
+there no space is put before a text, so that decoding gives the text back and a text may be encoded in pieces.
+"""
+
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import sentencepiece
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
+
+from corpus.files import atomic_file
+from tokenization.encoding import without_surrogates
+
+MODEL_FILE = "tokenizer.model"
+VOCAB_FILE = "tokenizer.vocab"
+SPACE = "\u2581"
+# No piece holds a space after another character, so what lies between such places is encoded by itself.
+WORDS = f"{SPACE}+[^{SPACE}]*|[^{SPACE}]+"
+# The same over a text; the library learns from lines, and a tab ends a word in the format in which it reads counts.
+COUNTED = re.compile(r" +[^ \t\n\r\0]*|[^ \t\n\r\0]+")
+PROBES = ("a", "  a  b ", "ﬁ Å e\u0301 ½\u3000Ａ\u00a0\u200b")
+NO_DUMMY_PREFIX, DUMMY_PREFIX = "", SPACE
+
+
+def train_sentencepiece(
+    texts: Iterable[str], vocab_size: int, folder: str | Path | None = None, *, progress: bool = False
+) -> PreTrainedTokenizerFast:
+    """A SentencePiece vocabulary: `<unk>`, `<s>`, `</s>`, the 256 bytes, then pieces by rank and single characters.
+
+    Nothing is normalized; characters too rare for a token of their own are written in bytes. So every text survives,
+    except that U+2581, which stands for a space, comes back as one. The library counts words itself only when it has
+    all texts in memory; here they are counted as they come, and it learns from the counts.
+
+    Args:
+        texts: the documents; an iterator is read once and not kept.
+        vocab_size: all tokens together.
+        folder: where `tokenizer.model` and `tokenizer.vocab` are written, if given; `save_tokenizer` writes them too.
+
+    Raises:
+        ValueError: texts without a word, or a vocabulary larger than they support, or too small for their characters.
+    """
+    if isinstance(texts, str):
+        raise ValueError("expected texts as a list or iterator of strings, got one string: put it into a list")
+    counts: Counter[str] = Counter()
+    for text in tqdm(texts, desc="counting words", unit=" texts", leave=False, disable=not progress):
+        counts.update(COUNTED.findall(without_surrogates(text)))
+    if not counts:
+        raise ValueError("expected texts to learn from, got none with a word: check the corpus")
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=(f"{word}\t{count}" for word, count in counts.items()),
+            input_format="tsv",
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=vocab_size,
+            byte_fallback=True,
+            split_digits=True,
+            allow_whitespace_only_pieces=True,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            self_test_sample_size=0,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise _explained(error, vocab_size) from error
+    tokenizer = convert_sentencepiece(model.getvalue())
+    if folder is not None:
+        write_sentencepiece(tokenizer, folder)
+    return tokenizer
+
+
+def load_sentencepiece(path: str | Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a SentencePiece file (`.model`).
+
+    Raises:
+        ValueError: the file is not one, or not of the kind that `convert_sentencepiece` takes.
+        OSError: it cannot be read.
+    """
+    return convert_sentencepiece(Path(path).read_bytes(), name=str(path))
+
+
+def convert_sentencepiece(model: bytes, *, name: str = "the model") -> PreTrainedTokenizerFast:
+    """The same vocabulary for the Rust backend: the same ids for every text.
+
+    The bytes of the model stay with the tokenizer, as its attribute `sentencepiece_model`, for `save_tokenizer`.
+
+    Args:
+        model: the content of a `.model` file: BPE, no normalization, with or without a space put before a text.
+        name: of the file, for messages.
+
+    Raises:
+        ValueError: it is no SentencePiece model, or one of another kind.
+    """
+    library = open_library(model, name=name)
+    prefix = _dummy_prefix(library)
+    size = library.get_piece_size()
+    pieces = [library.id_to_piece(index) for index in range(size)]
+    special = [index for index in range(size) if library.is_control(index) or library.is_unknown(index)]
+    normal = {
+        piece: -library.get_score(index)
+        for index, piece in enumerate(pieces)
+        if index not in special and not library.is_byte(index) and not library.is_unused(index)
+    }
+    if prefix is None or [*normal.values()] != [*range(len(normal))] or library.unk_id() < 0:
+        raise ValueError(
+            f"{name}: expected a SentencePiece model of type BPE that leaves the text as it is (normalization "
+            "identity, extra spaces kept), got another: train one with `python -m tokenization train sentencepiece`"
+        )
+    has_bytes = any(library.is_byte(index) for index in range(size))
+    merges = [
+        (piece[:cut], piece[cut:])
+        for piece in normal
+        for cut in range(1, len(piece))
+        if piece[:cut] in normal and piece[cut:] in normal
+    ]
+    unknown = pieces[library.unk_id()]
+    vocab = {piece: index for index, piece in enumerate(pieces)}
+    rust = Tokenizer(
+        models.BPE(vocab=vocab, merges=merges, unk_token=unknown, byte_fallback=has_bytes, fuse_unk=not has_bytes)
+    )
+    spaces = normalizers.Replace(" ", SPACE)
+    rust.normalizer = normalizers.Sequence([normalizers.Prepend(prefix), spaces]) if prefix else spaces
+    rust.pre_tokenizer = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")
+    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    rust.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
+    rust.add_special_tokens([AddedToken(pieces[index], normalized=False, special=True) for index in special])
+    named = {"bos_token": library.bos_id(), "eos_token": library.eos_id()}
+    tokens = {role: pieces[index] for role, index in named.items() if index >= 0}
+    end = tokens.get("eos_token", unknown)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=rust,
+        **{"bos_token": end, "eos_token": end, **tokens},
+        pad_token=end,
+        unk_token=unknown,
+        clean_up_tokenization_spaces=False,
+    )
+    vars(tokenizer)["sentencepiece_model"] = model
+    return tokenizer
+
+
+def open_library(model: bytes, *, name: str = "the model") -> sentencepiece.SentencePieceProcessor:
+    """The library's own tokenizer of a `.model` file's content; ValueError where it is no such file."""
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=model)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{name}: expected a SentencePiece model, got {len(model):,} bytes that are none: check the path, or "
+            "train one with `python -m tokenization train sentencepiece`"
+        ) from error
+
+
+def write_sentencepiece(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> None:
+    """Writes `tokenizer.model`, for the library, and `tokenizer.vocab`, its tokens and scores for reading."""
+    model: bytes = vars(tokenizer)["sentencepiece_model"]
+    library = open_library(model)
+    with atomic_file(Path(folder, MODEL_FILE), "wb") as file:
+        file.write(model)
+    with atomic_file(Path(folder, VOCAB_FILE)) as file:
+        for index in range(library.get_piece_size()):
+            file.write(f"{library.id_to_piece(index)}\t{library.get_score(index):g}\n")
+
+
+def _dummy_prefix(library: sentencepiece.SentencePieceProcessor) -> str | None:
+    """What the model puts before a text; None where it changes more of it than its spaces."""
+    for prefix in (NO_DUMMY_PREFIX, DUMMY_PREFIX):
+        if all(library.normalize(text) == prefix + text.replace(" ", SPACE) for text in PROBES):
+            return prefix
+    return None
+
+
+def _explained(error: RuntimeError, vocab_size: int) -> ValueError:
+    message = str(error)
+    if largest := re.search(r"value <= (\d+)", message):
+        return ValueError(
+            f"expected vocab_size of at most {largest[1]}, which is all that the texts support, got {vocab_size}: "
+            "take that, or give more text"
+        )
+    if smallest := re.search(r"required_chars\. \d+ vs (\d+)", message):
+        return ValueError(
+            f"expected vocab_size of at least {smallest[1]} (special tokens, 256 bytes and the characters of the "
+            f"texts), got {vocab_size}"
+        )
+    return ValueError(f"SentencePiece cannot learn from these texts: {message}")
