@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .clean import check_title, clean_gutenberg, decode_bytes
 from .documents import Document
-from .local import find_files, read_bytes, read_document
+from .local import find_files, read_bytes, read_files
 
 GUTENBERG_URL = "https://www.gutenberg.org"
 
@@ -103,27 +103,31 @@ def read_gutenberg(
         yield read_book(path, book)
 
 
-def read_gutenberg_files(paths: Sequence[str | Path], books: Sequence[Book]) -> Iterator[Document]:
-    """Text files on disk as `read_local` reads them, those whose names carry the number of one of `books` checked.
+def read_gutenberg_files(
+    paths: Sequence[str | Path], books: Sequence[Book], *, text_field: str = "text", skip_broken: bool = False
+) -> Iterator[Document]:
+    """Files on disk as `read_local` reads them, those whose names carry the number of one of `books` checked.
 
     Numbers are known from names like `time_machine_35.txt`, `pg35.txt` and `35-0.txt`. Such a file must be that book,
     cleaned of all that is not; files of other names pass as local text does.
 
     Args:
-        paths: files and folders.
+        paths: files, folders and globs.
         books: the books whose titles are known.
+        text_field: as for `read_local`.
+        skip_broken: as for `read_local`; a book under the wrong number is an error all the same.
 
     Raises:
         ValueError: a file is another book or holds no text, or what `read_local` raises.
     """
     expected = {book.id: book for book in books}
 
-    def read(path: Path) -> Document:
+    def read_known(path: Path) -> Document | None:
         number = re.search(r"(?:^|_|pg)(\d+)(?:-[08])?\.txt$", path.name, re.I)
         book = expected.get(int(number.group(1))) if number else None
-        return read_document(path) if book is None else read_book(path, book)
+        return None if book is None else read_book(path, book)
 
-    return (read(path) for path in find_files(paths))
+    return read_files(find_files(paths), text_field=text_field, skip_broken=skip_broken, read_special=read_known)
 
 
 def read_book(path: Path, book: Book) -> Document:

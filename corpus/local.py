@@ -1,56 +1,118 @@
-"""Text files on this machine: a file, several, or folders of .txt."""
+"""Text files on this machine: single ones, folders and globs of them, in every format that `corpus.texts` reads."""
 
+import glob
+import logging
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from .clean import clean_gutenberg, decode_bytes
+from .compressed import COMPRESSIONS, BrokenFileError
 from .documents import Document
+from .texts import KINDS, read_file
+
+# Of an uncompressed .json only its user knows whether it holds a record a line; folders are full of others.
+_IN_FOLDERS = sorted((KINDS.keys() | COMPRESSIONS.keys()) - {".json"})
+_RECORD = re.compile(r"(?s:(.+\.(?:{})))#[^#]*".format("|".join(e[1:] for e in [*KINDS, *COMPRESSIONS])), re.I)
+
+_log = logging.getLogger(__name__)
 
 
-def read_local(paths: Sequence[str | Path]) -> Iterator[Document]:
-    """One document a file, in the order of `paths`, the files of a folder sorted by path.
+def read_local(
+    paths: Sequence[str | Path], *, text_field: str = "text", skip_broken: bool = False
+) -> Iterator[Document]:
+    """The documents of files, in the order of `paths`, the files of a folder or glob sorted by path.
 
-    A folder gives the .txt files in it and below it, hidden ones left out; a path to a file gives that file whatever
-    its ending. A file reached twice is read once. Files of Project Gutenberg are cleaned. The paths are looked at
-    when this is called, the files read one at a time as the iterator advances.
+    A folder gives the files in it and below it whose endings are known (txt; jsonl and ndjson; parquet; tar; gz, xz
+    and zst of all but parquet), hidden ones left out; a path to a file gives that file whatever its ending, and a glob
+    (`*`, `?`, `[…]`, `**`) what the shell would give for it. A file reached twice is read once. What each kind of file
+    yields is said at `corpus.texts.read_file`; `file_of` tells the file of a document. The paths are looked at when
+    this is called, the files read one at a time as the iterator advances.
 
     Args:
-        paths: files and folders.
+        paths: files, folders and globs.
+        text_field: field of JSON records, or column of parquet files, that holds the text.
+        skip_broken: leave out files that cannot be read, are damaged or binary, or hold no text, each named in a
+            warning, instead of stopping at the first. A damaged compressed file yields nothing; of a damaged parquet
+            file or of JSON lines with a wrong one, the records before the damage stay.
 
     Raises:
-        ValueError: a path does not exist or cannot be read, a folder holds no .txt file, a file holds no text or is
-            binary.
+        ValueError: a path does not exist or cannot be read, a folder or glob holds no text, a file is broken (with
+            `skip_broken`: all are), records have no such field.
     """
-    files = find_files(paths)
-    return (read_document(file) for file in files)
+    return read_files(find_files(paths), text_field=text_field, skip_broken=skip_broken)
+
+
+def read_files(
+    files: Iterable[Path],
+    *,
+    text_field: str = "text",
+    skip_broken: bool = False,
+    read_special: Callable[[Path], Document | None] = lambda path: None,
+) -> Iterator[Document]:
+    """The documents of files that exist, as `read_local` reads them.
+
+    Args:
+        text_field, skip_broken: as for `read_local`.
+        read_special: reads a file that is more than text, and returns None for all others.
+    """
+
+    def leave_out(error: BrokenFileError) -> None:
+        if not skip_broken:
+            raise error
+        _log.warning("left out: %s", error)
+
+    is_empty, broken = True, None
+    for file in files:
+        try:
+            special = read_special(file)
+            for document in [special] if special else read_file(file, text_field=text_field, on_broken=leave_out):
+                is_empty = False
+                yield document
+        except BrokenFileError as error:
+            leave_out(error)
+            broken = error
+    if is_empty and broken:
+        raise ValueError(f"expected at least one file that can be read, got none; the last error was: {broken}")
+
+
+def file_of(name: str) -> str:
+    """The file from which `read_local` read the document of this name: its path without `#NUMBER` or `#MEMBER`."""
+    match = _RECORD.fullmatch(name)
+    return match[1] if match else name
 
 
 def find_files(paths: Sequence[str | Path]) -> list[Path]:
     """The files that `read_local` would read, in its order.
 
     Raises:
-        ValueError: no path is given, a path does not exist or cannot be listed, a folder holds no .txt file.
+        ValueError: no path is given, a path does not exist or cannot be listed, a folder holds no file of a known
+            ending, a glob matches nothing.
     """
     if not paths:
         raise ValueError("expected at least one text file or folder, got none; give a path to your text")
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
-        if path.is_dir():
-            files = sorted(_text_files_below(path))
-            if not files:
-                raise ValueError(f"{path}: expected a folder with .txt files, got none in it or below it")
-        elif path.is_file():
-            files = [path]
-        elif os.path.lexists(path):
-            raise ValueError(
-                f"{path}: expected a text file or a folder, got something else (a device, pipe or dead link)"
-            )
-        else:
-            raise ValueError(f"{path}: no such file or folder (looked from {Path.cwd()}); check the path")
-        for file in files:
-            found.setdefault(file.resolve(), file)
+        for file in _matches(path):
+            for one in _text_files_below(file) if file.is_dir() else [file]:
+                found.setdefault(one.resolve(), one)
     return list(found.values())
+
+
+def _matches(path: Path) -> list[Path]:
+    """The files and folders that a path or glob stands for."""
+    if path.is_dir() or path.is_file():
+        return [path]
+    if os.path.lexists(path):
+        raise ValueError(f"{path}: expected a text file or a folder, got something else (a device, pipe or dead link)")
+    if not glob.has_magic(str(path)):
+        raise ValueError(f"{path}: no such file or folder (looked from {Path.cwd()}); check the path")
+    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 (Path has no such)
+    if "**" in path.parts:  # it matches the folders on the way as well
+        matches = [match for match in matches if match.is_file()]
+    if not matches:
+        raise ValueError(f"{path}: no file or folder matches (looked from {Path.cwd()}); check the pattern")
+    return matches
 
 
 def read_bytes(path: Path) -> bytes:
@@ -67,20 +129,9 @@ def read_bytes(path: Path) -> bytes:
         ) from error
 
 
-def read_document(path: Path) -> Document:
-    """The text of one file, cleaned if it comes from Project Gutenberg.
+def _text_files_below(folder: Path) -> list[Path]:
+    found: list[Path] = []
 
-    Raises:
-        ValueError: the file cannot be read, is binary, or holds no text.
-    """
-    name = path.as_posix()
-    text = clean_gutenberg(decode_bytes(read_bytes(path), name))
-    if not text.strip():
-        raise ValueError(f"{name}: expected text, got an empty file; remove it or give another one")
-    return Document(text=text, name=name)
-
-
-def _text_files_below(folder: Path) -> Iterator[Path]:
     def fail(error: OSError) -> None:
         raise ValueError(
             f"{error.filename}: expected a readable folder, got: {error.strerror}; check its permissions"
@@ -90,5 +141,9 @@ def _text_files_below(folder: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = Path(parent, name)
-            if path.suffix.lower() == ".txt" and not name.startswith(".") and path.is_file():
-                yield path
+            if path.suffix.lower() in _IN_FOLDERS and not name.startswith(".") and path.is_file():
+                found.append(path)
+    if not found:
+        endings = ", ".join(_IN_FOLDERS)
+        raise ValueError(f"{folder}: expected a folder with text files ({endings}), got none in it or below it")
+    return sorted(found)
