@@ -35,7 +35,7 @@ def open_stream(path: Path) -> Iterator[BinaryIO]:
         if kind == "gzip":
             stream = cast(BinaryIO, gzip.GzipFile(fileobj=file))
         elif kind == "xz":
-            stream = cast(BinaryIO, lzma.LZMAFile(file))
+            stream = cast(BinaryIO, lzma.LZMAFile(file))  # noqa: SIM115 (closed below)
         elif kind == "zstd":
             stream = cast(BinaryIO, io.BufferedReader(_ZstdFile(file), buffer_size=1 << 18))
         else:
