@@ -8,7 +8,8 @@ from typing import Literal
 
 from corpus.documents import Document
 from corpus.gutenberg import SCIFI_BOOKS, read_gutenberg, read_gutenberg_files
-from corpus.local import find_files, read_local
+from corpus.hub import read_hub
+from corpus.local import file_of, find_files, read_local
 from corpus.stories import generate_stories
 from train.recipe import Config, CorpusConfig
 
@@ -31,8 +32,6 @@ def read_corpus(config: CorpusConfig) -> Iterator[Document]:
     elif config.source == "gutenberg":
         yield from read_gutenberg(SCIFI_BOOKS, base_url=config.gutenberg_url)
     elif config.source == "hub":
-        from corpus.hub import read_hub
-
         assert config.dataset is not None
         yield from read_hub(
             config.dataset,
@@ -43,7 +42,7 @@ def read_corpus(config: CorpusConfig) -> Iterator[Document]:
     elif config.books == "scifi":
         yield from read_gutenberg_files(config.paths, SCIFI_BOOKS)
     else:
-        yield from read_local(config.paths)
+        yield from read_local(config.paths, text_field=config.text_field, skip_broken=config.skip_broken)
 
 
 def labelled_documents(config: Config, say: Callable[[str], None] = lambda message: None) -> Iterator[Document]:
@@ -93,8 +92,6 @@ def split_text(documents: Iterable[Document], chunk: int, fraction: float) -> It
 
 def split_files(documents: Iterable[Document], files: list[str], fraction: float) -> Iterator[Document]:
     """Label by file: the last share of the sorted files, at least one, is validation."""
-    from corpus.local import file_of
-
     heldout = set(sorted(files)[-max(1, round(len(files) * fraction)) :])
     for document in documents:
         yield replace(document, split="validation" if file_of(document.name) in heldout else "train")

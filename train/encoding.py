@@ -120,7 +120,7 @@ class ShardEncoder:
                 in_hand.append(document)
                 yield document.text
 
-        for ids in encode_corpus(self.tokenizer, texts()):
+        for ids in encode_corpus(self.tokenizer, texts(), workers=workers):
             yield in_hand.popleft(), ids
 
     def _append(self, document: Document, ids: np.ndarray) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from tokenization import ScratchGPTTokenizer, load_tokenizer, save_tokenizer, train_bpe
+from tokenization.tokenization_scratchgpt import END_OF_TEXT, MASK
+from tokenization.vocabularies import add_mask_token, train_vocabulary
 from train.batches import document_borders
 from train.documents import known_size, labelled_documents
 from train.encoding import ShardEncoder
@@ -18,7 +20,6 @@ from train.recipe import Config, as_json
 from train.report import write_json
 from train.shards import TokenSplit, read_manifest, write_manifest
 
-END_OF_TEXT, MASK = "<|endoftext|>", "<|mask|>"
 LARGE = 2**26  # bytes of text from which on encoding is worth a process for each core
 
 
@@ -87,13 +88,9 @@ def prepare_tokenizer(config: Config, folder: Path, say: Callable[[str], None]) 
         if len(tokenizer) < size:
             say(f"the text has no more pairs to merge: the vocabulary has {len(tokenizer)} tokens")
     else:
-        from tokenization.vocabularies import train_vocabulary
-
         say(f"making the tokenizer: {kind}")
         tokenizer = train_vocabulary(kind, _tokenizer_texts(config), size)
     if masked and tokenizer.mask_token_id is None:
-        from tokenization.vocabularies import add_mask_token
-
         tokenizer = add_mask_token(tokenizer)
     save_tokenizer(tokenizer, folder)
     return tokenizer
