@@ -4,12 +4,12 @@ A name that is a folder on this machine is read from there, as `datasets` reads 
 program (`bookcorpus` is one) are read from the parquet copy that the Hub keeps of each.
 """
 
-import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal
 
 from .documents import Document
@@ -81,9 +81,8 @@ class HubDataset:
                 texts = table.column(text_field).to_pylist()
                 wrong = next((text for text in texts if text is not None and not isinstance(text, str)), None)
                 if wrong is not None:
-                    raise ValueError(
-                        f"{place}: expected text in the column {text_field!r}, got {type(wrong).__name__}; choose another"
-                    )
+                    kind = type(wrong).__name__
+                    raise ValueError(f"{place}: expected text in the column {text_field!r}, got {kind}; choose another")
                 after = {"row": first + len(texts), "state": rows.state_dict()}
                 yield Rows(first=first, texts=texts, after=after)
                 first += len(texts)
@@ -104,10 +103,9 @@ def open_hub(dataset: str, config: str | None = None, *, version: str | None = N
     import datasets  # two seconds of imports
 
     with _explained(dataset), _quiet():
-        if os.path.isdir(dataset):
-            return HubDataset(
-                name=dataset, version=None, splits=dict(datasets.load_dataset(dataset, config, streaming=True))
-            )
+        if Path(dataset).is_dir():
+            splits = datasets.load_dataset(dataset, config, streaming=True)
+            return HubDataset(name=dataset, version=None, splits=_by_name(splits))
         name, version = _resolve(dataset, version)
         try:
             splits = datasets.load_dataset(name, config, revision=version, streaming=True)
@@ -116,7 +114,7 @@ def open_hub(dataset: str, config: str | None = None, *, version: str | None = N
                 raise
             name, version = _resolve(dataset, _PARQUET_COPY)
             splits = datasets.load_dataset(name, data_dir=config, revision=version, streaming=True)
-        return HubDataset(name=dataset, version=version, splits=dict(splits))
+        return HubDataset(name=dataset, version=version, splits=_by_name(splits))
 
 
 def read_hub(
@@ -131,8 +129,9 @@ def read_hub(
         dataset: `owner/name` on the Hub, or a folder that `datasets` can load.
         config: its configuration, where it has several.
         text_field: the column that holds the text.
-        joined_rows: the rows of a split make one running text, which comes in pieces of about a million characters;
-            otherwise each row is a document, named `DATASET/SPLIT#ROW`.
+        joined_rows: the rows of a split are the lines of one running text, which comes in pieces of about a million
+            characters (a row without a line end gets one); otherwise each row is a document, named
+            `DATASET/SPLIT#ROW`.
         skip: how many documents to leave out at the beginning, as one who goes on has them already.
 
     Raises:
@@ -151,7 +150,7 @@ def _documents(dataset: str, config: str | None, text_field: str, joined_rows: b
         batches = opened.read(split, text_field)
         name = f"{dataset}/{split}"
         if joined_rows:
-            texts = (normal_line_ends(text) for rows in batches for text in rows.texts if text)
+            texts = (as_lines(text) for rows in batches for text in rows.texts if text)
             for piece, is_last in cut_text(texts):
                 yield Document(text=piece, name=name, split=label, is_complete=is_last)
         else:
@@ -160,12 +159,22 @@ def _documents(dataset: str, config: str | None, text_field: str, joined_rows: b
                     yield from record_documents(text or "", f"{name}#{number}", split=label)
 
 
+def _by_name(splits: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(name): rows for name, rows in splits.items()}
+
+
 def _resolve(dataset: str, version: str | None) -> tuple[str, str | None]:
     """The full name of a data set, and the hash of the version's commit."""
     import huggingface_hub
 
     info = huggingface_hub.HfApi().dataset_info(dataset, revision=version, timeout=_TIMEOUT)
     return info.id, info.sha
+
+
+def as_lines(row: str) -> str:
+    """A row as a line or several: `\\n` is its only line end and stands at its end."""
+    row = row.replace("\r\n", "\n").replace("\r", "\n") if "\r" in row else row
+    return row if row.endswith("\n") else row + "\n"
 
 
 @contextmanager
@@ -236,11 +245,6 @@ def _explain(dataset: str, error: Exception) -> str | None:
     if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("datasets", "pyarrow"):
         return f"expected a data set that can be read, got: {reason}; choose another, or mend its files"
     return None
-
-
-def normal_line_ends(text: str) -> str:
-    """The text with `\\n` as its only line end."""
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def _listed(names: Iterable[str]) -> str:
