@@ -44,7 +44,7 @@ class HubDataset:
     """As it was asked for."""
 
     version: str | None
-    """Hash of the commit that is read; None for a folder."""
+    """What `open_hub` takes to read the same again: the hash of a commit; None for a folder."""
 
     splits: dict[str, Any]
     """Its splits by name, each an IterableDataset."""
@@ -106,15 +106,18 @@ def open_hub(dataset: str, config: str | None = None, *, version: str | None = N
         if Path(dataset).is_dir():
             splits = datasets.load_dataset(dataset, config, streaming=True)
             return HubDataset(name=dataset, version=None, splits=_by_name(splits))
-        name, version = _resolve(dataset, version)
-        try:
-            splits = datasets.load_dataset(name, config, revision=version, streaming=True)
-        except RuntimeError as error:
-            if "scripts are no longer supported" not in str(error):
-                raise
-            name, version = _resolve(dataset, _PARQUET_COPY)
-            splits = datasets.load_dataset(name, data_dir=config, revision=version, streaming=True)
-        return HubDataset(name=dataset, version=version, splits=_by_name(splits))
+        is_copy = version is not None and version.startswith(_PARQUET_COPY)
+        if not is_copy:
+            name, commit = _resolve(dataset, version)
+            try:
+                splits = datasets.load_dataset(name, config, revision=commit, streaming=True)
+                return HubDataset(name=dataset, version=commit, splits=_by_name(splits))
+            except RuntimeError as error:
+                if "scripts are no longer supported" not in str(error):
+                    raise
+        name, commit = _resolve(dataset, version.partition("@")[2] if version and is_copy else _PARQUET_COPY)
+        splits = datasets.load_dataset(name, data_dir=config, revision=commit, streaming=True)
+        return HubDataset(name=dataset, version=f"{_PARQUET_COPY}@{commit}", splits=_by_name(splits))
 
 
 def read_hub(
