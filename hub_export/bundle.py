@@ -9,24 +9,35 @@ from pathlib import Path
 from corpus.files import atomic_folder
 
 from . import card
-from .run_folder import RunFolder, read_object
+from .record import write_record
+from .run_folder import CAUSAL, MASKED, RunFolder, read_object
 from .verify import verify
+from .vocabulary import Vocabulary
 from .weights import WEIGHTS_NAME, read_weights
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 CHECKPOINT_FILES = (
     "config.json",
     WEIGHTS_NAME,
-    "generation_config.json",
     "configuration_scratchgpt.py",
     "kernels_scratchgpt.py",
     "modeling_scratchgpt.py",
     *TOKENIZER_FILES,
 )
-OPTIONAL_CHECKPOINT_FILES = ("special_tokens_map.json", "added_tokens.json")
+# The first is of causal models alone; the last two are those of the sentencepiece library.
+OPTIONAL_CHECKPOINT_FILES = (
+    "generation_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "tokenizer.vocab",
+)
 SLOW_TOKENIZER_CODE = "tokenization_scratchgpt.py"
 SLOW_TOKENIZER_FILES = ("tokenizer_config.json", "vocab.json", "merges.txt")
 OPTIONAL_SLOW_TOKENIZER_FILES = ("merges.vocab", "special_tokens_map.json", "added_tokens.json")
+VOCABULARIES = (
+    "tokenizer.json", "tokenizer.model", "tokenizer.vocab", "vocab.json", "merges.txt", "merges.vocab",
+)  # fmt: skip
 RUN_FILES = ("loss.png", "prompts.json")  # copied when the run has written them
 AUTO_CLASSES = ("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM")
 
@@ -73,7 +84,7 @@ def bundle(
         text = card.render_card(folder, run_folder, source, repo=repo, license=license, language=language)
         (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
         check_private(folder, machine_paths=(run_folder.path, out, Path.cwd(), Path.home(), Path(__file__).parents[1]))
-        verify(folder, checkpoint=source)
+        write_record(folder, verify(folder, checkpoint=source).checks)
     return out
 
 
@@ -105,7 +116,7 @@ def check_private(folder: Path, *, machine_paths: tuple[Path, ...]) -> None:
         found = None
         if (token and token in content) or re.search(r"\bhf_[A-Za-z0-9]{30,}\b", content):
             found = "an access token"
-        elif path.name not in ("tokenizer.json", "vocab.json", "merges.txt", "merges.vocab"):
+        elif path.name not in VOCABULARIES:
             found = next((f"the path {place}" for place in sorted(places) if place in content), None)
         if found:
             raise ValueError(
@@ -139,7 +150,11 @@ def _check_checkpoint(source: Path) -> None:
                 "Take another checkpoint of the run (`--checkpoint`)."
             )
     slow = source / "slow"
+    config = read_object(source / "config.json") if (source / "config.json").is_file() else {}
+    architectures = config.get("architectures") or ()
     wanted = [*CHECKPOINT_FILES, *(f"slow/{name}" for name in SLOW_TOKENIZER_FILES if slow.is_dir())]
+    if MASKED not in architectures:
+        wanted.append("generation_config.json")
     missing = [name for name in wanted if not (source / name).is_file()]
     if slow.is_dir() and _slow_tokenizer_code(source) is None:
         missing.append(SLOW_TOKENIZER_CODE)
@@ -148,11 +163,15 @@ def _check_checkpoint(source: Path) -> None:
             f"{source}: expected a whole checkpoint, but {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} missing. Take another checkpoint of the run (`--checkpoint`)."
         )
-    config = read_object(source / "config.json")
-    if config.get("model_type") != "scratchgpt" or "ScratchGPTForCausalLM" not in (config.get("architectures") or ()):
+    if config.get("model_type") != "scratchgpt" or not {CAUSAL, MASKED} & {*architectures}:
         raise ValueError(
-            f"{source}: expected a ScratchGPTForCausalLM, got model_type {config.get('model_type')!r} with "
-            f"architectures {config.get('architectures')}. Only causal language models are exported."
+            f"{source}: expected a {CAUSAL} or a {MASKED}, got model_type {config.get('model_type')!r} with "
+            f"architectures {config.get('architectures')}. Only these two are exported."
+        )
+    if MASKED in architectures and Vocabulary.read(source).mask_token is None:
+        raise ValueError(
+            f"{source}: expected a tokenizer with a mask token, which a {MASKED} needs, but it has none. "
+            "Take another checkpoint of the run (`--checkpoint`)."
         )
     if absent := [name for name in AUTO_CLASSES if name not in (config.get("auto_map") or {})]:
         raise ValueError(

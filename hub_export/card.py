@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .run_folder import RunFolder, read_object, step_of
+from .run_folder import RunFolder, is_masked, read_object, step_of
+from .vocabulary import Vocabulary
 from .weights import Weights, read_weights
 
 LICENSE = "mit"
@@ -16,6 +17,11 @@ SAMPLE_LENGTH = 600  # characters of each text shown
 
 _TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.jinja"
 _METRICS = {"loss": "Loss (nats per token)", "perplexity": "Perplexity", "bits_per_byte": "Bits per byte"}
+_MASKED_METRICS = {
+    "loss": "Masked loss (nats per hidden token)",
+    "masked_perplexity": "Masked perplexity (exp of the masked loss)",
+    "pseudo_perplexity": "Pseudo-perplexity (one token hidden in each window)",
+}
 
 
 def render_card(
@@ -48,25 +54,33 @@ def render_card(
     recipe = str(run.recipe.get("recipe", "unknown"))
     title = repo.split("/")[-1] if repo else f"scratchgpt-{recipe}"
     corpus = describe_corpus(run.recipe)
-    results = _results(run, step)
-    sample_step, samples = _samples(run, step)
+    masked, vocabulary = is_masked(folder), Vocabulary.read(folder)
+    metrics = _MASKED_METRICS if masked else _METRICS
+    results = _results(run, step, metrics)
+    example = _example_prompt(folder)
+    sample_step, samples = _samples(run, step, masked)
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        metadata=_metadata(title, recipe, results, license, language),
+        metadata=_metadata(
+            title, recipe, results, metrics, license, language, vocabulary.mask_token if masked else None
+        ),
+        masked=masked,
+        vocabulary=vocabulary,
         title=title,
         parameters=_rounded(weights.parameters),
         corpus=corpus,
         repo=repo or f"your-name/{title}",
         published=repo is not None,
-        example_prompt=_example_prompt(folder),
+        example_prompt=_literal(vocabulary.with_blank(example) if masked else example),
         has_slow_tokenizer=(folder / "slow").is_dir(),
         has_loss_picture=(folder / "loss.png").is_file(),
         model_facts=_model_facts(config, weights),
         training_facts=_training_facts(run, recipe, step),
         results={name: f"{value:.4f}" for name, value in results.items()} if results else None,
-        floor=_floor(run, results),
+        mask_rate=f"{run.recipe.get('config', {}).get('data', {}).get('mask_rate', 0.15):.0%}",
+        floor=None if masked else _floor(run, results),
         samples=samples,
         sample_step=sample_step,
         context=f"{config['max_position_embeddings']:,}",
@@ -95,18 +109,27 @@ def fence_for(text: str) -> str:
     return "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
 
 
-def _metadata(title: str, recipe: str, results: dict[str, float] | None, license: str, language: str) -> str:
+def _metadata(
+    title: str,
+    recipe: str,
+    results: dict[str, float] | None,
+    metrics: dict[str, str],
+    license: str,
+    language: str,
+    mask_token: str | None,
+) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
+    task = "text-generation" if mask_token is None else "fill-mask"
     evaluations = [
         EvalResult(
-            task_type="text-generation",
-            task_name="Text generation",
+            task_type=task,
+            task_name=task.capitalize().replace("-", " "),
             dataset_type=recipe,
             dataset_name=f"held-out text of the {recipe} recipe",
             dataset_split="validation",
             metric_type=metric,
-            metric_name=_METRICS[metric],
+            metric_name=metrics[metric],
             metric_value=round(value, 4),
         )
         for metric, value in (results or {}).items()
@@ -115,28 +138,25 @@ def _metadata(title: str, recipe: str, results: dict[str, float] | None, license
         language=language,
         license=license,
         library_name="transformers",
-        pipeline_tag="text-generation",
+        pipeline_tag=task,
         tags=list(TAGS),
+        mask_token=mask_token,  # pyright: ignore[reportCallIssue]  goes to the front matter; None is left out
         model_name=title if evaluations else None,
         eval_results=evaluations or None,
     ).to_yaml()
 
 
-def _results(run: RunFolder, step: int) -> dict[str, float] | None:
-    """Loss, perplexity and bits per byte of the exported step; None when the run has not measured them.
+def _results(run: RunFolder, step: int, metrics: dict[str, str]) -> dict[str, float] | None:
+    """The metrics of the exported step by name; None when the run has not measured them.
 
     metrics.jsonl holds those of every evaluated step, run.json the latest ones.
     """
     evaluation = _record_at(run, step, "validation_loss")
     if not evaluation and run.state.get("step") == step:
         evaluation = run.state.get("evaluation") or {}
-    if any(evaluation.get(name) is None for name in ("validation_loss", "perplexity", "bits_per_byte")):
-        return None
-    return {
-        "loss": float(evaluation["validation_loss"]),
-        "perplexity": float(evaluation["perplexity"]),
-        "bits_per_byte": float(evaluation["bits_per_byte"]),
-    }
+    found = {name: evaluation.get("validation_loss" if name == "loss" else name) for name in metrics}
+    values = {name: float(value) for name, value in found.items() if value is not None}
+    return values if len(values) == len(metrics) else None
 
 
 def _record_at(run: RunFolder, step: int, field: str) -> dict[str, Any]:
@@ -184,14 +204,20 @@ def _training_facts(run: RunFolder, recipe: str, step: int) -> list[tuple[str, s
     return facts
 
 
-def _samples(run: RunFolder, step: int) -> tuple[int, list[dict[str, str]]]:
-    """The step of the last samples written up to `step`, and up to three of them with the fences they need."""
+def _samples(run: RunFolder, step: int, masked: bool) -> tuple[int, list[dict[str, str]]]:
+    """The step of the last samples written up to `step`, and up to three of them with the fences they need.
+
+    Those of a masked model are a text with blanks, and the text filled.
+    """
     records = [record for record in run.samples() if record.get("step", step + 1) <= step and record.get("text")]
     last = records[-1]["step"] if records else step
     texts = []
     for record in [record for record in records if record["step"] == last][:SAMPLES]:
         prompt, text = record.get("prompt") or "", record["text"]
-        texts.append(_printable(text if text.startswith(prompt) else prompt + text))
+        if masked:
+            texts.append(f"{_printable(prompt)}\n→ {_printable(text)}")
+        else:
+            texts.append(_printable(text if text.startswith(prompt) else prompt + text))
     return last, [{"text": text, "fence": fence_for(text)} for text in texts if text]
 
 
@@ -208,11 +234,16 @@ def _shown(match: re.Match[str]) -> str:
 
 
 def _example_prompt(folder: Path) -> str:
-    """The first prompt of prompts.json as a Python string literal; a neutral one when there is none."""
+    """The first prompt of prompts.json; a neutral one when there is none."""
     path = folder / "prompts.json"
     prompts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     usable = [prompt for prompt in prompts if isinstance(prompt, str) and prompt.strip() and "`" not in prompt]
-    return json.dumps(_printable(usable[0]) if usable else "Once", ensure_ascii=False)
+    return _printable(usable[0]) if usable else "Once"
+
+
+def _literal(text: str) -> str:
+    """`text` as a Python string literal."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _rounded(parameters: int) -> str:

@@ -40,6 +40,7 @@ def _prove(task: dict[str, Any], report: dict[str, Any]) -> None:
             AutoConfig,
             AutoModel,
             AutoModelForCausalLM,
+            AutoModelForMaskedLM,
             AutoTokenizer,
             GenerationConfig,
             pipeline,
@@ -55,8 +56,9 @@ def _prove(task: dict[str, Any], report: dict[str, Any]) -> None:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
         _expect_remote(type(config))
 
-    with _check(report, "AutoModelForCausalLM"):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, output_loading_info=True)
+    head = AutoModelForMaskedLM if task["masked"] else AutoModelForCausalLM
+    with _check(report, head.__name__):
+        loaded: Any = head.from_pretrained(folder, trust_remote_code=True, output_loading_info=True)
         model, loading = loaded
         model.eval()
         _expect_remote(type(model))
@@ -67,7 +69,7 @@ def _prove(task: dict[str, Any], report: dict[str, Any]) -> None:
         _expect_remote(type(base))
         expected = model.base_model.state_dict()
         for name, tensor in base.state_dict().items():
-            _expect(torch.equal(tensor, expected[name]), f"{name} differs from the one of AutoModelForCausalLM")
+            _expect(torch.equal(tensor, expected[name]), f"{name} differs from the one of {head.__name__}")
 
     with _check(report, "finite weights"):
         for name, tensor in model.state_dict().items():
@@ -86,14 +88,17 @@ def _prove(task: dict[str, Any], report: dict[str, Any]) -> None:
             f"they differ from the checkpoint's by up to {difference:.3g} (they must be equal bit for bit)",
         )
 
-    with _check(report, "generation config"):
-        GenerationConfig.from_pretrained(folder)
+    if not task["masked"]:
+        with _check(report, "generation config"):
+            GenerationConfig.from_pretrained(folder)
 
     with _check(report, "AutoTokenizer without remote code"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         probe_ids = tokenizer(task["probe"])["input_ids"]
         _expect(len(tokenizer) <= config.vocab_size, f"{len(tokenizer)} tokens for a model of {config.vocab_size}")
         _expect(max(probe_ids) < config.vocab_size, f"id {max(probe_ids)} for a model of {config.vocab_size} ids")
+        if task["masked"]:
+            _expect(tokenizer.mask_token_id is not None, "the tokenizer has no mask token, which a masked model needs")
 
     for name, trust in (("AutoTokenizer with no word on remote code", None), ("AutoTokenizer with remote code", True)):
         with _check(report, name):
@@ -109,9 +114,14 @@ def _prove(task: dict[str, Any], report: dict[str, Any]) -> None:
             _expect(text == task["probe"], f"decoding its own ids of {task['probe']!r} gives {text!r}")
 
     with _check(report, "pipeline"):
-        write = pipeline("text-generation", model=folder, trust_remote_code=True, device="cpu")
-        written = write(task["prompt"], max_new_tokens=4, do_sample=False, return_full_text=True)
-        _expect("generated_text" in written[0], f"expected a list of generated_text, got {written!r}")
+        if task["masked"]:
+            fill = pipeline("fill-mask", model=folder, trust_remote_code=True, device="cpu")
+            filled: Any = fill(task["prompt"] + str(tokenizer.mask_token))
+            _expect("token_str" in filled[0], f"expected a list of token_str, got {filled!r}")
+        else:
+            write = pipeline("text-generation", model=folder, trust_remote_code=True, device="cpu")
+            written = write(task["prompt"], max_new_tokens=4, do_sample=False, return_full_text=True)
+            _expect("generated_text" in written[0], f"expected a list of generated_text, got {written!r}")
 
 
 @contextlib.contextmanager

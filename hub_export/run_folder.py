@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+CAUSAL, MASKED = "ScratchGPTForCausalLM", "ScratchGPTForMaskedLM"
+
 logger = logging.getLogger(__name__)
 
 
@@ -83,6 +85,11 @@ class RunFolder:
 def step_of(checkpoint: Path) -> int:
     """The training step that a checkpoint's name (`step-000500`) tells."""
     return int(checkpoint.name.removeprefix("step-"))
+
+
+def is_masked(folder: Path) -> bool:
+    """Whether the model in a checkpoint or bundle is a masked language model; causal otherwise."""
+    return MASKED in (read_object(folder / "config.json").get("architectures") or ())
 
 
 def read_object(path: Path) -> dict[str, Any]:

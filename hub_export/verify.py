@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .run_folder import is_masked
 from .weights import read_weights
 
 if TYPE_CHECKING:
@@ -43,9 +44,9 @@ def verify(folder: str | Path, *, checkpoint: str | Path | None = None) -> Proof
     """Loads `folder` as a stranger would, in a fresh process, and compares it with `checkpoint`.
 
     The process has an empty HF_HOME, no network, another working directory, no PYTHONPATH and no token. It loads the
-    config, both models, the tokenizers (with and without remote code, and the from-scratch one) and a text-generation
-    pipeline; weights must be finite, tied weights tied, the tokenizers agree, and the logits of fixed ids equal, bit
-    for bit, those computed here by the classes of `modeling`.
+    config, both models, the tokenizers (with and without remote code, and the from-scratch one) and a pipeline
+    (text-generation, or fill-mask for a masked model); weights must be finite, tied weights tied, the tokenizers
+    agree, and the logits of fixed ids equal, bit for bit, those computed here by the classes of `modeling`.
 
     Args:
         folder: the bundle.
@@ -88,6 +89,7 @@ def _write_task(folder: Path, checkpoint: Path, scratch: Path) -> Path:
         "matmul_precision": torch.get_float32_matmul_precision(),
         "probe": PROBE_TEXT,
         "prompt": PROMPT,
+        "masked": is_masked(folder),
     }
     path = scratch / "task.json"
     path.write_text(json.dumps(task), encoding="utf-8")
@@ -99,12 +101,13 @@ def _reference_logits(checkpoint: Path) -> dict[str, "Tensor"]:
     import torch
     from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
-    from modeling import ScratchGPTForCausalLM
+    from modeling import ScratchGPTForCausalLM, ScratchGPTForMaskedLM
 
+    model_class = ScratchGPTForMaskedLM if is_masked(checkpoint) else ScratchGPTForCausalLM
     had_bars = is_progress_bar_enabled()
     disable_progress_bar()
     try:
-        model = ScratchGPTForCausalLM.from_pretrained(checkpoint).eval()
+        model = model_class.from_pretrained(checkpoint).eval()
     except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"{checkpoint}: expected a checkpoint that loads, but it does not ({error}). "

@@ -87,7 +87,10 @@ def evaluate_text(model: Any, tokenizer: Any, texts: Iterable[str]) -> dict[str,
     Raises:
         ValueError: for texts without a token, or a tokenizer without a token to begin with.
     """
-    beginning = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    # Our models saw the separator before each document; it need not be the tokenizer's bos token.
+    ours = model.config.bos_token_id if model.config.model_type == "scratchgpt" else None
+    candidates = (ours, tokenizer.bos_token_id, tokenizer.eos_token_id)
+    beginning = next((token_id for token_id in candidates if token_id is not None), None)
     if beginning is None:
         raise ValueError("expected a tokenizer with a beginning- or end-of-text token, got one with neither")
     context = getattr(model.config, "max_position_embeddings", None) or DEFAULT_CONTEXT

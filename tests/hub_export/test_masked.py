@@ -1,0 +1,162 @@
+"""Bundles of masked models, and of every kind of tokenizer: exported, proved, described, loaded by a stranger."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+from hub_export import bundle
+from hub_export.vocabulary import Vocabulary
+from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
+from tests.hub_export.conftest import TEXT, write_lines
+from tests.hub_export.test_card import code_blocks
+from tokenization import save_tokenizer
+from tokenization.vocabularies import add_mask_token, load_gpt2, train_vocabulary
+
+SIZES = {"bpe": 300, "wordpiece": 120, "sentencepiece": 330, "characters": 0}
+STRANGER = """
+import json, sys
+from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
+folder, text = sys.argv[1:]
+fill = pipeline("fill-mask", model=folder, trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+model = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)
+inputs = tokenizer(text, return_tensors="pt")
+at = inputs["input_ids"][0].tolist().index(tokenizer.mask_token_id)
+best = model(**inputs).logits[0, at].softmax(-1).topk(5)
+print(json.dumps([[guess["token"], guess["score"]] for guess in fill(text)]))
+print(json.dumps([best.indices.tolist(), best.values.tolist()]))
+"""
+
+
+def make_tokenizer(kind: str, scratch: Path) -> Any:
+    """A tiny tokenizer of a kind; GPT-2's from a local folder with few merges."""
+    if kind != "gpt2":
+        return train_vocabulary(kind, [TEXT], SIZES[kind])
+    from tokenization.tokenization_scratchgpt import byte_alphabet
+
+    tokens = [*byte_alphabet(), "Ġm", "Ġt", "<|endoftext|>"]
+    (scratch / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+    (scratch / "merges.txt").write_text("#version: 0.2\nĠ m\nĠ t\n")
+    return load_gpt2(scratch)
+
+
+def make_run(run: Path, kind: str, *, masked: bool) -> Path:
+    """A finished run with one checkpoint, of random weights."""
+    run.mkdir(parents=True)
+    tokenizer = make_tokenizer(kind, run)
+    if masked:
+        tokenizer = add_mask_token(tokenizer)
+    torch.manual_seed(0)
+    end = tokenizer.eos_token_id
+    config = ScratchGPTConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=64, bos_token_id=end, eos_token_id=end,
+    )  # fmt: skip
+    folder = run / "checkpoints" / "step-000010"
+    (ScratchGPTForMaskedLM if masked else ScratchGPTForCausalLM)(config).save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    evaluation = {"validation_loss": 1.25, "perplexity": 3.490343, "bits_per_byte": 0.55}
+    sample = {"step": 10, "prompt": "The", "text": "The moon"}
+    if masked:
+        evaluation = {"validation_loss": 1.25, "masked_perplexity": 3.490343, "pseudo_perplexity": 2.5}
+        sample = {"step": 10, "prompt": "The <|mask|> rose", "text": "The moon rose"}
+    state = {
+        "step": 10, "best_checkpoint": "checkpoints/step-000010", "latest_checkpoint": "checkpoints/step-000010",
+        "evaluation": evaluation, "floor_bits_per_byte": None,
+    }  # fmt: skip
+    data = {"objective": "masked" if masked else "causal", "mask_rate": 0.2}
+    (run / "run.json").write_text(json.dumps(state))
+    (run / "recipe.json").write_text(json.dumps({"recipe": "tiny", "config": {"corpus": {}, "data": data}}))
+    (run / "prompts.json").write_text(json.dumps(["The robot saw three moons"]))
+    write_lines(run / "metrics.jsonl", [{"step": 10, "tokens_seen": 640, "train_loss": 1.3, **evaluation}])
+    write_lines(run / "samples.jsonl", [sample])
+    return run
+
+
+@pytest.fixture(scope="module")
+def masked_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A proved bundle of a masked model with our own tokenizer."""
+    folder = tmp_path_factory.mktemp("masked")
+    return bundle(make_run(folder / "run", "bpe", masked=True), folder / "tiny")
+
+
+def test_its_card_names_its_numbers(masked_bundle: Path) -> None:
+    card = ModelCard.load(masked_bundle / "README.md")
+    assert (card.data.pipeline_tag, card.data.mask_token) == ("fill-mask", "<|mask|>")
+    assert {result.metric_type: result.metric_value for result in card.data.eval_results} == {
+        "loss": 1.25,
+        "masked_perplexity": 3.4903,
+        "pseudo_perplexity": 2.5,
+    }
+    assert {result.task_type for result in card.data.eval_results} == {"fill-mask"}
+    assert "| masked loss (nats per hidden token) | masked perplexity | pseudo-perplexity |" in card.text
+    assert "| 1.2500 | 3.4903 | 2.5000 |" in card.text
+    assert "with 20% of the tokens hidden at once" in card.text
+    assert "Salazar et al. 2020" in card.text
+    assert "A masked language model of" in card.text
+    for wrong in ("bits per byte", "continues a text", "text-generation", "generate("):
+        assert wrong not in card.text
+    assert [sample for _, sample in code_blocks(card.text, "text")] == ["The <|mask|> rose\n→ The moon rose"]
+
+
+def test_a_stranger_fills_blanks_with_it(masked_bundle: Path, tmp_path: Path) -> None:
+    """The card's own example, in a fresh process elsewhere that knows nothing of us."""
+    card = (masked_bundle / "README.md").read_text(encoding="utf-8")
+    blocks = [code for _, code in code_blocks(card, "python")]
+    for code in blocks:
+        ast.parse(code)
+    (text,) = {ast.literal_eval(match) for match in re.findall(r'(?:fill|tokenizer)\(("[^"]*")', "\n".join(blocks))}
+    assert text == "The robot<|mask|> three moons"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
+    environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-P", "-c", STRANGER, str(masked_bundle), text]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    guesses, (tokens, values) = map(json.loads, result.stdout.splitlines()[-2:])
+    assert [token for token, _ in guesses] == tokens
+    assert [score for _, score in guesses] == pytest.approx(values, rel=1e-4)
+
+
+def test_a_masked_model_whose_tokenizer_has_no_mask_is_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", "bpe", masked=True)
+    folder = run / "checkpoints" / "step-000010"
+    save_tokenizer(make_tokenizer("bpe", run), folder)
+    with pytest.raises(ValueError, match="expected a tokenizer with a mask token, which a ScratchGPTForMaskedLM needs"):
+        bundle(run, tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("masked", [False, True], ids=["causal", "masked"])
+@pytest.mark.parametrize("kind", ["characters", "wordpiece", "sentencepiece", "gpt2"])
+def test_every_tokenizer_passes_the_proof(tmp_path: Path, kind: str, masked: bool) -> None:
+    made = bundle(make_run(tmp_path / "run", kind, masked=masked), tmp_path / "out")
+    names = {path.name for path in made.iterdir()}
+    assert not {"slow", "tokenization_scratchgpt.py"} & names
+    assert ({"tokenizer.model", "tokenizer.vocab"} <= names) == (kind == "sentencepiece")
+    card = (made / "README.md").read_text(encoding="utf-8")
+    assert ("add_special_tokens=False" in card) == (kind == "wordpiece" and not masked)
+
+
+@pytest.mark.parametrize(
+    ("kind", "blanked", "surrounds"),
+    [
+        ("bpe", "The robot<|mask|> three moons", False),
+        ("gpt2", "The robot<|mask|> three moons", False),
+        ("sentencepiece", "The robot<|mask|> three moons", False),
+        ("wordpiece", "The robot <|mask|> three moons", True),
+        ("characters", "The robot s<|mask|>w three moons", False),
+    ],
+)
+def test_the_example_fits_the_tokenizer(tmp_path: Path, kind: str, blanked: str, surrounds: bool) -> None:
+    save_tokenizer(add_mask_token(make_tokenizer(kind, tmp_path)), tmp_path / "tokenizer")
+    vocabulary = Vocabulary.read(tmp_path / "tokenizer")
+    assert vocabulary.with_blank("The robot saw three moons") == blanked
+    assert vocabulary.surrounds == surrounds
