@@ -1,35 +1,41 @@
 """`python -m train RECIPE [--corpus PATH…] [--run-dir DIR] [--resume] [--steps N] [--seed S] [--section.field value]`.
 
-What counts, from weak to strong: the defaults, the recipe, the command line.
+What counts, from weak to strong: the defaults, the recipe, the command line. RECIPE may also be a file: best.json of a
+sweep (`python -m train.sweep`), or recipe.json of a run.
 """
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import tyro
 
 from train.recipe import Config
+from train.recipe_file import is_recipe_file, load_recipe_file
 from train.recipes import RECIPES, get_recipe
 
-USAGE = f"usage: python -m train RECIPE [options]   (RECIPE: {', '.join(RECIPES)}; --list; RECIPE --help)"
+USAGE = (
+    f"usage: python -m train RECIPE [options]   (RECIPE: {', '.join(RECIPES)}, or a .json file; --list; RECIPE --help)"
+)
 
 
 def list_recipes() -> str:
     """A line for each recipe."""
-    return "\n".join(f"{name:10} {(recipe.__doc__ or '').strip().splitlines()[0]}" for name, recipe in RECIPES.items())
+    lines = [f"{name:10} {(recipe.__doc__ or '').strip().splitlines()[0]}" for name, recipe in RECIPES.items()]
+    return "\n".join([*lines, "PATH.json  A recipe file: best.json of a sweep, or recipe.json of a run."])
 
 
 def parse(arguments: list[str]) -> tuple[str, Config]:
     """The recipe's name and the config that its command line resolves to.
 
     Raises:
-        ValueError: for an unknown recipe.
+        ValueError: for an unknown recipe or a recipe file that is broken.
         SystemExit: for flags that tyro refuses, and after --help.
     """
-    name, *flags = arguments
-    recipe = get_recipe(name)
+    given, *flags = arguments
+    name, recipe = load_recipe_file(Path(given)) if is_recipe_file(given) else (given, get_recipe(given))
     config = tyro.cli(
-        Config, default=recipe, args=flags, prog=f"python -m train {name}", description=RECIPES[name].__doc__
+        Config, default=recipe, args=flags, prog=f"python -m train {given}", description=RECIPES[name].__doc__
     )
     if config.corpus.paths != recipe.corpus.paths:
         paths = tuple(path.resolve() for path in config.corpus.paths)

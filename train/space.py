@@ -8,7 +8,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from train.fields import check_field, field_name, is_numeric, parse_field, replace_fields
-from train.recipe import Config
+from train.recipe import Config, validate
 
 # Every trial is measured on the same text in the same way; what would change the measure cannot be searched.
 _SEARCHABLE = ("model", "optimizer", "schedule")
@@ -73,13 +73,14 @@ def build_space(config: Config, given: list[str], fixed: set[str]) -> Space:
 
     Args:
         config: the recipe with its fixed fields.
-        given: `FIELD=LOW..HIGH[:log]` or `FIELD=A,B,C`.
+        given: `FIELD=LOW..HIGH`, with `:log` or (whole numbers) `:STEP` behind it, or `FIELD=A,B,C`.
         fixed: fields that the command line gave a value.
 
     Raises:
-        ValueError: for an argument that is none of these, a field that is unknown, cannot be searched or is fixed, and
-            an empty range.
+        ValueError: for a config with a value out of range, an argument that is none of these, a field that is unknown,
+            cannot be searched or is fixed, and an empty range.
     """
+    validate(config)
     distributions: dict[str, BaseDistribution] = {}
     for argument in given:
         name, distribution = parse_dimension(argument)
@@ -129,7 +130,7 @@ def parse_dimension(argument: str) -> tuple[str, BaseDistribution]:
     Raises:
         ValueError: saying what is wrong with it.
     """
-    forms = "FIELD=LOW..HIGH, FIELD=LOW..HIGH:log or FIELD=A,B,C"
+    forms = "FIELD=LOW..HIGH, with :log or :STEP behind it, or FIELD=A,B,C"
     field, equals, values = argument.partition("=")
     if not equals or not values:
         raise ValueError(f"--space: expected {forms}, got {argument!r}")
@@ -152,15 +153,18 @@ def parse_dimension(argument: str) -> tuple[str, BaseDistribution]:
     number = is_numeric(name)
     if number is None:
         raise ValueError(f"--space {argument}: expected choices A,B,C for {name}, got a range; it has no numbers")
-    if scale not in ("", "log"):
-        raise ValueError(f"--space {argument}: expected nothing or :log behind the range, got :{scale}")
+    if scale not in ("", "log") and not (number is int and scale.isdecimal() and int(scale)):
+        expected = "nothing, :log or :STEP" if number is int else "nothing or :log"
+        raise ValueError(f"--space {argument}: expected {expected} behind the range, got :{scale}")
     low, high = (parse_field(name, text) for text in limits.split("..", 1))
     if low is None or high is None or not low < high < math.inf:
         raise ValueError(f"--space {argument}: expected a range from a lower to a higher number, got {low}..{high}")
-    if scale and low <= 0:
+    if scale == "log" and low <= 0:
         raise ValueError(f"--space {argument}: expected a log range above 0, got one from {low}")
-    kind = IntDistribution if number is int else FloatDistribution
-    return name, kind(low, high, log=bool(scale))
+    if number is float:
+        return name, FloatDistribution(low, high, log=scale == "log")
+    step = int(scale) if scale.isdecimal() else 1
+    return name, IntDistribution(low, high - (high - low) % step, log=scale == "log", step=step)
 
 
 def describe(distribution: BaseDistribution) -> str:
@@ -170,7 +174,9 @@ def describe(distribution: BaseDistribution) -> str:
             str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in distribution.choices
         )
     assert isinstance(distribution, IntDistribution | FloatDistribution)
-    return f"{distribution.low}..{distribution.high}{':log' if distribution.log else ''}"
+    step = distribution.step if isinstance(distribution, IntDistribution) and distribution.step != 1 else None
+    behind = ":log" if distribution.log else f":{step}" if step else ""
+    return f"{distribution.low}..{distribution.high}{behind}"
 
 
 def given_fields(flags: list[str]) -> set[str]:
@@ -180,4 +186,4 @@ def given_fields(flags: list[str]) -> set[str]:
 
 
 def _around(value: float) -> FloatDistribution:
-    return FloatDistribution(value / 10, value * 10, log=True)
+    return FloatDistribution(float(f"{value / 10:.6g}"), float(f"{value * 10:.6g}"), log=True)
