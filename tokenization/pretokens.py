@@ -160,7 +160,7 @@ def _blocks(texts: Iterable[str]) -> Iterator[list[str]]:
     block: list[str] = []
     characters = 0
     for text in texts:
-        for part in _parts(text):
+        for part in parts_of(text):
             block.append(part)
             characters += len(part)
             if characters >= BLOCK_CHARACTERS:
@@ -170,11 +170,15 @@ def _blocks(texts: Iterable[str]) -> Iterator[list[str]]:
         yield block
 
 
-def _parts(text: str) -> Iterator[str]:
+def parts_of(text: str, characters: int = BLOCK_CHARACTERS) -> Iterator[str]:
+    """Cuts a long text into parts of about so many characters, before a space that follows a character that is none.
+
+    U+2581, which SentencePiece takes for a space, counts as one here.
+    """
     start = 0
-    while len(text) - start > BLOCK_CHARACTERS:
-        end = text.find(" ", start + BLOCK_CHARACTERS)
-        while end != -1 and text[end - 1].isspace():
+    while len(text) - start > characters:
+        end = text.find(" ", start + characters)
+        while end != -1 and (text[end - 1].isspace() or text[end - 1] == "\u2581"):
             end = text.find(" ", end + 1)
         if end == -1:
             break

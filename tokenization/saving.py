@@ -17,8 +17,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from corpus.files import atomic_file, atomic_folder
 from tokenization import tokenization_scratchgpt
 from tokenization.fast import build_fast, is_from_scratch
-from tokenization.sentencepieces import MODEL_FILE, VOCAB_FILE, open_library, write_sentencepiece
+from tokenization.sentencepieces import MODEL_FILE, VOCAB_FILE, load_sentencepiece, open_library, write_sentencepiece
 from tokenization.tokenization_scratchgpt import BYTES, ScratchGPTTokenizer
+from tokenization.vocabularies import GPT2_FILES, load_gpt2
 
 SLOW = "slow"
 CONFIG = "tokenizer_config.json"
@@ -58,19 +59,27 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> No
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """The from-scratch class where the folder holds it in `slow/`, else what `AutoTokenizer` makes of the folder.
 
+    Foreign files do too: a SentencePiece file (`.model`, as `convert_sentencepiece` takes it) instead of a folder, or a
+    folder with no more than a `tokenizer.model`, or with GPT-2's `vocab.json` and `merges.txt`.
+
     Raises ValueError when there is no tokenizer in the folder, or its `tokenizer.model` is not SentencePiece's.
     """
     folder = Path(folder)
+    model = folder if folder.is_file() else folder / MODEL_FILE
     if (folder / SLOW / CONFIG).exists():
         return ScratchGPTTokenizer.from_pretrained(folder / SLOW)
-    if not (folder / CONFIG).exists():
-        raise ValueError(f"{folder}: expected a tokenizer folder with {CONFIG}, got none: check the path")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    if (folder / MODEL_FILE).exists():
-        model = (folder / MODEL_FILE).read_bytes()
-        open_library(model, name=str(folder / MODEL_FILE))
-        tokenizer.sentencepiece_model = model
-    return tokenizer
+    if (folder / CONFIG).exists():
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        if model.exists():
+            data = model.read_bytes()
+            open_library(data, name=str(model))
+            tokenizer.sentencepiece_model = data
+        return tokenizer
+    if model.exists():
+        return load_sentencepiece(model)
+    if any((folder / name).exists() for name in GPT2_FILES):
+        return load_gpt2(folder)
+    raise ValueError(f"{folder}: expected a tokenizer folder with {CONFIG}, got none: check the path")
 
 
 def merge_listing(tokenizer: ScratchGPTTokenizer) -> str:

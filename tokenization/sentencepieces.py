@@ -16,14 +16,12 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from corpus.files import atomic_file
-from tokenization.encoding import without_surrogates
+from tokenization.encoding import SENTENCEPIECE_WORDS, without_surrogates
 
 MODEL_FILE = "tokenizer.model"
 VOCAB_FILE = "tokenizer.vocab"
 SPACE = "\u2581"
-# No piece holds a space after another character, so what lies between such places is encoded by itself.
-WORDS = f"{SPACE}+[^{SPACE}]*|[^{SPACE}]+"
-# The same over a text; the library learns from lines, and a tab ends a word in the format in which it reads counts.
+# The same over a text. The library learns from lines, and a tab ends a word in the format in which it reads counts.
 COUNTED = re.compile(r" +[^ \t\n\r\0]*|[^ \t\n\r\0]+")
 PROBES = ("a", "  a  b ", "ﬁ Å e\u0301 ½\u3000Ａ\u00a0\u200b")
 NO_DUMMY_PREFIX, DUMMY_PREFIX = "", SPACE
@@ -129,7 +127,7 @@ def convert_sentencepiece(model: bytes, *, name: str = "the model") -> PreTraine
     )
     spaces = normalizers.Replace(" ", SPACE)
     rust.normalizer = normalizers.Sequence([normalizers.Prepend(prefix), spaces]) if prefix else spaces
-    rust.pre_tokenizer = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")
+    rust.pre_tokenizer = pre_tokenizers.Split(Regex(SENTENCEPIECE_WORDS), behavior="isolated")
     steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     rust.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
     rust.add_special_tokens([AddedToken(pieces[index], normalized=False, special=True) for index in special])

@@ -1,5 +1,6 @@
 """Decoding token by token, as far as characters are complete."""
 
+import json
 import re
 from typing import Any
 
@@ -10,6 +11,7 @@ from tokenization.fast import is_from_scratch
 from tokenization.tokenization_scratchgpt import byte_alphabet, bytes_to_text, text_to_bytes
 
 # How SentencePiece and its like write a byte for which there is no other token.
+FROM_PIECES = ("Replace", "ByteFallback", "Fuse")
 SINGLE_BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
@@ -17,8 +19,9 @@ class StreamingDecoder:
     """Turns token ids into text one by one: all that `push` and `finish` return adds up to `tokenizer.decode(ids)`.
 
     A character whose bytes are spread over tokens comes out with the last of them. Byte-level tokenizers (ours, and
-    those of the Rust backend with GPT-2's alphabet) are decoded from their bytes, in constant time a token; any other
-    by decoding all ids so far and returning what is new.
+    those of the Rust backend with GPT-2's alphabet) are decoded from their bytes; others by decoding the ids again from
+    the last token whose text was settled, and returning what is new. Both take constant time a token. Only where the
+    decoder is unknown, or cleans up spaces across tokens, all ids so far are decoded each time.
 
     Args:
         tokenizer: any tokenizer of transformers.
@@ -34,6 +37,7 @@ class StreamingDecoder:
         self._byte_of = {character: byte for byte, character in enumerate(byte_alphabet())}
         self._special = {str(token) for token in tokenizer.added_tokens_decoder.values()} if self._lossless else set()
         self._pending = b""
+        self._is_local = not tokenizer.clean_up_tokenization_spaces and is_local(tokenizer)
         self._ids: list[int] = []
         self._returned = ""
 
@@ -71,13 +75,20 @@ class StreamingDecoder:
         return bytes_to_text(data) if self._lossless else data.decode("utf-8", "replace")
 
     def _new_text(self, *, final: bool) -> str:
-        text = self.tokenizer.decode(self._ids, skip_special_tokens=self.skip_special_tokens)
-        assert isinstance(text, str)
+        text = self._decode()
         if not final and (self._may_change(text) or not text.startswith(self._returned)):
             return ""
         new = text[len(self._returned) :]
-        self._returned += new
+        self._returned = text
+        if self._is_local and not final:
+            del self._ids[:-1]
+            self._returned = self._decode()
         return new
+
+    def _decode(self) -> str:
+        text = self.tokenizer.decode(self._ids, skip_special_tokens=self.skip_special_tokens)
+        assert isinstance(text, str)
+        return text
 
     def _may_change(self, text: str) -> bool:
         """Whether the end of the text is open: a half character, or a run of single bytes, decoded only as a whole."""
@@ -89,6 +100,20 @@ def is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the tokens of a tokenizer are bytes in GPT-2's alphabet."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return is_from_scratch(tokenizer) or isinstance(getattr(backend, "decoder", None), decoders.ByteLevel)
+
+
+def is_local(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the text of a token depends on no token but the one before it, and on that alone whether there is one.
+
+    Single bytes, which are decoded together, are the exception: their text is settled by the next token.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or backend.decoder is None:
+        return False
+    decoder = json.loads(backend.decoder.__getstate__())
+    steps = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
+    names = [step["type"] for step in steps]
+    return names in (["WordPiece"], ["Fuse"], [*FROM_PIECES], [*FROM_PIECES, "Strip"])
 
 
 def incomplete_tail(data: bytes) -> int:

@@ -30,6 +30,7 @@ from tokenization.tokenization_scratchgpt import END_OF_TEXT, MASK, ScratchGPTTo
 Kind = Literal["bpe", "characters", "wordpiece", "sentencepiece", "gpt2"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 GPT2 = "openai-community/gpt2"
+GPT2_FILES = ("vocab.json", "encoder.json", "tokenizer.json")
 UNKNOWN = "[UNK]"
 END_OF_SEQUENCE = "<|EOS|>"
 CONTINUES = "##"
