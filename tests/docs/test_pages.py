@@ -1,0 +1,264 @@
+"""The pages in docs/: links lead somewhere, commands parse, tables and diagrams say what the configs say."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import nbformat
+import pytest
+import tyro
+
+import app
+import corpus.__main__
+import tokenization.__main__
+import train.sweep
+from modeling.sizing import count_parameters, flops_per_token
+from train.__main__ import parse
+from train.recipe import Config
+from train.recipes import RECIPES, get_recipe
+
+DOCS = Path(__file__).parents[2] / "docs"
+ROOT = DOCS.parent
+RECIPES_PAGE = (DOCS / "recipes.md").read_text(encoding="utf-8")
+TOUR = (DOCS / "tour.md").read_text(encoding="utf-8")
+PAGES = sorted([*DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb")])
+SYSTEMS = ("scifi", "bookcorpus", "openwebtext", "wikitext", "wiki", "modern")
+
+
+def prose(page: Path) -> str:
+    """The Markdown of a page or of a notebook."""
+    if page.suffix == ".md":
+        return page.read_text(encoding="utf-8")
+    notebook = nbformat.read(page, as_version=4)
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def section(text: str, title: str) -> str:
+    """From the heading that begins with `title` in backquotes to the next heading."""
+    found = re.search(rf"^###? `{title}`.*?(?=^##|\Z)", text, flags=re.MULTILINE | re.DOTALL)
+    assert found, title
+    return found[0]
+
+
+def table(text: str, *header: str) -> list[dict[str, str]]:
+    """The rows of the table with that header; backquotes and thousands separators are taken away."""
+    lines = iter(text.splitlines())
+    for line in lines:
+        if tuple(cell.strip() for cell in line.strip("| ").split("|")) == header:
+            break
+    else:
+        raise AssertionError(f"no table with the header {header}")
+    next(lines)
+    rows = []
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        cells = [re.sub(r"(?<=\d),(?=\d)", "", cell.strip().strip("`")) for cell in line.strip().strip("|").split("|")]
+        rows.append(dict(zip(header, cells, strict=True)))
+    return rows
+
+
+COMMANDS = [
+    (page.name, line)
+    for page in PAGES
+    for block in blocks(prose(page), "sh")
+    for line in block.splitlines()
+    if line.strip() and not line.startswith("#")
+]
+TRAIN_COMMANDS = [command for _, command in COMMANDS if command.startswith("python -m train ")]
+
+
+def anchors(text: str) -> set[str]:
+    titles = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\[[^]]*\]\(([^)\s]+)\)", prose(page))
+    for link in links:
+        if re.match(r"https?://", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        assert target == ROOT or ROOT in target.parents, f"{page.name}: {link}"
+        if anchor:
+            assert anchor in anchors(prose(target)), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_fences_are_balanced(page: Path) -> None:
+    fences = re.findall(r"^```(.*)$", prose(page), flags=re.MULTILINE)
+    assert all(opening == "" or place % 2 == 0 for place, opening in enumerate(fences)), fences
+    assert len(fences) % 2 == 0
+
+
+@pytest.mark.parametrize("diagram", blocks(TOUR, "mermaid"), ids=range(len(blocks(TOUR, "mermaid"))))
+def test_a_diagram_is_whole(diagram: str) -> None:
+    lines = [line.strip() for line in diagram.splitlines()]
+    assert re.fullmatch(r"flowchart (TD|LR)", lines[0])
+    assert sum(line.startswith("subgraph") for line in lines) == lines.count("end")
+    for line in lines:
+        outside = re.sub(r'"[^"]*"', "", line)
+        assert line.count('"') % 2 == 0, line
+        for opening, closing in ("[]", "()", "||"):
+            assert outside.count(opening) == outside.count(closing), line
+    named = set(re.findall(r"\b(\w+)(?=\[|\(\()", re.sub(r'"[^"]*"', '""', diagram)))
+    plain = re.sub(r'"[^"]*"|\|[^|]*\||\[[^]]*\]|\(\([^)]*\)\)', "", "\n".join(lines[1:]))
+    used = set(re.findall(r"\w+", plain)) - {"subgraph", "end"}
+    assert used <= named, f"without a text: {used - named}"
+
+
+def test_files_that_the_tour_names_are_there() -> None:
+    folders = ("corpus", "modeling", "tokenization", "train", "hub_export", "panels", "tests")
+    names = {path.name for folder in folders for path in (ROOT / folder).rglob("*.py")} | {"app.py"}
+    for name in set(re.findall(r"\b\w[\w/]*\.py\b", TOUR)):
+        assert (ROOT / name).is_file() if "/" in name else name in names, name
+
+
+@pytest.mark.parametrize("command", TRAIN_COMMANDS)
+def test_commands_of_training_parse(command: str) -> None:
+    arguments = shlex.split(command)[3:]
+    if arguments in (["--list"], ["scifi", "--help"]):
+        return
+    name, config = parse(arguments)
+    assert name in RECIPES
+    if "--corpus" in arguments:
+        assert config.corpus.source == "local"
+
+
+def test_other_commands_parse() -> None:
+    for page, command in COMMANDS:
+        words = shlex.split(command)
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE), command
+        elif words[:2] == ["python", "app.py"]:
+            app.parse(words[2:])
+        elif words[:3] == ["python", "-m", "tokenization"]:
+            tokenization.__main__.parser().parse_args(words[3:])
+        elif words[:3] == ["python", "-m", "corpus"]:
+            tyro.cli(corpus.__main__.Command, args=words[3:])  # type: ignore[arg-type]
+        elif words[:3] == ["python", "-m", "train.sweep"]:
+            train.sweep.parse(words[3:])
+        elif words[:2] == ["python", "-m"]:
+            found = importlib.util.find_spec(words[2])
+            assert found is not None, f"{page}: {command}"
+            if found.submodule_search_locations:
+                assert importlib.util.find_spec(f"{words[2]}.__main__") is not None, f"{page}: {command}"
+        else:
+            assert words[:2] == ["hf", "auth"], f"{page}: {command}"
+
+
+def test_every_recipe_is_described_and_shown() -> None:
+    for name in RECIPES:
+        described = section(RECIPES_PAGE, name)
+        assert any(command.startswith(f"python -m train {name}") for command in blocks_of_commands(described)), name
+    for name in SYSTEMS:
+        assert "```mermaid" in section(TOUR, name)
+        described = section(RECIPES_PAGE, name)
+        assert "**Cost**" in described
+        assert "**Expected**" in described
+
+
+def blocks_of_commands(text: str) -> list[str]:
+    return [line for block in blocks(text, "sh") for line in block.splitlines()]
+
+
+PARAMETERS = table(
+    RECIPES_PAGE,
+    *("recipe", "vocabulary", "token table", "positions", "blocks × one block"),
+    *("last norm", "output layer", "parameters"),
+)
+
+
+def test_the_table_of_parameters_has_every_recipe() -> None:
+    assert {row["recipe"] for row in PARAMETERS} == set(RECIPES) - {"debug"}
+
+
+@pytest.mark.parametrize("row", PARAMETERS, ids=lambda row: row["recipe"])
+def test_parameters_are_those_of_the_config_and_of_the_sum(row: dict[str, str]) -> None:
+    config = get_recipe(row["recipe"]).model.build(vocab_size=int(row["vocabulary"]), end_of_text=0)
+    parameters = int(row["parameters"])
+    assert parameters == count_parameters(config)
+    blocks, block = map(int, row["blocks × one block"].split(" × "))
+    assert blocks == config.num_hidden_layers
+    rest = sum(int(row[name]) for name in ("token table", "positions", "last norm", "output layer"))
+    assert parameters == rest + blocks * block
+
+
+def test_parameters_in_the_text() -> None:
+    bookcorpus = get_recipe("bookcorpus").model
+    masked = count_parameters(bookcorpus.build(vocab_size=50_258, end_of_text=0))
+    assert f"{masked:,}" in RECIPES_PAGE
+    _, waves = parse(["bookcorpus", "--model.position-embedding", "sinusoidal"])
+    assert f"{count_parameters(waves.model.build(vocab_size=50_257, end_of_text=0)):,}" in RECIPES_PAGE
+    characters = [count_parameters(get_recipe("openwebtext").model.build(vocab_size=n, end_of_text=0)) for n in (9, 10)]
+    assert f"each further character costs {characters[1] - characters[0]} parameters" in RECIPES_PAGE
+
+
+COSTS = table(RECIPES_PAGE, "recipe", "tokens a step", "TFLOP a step", "steps", "tokens in all", "TFLOP in all")
+
+
+@pytest.mark.parametrize("row", COSTS, ids=lambda row: row["recipe"])
+def test_costs_are_those_of_the_config(row: dict[str, str]) -> None:
+    recipe = get_recipe(row["recipe"])
+    vocabulary = next(int(other["vocabulary"]) for other in PARAMETERS if other["recipe"] == row["recipe"])
+    length = recipe.model.max_position_embeddings
+    tokens, steps = recipe.data.batch_size * length, recipe.run.steps
+    teraflops = tokens * flops_per_token(recipe.model.build(vocab_size=vocabulary, end_of_text=0), length) / 1e12
+    assert (int(row["tokens a step"]), int(row["steps"])) == (tokens, steps)
+    assert row["TFLOP a step"] == f"{teraflops:.2f}"
+    assert row["tokens in all"] == f"{tokens * steps / 1e6:.1f} M"
+    assert float(row["TFLOP in all"]) == pytest.approx(teraflops * steps, rel=0.01)
+
+
+def number(value: int) -> str:
+    return f"{value:,}"
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_shapes_in_the_diagrams_are_those_of_the_config(name: str) -> None:
+    recipe: Config = get_recipe(name)
+    (diagram, *_) = blocks(section(TOUR, name), "mermaid")
+    config = recipe.model.build(vocab_size=8257, end_of_text=0)
+    assert config.head_dim is not None
+    assert config.intermediate_size is not None
+    batch, length = recipe.data.batch_size, config.max_position_embeddings
+    width, heads, head_dim = config.hidden_size, config.num_attention_heads, config.head_dim
+    inner = config.intermediate_size
+    q, kind = heads * head_dim, "pre" if diagram.index("input_layernorm") < diagram.index("q_proj") else "post"
+    assert kind == config.norm_position
+    for text in (
+        f"({batch}, {length})",
+        f"one of {config.num_hidden_layers} blocks",
+        f"q_proj, k_proj, v_proj: {width} → {q}, {'bias' if config.attention_bias else 'no bias'}",
+        f"({batch}, {heads}, {length}, {head_dim})",
+        f"q · k / √{head_dim}",
+        f"weights ({batch}, {heads}, {length}, {length})",
+        f"o_proj: {q} → {width}",
+        f"up_proj: {width} → {number(inner)}",
+        f"down_proj: {number(inner)} → {width}",
+        f"x ({batch}, {length}, {width})",
+        {"relu": "ReLU", "gelu_new": "gelu_new", "silu": "SiLU"}[config.hidden_act],
+    ):
+        assert text in diagram, text
+    assert ("embed_positions" in diagram) == (config.position_embedding == "learned")
+    if config.position_embedding == "learned":
+        assert f"embed_positions: {number(length)} × {width}" in diagram
+    assert ("RMSNorm" in diagram) == (config.norm == "rmsnorm")
+    assert ("own weight" in diagram) == config.tie_word_embeddings
+    head = next(line for line in diagram.splitlines() if "lm_head" in line)
+    assert ("no bias" not in head and "own weight" not in head) == config.lm_head_bias
+    for rate in {recipe.model.residual_dropout, recipe.model.attention_dropout} - {0.0, 0.2}:
+        assert f"dropout {rate}" in diagram
+
+
+def test_places_for_measurements_are_there() -> None:
+    for mark in ("curves", "comparison"):
+        assert RECIPES_PAGE.count(f"<!-- {mark}: begin") == RECIPES_PAGE.count(f"<!-- {mark}: end -->") == 1
