@@ -15,7 +15,8 @@ import zstandard
 COMPRESSIONS = {".gz": "gzip", ".tgz": "gzip", ".xz": "xz", ".txz": "xz", ".zst": "zstd"}
 
 _DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zstandard.ZstdError, tarfile.TarError)
-_CHUNK = 1 << 14  # bytes of a zstd file, each of which may hold a thousand times as many
+_CHUNK = 1 << 18  # bytes
+_SIP = 1 << 10  # bytes of a zstd file decompressed at a time; they may stand for ten thousand times as many
 _LONGEST_WINDOW = 1 << 31  # bytes; what `zstd --long=31` needs
 
 
@@ -37,7 +38,7 @@ def open_stream(path: Path) -> Iterator[BinaryIO]:
         elif kind == "xz":
             stream = cast(BinaryIO, lzma.LZMAFile(file))  # noqa: SIM115 (closed below)
         elif kind == "zstd":
-            stream = cast(BinaryIO, io.BufferedReader(_ZstdFile(file), buffer_size=1 << 18))
+            stream = cast(BinaryIO, io.BufferedReader(_ZstdFile(file), buffer_size=_CHUNK))
         else:
             stream = file
         with stream:
@@ -67,7 +68,7 @@ class _ZstdFile(io.RawIOBase):
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
         self.frame: zstandard.ZstdDecompressionObj | None = None
-        self.input = b""
+        self.input = memoryview(b"")
         self.output = memoryview(b"")
         self.position = 0
 
@@ -87,15 +88,16 @@ class _ZstdFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self.output:
-            self.input = self.input or self.file.read(_CHUNK)
+            self.input = self.input or memoryview(self.file.read(_CHUNK))
             if not self.input:
                 if self.frame is not None:
                     raise EOFError("the last frame has no end")
                 return 0
             if self.frame is None:
                 self.frame = zstandard.ZstdDecompressor(max_window_size=_LONGEST_WINDOW).decompressobj()
-            self.output = memoryview(self.frame.decompress(self.input))
-            self.input = self.frame.unused_data
+            sip = self.input[:_SIP]
+            self.output = memoryview(self.frame.decompress(sip))
+            self.input = self.input[len(sip) - len(self.frame.unused_data) :]
             if self.frame.eof:
                 self.frame = None
         size = min(len(buffer), len(self.output))

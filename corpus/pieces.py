@@ -51,13 +51,12 @@ def cut_text(texts: Iterable[str], size: int = PIECE) -> Iterator[tuple[str, boo
         yield "".join(pending), True
 
 
-def cut_document(document: Document) -> Iterator[Document]:
+def cut_document(document: Document) -> Iterable[Document]:
     """The document as it is, or in pieces if it is longer than `LONGEST_WHOLE`."""
     if len(document.text) <= LONGEST_WHOLE:
-        yield document
-        return
-    for piece, is_last in cut_text([document.text]):
-        yield replace(document, text=piece, is_complete=is_last)
+        return (document,)
+    pieces = cut_text([document.text])
+    return (replace(document, text=piece, is_complete=is_last) for piece, is_last in pieces)
 
 
 def _border(text: str) -> int:

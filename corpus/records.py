@@ -32,7 +32,7 @@ def read_json_lines(stream: BinaryIO, name: str, text_field: str) -> Iterator[Do
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = json.loads(str(line, "utf-8"))
             reason = type(record).__name__
         except ValueError as error:  # no JSON, or no UTF-8
             record, reason = None, str(error)
@@ -67,20 +67,21 @@ def read_parquet(path: Path, text_field: str) -> Iterator[Document]:
             first += batch.num_rows
 
 
-def record_documents(text: str, name: str, **labels: Any) -> Iterator[Document]:
-    """The document of a record, cut if it is long; none where the text is blank.
+def record_documents(text: str, name: str, **labels: Any) -> Iterable[Document]:
+    """The document of a record, cut if it is long; nothing where the text is blank.
 
     Line ends become `\\n`, halves of surrogate pairs the replacement character.
     """
     if not text or text.isspace():
-        return
+        return ()
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    yield from cut_document(Document(text=text, name=name, **labels))
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return cut_document(Document(text=text, name=name, **labels))
 
 
 def find_text(record: dict[str, Any], text_field: str, place: str) -> str:
