@@ -7,6 +7,7 @@ rotary positions, normed queries and keys, a gated SiLU MLP, tied embeddings, no
 
 import difflib
 import os
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, ClassVar, Literal
 
@@ -27,6 +28,8 @@ FOREIGN_KEYS = frozenset(
         *("quantization_config", "task_specific_params"),
     }
 )
+# Lists, in a config.json, the attributes that somebody set on the config and that mean nothing to the model.
+EXTRA_KEYS = "extra_keys"
 
 
 def plain_type_errors(config_class: type) -> type:
@@ -135,7 +138,11 @@ class ScratchGPTConfig(PreTrainedConfig):
     """Id of the token that fills up a batch. Its embedding is learned like any other: it may be the eos token."""
 
     def __post_init__(self, **kwargs: Any) -> None:
-        self._reject_unknown(kwargs)
+        extra_keys = kwargs.pop(EXTRA_KEYS, ())
+        self._reject_unknown(name for name in kwargs if name not in extra_keys)
+        if not self.gated_mlp:
+            plan = type(self).base_model_tp_plan
+            self.base_model_tp_plan = {layer: how for layer, how in plan.items() if "gate_proj" not in layer}
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
         if self.num_key_value_heads is None:
@@ -165,10 +172,17 @@ class ScratchGPTConfig(PreTrainedConfig):
         self.auto_map = dict(AUTO_MAP)
         super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
-    def _reject_unknown(self, kwargs: dict[str, Any]) -> None:
+    def to_dict(self) -> dict[str, Any]:
+        """As transformers' own, and under `extra_keys` the names of attributes that were set from outside."""
+        written = super().to_dict()
+        known = {field.name for field in fields(self)} | FOREIGN_KEYS
+        extra_keys = sorted(name for name in written if name not in known and not name.startswith("_"))
+        return written | ({EXTRA_KEYS: extra_keys} if extra_keys else {})
+
+    def _reject_unknown(self, names: Iterable[str]) -> None:
         """Raise a ValueError for a name that is neither a field nor one of transformers' own keys."""
         known = [name for name in ScratchGPTConfig.__annotations__ if name != "keys_to_ignore_at_inference"]
-        for name in kwargs:
+        for name in names:
             if name in FOREIGN_KEYS or name.startswith("_"):
                 continue
             close = difflib.get_close_matches(name, known, n=3)

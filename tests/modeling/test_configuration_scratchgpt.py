@@ -91,3 +91,19 @@ def test_a_key_of_a_newer_version_is_an_error(tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"sliding_window": 128}))
     with pytest.raises(ValueError, match="no field 'sliding_window'"):
         ScratchGPTConfig.from_pretrained(tmp_path)
+
+
+def test_an_attribute_set_from_outside_is_kept(tmp_path):
+    config = ScratchGPTConfig()
+    config.tag = "mine"
+    config.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["extra_keys"] == ["tag"]
+    again = ScratchGPTConfig.from_pretrained(tmp_path)
+    assert again.tag == "mine"
+    assert again.to_dict() == config.to_dict()
+    assert "extra_keys" not in ScratchGPTConfig().to_dict()
+
+
+def test_the_tensor_parallel_plan_names_layers_that_exist():
+    assert "layers.*.mlp.gate_proj" in ScratchGPTConfig(gated_mlp=True).base_model_tp_plan
+    assert "layers.*.mlp.gate_proj" not in ScratchGPTConfig().base_model_tp_plan

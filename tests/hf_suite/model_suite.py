@@ -1,0 +1,57 @@
+"""transformers' common model tests on our models and, as the peer, on Llama. Run by `make hf-suite`.
+
+Not collected by `make test`: it needs the network once, and minutes.
+"""
+
+import unittest
+from typing import Any
+
+from transformers_tests.test_configuration_common import ConfigTester  # pyright: ignore[reportMissingImports]
+from transformers_tests.test_modeling_common import (  # pyright: ignore[reportMissingImports]
+    GenerationTesterMixin,
+    ModelTesterMixin,
+)
+from transformers_tests.test_training_mixin import TrainingTesterMixin  # pyright: ignore[reportMissingImports]
+
+from modeling import ScratchGPTForMaskedLM
+from tests.hf_suite.model_tester import ClassicTester, LlamaTester, MaskedTester, ModernTester
+
+
+class Suite(ModelTesterMixin, TrainingTesterMixin):
+    """The tests of both mixins, and the config's."""
+
+    tester: Any = None
+    model_tester: Any = None  # pyright: ignore[reportIncompatibleMethodOverride]
+    test_can_init_all_missing_weights_before_2023 = True
+
+    def setUp(self) -> None:
+        self.model_tester = self.tester()
+        self.config_tester = ConfigTester(self, config_class=self.tester.config_class, hidden_size=64)
+
+    def test_config(self) -> None:
+        self.config_tester.run_common_tests()
+
+
+class CausalSuite(Suite, GenerationTesterMixin):
+    """Base model and causal head. The generation mixin is a stand-in: tests/modeling/test_generation.py has our own."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.all_model_classes = (self.tester.base_model_class, self.tester.causal_lm_class)
+
+
+class ClassicTest(CausalSuite, unittest.TestCase):
+    tester = ClassicTester
+
+
+class ModernTest(CausalSuite, unittest.TestCase):
+    tester = ModernTester
+
+
+class LlamaTest(CausalSuite, unittest.TestCase):
+    tester = LlamaTester
+
+
+class MaskedTest(Suite, unittest.TestCase):
+    tester = MaskedTester
+    all_model_classes = (ScratchGPTForMaskedLM,)
