@@ -65,7 +65,7 @@ def tracking(
         folder.mkdir(parents=True, exist_ok=True)
     run_name = run_dir.resolve().name
     known = (folder / f"{name}-id").is_file()
-    kwargs, where = _INIT[name](folder, run_name, step) if accelerator.is_main_process else ({}, "")
+    kwargs, where = _INIT[name](folder, run_name, step, report.quiet) if accelerator.is_main_process else ({}, "")
     # TensorBoard keeps every config it is told as one more run, so it is told once.
     values = None if known and name == "tensorboard" else flat_config(config)
     with redirect_stdout(io.StringIO()) if report.quiet else nullcontext():
@@ -128,11 +128,11 @@ def wandb_has_login() -> bool:
         return False
 
 
-def _init_tensorboard(folder: Path, _: str, step: int) -> tuple[dict[str, Any], str]:
+def _init_tensorboard(folder: Path, _: str, step: int, __: bool) -> tuple[dict[str, Any], str]:
     return {"purge_step": step + 1}, f"see it with `tensorboard --logdir {folder}`"
 
 
-def _init_wandb(folder: Path, run_name: str, _: int) -> tuple[dict[str, Any], str]:
+def _init_wandb(folder: Path, run_name: str, _: int, quiet: bool) -> tuple[dict[str, Any], str]:
     import wandb
 
     mode = os.environ.get("WANDB_MODE") or ("online" if wandb_has_login() else "offline")
@@ -142,14 +142,14 @@ def _init_wandb(folder: Path, run_name: str, _: int) -> tuple[dict[str, Any], st
         resume="allow" if mode == "online" else None,
         dir=folder,
         mode=mode,
-        settings=wandb.Settings(console="off"),
+        settings=wandb.Settings(console="off", silent=quiet),
     )
     if mode == "online":
         return kwargs, f"project {PROJECT}, run {run_name}"
     return kwargs, f"kept in {folder / 'wandb'}; send it with `wandb sync {folder / 'wandb'}/offline-run-*`"
 
 
-def _init_trackio(folder: Path, run_name: str, _: int) -> tuple[dict[str, Any], str]:
+def _init_trackio(folder: Path, run_name: str, _: int, __: bool) -> tuple[dict[str, Any], str]:
     os.environ.setdefault("TRACKIO_DIR", str(folder.resolve()))
     import trackio.utils
 
@@ -159,7 +159,7 @@ def _init_trackio(folder: Path, run_name: str, _: int) -> tuple[dict[str, Any], 
     return kwargs, f"see it with `TRACKIO_DIR={place} trackio show --project {PROJECT}`"
 
 
-_INIT: dict[str, Callable[[Path, str, int], tuple[dict[str, Any], str]]] = {
+_INIT: dict[str, Callable[[Path, str, int, bool], tuple[dict[str, Any], str]]] = {
     "tensorboard": _init_tensorboard,
     "wandb": _init_wandb,
     "trackio": _init_trackio,
