@@ -16,7 +16,10 @@ from train.recipe import Config, CorpusConfig
 Split = Literal["train", "validation"]
 DOCUMENTS_TO_SPLIT = 1000  # `split = files` without files: the last share of each so many documents
 
+LONG_LINE = 10_000  # characters in which a line is expected to begin
+
 _BORDER = re.compile(r"\n(?=\S)")
+_SPACE = re.compile(r"(?<=\S)(?=\s)")
 
 
 def read_corpus(config: CorpusConfig) -> Iterator[Document]:
@@ -68,26 +71,38 @@ def labelled_documents(config: Config, say: Callable[[str], None] = lambda messa
 
 
 def split_text(documents: Iterable[Document], chunk: int, fraction: float) -> Iterator[Document]:
-    """Label by place: of each `chunk` characters of the running text, the last share of `fraction` is validation.
+    """Label by place: of each `chunk` characters of the running text, and of what is left at its end, the last share
+    of `fraction` is validation.
 
-    A border falls on the first line that begins at or after its place. What has a label keeps it.
+    A border falls on the first line that begins at or after its place; before a space where lines are very long. What
+    has a label keeps it.
     """
-    train_part = chunk - round(chunk * fraction)
-    place = 0  # in the running text, from the start of its chunk
+    waiting: list[Document] = []  # of the current chunk
+    length = 0
     for document in documents:
         if document.split is not None:
             yield document
             continue
-        start, text = 0, document.text
-        while start < len(text):
-            split: Split = "train" if place < train_part else "validation"
-            end = _line_start(text, start + (train_part if split == "train" else chunk) - place)
-            is_complete = document.is_complete if end == len(text) else False
-            yield replace(document, text=text[start:end], split=split, is_complete=is_complete)
-            place += end - start
-            if end < len(text) or place >= (train_part if split == "train" else chunk):
-                place = train_part if split == "train" else 0
-            start = end
+        rest: Document | None = document
+        while rest is not None:
+            head, rest = _cut(rest, chunk - length)
+            waiting.append(head)
+            length += len(head.text)
+            if length >= chunk:
+                yield from _split_chunk(waiting, length - round(length * fraction))
+                waiting, length = [], 0
+    yield from _split_chunk(waiting, length - round(length * fraction))
+
+
+def _split_chunk(documents: list[Document], border: int) -> Iterator[Document]:
+    """Label the documents of a chunk: before `border` characters training, after it validation."""
+    for document in documents:
+        head, tail = _cut(document, border) if border > 0 else (None, document)
+        if head is not None:
+            yield replace(head, split="train")
+            border -= len(head.text)
+        if tail is not None:
+            yield replace(tail, split="validation")
 
 
 def split_files(documents: Iterable[Document], files: list[str], fraction: float) -> Iterator[Document]:
@@ -119,9 +134,11 @@ def _size(path: Path) -> int:
     return path.stat().st_size
 
 
-def _line_start(text: str, place: int) -> int:
-    """The first place at or after `place` where a line begins with a visible character; else the text's end."""
-    if place >= len(text):
-        return len(text)
-    match = _BORDER.search(text, max(0, place - 1))
-    return match.end() if match else len(text)
+def _cut(document: Document, place: int) -> tuple[Document, Document | None]:
+    """The document up to a border at or after `place` characters, and what is left of it."""
+    text = document.text
+    border = _BORDER.search(text, max(0, place - 1), place + LONG_LINE) or _SPACE.search(text, place)
+    end = border.end() if border else len(text)
+    if place >= len(text) or end == len(text):
+        return document, None
+    return replace(document, text=text[:end], is_complete=False), replace(document, text=text[end:])

@@ -185,7 +185,7 @@ class ScheduleConfig:
     decay_fraction: float = 0.5
     """Share of all steps over which `wsd` falls linearly."""
     final_ratio: float = 0.0
-    """Learning rate at the end over the peak (`cosine`, `wsd`)."""
+    """Learning rate at the end over the peak (`cosine`, `wsd`); the least that `plateau` falls to."""
     plateau_factor: float = 0.1
     """What the learning rate is multiplied by on a plateau."""
     plateau_patience: int = 5

@@ -28,7 +28,7 @@ class Schedule:
         config = self.config
         warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
         if config.name == "plateau":
-            return warmup * self.plateau_factor
+            return warmup * max(self.plateau_factor, config.final_ratio)
         if config.name == "cosine":
             done = min(1.0, max(0.0, step - config.warmup_steps) / max(1, self.steps - config.warmup_steps))
             return warmup * (config.final_ratio + (1 - config.final_ratio) * (1 + math.cos(math.pi * done)) / 2)

@@ -78,3 +78,15 @@ def test_state_round_trip() -> None:
         schedule.evaluated(loss)
     copy.load_state_dict(schedule.state_dict())
     assert copy == schedule
+
+
+def test_a_plateau_ends_at_the_final_ratio() -> None:
+    config = ScheduleConfig(name="plateau", plateau_patience=1, plateau_factor=0.1, final_ratio=0.01)
+    schedule = Schedule(config, 100)
+    factors = []
+    for _ in range(12):
+        schedule.evaluated(1.0)
+        factors.append(schedule.factor(10))
+    assert factors[0] == 1.0
+    assert min(factors) == factors[-1] == 0.01
+    assert pytest.approx(factors[3]) == 0.1

@@ -28,6 +28,6 @@ def scifi() -> Config:
         ),
         data=DataConfig(batch_size=32, windows="random", validation_chunk=20_000, validation_fraction=0.1),
         optimizer=OptimizerConfig(learning_rate=1e-3),
-        schedule=ScheduleConfig(name="plateau"),
+        schedule=ScheduleConfig(name="plateau", final_ratio=0.01),
         run=RunConfig(steps=10_000, evaluate_every=100, output_tokens=500),
     )
