@@ -75,8 +75,8 @@ def compare(*, corpus: Path, held_out: list[Path], megabytes: float, scale: str,
 def sized(recipe: Config, scale: str) -> Config:
     """The recipe at that scale.
 
-    BookCorpus' own vocabulary comes from the Hub; a byte-level BPE of the same size, trained on the same text as those of
-    the others, stands in for it.
+    BookCorpus' own vocabulary comes from the Hub; a byte-level BPE of the same size, trained on the same text as the
+    others' vocabularies, stands in for it.
     """
     if recipe.tokenizer.kind == "gpt2":
         recipe = replace(recipe, tokenizer=replace(recipe.tokenizer, kind="bpe"))
