@@ -51,7 +51,7 @@ class Gguf:
     """Replace a GGUF file that exists under this name."""
 
     def execute(self) -> str:
-        from .gguf import gguf
+        from .gguf_file import gguf
 
         return gguf(**_fields(self))
 
@@ -72,7 +72,7 @@ class Onnx:
     """Replace an ONNX file that exists under this name."""
 
     def execute(self) -> str:
-        from .onnx import onnx
+        from .onnx_file import onnx
 
         return onnx(**_fields(self))
 

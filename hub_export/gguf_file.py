@@ -176,7 +176,7 @@ def read_vocabulary(source: Path, vocab_size: int) -> Vocabulary:
             "llama.cpp would read otherwise. Train with --tokenizer.kind bpe, or export by `native` and `onnx`."
         )
     ids = dict(model["vocab"])
-    types = dict.fromkeys(ids.values(), kinds.NORMAL)
+    types: dict[int, Any] = dict.fromkeys(ids.values(), kinds.NORMAL)
     for token in content.get("added_tokens") or ():
         ids[token["content"]] = token["id"]
         types[token["id"]] = kinds.CONTROL if token["special"] else kinds.USER_DEFINED

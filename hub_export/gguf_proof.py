@@ -1,15 +1,15 @@
 """What llama.cpp makes of a GGUF file. Run by path in a process of its own, it imports nothing of ours.
 
 Usage: python -P gguf_proof.py TASK.json. The task names the file, texts with their token ids, a prompt and its greedy
-continuation. What was found goes to report.json beside it: `wrong`, the texts with other ids, and `text`, what it wrote.
+continuation. What was found goes to report.json beside it: `wrong`, the texts with other ids, and `text`, what it
+wrote.
 """
 
+import importlib
 import json
 import sys
 from pathlib import Path
 from typing import Any
-
-import llama_cpp
 
 
 def main() -> int:
@@ -22,6 +22,7 @@ def main() -> int:
 
 def examine(task: dict[str, Any]) -> dict[str, Any]:
     """Tokenize the texts, and write on from the prompt."""
+    llama_cpp = importlib.import_module("llama_cpp")
     model = llama_cpp.Llama(
         task["file"],
         n_ctx=task["context"],

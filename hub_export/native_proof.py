@@ -1,7 +1,7 @@
-"""The proof that a folder works with transformers alone. Run by path in a process of its own, it imports nothing of ours.
+"""The proof that a folder works with transformers alone. Run by path in a process of its own, without our packages.
 
-Usage: python -P native_proof.py TASK.json. The task names the folder, the reference (input ids, logits, a prompt and its
-greedy continuation), the tolerance and the probe text. What was found goes to report.json beside it.
+Usage: python -P native_proof.py TASK.json. The task names the folder, the reference (input ids, logits, a prompt and
+its greedy continuation), the tolerance and the probe text. What was found goes to report.json beside it.
 """
 
 import json

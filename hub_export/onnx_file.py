@@ -1,4 +1,4 @@
-"""An ONNX file of a model, for onnxruntime and, with its cache, for transformers.js. Every shape we have can be exported.
+"""An ONNX file of a model, for onnxruntime and, with its cache, for transformers.js. Every shape of ours has one.
 
 Names and shapes of inputs and outputs are those that Hugging Face's own exports use. Axes: B batch, L tokens of this
 call, P tokens cached before it, G key/value heads, D head_dim, V vocabulary; B, L and P are free.
@@ -10,6 +10,7 @@ masked            input_ids (B, L), attention_mask (B, L) -> logits (B, L, V)
 """
 
 import contextlib
+import importlib
 import logging
 import warnings
 from collections.abc import Iterator
@@ -64,9 +65,7 @@ def onnx(
     if cache and masked:
         raise ValueError(f"{source}: a masked model reads the whole text at once and has no cache: leave --cache out.")
     if 4 * read_weights(source).parameters > LARGEST:
-        raise ValueError(
-            f"{source}: expected a model of at most 475 million parameters, which is what one ONNX file holds."
-        )
+        raise ValueError(f"{source}: one ONNX file holds at most {LARGEST // 4_000_000} million parameters in float32.")
     model = load_model(source, device="cpu")
     graph = Graph.of(model, cache=cache, masked=masked)
     logger.info("exporting (about half a minute) …")
@@ -142,8 +141,8 @@ class Graph:
             ValueError: it is more than the tolerance.
         """
         import numpy
-        import onnxruntime
 
+        onnxruntime = importlib.import_module("onnxruntime")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

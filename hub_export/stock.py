@@ -1,4 +1,4 @@
-"""The same weights under an architecture that transformers has itself: Qwen3 for rotary positions, GPT-2 for the others.
+"""The same weights under an architecture of transformers itself: Qwen3 for rotary positions, GPT-2 for the others.
 
 What the stock architecture has beside ours (a bias) is filled with zeros; what it has in another form (GPT-2's fused
 and transposed projections, a table in the place of sinusoidal waves) is rewritten. Nothing is approximated: where a
