@@ -85,7 +85,7 @@ def train_characters(texts: Iterable[str], *, progress: bool = False) -> PreTrai
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int, *, progress: bool = False) -> PreTrainedTokenizerFast:
-    """A WordPiece vocabulary: `[UNK]`, `<|EOS|>`, the characters (`##` before one inside a word), then longer pieces.
+    """A WordPiece vocabulary: `[UNK]`, `<|EOS|>`, characters, those inside words once more with `##`, longer pieces.
 
     Control characters are removed, whitespace becomes a space, accents go; words and runs of punctuation are cut
     apart; a word is written with the longest pieces from its left. A call of the tokenizer puts `<|EOS|>` at both ends.
@@ -113,13 +113,13 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int, *, progress: bool = F
     counts = _count_words(rust, texts, progress)
     if not counts:
         raise ValueError("expected texts to learn from, got none with a word: check the corpus")
-    firsts = sorted({word[0] for word in counts})
+    firsts = sorted({character for word in counts for character in word})
     others = sorted({character for word in counts for character in word[1:]})
     tokens = [UNKNOWN, END_OF_SEQUENCE, *firsts, *(CONTINUES + character for character in others)]
     if len(tokens) > vocab_size:
         raise ValueError(
             f"expected vocab_size of at least {len(tokens)} ([UNK], {END_OF_SEQUENCE} and the characters of the texts, "
-            f"those inside words apart), got {vocab_size}"
+            f"those inside words once more), got {vocab_size}"
         )
     first_ids = {character: chr(index) for index, character in enumerate(firsts, start=2)}
     other_ids = {character: chr(index) for index, character in enumerate(others, start=2 + len(firsts))}

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tokenization import StreamingDecoder
 from tokenization.streaming import incomplete_tail
+from tokenization.vocabularies import KINDS
 
 
 def stream(tokenizer, ids, **options):
@@ -42,6 +45,41 @@ def test_adds_up_to_decode(slow, fast, ids, skip_special_tokens):
     for tokenizer in (slow, fast):
         chunks = stream(tokenizer, ids, skip_special_tokens=skip_special_tokens)
         assert "".join(chunks) == tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+def test_adds_up_for_every_kind(every_kind, kind, data):
+    tokenizer = every_kind[kind]
+    some_ids = st.lists(st.integers(0, len(tokenizer) - 1), max_size=25)
+    of_texts = st.text("the fox's d. 1\n\té😀").map(lambda text: tokenizer(text)["input_ids"])
+    ids = data.draw(st.one_of(some_ids, of_texts))
+    skip_special_tokens = data.draw(st.booleans())
+    chunks = stream(tokenizer, ids, skip_special_tokens=skip_special_tokens)
+    assert "".join(chunks) == tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_takes_constant_time_for_every_kind(every_kind, kind):
+    decoder = StreamingDecoder(every_kind[kind])
+    for token_id in every_kind[kind]("the dog " * 50)["input_ids"]:
+        decoder.push(token_id)
+    assert len(decoder._ids) <= 2
+
+
+def test_a_decoder_that_is_not_known_sees_all_ids(every_kind):
+    tokenizer = copy.deepcopy(every_kind["wordpiece"])
+    tokenizer.backend_tokenizer.decoder = decoders.CTC()
+    ids = tokenizer("the dog's day")["input_ids"]
+    decoder = StreamingDecoder(tokenizer)
+    assert "".join([*map(decoder.push, ids), decoder.finish()]) == tokenizer.decode(ids)
+    assert len(decoder._ids) == len(ids)
+
+
+def test_words_come_with_their_spaces(every_kind):
+    tokenizer = every_kind["wordpiece"]
+    ids = tokenizer.convert_tokens_to_ids(["the", "dog", "##s", ".", "the"])
+    assert [chunk for chunk in stream(tokenizer, ids) if chunk] == ["the", " dog", "s", ".", " the"]
 
 
 @given(text=st.text(st.characters(codec=None)))
