@@ -77,12 +77,12 @@ class HubDataset:
         with _explained(self.name):
             for table in rows.iter(_BATCH):
                 if text_field not in table.column_names:
-                    raise ValueError(missing_field(place, "column", text_field, table.column_names))
+                    raise _SaidError(missing_field(place, "column", text_field, table.column_names))
                 texts = table.column(text_field).to_pylist()
                 wrong = next((text for text in texts if text is not None and not isinstance(text, str)), None)
                 if wrong is not None:
                     kind = type(wrong).__name__
-                    raise ValueError(f"{place}: expected text in the column {text_field!r}, got {kind}; choose another")
+                    raise _SaidError(f"{place}: expected text in the column {text_field!r}, got {kind}; choose another")
                 after = {"row": first + len(texts), "state": rows.state_dict()}
                 yield Rows(first=first, texts=texts, after=after)
                 first += len(texts)
@@ -194,11 +194,17 @@ def _quiet() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
+class _SaidError(ValueError):
+    """What needs no rewording."""
+
+
 @contextmanager
 def _explained(dataset: str) -> Iterator[None]:
     """Rewords what goes wrong between here and the Hub into one message."""
     try:
         yield
+    except _SaidError:
+        raise
     except Exception as error:
         if message := _explain(dataset, error):
             raise ValueError(f"{dataset}: {message}") from error
@@ -245,7 +251,7 @@ def _explain(dataset: str, error: Exception) -> str | None:
         )
     if has(errors.HfHubHTTPError):
         return f"the Hub answers {reason}; run the same command again later, or use text on this machine: --corpus PATH"
-    if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("datasets", "pyarrow"):
+    if isinstance(error, (OSError, ValueError)) or type(error).__module__.partition(".")[0] in ("datasets", "pyarrow"):
         return f"expected a data set that can be read, got: {reason}; choose another, or mend its files"
     return None
 

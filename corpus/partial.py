@@ -112,7 +112,6 @@ def open_partial(path: Path, made_from: dict[str, Any]) -> Iterator[PartialFile]
             raise ValueError(f"{path}: another process is writing it; wait for it or choose another name") from None
     try:
         saved = _read_state(path, made_from)
-        is_over = False
         with explain_write_errors(path):
             file = part.open("r+b" if saved else "w+b")
         with file:
@@ -120,15 +119,14 @@ def open_partial(path: Path, made_from: dict[str, Any]) -> Iterator[PartialFile]
             file.seek(0, os.SEEK_END)
             partial = PartialFile(path, file, made_from, saved)
             yield partial
-            is_over = True
             if not partial.text_bytes:
+                state_path.unlink(missing_ok=True)
                 raise ValueError(f"{path}: expected text to write, got none; nothing was left under this name")
             partial.save()
         with explain_write_errors(path):
             part.replace(path)
+        state_path.unlink()
     finally:
-        if is_over:
-            state_path.unlink(missing_ok=True)
         if not state_path.exists():  # then nothing can go on from what is there
             part.unlink(missing_ok=True)
         lock.release()

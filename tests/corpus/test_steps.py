@@ -1,0 +1,289 @@
+"""`python -m corpus download` and `clean`: what they write, and that a kill costs nothing."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corpus.__main__ import main
+from corpus.local import read_local
+from corpus.partial import open_partial
+from corpus.steps import clean
+from corpus.tidy import tidy
+from tests.corpus.hub_double import DatasetHub
+
+ROOT = Path(__file__).parents[2]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def texts(*paths: Path) -> list[str]:
+    return [document.text for document in read_local(paths)]
+
+
+def start(*arguments: object, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-B", "-m", "corpus", *map(str, arguments)],
+        env={**os.environ, "NO_PROXY": "127.0.0.1", **environment},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def kill_when_saved(process: subprocess.Popen, out: Path) -> dict:
+    """Kills a step once it has saved what it has; returns what it saved."""
+    state = out.with_name(out.name + ".part.json")
+    deadline = time.monotonic() + 60
+    while not state.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not out.exists()
+    assert out.with_name(out.name + ".part").exists()
+    return json.loads(state.read_text())
+
+
+@pytest.mark.parametrize(
+    ("text", "tidied"),
+    [
+        ("  one\ttwo\u00a0 three  \n\n \nfour", "one two three\nfour\n"),
+        ("yes .\nyes .\nno .\nyes .\n", "yes .\nno .\nyes .\n"),
+        ("a\x00b\x1b[0m\u200bc\u00add\ufeff\x7f\x9f", "ab[0mcd\n"),
+        ("one\ftwo\vthree\u2028four\u2029five\x85six", "one\ntwo\nthree\nfour\nfive\nsix\n"),
+        ("Ä e\u0301 👩\u200d🚀 …", "Ä e\u0301 👩\u200d🚀 …\n"),
+        (" \n\t\n", ""),
+        ("", ""),
+    ],
+)
+def test_tidy(text: str, tidied: str) -> None:
+    assert tidy(text)[0] == tidied
+
+
+def test_a_line_is_compared_with_the_end_of_the_piece_before() -> None:
+    assert tidy("one\ntwo\n", "one") == ("two\n", "two")
+    assert tidy("one\n", "one") == ("", "one")
+
+
+@given(st.text(st.sampled_from("ab \n\t\f\x85\u00a0\x00\u200b")))
+def test_what_is_tidy_stays(text: str) -> None:
+    once, last = tidy(text)
+    assert tidy(once) == (once, last)
+    assert not set(once) & set("\t\f\x85\u00a0\x00\u200b")
+
+
+def test_clean_writes_a_document_a_record_or_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_bytes(b"one  two\r\n\r\nthree\r\n")
+    (tmp_path / "in" / "b.jsonl").write_text('{"text": "four\\nfour"}\n{"text": "\\u0000"}\n{"text": "five é"}\n')
+    for name, expected in {
+        "c.txt": ["one two\nthree\n\nfour\nfive é\n"],
+        "c.txt.zst": ["one two\nthree\n\nfour\nfive é\n"],
+        "c.jsonl": ["one two\nthree\n", "four\n", "five é\n"],
+        "c.jsonl.zst": ["one two\nthree\n", "four\n", "five é\n"],
+    }.items():
+        main(["clean", str(tmp_path / "in"), "--out", str(tmp_path / "out" / name)])
+        assert texts(tmp_path / "out" / name) == expected
+        assert capsys.readouterr().out == f"{tmp_path}/out/{name}: 3 texts, 27 bytes\n"
+    assert names(tmp_path / "out") == ["c.jsonl", "c.jsonl.zst", "c.txt", "c.txt.zst"]
+
+
+def test_a_long_text_is_cleaned_in_pieces(tmp_path: Path) -> None:
+    lines = [f"Line {number}  of many.\n" for number in range(800_000)]
+    (tmp_path / "a.txt").write_text("".join(lines))
+    clean([tmp_path / "a.txt"], tmp_path / "b.txt", progress=False)
+    assert (tmp_path / "b.txt").read_text() == "".join(lines).replace("  ", " ") + "\n"
+
+
+def test_a_killed_clean_goes_on(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "b.jsonl.zst"
+    folder.mkdir()
+    for number in range(40):
+        text = "".join(f"File {number},  line {line % 5000}.\n" for line in range(40_000))
+        (folder / f"{number:02}.txt").write_text(text)
+    saved = kill_when_saved(start("clean", folder, "--out", out), out)
+    assert 0 < saved["texts"] < 40
+    with out.with_name("b.jsonl.zst.part").open("ab") as file:  # what a kill may leave behind what counts
+        file.write(b"half a frame")
+    process = start("clean", folder, "--out", out)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert output.startswith(f"{out}: 40 texts, ")
+    assert "B/s" in errors
+    assert names(tmp_path) == ["b.jsonl.zst", "in"]
+    assert texts(out) == [path.read_text().replace("  ", " ") for path in sorted(folder.iterdir())]
+
+
+def test_a_killed_download_goes_on_from_the_shard_it_was_in(tmp_path: Path) -> None:
+    rows = [
+        [f"Row {row} of shard {shard}. " + "It goes on and on. " * 25 for row in range(10_000)] for shard in range(5)
+    ]
+    files = {}
+    for shard, lines in enumerate(rows):
+        buffer = io.BytesIO()
+        pq.write_table(pa.table({"text": lines}), buffer)
+        files[f"data/train-{shard:05}-of-00005.parquet"] = buffer.getvalue()
+    hub, out = DatasetHub(), tmp_path / "rows.txt"
+    hub.create("alice/rows", files)
+    held = "data/train-00003-of-00005.parquet"
+    hub.held[held] = threading.Event()
+    with hub.serve():
+        environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")}
+        arguments = ("download", "alice/rows", "--out", out)
+        saved = kill_when_saved(start(*arguments, **environment), out)
+        assert 0 < saved["texts"] < 40_000
+        assert '"shard_idx": 1' in json.dumps(saved["position"])
+        hub.held[held].set()
+        process = start(*arguments, **environment)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert output.startswith(f"{out}: 50,000 texts, ")
+    assert out.read_text() == "".join(f"{row}\n" for shard in rows for row in shard)
+    assert names(tmp_path) == ["hf", "rows.txt"]
+
+
+def test_a_download_stops_at_the_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out = tmp_path / "set", tmp_path / "a.jsonl"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("".join(f'{{"text": "row {row}"}}\n' for row in range(3000)))
+    main(["download", str(folder), "--out", str(out), "--limit-bytes", "26"])
+    assert out.read_text() == "".join(f'{{"text": "row {row}"}}\n' for row in range(6))
+    assert capsys.readouterr().out == f"{out}: 6 texts, 30 bytes\n"
+
+
+def test_downloading_gutenberg_uses_the_cache(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import hashlib
+
+    from corpus.gutenberg import SCIFI_BOOKS
+
+    for book in SCIFI_BOOKS:
+        raw = f"Title: {book.title}\n\n*** START OF THE PROJECT GUTENBERG EBOOK ***\n\nBook {book.id}.\n".encode()
+        (tmp_path / f"pg{book.id}.txt").write_bytes(raw)
+        (tmp_path / f"pg{book.id}.txt.sha256").write_text(f"{hashlib.sha256(raw).hexdigest()}  x\n")
+    out = tmp_path / "books.jsonl"
+    main(["download", "gutenberg", "--out", str(out), "--cache-dir", str(tmp_path)])
+    assert texts(out) == [f"Book {book.id}.\n" for book in SCIFI_BOOKS]
+
+
+def test_an_interrupted_step_says_how_it_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "b.txt"
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "a.txt").write_text("some text\n")
+    made_from = {"a": 1}
+    with pytest.raises(KeyboardInterrupt), open_partial(out, made_from) as partial:  # noqa: PT012
+        partial.write("one")
+        partial.reached(1)
+        partial.save()
+        partial.write("lost")
+        raise KeyboardInterrupt
+    assert names(tmp_path) == ["a.txt", "b.txt.part", "b.txt.part.json", "pipe"]
+    with open_partial(out, made_from) as partial:
+        assert (partial.position, partial.texts) == (1, 1)
+        partial.write("two\n")
+    assert out.read_text() == "one\ntwo\n"
+    assert names(tmp_path) == ["a.txt", "b.txt", "pipe"]
+
+
+def test_a_failure_before_anything_was_saved_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), open_partial(tmp_path / "a.txt", {}) as partial:  # noqa: PT012
+        partial.write("one")
+        raise RuntimeError
+    with (
+        pytest.raises(ValueError, match=r"a.txt: expected text to write, got none; nothing was left under this name"),
+        open_partial(tmp_path / "a.txt", {}) as partial,
+    ):
+        partial.save()
+    assert names(tmp_path) == []
+
+
+def test_what_was_begun_otherwise_is_not_mixed(tmp_path: Path) -> None:
+    out = tmp_path / "a.txt"
+    with pytest.raises(RuntimeError), open_partial(out, {"dataset": "a", "split": "train"}) as partial:  # noqa: PT012
+        partial.write("one")
+        partial.save()
+        with pytest.raises(ValueError, match=r"a.txt: another process is writing it; wait for it"):
+            open_partial(out, {}).__enter__()
+        raise RuntimeError
+    with (
+        pytest.raises(ValueError, match=r"a.txt.part: expected what an earlier run .*, got .* another dataset; delete"),
+        open_partial(out, {"dataset": "b", "split": "train"}),
+    ):
+        pytest.fail("the block must not run")
+    (tmp_path / "a.txt.part").write_bytes(b"")  # less than was saved: begins again
+    with open_partial(out, {"dataset": "a", "split": "train"}) as partial:
+        assert partial.position is None
+        partial.write("new")
+    assert out.read_text() == "new\n"
+
+
+def test_frames_of_a_partial_file_carry_checksums(tmp_path: Path) -> None:
+    out = tmp_path / "a.txt.zst"
+    with open_partial(out, {}) as partial:
+        for text in ("one", "two"):
+            partial.write(text)
+            partial.save()
+    assert texts(out) == ["one\ntwo\n"]
+    assert zstandard.get_frame_parameters(out.read_bytes()).has_checksum
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["clean", "no.txt", "--out", "b.txt"], "error: no.txt: no such file or folder"),
+        (["clean", "a.txt", "--out", "b.doc"], "error: b.doc: expected a name that ends with .txt, .jsonl, .txt.zst"),
+        (["clean", "a.txt", "--out", "a.txt"], "error: a.txt: expected a name that is free, but it exists"),
+        (["clean", "e.jsonl", "--out", "b.txt"], "error: e.jsonl:1: expected a field 'text' with the text, got 'x'"),
+        (["clean", "blank.jsonl", "--out", "b.txt"], "error: b.txt: expected text to write, got none"),
+        (["clean", "bad.xz", "a.txt", "--out", "b.txt"], "error: bad.xz: expected a whole xz file, got one that is"),
+        (["download", "./none", "--out", "b.txt"], "error: ./none: expected a data set of the Hub (owner/name)"),
+        (["download", "x", "--out", "b.txt", "--limit-bytes", "0"], "error: limit-bytes: expected at least 1, got 0"),
+    ],
+)
+def test_a_mistake_ends_with_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = {"a.txt": b"text", "e.jsonl": b'{"x": "y"}', "blank.jsonl": b'{"text": "\\u0000"}', "bad.xz": b"\xfd7zXZ"}
+    for name, content in files.items():
+        Path(name).write_bytes(content)
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert str(caught.value).startswith(message)
+    assert names(tmp_path) == sorted(files)
+
+
+def test_the_command_line_explains_itself_and_warns(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "b.xz").write_bytes(b"\xfd7zXZ")
+    processes = [
+        start("--help"),
+        start("download", "--help"),
+        start("clean", tmp_path, "--out", tmp_path / "c.txt", "--skip-broken"),
+        start("clean", tmp_path / "b.xz", "--out", tmp_path / "d.txt"),
+    ]
+    (top, top_errors), (download, _), (_, warning), (_, error) = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0, 1]
+    assert "download" in top
+    assert "clean" in top
+    assert top_errors == ""
+    assert "--limit-bytes" in download
+    assert f"left out: {tmp_path}/b.xz: expected a whole xz file, got one that is damaged or cut off" in warning
+    assert error.splitlines()[-1].startswith(f"error: {tmp_path}/b.xz: expected a whole xz file")
+    assert "Traceback" not in warning + error
