@@ -46,11 +46,11 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen:
     )
 
 
-def kill_when_saved(process: subprocess.Popen, out: Path) -> dict:
-    """Kills a step once it has saved what it has; returns what it saved."""
+def kill_when_saved(process: subprocess.Popen, out: Path, texts: int) -> dict:
+    """Kills a step once it has saved so many texts; returns what it saved."""
     state = out.with_name(out.name + ".part.json")
     deadline = time.monotonic() + 60
-    while not state.exists():
+    while not state.exists() or json.loads(state.read_text())["texts"] < texts:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -118,7 +118,7 @@ def test_a_killed_clean_goes_on(tmp_path: Path) -> None:
     for number in range(40):
         text = "".join(f"File {number},  line {line % 5000}.\n" for line in range(40_000))
         (folder / f"{number:02}.txt").write_text(text)
-    saved = kill_when_saved(start("clean", folder, "--out", out), out)
+    saved = kill_when_saved(start("clean", folder, "--out", out), out, 1)
     assert 0 < saved["texts"] < 40
     with out.with_name("b.jsonl.zst.part").open("ab") as file:  # what a kill may leave behind what counts
         file.write(b"half a frame")
@@ -147,7 +147,7 @@ def test_a_killed_download_goes_on_from_the_shard_it_was_in(tmp_path: Path) -> N
     with hub.serve():
         environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")}
         arguments = ("download", "alice/rows", "--out", out)
-        saved = kill_when_saved(start(*arguments, **environment), out)
+        saved = kill_when_saved(start(*arguments, **environment), out, 15_000)
         assert 0 < saved["texts"] < 40_000
         assert '"shard_idx": 1' in json.dumps(saved["position"])
         hub.held[held].set()
