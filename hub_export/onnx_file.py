@@ -113,11 +113,13 @@ class Graph:
 
     @property
     def free_axes(self) -> tuple[Any, ...]:
-        """Which axes of each input are free, in the form that the exporter takes."""
-        free = torch.export.Dim.DYNAMIC
-        plain = {0: free, 1: free}
-        past = tuple({0: free, 2: free} for _ in self.inputs[3:])
-        return (plain, plain, plain, past) if self.cached else tuple(plain for _ in self.inputs)
+        """Which axes of each input are free, and the names by which transformers.js knows them."""
+        plain = {0: "batch_size", 1: "sequence_length"}
+        if not self.cached:
+            return tuple(plain for _ in self.inputs)
+        total = {0: "batch_size", 1: "total_sequence_length"}
+        past = {0: "batch_size", 2: "past_sequence_length"}
+        return plain, total, plain, tuple(past for _ in self.inputs[3:])
 
     def arguments(self, input_ids_BL: torch.Tensor, past: int) -> tuple[torch.Tensor, ...]:
         """The inputs for the tokens behind the first `past` ones, whose keys and values our own model computes."""

@@ -1,0 +1,109 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, Qwen3ForCausalLM
+
+import hub_export.stock
+from hub_export.native import native
+from tests.hub_export.families import CLASSIC, MODERN, save_model
+from tokenization import load_tokenizer
+
+
+@pytest.fixture(scope="module")
+def made_folder(pristine_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `native` makes of the run of the tests, in a folder that no test changes."""
+    out = tmp_path_factory.mktemp("native") / "tiny"
+    words = native(pristine_run, out)
+    assert words.startswith(f"{out}: Qwen3ForCausalLM, which transformers loads without remote code. Proved in a fresh")
+    return out
+
+
+def test_the_folder_holds_a_stock_model_its_tokenizer_and_a_card(made_folder: Path, pristine_run: Path) -> None:
+    names = {path.relative_to(made_folder).as_posix() for path in made_folder.rglob("*")}
+    assert names == {
+        "README.md",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    config = json.loads((made_folder / "config.json").read_text())
+    assert config["architectures"] == ["Qwen3ForCausalLM"]
+    assert "auto_map" not in config
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 10000
+    tokenizer_config = json.loads((made_folder / "tokenizer_config.json").read_text())
+    assert tokenizer_config["tokenizer_class"] == "PreTrainedTokenizerFast"
+    text = (made_folder / "README.md").read_text()
+    for words in ("**Qwen3ForCausalLM**", "1.2500 | 3.4903 | 0.5500", "step-000010", "pipeline_tag: text-generation"):
+        assert words in text
+    assert str(pristine_run) not in text
+
+
+def test_transformers_loads_it_and_computes_the_same(made_folder: Path, pristine_run: Path) -> None:
+    source = pristine_run / "checkpoints" / "step-000010"
+    stock = AutoModelForCausalLM.from_pretrained(made_folder, trust_remote_code=False)
+    assert isinstance(stock, Qwen3ForCausalLM)
+    ours = AutoModelForCausalLM.from_pretrained(source, trust_remote_code=False)
+    ids_BL = torch.arange(48).view(2, 24)
+    with torch.inference_mode():
+        torch.testing.assert_close(stock(ids_BL).logits, ours(ids_BL).logits, rtol=1e-5, atol=1e-5)
+    tokenizer = AutoTokenizer.from_pretrained(made_folder, trust_remote_code=False)
+    text = "The robot's naïve café.\n\n 12345 <|endoftext|>"
+    assert tokenizer(text)["input_ids"] == load_tokenizer(source)(text)["input_ids"]
+
+
+def test_a_classic_model_of_a_bundle_becomes_gpt2(tmp_path: Path) -> None:
+    source = save_model(tmp_path / "classic", **CLASSIC)
+    assert "GPT2LMHeadModel" in native(source, tmp_path / "out")
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert isinstance(stock, GPT2LMHeadModel)
+    assert stock.config.activation_function == "relu"
+    assert not stock.config.tie_word_embeddings
+
+
+def test_another_folder_is_never_replaced_and_ours_only_by_force(made_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text('{"model_type": "qwen3"}')
+    with pytest.raises(
+        ValueError, match=r"something that no `native` made is there \(so not even --force replaces it\)"
+    ):
+        native("run", tmp_path / "mine", force=True)
+    with pytest.raises(ValueError, match=r"a folder that `native` made is there\. Add --force to replace it"):
+        native("run", made_folder)
+
+
+def test_a_folder_that_computes_otherwise_does_not_get_its_name(
+    pristine_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = hub_export.stock.stock_model
+
+    def crooked(model):
+        stock = honest(model)
+        stock.config.rms_norm_eps = 0.1
+        return stock
+
+    monkeypatch.setattr(hub_export.stock, "stock_model", crooked)
+    with pytest.raises(ValueError, match="the check 'equal logits' failed: they differ from the checkpoint's by up to"):
+        native(pristine_run, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_models_are_refused(made_folder: Path, tmp_path: Path) -> None:
+    masked = save_model(tmp_path / "masked", masked=True, **MODERN)
+    with pytest.raises(ValueError, match="holds a ScratchGPTForMaskedLM, which cannot write: expected a causal"):
+        native(masked, tmp_path / "out")
+    with pytest.raises(ValueError, match="expected a model of ours, model_type 'scratchgpt', got 'qwen3'"):
+        native(made_folder, tmp_path / "out")
+    with pytest.raises(ValueError, match="expected a run folder, but there is no such folder"):
+        native(tmp_path / "nowhere", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_stands_in_the_way_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    source = save_model(tmp_path / "model", **{**CLASSIC, "num_attention_heads": 5})
+    with pytest.raises(ValueError, match="5 x 6 = 30 and must be hidden_size, 32"):
+        native(source, tmp_path / "deep" / "out")
+    assert not (tmp_path / "deep").exists()
