@@ -151,6 +151,7 @@ class ScratchGPTTokenizer(PreTrainedTokenizer):
 
     vocab_files_names = VOCAB_FILES_NAMES
     model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012 (the form transformers expects)
+    _auto_class = "AutoTokenizer"  # so that what is saved or pushed carries this file
 
     def __init__(
         self,
