@@ -22,4 +22,5 @@ class Document:
 
     is_complete: bool = True
     """False: a piece of a long text that goes on in the next document. Pieces part after a line end, before a
-    character that is no whitespace, and together they are the text."""
+    character that is no whitespace (where a megabyte has no such place, between words), and together they are the
+    text."""
