@@ -43,7 +43,9 @@ def read_corpus(config: CorpusConfig) -> Iterator[Document]:
             joined_rows=config.joined_rows,
         )
     elif config.books == "scifi":
-        yield from read_gutenberg_files(config.paths, SCIFI_BOOKS)
+        yield from read_gutenberg_files(
+            config.paths, SCIFI_BOOKS, text_field=config.text_field, skip_broken=config.skip_broken
+        )
     else:
         yield from read_local(config.paths, text_field=config.text_field, skip_broken=config.skip_broken)
 
