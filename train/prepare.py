@@ -89,7 +89,7 @@ def prepare_tokenizer(config: Config, folder: Path, say: Callable[[str], None]) 
             say(f"the text has no more pairs to merge: the vocabulary has {len(tokenizer)} tokens")
     else:
         say(f"making the tokenizer: {kind}")
-        tokenizer = train_vocabulary(kind, _tokenizer_texts(config), size)
+        tokenizer = train_vocabulary(kind, _tokenizer_texts(config), size, progress=True)
     if masked and tokenizer.mask_token_id is None:
         tokenizer = add_mask_token(tokenizer)
     save_tokenizer(tokenizer, folder)
