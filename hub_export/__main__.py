@@ -1,14 +1,15 @@
-"""Command line: `python -m hub_export bundle RUN --out DIR`, `verify DIR`, `push RUN --repo NAME`."""
+"""Command line: `python -m hub_export bundle RUN --out DIR`, `verify DIR`, `push RUN --repo NAME`, `space RUN --out DIR`,
+`account --repo NAME`."""
 
 import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
-from . import card
+from . import card, elsewhere
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,30 +50,84 @@ class Verify:
     """The bundle."""
 
     def execute(self) -> str:
+        from .bundle import looks_like_bundle
+        from .record import write_record
         from .verify import verify
 
-        return f"{self.folder}: {verify(self.folder)}"
+        proof = verify(self.folder)
+        if looks_like_bundle(self.folder):
+            write_record(self.folder, proof.checks)
+        return f"{self.folder}: {proof}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Push(Export):
-    """Exports a run, proves it, and uploads it to the Hugging Face Hub in one commit."""
+    """Publishes a run, or a bundle that was proved, on the Hugging Face Hub: one commit, loaded from there, tagged.
+
+    What was interrupted is completed by the same command."""
 
     repo: str
     """The repository: `user/name`, or `name` under your own user."""
     private: bool = False
-    """Make a new repository private."""
+    """Make new repositories private."""
+    space: bool = False
+    """Publish the page too, as a Space of the same name."""
+    hardware: Literal["zero", "cpu-basic"] = "zero"
+    """What the Space runs on: ZeroGPU, which is free, or a CPU."""
+    dry_run: bool = False
+    """Only look, and say what would be uploaded."""
+    force: bool = False
+    """Replace what a repository holds that is not ours."""
 
     def execute(self) -> str:
         from .push import push
 
-        return f"published: {push(**_fields(self))}"
+        return push(**_fields(self))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Space(Export):
+    """Makes the folder of a Space: the page, what it needs, and the model or where it lies on the Hub."""
+
+    out: Path
+    """The folder to make."""
+    repo: str | None = None
+    """The model on the Hub (`user/name`, pushed before), which the page then loads at its present commit; unset: a
+    copy of the model comes along."""
+    hardware: Literal["zero", "cpu-basic"] = "zero"
+    """What it runs on: ZeroGPU, which is free, or a CPU."""
+    force: bool = False
+    """Replace a Space that exists under this name."""
+
+    def execute(self) -> str:
+        from .push import space
+
+        space(**_fields(self))
+        return f"{self.out}: a Space. Try it: cd {self.out} && python app.py"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Account:
+    """Says who you are on the Hub, and whether a repository may be published under a name; changes nothing."""
+
+    repo: str
+    """The repository: `user/name`, or `name` under your own user."""
+
+    def execute(self) -> str:
+        from .push import check_account
+
+        return check_account(self.repo)
 
 
 Command = (
     Annotated[Bundle, tyro.conf.subcommand("bundle")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
     | Annotated[Push, tyro.conf.subcommand("push")]
+    | Annotated[Space, tyro.conf.subcommand("space")]
+    | Annotated[Account, tyro.conf.subcommand("account")]
+    | Annotated[elsewhere.Native, tyro.conf.subcommand("native")]
+    | Annotated[elsewhere.Gguf, tyro.conf.subcommand("gguf")]
+    | Annotated[elsewhere.Onnx, tyro.conf.subcommand("onnx")]
 )
 
 
@@ -80,16 +135,17 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs one command; what the user can mend ends it with a message and status 1."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("hub_export").setLevel(logging.INFO)
+    logging.getLogger("huggingface_hub").propagate = False  # it prints by itself
     command = tyro.cli(Command, prog="python -m hub_export", args=arguments)  # type: ignore[arg-type]
     try:
         print(command.execute())
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt:
-        raise SystemExit("error: interrupted; nothing was left under the final name") from None
+        raise SystemExit("error: interrupted; the same command again completes what it was doing") from None
 
 
-def _fields(command: Bundle | Push) -> dict:
+def _fields(command: Export) -> dict:
     return {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
 
 

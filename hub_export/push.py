@@ -1,18 +1,31 @@
-"""Publishes a run: export, proof, repository, one commit."""
+"""Publishes a run or a bundle: account, proof, one commit, a load from the Hub, a version."""
 
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from . import card
-from .bundle import bundle
+from .account import repository_id
+from .bundle import bundle, check_private, looks_like_bundle
+from .calls import Conversation
+from .record import RECORD, check_record, checksums
+from .run_folder import read_object
+from .space import HARDWARE, Pin, check_space_target, make_space
+from .upload import Target, Upload, check_target, is_same_file, look, plan_upload, publish, tag_version
+from .verify import PROBE_TEXT
+from .weights import WEIGHTS_NAME
 
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+logger = logging.getLogger(__name__)
 
-LOGIN = "Make a token that may write at https://huggingface.co/settings/tokens and give it with `hf auth login`"
+_LANDING = Path(__file__).with_name("landing.py")
 
 
 def push(
@@ -20,135 +33,253 @@ def push(
     repo: str,
     *,
     private: bool = False,
+    space: bool = False,
+    hardware: str = "zero",
+    dry_run: bool = False,
+    force: bool = False,
     checkpoint: str = "best",
     license: str = card.LICENSE,
     language: str = card.LANGUAGE,
 ) -> str:
-    """Exports a run, proves the bundle and uploads it to the Hub in one commit.
+    """Publishes a run, or a bundle that is proved and as it was proved.
 
-    The account, the name and what is on the Hub under it are checked first, and a repository is made only once the
-    bundle is proved.
+    The account, the name and what is on the Hub under it are looked at first. Then the bundle is made and proved, and
+    all that will be uploaded is logged, before anything changes on the Hub. The model goes there in one commit, is
+    loaded from there by that commit in a fresh process, and gets the next version as its tag. The Space comes last.
+    Each step finds out whether it was done already, so the same call again completes what was interrupted.
 
     Args:
-        run: the run folder.
+        run: the run folder, or a bundle made from one.
         repo: `user/name`, or `name` for a repository of the token's own user.
-        private: whether a repository that is made now is private (default: no).
-        checkpoint: `best` (default), `latest` or `step-NNNNNN`.
-        license, language: for the card's front matter (defaults: mit, en).
+        private: whether repositories that are made now are private (default: no); one that exists must be.
+        space: whether a Space with the page is published too, under the same name (default: no).
+        hardware: the Space's, `zero` (default) or `cpu-basic`.
+        dry_run: only look, and say what would be uploaded (default: no).
+        force: replace repositories that are not ours (default: no).
+        checkpoint, license, language: as those of `bundle`; only for a run.
 
     Returns:
-        The address of the commit.
+        What there is now, in words, with its addresses.
 
     Raises:
-        ValueError: no usable token, a name the Hub refuses, a repository that is not ours, a Hub that does not
-            answer, or anything `bundle` raises.
+        ValueError: no usable token, a name the Hub refuses, a repository that is not ours, a bundle that is dirty or
+            was not proved, a Hub that does not answer, or anything `bundle` raises.
         OSError: no room for the bundle.
     """
     from huggingface_hub import HfApi
 
-    api = HfApi(library_name="scratchgpt")
-    repo = _repo_id(api, repo)
-    _check_repository(api, repo)
-    with tempfile.TemporaryDirectory(prefix="scratchgpt-push-") as scratch:
-        folder = bundle(
-            run, Path(scratch) / "bundle", checkpoint=checkpoint, repo=repo, license=license, language=language
-        )
-        return upload(api, folder, repo, private=private)
+    hub = Conversation(api=HfApi(library_name="scratchgpt"))
+    run = Path(run)
+    trouble = None
+    try:
+        repo = repository_id(hub, repo)
+        target = Target(repo=repo, private=private, force=force)
+        page = Target(repo=repo, kind="space", private=private, hardware=HARDWARE[hardware].name, force=force)
+        for place in (target, page) if space else (target,):
+            check_target(hub, place)
+    except ValueError as error:
+        if not dry_run:
+            raise
+        trouble = error
+    with (
+        tempfile.TemporaryDirectory(prefix="scratchgpt-push-") as scratch,
+        _bundled(run, Path(scratch), repo, checkpoint=checkpoint, license=license, language=language) as folder,
+    ):
+        if trouble:
+            logger.info("would be uploaded:\n%s", _listing(folder))
+            raise trouble
+        upload = plan_upload(hub, folder, target)
+        logger.info("%s\n%s", "would be uploaded:" if dry_run else "to be uploaded:", upload)
+        is_private = upload.remote.private if upload.remote else private
+        pin = (
+            None if is_private else Pin(repo=repo, revision="0" * 40)
+        )  # a private model comes along, for want of a token
+        page_folder = Path(scratch) / "space"
+        if space:
+            make_space(folder, page_folder, pin=pin, hardware=hardware)
+            logger.info("%s", plan_upload(hub, page_folder, page))
+        if dry_run:
+            return "nothing was uploaded (--dry-run)"
+        commit, version = publish_model(hub, upload, folder)
+        said = f"published: {hub.api.endpoint}/{repo}/commit/{commit} ({version})"
+        if space:
+            if pin is not None:
+                shutil.rmtree(page_folder)
+                make_space(folder, page_folder, pin=Pin(repo=repo, revision=commit), hardware=hardware)
+            hub.done, hub.standing = f"{hub.standing} ", "Its Space is not there yet."
+            check_private(page_folder, machine_paths=_places(run))
+            publish(hub, plan_upload(hub, page_folder, page))
+            said += f"\npublished: {hub.api.endpoint}/spaces/{repo}"
+        return said
 
 
-def upload(api: "HfApi", folder: Path, repo: str, *, private: bool = False) -> str:
-    """Makes the repository where there is none and uploads a proved bundle in one commit.
+def space(
+    run: str | Path,
+    out: str | Path,
+    *,
+    repo: str | None = None,
+    hardware: str = "zero",
+    force: bool = False,
+    checkpoint: str = "best",
+    license: str = card.LICENSE,
+    language: str = card.LANGUAGE,
+) -> Path:
+    """Makes the folder of a Space.
 
     Args:
-        api: the Hub and the account.
-        folder: the bundle.
-        repo: `user/name`.
-        private: whether a repository that is made now is private (default: no).
-
-    Returns:
-        The address of the commit.
+        run: the run folder, or a bundle.
+        out: the folder to make.
+        repo: `user/name` of the model on the Hub; its present commit is pinned, and must hold the weights of `run`.
+            None (default) puts a copy of the model into the Space.
+        hardware: `zero` (default) or `cpu-basic`.
+        force: whether a Space that exists under this name is replaced (default: no).
+        checkpoint, license, language: as those of `bundle`; only for a run.
 
     Raises:
-        ValueError: the Hub refused, or cannot be reached; the message says what is on the Hub now.
+        ValueError: as `push`, or the model is not on the Hub.
+        OSError: the folder cannot be written.
     """
-    with _explained(f"making the repository {repo}", "Nothing has been uploaded."):
-        api.create_repo(repo, private=private or None, exist_ok=True)
-    with _explained(f"uploading to {repo}", "The repository is there, perhaps without its files."):
-        commit = api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload a ScratchGPT model")
-    return str(commit.commit_url)
+    from huggingface_hub import HfApi
+
+    run, out = Path(run), Path(out)
+    check_space_target(out, force)
+    with (
+        tempfile.TemporaryDirectory(prefix="scratchgpt-space-") as scratch,
+        _bundled(run, Path(scratch), repo, checkpoint=checkpoint, license=license, language=language) as folder,
+    ):
+        pin = None
+        if repo is not None:
+            hub = Conversation(api=HfApi(library_name="scratchgpt"), standing="")
+            remote = look(hub, Target(repo=repo))
+            if remote is None or not is_same_file(folder / WEIGHTS_NAME, remote.files.get(WEIGHTS_NAME)):
+                raise ValueError(
+                    f"--repo: expected the model of {run} on the Hub, but {repo} "
+                    f"{'is not there' if remote is None else 'holds other weights'}. Publish it with "
+                    f"`python -m hub_export push {run} --repo {repo}`, or leave out --repo."
+                )
+            pin = Pin(repo=repo, revision=remote.head)
+        return make_space(folder, out, pin=pin, hardware=hardware, force=force)
 
 
-def _check_repository(api: "HfApi", repo: str) -> None:
-    """Refuses a repository that holds something else than a model of ours."""
-    from huggingface_hub.errors import RepositoryNotFoundError
+def check_account(repo: str) -> str:
+    """Whether a model may be published under a name, before anything is made that takes long.
 
-    with _explained(f"looking at the repository {repo}", "Nothing has been uploaded."):
-        try:
-            present = set(api.list_repo_files(repo)) - {".gitattributes", "README.md"}
-        except RepositoryNotFoundError:
+    Args:
+        repo: `user/name`, or `name` for a repository of the token's own user.
+
+    Returns:
+        Who publishes where, in words.
+
+    Raises:
+        ValueError: as `push` before it changes anything.
+    """
+    from huggingface_hub import HfApi
+
+    hub = Conversation(api=HfApi(library_name="scratchgpt"))
+    target = Target(repo=repository_id(hub, repo))
+    remote = check_target(hub, target)
+    return f"{target.repo} may be published: it is {'there, and one of ours' if remote else 'not there yet'}."
+
+
+def publish_model(hub: Conversation, upload: Upload, folder: Path) -> tuple[str, str]:
+    """Uploads a proved bundle, loads it from the Hub by its commit, and tags it.
+
+    Returns:
+        The commit and the tag.
+
+    Raises:
+        ValueError: the Hub refused or cannot be reached, or what it gives back is not what was uploaded.
+    """
+    target = upload.target
+    commit = publish(hub, upload)
+    hub.standing = f"{target.repo} is on the Hub, whole, at commit {commit}, but without the tag of its version."
+    verify_landing(hub, target.repo, commit, folder)
+    version = tag_version(hub, target, commit)
+    hub.standing = f"{target.repo} is on the Hub, whole, at commit {commit}, as {version}."
+    return commit, version
+
+
+def verify_landing(hub: Conversation, repo: str, commit: str, folder: Path) -> None:
+    """Loads a commit from the Hub in a fresh process with an empty cache, and compares it with the bundle.
+
+    Raises:
+        ValueError: it does not load, or computes something else.
+    """
+    from huggingface_hub import get_token
+
+    logger.info("loading %s from the Hub by commit %s in a fresh process …", repo, commit[:8])
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TRANSFORMERS_"))
+    }
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    if token := get_token():
+        environment["HF_TOKEN"] = token
+    error = ""
+    for _ in range(2):  # the network may have failed the first time; huggingface_hub does not retry every request
+        with tempfile.TemporaryDirectory(prefix="scratchgpt-landing-") as scratch:
+            task = Path(scratch) / "task.json"
+            content = {"repo": repo, "revision": commit, "folder": str(folder.resolve()), "probe": PROBE_TEXT}
+            task.write_text(json.dumps(content), encoding="utf-8")
+            done = subprocess.run(
+                [sys.executable, "-P", str(_LANDING), str(task)],
+                cwd=scratch,
+                env=environment | {"HF_HOME": str(Path(scratch) / "hf_home")},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            report = task.with_name("report.json")
+            found = json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {}
+        if done.returncode == 0 and "error" not in found:
+            logger.info("it loads from there: %s", ", ".join(found["checks"]))
             return
-    if present and "modeling_scratchgpt.py" not in present:
-        raise ValueError(
-            f"{repo}: expected a new repository or one with a model of ours, but it holds {len(present)} other "
-            f"files ({', '.join(sorted(present)[:5])}). Nothing has been uploaded; choose another --repo name."
-        )
-
-
-def _repo_id(api: "HfApi", repo: str) -> str:
-    """The full id of the repository, once the token may write there."""
-    from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise ValueError(
-            f"--repo: expected `name` or `user/name` as the Hub allows it, got {repo!r}: {error}"
-        ) from error
-    try:
-        with _explained("asking the Hub who you are", "Nothing has been uploaded."):
-            account = api.whoami()
-    except LocalTokenNotFoundError as error:
-        raise ValueError(
-            f"expected an access token of the Hugging Face Hub, but there is none. {LOGIN}, or in the environment "
-            "variable HF_TOKEN. Nothing has been uploaded."
-        ) from error
-    if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
-        raise ValueError(
-            f"expected a token with the right to write, got a read-only one. {LOGIN}. Nothing has been uploaded."
-        )
-    user = account["name"]
-    if "/" not in repo:
-        return f"{user}/{repo}"
-    namespaces = [user, *(organisation["name"] for organisation in account.get("orgs", []))]
-    if repo.split("/")[0] not in namespaces:
-        raise ValueError(
-            f"--repo: expected a name under {' or '.join(namespaces)}, which this token belongs to, got {repo!r}. "
-            "Log in as that user, or choose another name. Nothing has been uploaded."
-        )
-    return repo
+        error = found.get("error") or done.stderr.strip()[-500:] or f"exit status {done.returncode}"
+    raise ValueError(
+        f"loading {repo} from the Hub by commit {commit}: {' '.join(error.split())}. {hub.standing} "
+        "Run the same command again: it loads it once more, and tags it when that works."
+    )
 
 
 @contextmanager
-def _explained(doing: str, state: str) -> Iterator[None]:
-    """Turns what huggingface_hub raises in the block into one clear ValueError that also says what is on the Hub."""
-    from httpx2 import HTTPError
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+def _bundled(
+    run: Path, scratch: Path, repo: str | None, *, checkpoint: str, license: str, language: str
+) -> Iterator[Path]:
+    """The bundle to upload: made from a run, or a copy of one that is proved, with a card that knows its address."""
+    folder = scratch / "bundle"
+    if (run / "run.json").is_file() or not (run.is_dir() and looks_like_bundle(run)):
+        bundle(run, folder, checkpoint=checkpoint, repo=repo, license=license, language=language)
+    else:
+        if (checkpoint, license, language) != ("best", card.LICENSE, card.LANGUAGE):
+            raise ValueError(
+                f"{run}: expected a run folder for --checkpoint, --license and --language, but this is a bundle, "
+                "which has them already. Leave them out, or push the run."
+            )
+        check_record(run)
+        shutil.copytree(run, folder, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        if repo is not None:
+            _address_card(folder, repo)
+    check_private(folder, machine_paths=_places(run))
+    yield folder
 
-    try:
-        yield
-    except OfflineModeIsEnabled as error:
-        raise ValueError(f"{doing}: HF_HUB_OFFLINE is set. {state} Unset it and run the same command again.") from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        advice = {
-            401: f"The token was not accepted. {LOGIN} or in HF_TOKEN.",
-            403: f"The token has no right to do that. {LOGIN} or in HF_TOKEN.",
-        }.get(status, "Run the same command again in a while.")
-        detail = error.server_message or str(error).splitlines()[0]
-        raise ValueError(f"{doing}: the Hub answered {status} ({detail}). {state} {advice}") from error
-    except HTTPError as error:
-        raise ValueError(
-            f"{doing}: the Hub cannot be reached ({error or type(error).__name__}). {state} "
-            "Check the network and run the same command again."
-        ) from error
+
+def _address_card(folder: Path, repo: str) -> None:
+    """Puts the id of the repository into a card that was written before it was known."""
+    path = folder / "README.md"
+    text = path.read_text(encoding="utf-8")
+    addressed = re.sub(r"\nPut the id of the repository, or .*? in the place of `your-name/[^`]*`\.\n", "\n", text)
+    addressed = re.sub(r"\byour-name/[\w.-]+", repo, addressed)
+    if addressed != text:
+        path.write_text(addressed, encoding="utf-8", newline="\n")
+        record = read_object(folder / RECORD) | {"sha256": checksums(folder)}
+        (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8", newline="\n")
+
+
+def _places(run: Path) -> tuple[Path, ...]:
+    """What no file that is uploaded may name."""
+    return run, Path.cwd(), Path.home(), Path(__file__).parents[1]
+
+
+def _listing(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return "\n".join(f"  {path.stat().st_size:>13,}  {path.relative_to(folder).as_posix()}" for path in files)

@@ -14,7 +14,8 @@ MASKED_HEADS = ("ForMaskedLM",)
 
 
 def find_folder(source: str | Path) -> Path | None:
-    """The folder that holds `source`'s config.json: itself, or a run's best checkpoint. None for a Hub id.
+    """The folder that holds `source`'s config.json: itself, or a run's best checkpoint. None for a Hub id, behind
+    which `@` and a revision may stand.
 
     Raises:
         ValueError: for a path that is missing, or that holds no model.
@@ -25,7 +26,9 @@ def find_folder(source: str | Path) -> Path | None:
     if path.exists():
         raise ValueError(f"{source} is a file: expected a folder (a bundle, a checkpoint or a run) or a Hub id")
     parts = str(source).split("/")
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", str(source)) or (len(parts) > 1 and Path(parts[0]).is_dir()):
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?(@[\w.-]+)?", str(source)) or (
+        len(parts) > 1 and Path(parts[0]).is_dir()
+    ):
         raise ValueError(f"there is no folder {source}: expected a bundle, a checkpoint, a run folder or a Hub id")
     return None
 
@@ -48,13 +51,17 @@ def run_checkpoint(run: Path) -> Path:
 def fetch(repo: str) -> Path:
     """Download what loading needs of a Hub repository; return the folder of the snapshot.
 
+    Args:
+        repo: `user/name`, or `user/name@revision` (a commit, a tag or a branch; default: main).
+
     Raises:
         ValueError: when it is not there, not allowed, or the network fails.
     """
     from huggingface_hub import snapshot_download
 
+    name, _, revision = repo.partition("@")
     try:
-        return Path(snapshot_download(repo, allow_patterns=list(HUB_FILES)))
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(HUB_FILES)))
     except Exception as error:  # the Hub's errors, those of HTTP below it, and a refused repository id
         raise ValueError(
             f"{repo} is no folder here, and fetching a model of that name from the Hugging Face Hub failed "

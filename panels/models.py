@@ -9,13 +9,18 @@ import json
 import re
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modeling.loading import fetch, find_folder, first_line, load_causal_lm, read_json_object
+from panels import zero
+
+if TYPE_CHECKING:
+    from modeling.decoding import SamplingSettings
+    from panels.writing import Draft
 
 HOW_TO_GET_ONE = "`make demo` trains one in three minutes; `--model` takes a bundle, a checkpoint, a run or a Hub id"
 
@@ -58,6 +63,8 @@ class ModelLoader:
         self._future: Future[LoadedModel] = Future()
         self.done = threading.Event()
         """Set when the model is loaded, or loading has failed."""
+        self.write_on_gpu = zero.on_gpu(self._write)
+        """`panels.writing.write` with the model, for data alone: on ZeroGPU it runs in another process."""
 
     def start(self) -> ModelLoader:
         """Begin; returns at once."""
@@ -82,17 +89,31 @@ class ModelLoader:
 
     def _run(self) -> None:
         try:
-            self._future.set_result(load_model(self._source))
+            self._future.set_result(load_model(self._source, device="cpu" if zero.is_here() else None))
         except BaseException as error:
             self._future.set_exception(error)
         finally:
             self.done.set()
 
+    def _write(self, prompt: str, settings: SamplingSettings) -> Generator[Draft, None, None]:
+        import torch
+
+        from panels.writing import write
+
+        loaded = self.wait()
+        if torch.cuda.is_available():
+            loaded.model.to("cuda")
+        yield from write(loaded, prompt, settings)
+
 
 def default_source(home: Path) -> str:
-    """The newest of `home`/bundle and those of `home`/runs/* that have a checkpoint.
+    """The model that `home`/model.json pins (in a Space), else the newest of `home`/bundle and those of `home`/runs/*
+    that have a checkpoint.
 
     Raises ValueError when there is none."""
+    if (home / "model.json").is_file():
+        pin = read_json_object(home / "model.json")
+        return f"{pin.get('repo')}@{pin.get('revision')}"
     candidates = [
         *_times(home / "bundle" / "config.json"),
         *_times(*filter(_has_checkpoint, home.glob("runs/*/run.json"))),

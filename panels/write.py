@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from typing import Any, Literal
 import gradio as gr
 from gradio.events import api
 
+from panels import zero
 from panels.markup import render
 from panels.models import ModelLoader, ModelSource
 from panels.sampling import CONTROLS, DEFAULTS, settings_from
@@ -282,8 +285,19 @@ def generate_drafts(
     while not loader.done.wait(PACE) and not should_stop():
         if time.monotonic() > deadline:
             raise ValueError("The model is still loading. Try again in a minute.")
-    if not should_stop():
+    if should_stop():
+        return
+    if not zero.is_here():
         yield from write(loader.wait(), prompt, settings, should_stop=should_stop)
+        return
+    with contextlib.closing(
+        loader.write_on_gpu(prompt, settings)
+    ) as drafts:  # in a process that cannot ask should_stop
+        for draft in drafts:
+            if should_stop() and draft.ending is None:
+                yield dataclasses.replace(draft, ending="stopped")
+                return
+            yield draft
 
 
 def draft_status(draft: Draft) -> str:

@@ -11,13 +11,15 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from panels import zero
+
 if TYPE_CHECKING:
     from modeling.decoding import SamplingSettings
     from panels.models import LoadedModel
 
 PACE = 0.06
 """Seconds between two drafts: steady for the eye, and cheap for the page."""
-TIME_LIMIT = 120.0
+TIME_LIMIT = zero.TIME_LIMIT if zero.is_here() else 120.0
 """Seconds one request may compute before it ends by itself."""
 
 

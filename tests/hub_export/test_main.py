@@ -28,7 +28,16 @@ def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> No
     ("command", "flags"),
     [
         ("bundle", {"--checkpoint", "--license", "--language", "--out", "--force", "--no-force"}),
-        ("push", {"--checkpoint", "--license", "--language", "--repo", "--private", "--no-private"}),
+        (
+            "push",
+            {"--checkpoint", "--license", "--language", "--repo", "--hardware"}
+            | {f"--{no}{name}" for no in ("", "no-") for name in ("private", "space", "dry-run", "force")},
+        ),
+        (
+            "space",
+            {"--checkpoint", "--license", "--language", "--repo", "--hardware", "--out", "--force", "--no-force"},
+        ),
+        ("account", {"--repo"}),
         ("verify", set()),
     ],
 )

@@ -1,40 +1,46 @@
-"""Pushes and loads over real HTTP, each in a process of its own with an empty HF_HOME."""
+"""The command that publishes, over real HTTP, in processes of their own with an empty HF_HOME."""
 
-import os
+import json
 import re
+import shutil
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
-from tests.hub_export.hub_double import READ_TOKEN, WRITE_TOKEN, Hub
+from tests.hub_export.conftest import SECRET_TEXT
+from tests.hub_export.hub_processes import ROOT, run_python
+from tests.hub_export.hub_double import BOBS_TOKEN, FINE_TOKEN, READ_TOKEN, WRITE_TOKEN, Fault, Hub
 from tests.hub_export.test_bundle import MODEL_FILES, SLOW_FILES
 
 PUSH = ("-m", "hub_export", "push")
-UPLOAD = """
-import sys
-from pathlib import Path
-from huggingface_hub import HfApi
-from hub_export.push import upload
-try:
-    print(upload(HfApi(), Path(sys.argv[1]), sys.argv[2]))
-except ValueError as error:
-    sys.exit(str(error))
-"""
+BUNDLE_FILES = MODEL_FILES | {f"slow/{name}" for name in SLOW_FILES}
 LOAD = """
 import sys
 from transformers import AutoModelForCausalLM, AutoTokenizer
-repo = sys.argv[1]
-fast = AutoTokenizer.from_pretrained(repo, trust_remote_code=False)
-slow = AutoTokenizer.from_pretrained(repo, subfolder="slow", trust_remote_code=True)
-model = AutoModelForCausalLM.from_pretrained(repo, trust_remote_code=True)
+repo, revision = sys.argv[1:]
+fast = AutoTokenizer.from_pretrained(repo, revision=revision, trust_remote_code=False)
+slow = AutoTokenizer.from_pretrained(repo, revision=revision, subfolder="slow", trust_remote_code=True)
+model = AutoModelForCausalLM.from_pretrained(repo, revision=revision, trust_remote_code=True)
 ids = fast("The robot", return_tensors="pt")
 assert slow("The robot")["input_ids"] == ids["input_ids"][0].tolist()
 print(type(slow).__name__, type(model).__name__, tuple(model(**ids).logits.shape))
+"""
+PLAIN_PUSH = """
+import sys
+from modeling import ScratchGPTForCausalLM
+from tokenization import ScratchGPTTokenizer
+ScratchGPTForCausalLM.from_pretrained(sys.argv[1]).push_to_hub("alice/plain")
+ScratchGPTTokenizer.from_pretrained(sys.argv[1] + "/slow").push_to_hub("alice/plain")
+"""
+PLAIN_LOAD = """
+from transformers import AutoModelForCausalLM, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained("alice/plain", trust_remote_code=True)
+model = AutoModelForCausalLM.from_pretrained("alice/plain", trust_remote_code=True)
+ids = tokenizer("The robot", return_tensors="pt")
+print(type(tokenizer).__name__, type(model).__name__, tuple(model(**ids).logits.shape))
 """
 
 
@@ -44,57 +50,106 @@ def hub() -> Iterator[Hub]:
         yield served
 
 
-def run_python(
-    *arguments: str | Path, hub: str, home: Path, token: str | None = WRITE_TOKEN, ours: bool = True
-) -> subprocess.CompletedProcess[str]:
-    """Runs Python elsewhere, against the Hub at `hub`; only with `ours` can it import this project."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
-    environment |= {"HF_ENDPOINT": hub, "HF_HOME": str(home / "hf_home"), "HF_HUB_DISABLE_XET": "1"}
-    environment |= {
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "NO_PROXY": "127.0.0.1,localhost",
-    }
-    environment |= {"HF_TOKEN": token} if token else {}
-    environment |= {"PYTHONPATH": str(Path(__file__).parents[2])} if ours else {}
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=300, check=False)
+def changes(hub: Hub) -> list[str]:
+    """What was asked of the Hub besides looking."""
+    return [request for request in hub.requests if not request.startswith(("GET ", "HEAD "))]
 
 
-def test_a_push_is_one_commit_that_loads_from_the_hub(hub: Hub, pristine_run: Path, tmp_path: Path) -> None:
+def test_a_run_is_published_whole(hub: Hub, pristine_run: Path, tmp_path: Path) -> None:
     pushed = run_python(*PUSH, pristine_run, "--repo", "moons", "--private", hub=hub.url, home=tmp_path)
     assert pushed.returncode == 0, pushed.stderr
     repository = hub.repositories["alice/moons"]
     assert repository.private
     assert repository.messages == ["initial commit", "Upload a ScratchGPT model"]
-    assert f"{hub.url}/alice/moons/commit/" in pushed.stdout
-    assert set(repository.files) == MODEL_FILES | {f"slow/{name}" for name in SLOW_FILES} | {".gitattributes"}
+    assert repository.tags == {"v1": repository.head}
+    assert f"published: {hub.url}/alice/moons/commit/{repository.head} (v1)" in pushed.stdout
+    assert set(repository.files) == BUNDLE_FILES | {".gitattributes"}
     assert not [request for request in hub.requests if "xet" in request]
+
+    said, _, after = pushed.stderr.partition(
+        "it loads from there: config, logits, bit for bit, tokenizer, from-scratch"
+    )
+    assert after
+    assert f"to be uploaded:\nalice/moons (new, private): one commit of {len(BUNDLE_FILES)} files, " in said
+    for name in BUNDLE_FILES:
+        assert re.search(rf"^ +[\d,]+  {re.escape(name)}$", said, flags=re.MULTILINE), name
+
     text = repository.files["README.md"].decode()
     assert ModelCard(text).data.model_name == "moons"
     assert 'from_pretrained("alice/moons", trust_remote_code=True)' in text
-    everything = b"".join(repository.files.values())
-    assert WRITE_TOKEN.encode() not in everything
-    assert str(pristine_run).encode() not in everything
+    uploaded = b"".join(repository.files.values())
+    private = (WRITE_TOKEN, str(pristine_run), str(Path.home()), str(ROOT), SECRET_TEXT, "momentum")
+    assert not [secret for secret in private if secret.encode() in uploaded]
 
-    loaded = run_python("-c", LOAD, "alice/moons", hub=hub.url, home=tmp_path, ours=False)
+    loaded = run_python("-c", LOAD, "alice/moons", "v1", hub=hub.url, home=tmp_path, ours=False)
     assert loaded.returncode == 0, loaded.stderr
     assert loaded.stdout.split("\n")[0] == "ScratchGPTTokenizer ScratchGPTForCausalLM (1, 3, 300)"
 
 
-def test_a_commit_that_fails_is_completed_by_the_same_upload(hub: Hub, pristine_bundle: Path, tmp_path: Path) -> None:
-    upload = ("-c", UPLOAD, pristine_bundle, "alice/moons")
-    hub.faults["POST /api/models/alice/moons/commit"] = 503
-    failed = run_python(*upload, hub=hub.url, home=tmp_path)
+def test_a_bundle_is_published_with_its_space(hub: Hub, pristine_bundle: Path, tmp_path: Path) -> None:
+    push = (*PUSH, pristine_bundle, "--repo", "alice/moons", "--space")
+    dry = run_python(*push, "--dry-run", hub=hub.url, home=tmp_path)
+    assert (dry.returncode, dry.stdout) == (0, "nothing was uploaded (--dry-run)\n"), dry.stderr
+    assert "would be uploaded:\nalice/moons (new, public): one commit of" in dry.stderr
+    assert "spaces/alice/moons (new, public, on zero-a10g): one commit of" in dry.stderr
+    assert (changes(hub), hub.repositories) == ([], {})
+
+    hub.faults.append(Fault(request="POST /api/spaces/alice/moons/commit", answer=403))
+    failed = run_python(*push, hub=hub.url, home=tmp_path)
     assert failed.returncode == 1
-    assert failed.stderr.startswith("uploading to alice/moons: the Hub answered 503 (a fault on demand).")
-    assert "The repository is there, perhaps without its files. Run the same command again" in failed.stderr
-    assert set(hub.repositories["alice/moons"].files) == {".gitattributes"}
-    hub.faults.clear()
-    done = run_python(*upload, hub=hub.url, home=tmp_path)
+    model = hub.repositories["alice/moons"]
+    assert "error: committing to spaces/alice/moons: the Hub answered 403 (a fault on demand)." in failed.stderr
+    assert f"alice/moons is on the Hub, whole, at commit {model.head}, as v1." in failed.stderr
+    assert "The repository spaces/alice/moons is there, without its files." in failed.stderr
+
+    hub.forget()
+    done = run_python(*push, hub=hub.url, home=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert hub.repositories["alice/moons"].messages == ["initial commit", "Upload a ScratchGPT model"]
-    assert set(hub.repositories["alice/moons"].files) > MODEL_FILES
+    assert (len(model.commits), model.tags) == (2, {"v1": model.head})
+    space = hub.repositories["spaces/alice/moons"]
+    assert (space.hardware, len(space.commits)) == ("zero-a10g", 2)
+    assert json.loads(space.files["model.json"]) == {"repo": "alice/moons", "revision": model.head}
+    assert {"app.py", "requirements.txt", "panels/page.py", "modeling/modeling_scratchgpt.py"} <= set(space.files)
+    assert f"published: {hub.url}/spaces/alice/moons" in done.stdout
+    card = model.files["README.md"].decode()
+    assert 'from_pretrained("alice/moons", trust_remote_code=True)' in card
+    assert "your-name" not in card
+
+
+def test_a_bundle_that_is_dirty_or_was_not_proved_is_refused(hub: Hub, made: Path, tmp_path: Path) -> None:
+    with (made / "README.md").open("a", encoding="utf-8") as card:
+        card.write("By hand.\n")
+    (made / "notes.txt").write_text("a stray file")
+    push = (*PUSH, made, "--repo", "moons")
+    dirty = run_python(*push, hub=hub.url, home=tmp_path)
+    assert dirty.returncode == 1
+    assert "expected the files that were proved, but README.md, notes.txt are not as then." in dirty.stderr
+    assert f"Prove it as it is now with `python -m hub_export verify {made}`, or make it anew." in dirty.stderr
+    (made / "proof.json").unlink()
+    unproved = run_python(*push, hub=hub.url, home=tmp_path)
+    assert "expected a proved bundle, but it has no proof.json." in unproved.stderr
+    (made / "notes.txt").unlink()
+    verified = run_python("-m", "hub_export", "verify", made, hub=hub.url, home=tmp_path)
+    assert verified.returncode == 0, verified.stderr
+    assert run_python(*push, "--dry-run", hub=hub.url, home=tmp_path).returncode == 0
+    assert changes(hub) == []
+    options = run_python(*push, "--license", "apache-2.0", hub=hub.url, home=tmp_path)
+    assert "expected a run folder for --checkpoint, --license and --language, but this is a bundle" in options.stderr
+
+
+def test_what_the_hub_gives_back_must_be_what_was_uploaded(hub: Hub, pristine_bundle: Path, tmp_path: Path) -> None:
+    push = (*PUSH, pristine_bundle, "--repo", "moons")
+    hub.faults.append(Fault(request="GET /alice/moons/resolve/.*/config.json", answer=404))
+    failed = run_python(*push, hub=hub.url, home=tmp_path)
+    assert failed.returncode == 1
+    repository = hub.repositories["alice/moons"]
+    assert f"error: loading alice/moons from the Hub by commit {repository.head}: " in failed.stderr
+    assert f"whole, at commit {repository.head}, but without the tag of its version." in failed.stderr
+    assert repository.tags == {}
+    hub.forget()
+    done = run_python(*push, hub=hub.url, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (len(repository.commits), repository.tags) == (2, {"v1": repository.head})
 
 
 @pytest.mark.parametrize(
@@ -106,17 +161,15 @@ def test_a_commit_that_fails_is_completed_by_the_same_upload(hub: Hub, pristine_
             "expected an access token of the Hugging Face Hub, but there is none.*`hf auth login`.*HF_TOKEN",
         ),
         ("hf_wrong", "moons", "asking the Hub who you are: the Hub answered 401 .*The token was not accepted"),
-        (READ_TOKEN, "moons", "expected a token with the right to write, got a read-only one"),
-        (
-            WRITE_TOKEN,
-            "bob/moons",
-            "expected a name under alice or the-lab, which .* got 'bob/moons'",
-        ),
+        (READ_TOKEN, "moons", "expected a token with the right to write, got a read-only one of alice"),
+        (FINE_TOKEN, "moons", "expected a token with the right to write, got a read-only one of alice"),
+        (WRITE_TOKEN, "bob/moons", "expected a name under alice or the-lab, which .* got 'bob/moons'"),
+        (BOBS_TOKEN, "alice/moons", "expected a name under bob, which .* got 'alice/moons'. Log in as that user"),
         (WRITE_TOKEN, "alice/the/moons", "expected `name` or `user/name` as the Hub allows it, got 'alice/the/moons'"),
         (
             WRITE_TOKEN,
             "the-lab/books",
-            r"it holds 1 other files \(novel.txt\). Nothing has been uploaded; choose another",
+            r"it holds 1 other file \(novel.txt\). Nothing has been uploaded. Choose another",
         ),
     ],
 )
@@ -128,21 +181,58 @@ def test_what_cannot_be_pushed_is_refused_before_any_work(
     assert done.returncode == 1
     assert re.match(f"error: (--repo: )?.*{message}", done.stderr, flags=re.DOTALL), done.stderr
     assert "Traceback" not in done.stderr
-    assert [request for request in hub.requests if not request.startswith("GET ")] == []
+    assert changes(hub) == []
     assert list(hub.repositories) == ["the-lab/books"]
+
+
+def test_a_dry_run_tells_the_files_even_without_a_token(hub: Hub, pristine_bundle: Path, tmp_path: Path) -> None:
+    push = (*PUSH, pristine_bundle, "--repo", "moons", "--dry-run")
+    dry = run_python(*push, hub=hub.url, home=tmp_path, token=None)
+    assert dry.returncode == 1
+    assert re.search(r"would be uploaded:\n +[\d,]+  README.md\n", dry.stderr)
+    assert "error: expected an access token of the Hugging Face Hub, but there is none." in dry.stderr
 
 
 def test_a_hub_that_does_not_answer_is_a_clear_error(tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-    done = run_python(*PUSH, tmp_path / "no-run", "--repo", "moons", hub=url, home=tmp_path)
+    done = run_python("-c", WITHOUT_WAITING, tmp_path / "no-run", hub=url, home=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: asking the Hub who you are: the Hub cannot be reached (")
+    assert "error: asking the Hub who you are: the Hub cannot be reached (" in done.stderr
+    assert "Nothing has been uploaded. Check the network. Run the same command again" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+WITHOUT_WAITING = """
+import sys, time
+from hub_export.__main__ import main
+time.sleep = lambda seconds: None
+main(["push", sys.argv[1], "--repo", "moons"])
+"""
 
 
 def test_a_run_that_is_none_is_refused_before_a_repository_is_made(hub: Hub, tmp_path: Path) -> None:
     done = run_python(*PUSH, tmp_path / "no-run", "--repo", "moons", hub=hub.url, home=tmp_path)
     assert (done.returncode, hub.repositories) == (1, {})
     assert "no-run: expected a run folder, but there is no such folder" in done.stderr
+
+
+def test_the_account_is_asked_without_any_change(hub: Hub, tmp_path: Path) -> None:
+    account = ("-m", "hub_export", "account", "--repo")
+    assert run_python(*account, "moons", hub=hub.url, home=tmp_path).stdout == (
+        "alice/moons may be published: it is not there yet.\n"
+    )
+    refused = run_python(*account, "bob/moons", hub=hub.url, home=tmp_path)
+    assert (refused.returncode, changes(hub)) == (1, [])
+
+
+def test_the_plain_classes_push_a_repository_that_loads(hub: Hub, pristine_bundle: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(pristine_bundle, tmp_path / "model")
+    pushed = run_python("-c", PLAIN_PUSH, folder, hub=hub.url, home=tmp_path)
+    assert pushed.returncode == 0, pushed.stderr
+    loaded = run_python("-c", PLAIN_LOAD, hub=hub.url, home=tmp_path, ours=False)
+    assert loaded.returncode == 0, loaded.stderr
+    assert loaded.stdout.split("\n")[0] == "ScratchGPTTokenizer ScratchGPTForCausalLM (1, 3, 300)"
+    uploaded = b"".join(hub.repositories["alice/plain"].files.values())
+    assert str(tmp_path).encode() not in uploaded

@@ -1,0 +1,60 @@
+"""The proof that a model can be had from the Hub. Run by path in a process of its own, it imports nothing of ours.
+
+Usage: python -P landing.py TASK.json. The task names the repository, the commit, the bundle that was uploaded and a
+probe text; what was found goes to report.json beside it: `{"checks": […]}`, with `error` when one did not hold.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def main() -> int:
+    """Load the model from the Hub by its commit, and compare; return the exit status."""
+    task_path = Path(sys.argv[1])
+    task = json.loads(task_path.read_text(encoding="utf-8"))
+    report: dict[str, Any] = {"checks": []}
+    try:
+        _load(task, report["checks"])
+    except Exception as error:
+        report["error"] = f"{type(error).__name__}: {error}"
+    task_path.with_name("report.json").write_text(json.dumps(report), encoding="utf-8")
+    return 1 if "error" in report else 0
+
+
+def _load(task: dict[str, Any], checks: list[str]) -> None:
+    import torch
+    import transformers
+    from transformers import AutoConfig, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    there = {"revision": task["revision"]}
+    repo, folder = task["repo"], task["folder"]
+    config = AutoConfig.from_pretrained(repo, trust_remote_code=True, **there)
+    checks.append("config")
+    head = next(name for name in config.architectures or () if "For" in name).split("For")[1]
+    auto_class = getattr(transformers, f"AutoModelFor{head}")
+    model = auto_class.from_pretrained(repo, trust_remote_code=True, **there).eval()
+    here = auto_class.from_pretrained(folder, trust_remote_code=True).eval()
+    ids_BL = torch.arange(24).mul(7919).remainder(config.vocab_size)[None]
+    with torch.inference_mode():
+        logits_BLV, expected_BLV = model(ids_BL).logits, here(ids_BL).logits
+    if not torch.equal(logits_BLV, expected_BLV):
+        raise ValueError("the model computes other logits than the one that was uploaded")
+    checks.append("logits, bit for bit")
+    expected = AutoTokenizer.from_pretrained(folder)(task["probe"])["input_ids"]
+    if AutoTokenizer.from_pretrained(repo, **there)(task["probe"])["input_ids"] != expected:
+        raise ValueError("the tokenizer gives other ids than the one that was uploaded")
+    checks.append("tokenizer")
+    if (Path(folder) / "slow").is_dir():
+        slow = AutoTokenizer.from_pretrained(repo, subfolder="slow", trust_remote_code=True, **there)
+        if slow(task["probe"])["input_ids"] != expected:
+            raise ValueError("the from-scratch tokenizer gives other ids than the one that was uploaded")
+        checks.append("from-scratch tokenizer")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

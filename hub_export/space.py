@@ -1,0 +1,195 @@
+"""The folder of a Hugging Face Space: the page, what it imports, what it needs, and which model it writes with."""
+
+import ast
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from corpus.files import atomic_folder
+
+from .run_folder import is_masked
+
+ROOT = Path(__file__).parents[1]
+ENTRY = "app.py"
+FOLDERS = ("panels", "modeling", "tokenization", "corpus")  # where the page's own code lies
+PREINSTALLED = {"gradio", "huggingface_hub", "spaces"}  # by the Space itself, gradio as the front matter says
+PIN = "model.json"  # what the page reads to know its model
+PYTHON = "3.12.12"
+CPU_WHEELS = "https://download.pytorch.org/whl/cpu"  # a tenth of the size of those for CUDA
+DESCRIPTION_LENGTH = 60  # characters that the Hub allows
+
+_CARD = Path(__file__).parent / "templates" / "space_card.md.jinja"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hardware:
+    """A machine that a Space runs on."""
+
+    name: str  # the Hub's name of it
+    torch: str | None  # the torch that it needs; None: the one that is installed here
+    wheels: str | None  # where else pip looks for torch
+
+
+HARDWARE = {
+    "zero": Hardware(name="zero-a10g", torch="2.11.0", wheels=None),  # the newest torch on ZeroGPU's list
+    "cpu-basic": Hardware(name="cpu-basic", torch=None, wheels=CPU_WHEELS),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pin:
+    """A model on the Hub at one commit."""
+
+    repo: str  # user/name
+    revision: str  # the commit, 40 hexadecimal digits
+
+
+def make_space(bundle: Path, out: Path, *, pin: Pin | None = None, hardware: str = "zero", force: bool = False) -> Path:
+    """Makes a Space's folder, complete: it starts anywhere with `pip install -r requirements.txt` and gradio.
+
+    Args:
+        bundle: the model, for what the card tells of it.
+        out: the folder to make.
+        pin: the model on the Hub that the page loads; None (default) puts a copy of the bundle into the Space.
+        hardware: `zero` (default; the free ZeroGPU) or `cpu-basic`.
+        force: whether a Space that exists under this name is replaced (default: no).
+
+    Raises:
+        ValueError: an unknown hardware, or a name that is not free.
+        OSError: the folder cannot be written.
+    """
+    if hardware not in HARDWARE:
+        raise ValueError(f"--hardware: expected one of {', '.join(HARDWARE)}, got {hardware!r}")
+    check_space_target(out, force)
+    with atomic_folder(out, replace=force) as folder:
+        for path in page_files():
+            place = folder / path.relative_to(ROOT)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
+        (folder / "requirements.txt").write_text(requirements(hardware), encoding="utf-8", newline="\n")
+        if pin is None:
+            shutil.copytree(bundle, folder / "bundle", ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        else:
+            content = json.dumps({"repo": pin.repo, "revision": pin.revision}, indent=1) + "\n"
+            (folder / PIN).write_text(content, encoding="utf-8", newline="\n")
+        (folder / "README.md").write_text(_card(bundle, pin, hardware), encoding="utf-8", newline="\n")
+    return out
+
+
+def check_space_target(out: Path, force: bool) -> None:
+    """Refuses a name that is not free, unless a Space is there and may be replaced.
+
+    Raises:
+        ValueError: saying what is there.
+    """
+    if not out.exists():
+        return
+    if not (out / "panels" / "page.py").is_file() or (out / "hub_export").exists():
+        raise ValueError(
+            f"{out}: expected a name that is free, but something that is no Space is there (so not even --force "
+            "replaces it). Choose another --out."
+        )
+    if not force:
+        raise ValueError(f"{out}: expected a name that is free, but a Space is there. Add --force to replace it.")
+
+
+def page_files() -> list[Path]:
+    """The files of this project that the page needs: what app.py imports, directly or not, and what lies beside."""
+    found: set[Path] = set()
+    waiting = [ROOT / ENTRY]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found.add(path)
+        for module in _imports(path):
+            waiting += [place for place in _places(module) if place not in found]
+    assets = [path for path in (ROOT / "panels").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    return sorted(found | set(assets))
+
+
+def requirements(hardware: str) -> str:
+    """The text of requirements.txt: the libraries that the page imports, as they are installed here."""
+    chosen = HARDWARE[hardware]
+    needed = {module.split(".")[0] for path in page_files() if path.suffix == ".py" for module in _imports(path)}
+    needed -= PREINSTALLED | set(FOLDERS) | set(sys.stdlib_module_names)
+    versions = {name: version(name).split("+")[0] for name in needed | {"safetensors", "tokenizers"}}
+    if chosen.torch:
+        versions["torch"] = chosen.torch
+    lines = [f"--extra-index-url {chosen.wheels}"] if chosen.wheels else []
+    return "\n".join([*lines, *(f"{name}=={versions[name]}" for name in sorted(versions)), ""])
+
+
+def _card(bundle: Path, pin: Pin | None, hardware: str) -> str:
+    import jinja2
+    import yaml
+    from huggingface_hub import metadata_load
+
+    model_card = (bundle / "README.md").read_text(encoding="utf-8")
+    heading = re.search(r"^# +(.+)$", re.sub(r"\A---\n.*?\n---\n", "", model_card, flags=re.DOTALL), flags=re.MULTILINE)
+    title = pin.repo.split("/")[-1] if pin else heading[1].strip() if heading else "scratchgpt"
+    data: dict[str, Any] = metadata_load(bundle / "README.md") or {}
+    does = "fills blanks" if is_masked(bundle) else "writes"
+    description = f"A small language model, trained from scratch, that {does}"
+    assert len(description) <= DESCRIPTION_LENGTH, description
+    front_matter = {
+        "title": title,
+        "emoji": "✍️",
+        "colorFrom": "indigo",
+        "colorTo": "gray",
+        "sdk": "gradio",
+        "sdk_version": version("gradio"),
+        "python_version": PYTHON,
+        "app_file": ENTRY,
+        "short_description": description,
+        "models": [pin.repo] if pin else None,
+        "tags": ["scratchgpt", str(data.get("pipeline_tag", "text-generation"))],
+        "license": data.get("license"),
+        "pinned": False,
+        "suggested_hardware": HARDWARE[hardware].name,
+        "preload_from_hub": [f"{pin.repo} {','.join(_loaded_files(bundle))} {pin.revision}"] if pin else None,
+    }
+    shown = {key: value for key, value in front_matter.items() if value is not None}
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    return environment.from_string(_CARD.read_text(encoding="utf-8")).render(
+        front_matter=yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=1000).strip(),
+        title=title,
+        pin=pin,
+        hardware=hardware,
+        gradio=version("gradio"),
+    )
+
+
+def _loaded_files(bundle: Path) -> list[str]:
+    """What the page fetches of a model, for the Space to have it before it starts."""
+    wanted = (".json", ".safetensors", ".txt", ".model")
+    names = sorted(path.name for path in bundle.iterdir() if path.suffix in wanted)
+    return [*names, "README.md", *sorted(f"slow/{path.name}" for path in (bundle / "slow").glob("*"))]
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Modules that a file imports, absolute, wherever in the file the import stands."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(filter(None, (base, node.module)))
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def _places(module: str) -> list[Path]:
+    """The file of a module of ours, and the `__init__.py` of each package on the way to it."""
+    parts = module.split(".")
+    if parts[0] not in FOLDERS:
+        return []
+    packages = [ROOT.joinpath(*parts[:length], "__init__.py") for length in range(1, len(parts) + 1)]
+    return [path for path in (*packages, ROOT.joinpath(*parts).with_suffix(".py")) if path.is_file()]
