@@ -93,7 +93,7 @@ def gguf(
     from .stock import stock_model
 
     out = Path(out)
-    check_output(out, force, kind="GGUF file", magic=MAGIC)
+    check_output(out, force, kind="GGUF", magic=MAGIC)
     source, run_folder = find_source(run, checkpoint)
     model = load_scratch(source)
     stock = stock_model(model)

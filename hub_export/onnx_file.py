@@ -59,7 +59,7 @@ def onnx(
     """
     require("onnx", "onnxscript", "onnxruntime", for_what="an ONNX file")
     out = Path(out)
-    check_output(out, force, kind="ONNX file", magic=MAGIC)
+    check_output(out, force, kind="ONNX", magic=MAGIC)
     source, _ = find_source(run, checkpoint)
     masked = is_masked(source)
     if cache and masked:

@@ -25,7 +25,7 @@ def check_output(out: Path, force: bool, *, kind: str, magic: bytes) -> None:
     Args:
         out: the file to make.
         force: whether a file of that kind may be replaced.
-        kind: what to call it.
+        kind: the name of the format.
         magic: its first bytes.
 
     Raises:
@@ -35,12 +35,12 @@ def check_output(out: Path, force: bool, *, kind: str, magic: bytes) -> None:
         return
     if not out.is_file() or not _begins_with(out, magic):
         raise ValueError(
-            f"{out}: expected a name that is free, but something that is no {kind} is there (so not even --force "
+            f"{out}: expected a name that is free, but something that is no {kind} file is there (so not even --force "
             "replaces it). Remove it yourself or choose another --out."
         )
     if not force:
         raise ValueError(
-            f"{out}: expected a name that is free, but a {kind} is there. "
+            f"{out}: expected a name that is free, but a file of type {kind} is there. "
             "Add --force to replace it, or choose another --out."
         )
 
