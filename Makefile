@@ -10,7 +10,7 @@ NAME := $(RECIPE)$(if $(CORPUS),-$(shell basename "$(CORPUS)" .txt | tr -c 'A-Za
 RUN ?= runs/$(NAME)
 BUNDLE ?= $(if $(CORPUS),bundles/$(NAME),bundle)
 
-.PHONY: demo test test-slow checks format bench clean
+.PHONY: demo test test-slow interop checks format bench clean
 .NOTPARALLEL:
 
 demo: .venv/ready
@@ -24,6 +24,10 @@ test: .venv/ready-dev
 
 test-slow: .venv/ready-dev
 	$(VENV)/python -m pytest -m slow
+
+interop: .venv/ready-dev
+	$(VENV)/pip install --quiet --disable-pip-version-check gguf onnx onnxscript onnxruntime llama-cpp-python
+	OMP_NUM_THREADS=1 $(VENV)/python -m pytest tests/hub_export/test_interop*.py
 
 checks: .venv/ready-dev
 	$(VENV)/ruff check .

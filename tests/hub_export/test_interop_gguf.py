@@ -47,7 +47,7 @@ def test_llama_cpp_writes_our_greedy_text(trained: Path, weights: Any, tmp_path:
     words = gguf(trained, tmp_path / "model.gguf", weights=weights)
     assert "llama.cpp opens it. Its greedy text is ours for 24 of 24 tokens" in words
     assert f"its token ids are ours on all {len(TEXTS)} texts tried." in words
-    ours, tokenizer = load_model(trained, device="cpu"), AutoTokenizer.from_pretrained(trained)
+    ours, tokenizer = load_model(trained, device="cpu"), AutoTokenizer.from_pretrained(trained, trust_remote_code=False)
     theirs = open_llama(tmp_path / "model.gguf", ours.config.max_position_embeddings)
     for prompt in ("The robot's three", "The sailor", " moons", "\n\n"):
         ids_1L = tokenizer(prompt, return_tensors="pt")["input_ids"]
