@@ -172,7 +172,7 @@ def read_vocabulary(source: Path, vocab_size: int) -> Vocabulary:
     model = content["model"]
     if model.get("type") != "BPE" or (content.get("decoder") or {}).get("type") != "ByteLevel":
         raise ValueError(
-            f"tokenizer.kind: expected a byte-level BPE (`bpe` or `gpt2`), got one of type {model.get('type')}, which "
+            "tokenizer.kind: expected a byte-level BPE (`bpe` or `gpt2`), got another kind of tokenizer, which "
             "llama.cpp would read otherwise. Train with --tokenizer.kind bpe, or export by `native` and `onnx`."
         )
     ids = dict(model["vocab"])

@@ -1,16 +1,13 @@
 """Proves a bundle: a fresh process elsewhere loads the flat folder and must compute what this process computes."""
 
-import json
 import logging
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from .fresh import run_fresh
 from .run_folder import is_masked
 from .weights import read_weights
 
@@ -24,8 +21,6 @@ PROMPT = "The"
 logger = logging.getLogger(__name__)
 
 _PROOF = Path(__file__).with_name("proof.py")
-# What would lead the fresh process back to this project, to the user's caches or to the user's account.
-_FOREIGN_VARIABLES = ("HF_", "HUGGING", "TRANSFORMERS_", "PYTHON", "PYTORCH_", "TORCH")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,8 +61,7 @@ def verify(folder: str | Path, *, checkpoint: str | Path | None = None) -> Proof
     logger.info("proving the folder in a fresh process (about ten seconds) …")
     with tempfile.TemporaryDirectory(prefix="scratchgpt-proof-") as scratch_name:
         scratch = Path(scratch_name)
-        task = _write_task(folder, Path(checkpoint or folder), scratch)
-        report = _run_proof(folder, task)
+        report = run_fresh(_PROOF, scratch, _task(folder, Path(checkpoint or folder), scratch))
     if "failed" in report:
         raise ValueError(
             f"{folder}: expected a folder that loads anywhere, but the check {report['failed']!r} failed: "
@@ -77,12 +71,12 @@ def verify(folder: str | Path, *, checkpoint: str | Path | None = None) -> Proof
     return Proof(checks=tuple(report["checks"]), parameters=weights.parameters, seconds=time.perf_counter() - start)
 
 
-def _write_task(folder: Path, checkpoint: Path, scratch: Path) -> Path:
+def _task(folder: Path, checkpoint: Path, scratch: Path) -> dict[str, Any]:
     import torch
     from safetensors.torch import save_file
 
     save_file(_reference_logits(checkpoint), scratch / "reference.safetensors")
-    task = {
+    return {
         "folder": str(folder.resolve()),
         "reference": str(scratch / "reference.safetensors"),
         "threads": torch.get_num_threads(),
@@ -91,9 +85,6 @@ def _write_task(folder: Path, checkpoint: Path, scratch: Path) -> Path:
         "prompt": PROMPT,
         "masked": is_masked(folder),
     }
-    path = scratch / "task.json"
-    path.write_text(json.dumps(task), encoding="utf-8")
-    return path
 
 
 def _reference_logits(checkpoint: Path) -> dict[str, "Tensor"]:
@@ -121,25 +112,3 @@ def _reference_logits(checkpoint: Path) -> dict[str, "Tensor"]:
     with torch.inference_mode():
         logits_BLV = model(input_ids_BL).logits
     return {"input_ids": input_ids_BL, "logits": logits_BLV.contiguous()}
-
-
-def _run_proof(folder: Path, task: Path) -> dict:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN_VARIABLES)}
-    environment |= {
-        "HF_HOME": str(task.parent / "hf_home"),
-        "HF_HUB_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    command = [sys.executable, "-P", str(_PROOF), str(task)]
-    done = subprocess.run(
-        command, cwd=task.parent, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    report = task.with_name("report.json")
-    if not report.is_file():
-        raise ValueError(
-            f"{folder}: expected the verifying process to report, but it ended with status {done.returncode}: "
-            f"{done.stderr.strip()[-500:] or 'no message'}. Is there enough memory to load the model twice more?"
-        )
-    return json.loads(report.read_text(encoding="utf-8"))

@@ -6,11 +6,15 @@ from typing import Any
 import numpy
 import pytest
 import torch
+from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer
 
-from hub_export.gguf_file import TEXTS, gguf
+from hub_export.gguf_file import TEXTS, gguf, read_vocabulary
 from modeling.loading import load_model
+from tests.hub_export.conftest import TEXT
 from tests.hub_export.families import CLASSIC, GPT2, MODERN, save_model
+from tokenization import ScratchGPTTokenizer, save_tokenizer, train_bpe
+from tokenization.vocabularies import train_vocabulary
 
 pytest.importorskip("gguf", reason="gguf is not installed; `make interop` installs it")
 llama = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed; `make interop` installs it")
@@ -91,3 +95,37 @@ def test_what_llama_cpp_would_compute_otherwise_is_refused(fields: dict, words: 
         gguf(save_model(tmp_path / "model", **fields), tmp_path / "model.gguf")
     assert words in str(caught.value)
     assert not (tmp_path / "model.gguf").exists()
+
+
+@pytest.mark.parametrize("kind", ["characters", "wordpiece", "sentencepiece"])
+def test_a_tokenizer_of_another_kind_is_refused(kind: str, tmp_path: Path) -> None:
+    save_tokenizer(train_vocabulary(kind, [TEXT], 300), tmp_path / "tokenizer")
+    with pytest.raises(
+        ValueError, match=r"tokenizer\.kind: expected a byte-level BPE .* Train with --tokenizer.kind bpe"
+    ):
+        read_vocabulary(tmp_path / "tokenizer", 300)
+
+
+def test_a_split_pattern_that_llama_cpp_has_not_is_refused(tmp_path: Path) -> None:
+    merges = train_bpe([TEXT], 280, pattern=r"\S+|\s+")
+    save_tokenizer(ScratchGPTTokenizer.from_merges(merges, pattern=r"\S+|\s+"), tmp_path / "tokenizer")
+    with pytest.raises(ValueError, match=r"tokenizer\.pattern: expected the split pattern of GPT-4 or of GPT-2"):
+        read_vocabulary(tmp_path / "tokenizer", 280)
+
+
+def test_the_split_pattern_of_gpt2(tmp_path: Path) -> None:
+    source = save_model(tmp_path / "model", **GPT2)
+    rust = AutoTokenizer.from_pretrained(source, trust_remote_code=False).backend_tokenizer
+    rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    rust.save(str(source / "tokenizer.json"))
+    assert read_vocabulary(source, 300).pre == "gpt-2"
+    assert f"its token ids are ours on all {len(TEXTS)} texts tried." in gguf(source, tmp_path / "model.gguf")
+
+
+def test_tokens_that_only_the_model_has_are_unused(tmp_path: Path) -> None:
+    tokenizer = ScratchGPTTokenizer.from_merges(train_bpe([TEXT], 280))
+    save_tokenizer(tokenizer, tmp_path / "tokenizer")
+    vocabulary = read_vocabulary(tmp_path / "tokenizer", 288)
+    assert (len(vocabulary.tokens), len(vocabulary.merges), vocabulary.pre) == (288, 23, "dbrx")
+    assert vocabulary.tokens[279:281] == ["<|endoftext|>", "[UNUSED280]"]
+    assert vocabulary.types[278:281] == [1, 3, 5]
