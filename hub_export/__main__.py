@@ -1,5 +1,5 @@
-"""Command line: `python -m hub_export bundle RUN --out DIR`, `verify DIR`, `push RUN --repo NAME`, `space RUN --out DIR`,
-`account --repo NAME`."""
+"""Command line: `python -m hub_export bundle RUN --out DIR`, `verify DIR`, `push RUN --repo NAME`,
+`space RUN --out DIR`, `account --repo NAME`."""
 
 import dataclasses
 import logging

@@ -156,9 +156,10 @@ def _card(bundle: Path, pin: Pin | None, hardware: str) -> str:
         "preload_from_hub": [f"{pin.repo} {','.join(_loaded_files(bundle))} {pin.revision}"] if pin else None,
     }
     shown = {key: value for key, value in front_matter.items() if value is not None}
+    written = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=1000).strip()
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     return environment.from_string(_CARD.read_text(encoding="utf-8")).render(
-        front_matter=yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=1000).strip(),
+        front_matter=re.sub(r"^(\w+_version): ([\d.]+)$", r'\1: "\2"', written, flags=re.MULTILINE),
         title=title,
         pin=pin,
         hardware=hardware,

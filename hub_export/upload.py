@@ -189,14 +189,19 @@ def publish(hub: Conversation, upload: Upload) -> str:
 
 def tag_version(hub: Conversation, target: Target, commit: str) -> str:
     """Gives a commit the next version, `v1`, `v2` …, unless it has one; returns the tag."""
-    kind = {"repo_type": target.kind}
-    refs = hub.call(f"reading the tags of {target.address}", hub.api.list_repo_refs, target.repo, **kind)
+    refs = hub.call(f"reading the tags of {target.address}", hub.api.list_repo_refs, target.repo, repo_type=target.kind)
     versions = {tag.name: tag.target_commit for tag in refs.tags if re.fullmatch(r"v\d+", tag.name)}
     if name := next((name for name, at in versions.items() if at == commit), None):
         return name
     name = f"v{1 + max((int(name[1:]) for name in versions), default=0)}"
     hub.call(
-        f"tagging {target.address}", hub.api.create_tag, target.repo, tag=name, revision=commit, exist_ok=True, **kind
+        f"tagging {target.address}",
+        hub.api.create_tag,
+        target.repo,
+        repo_type=target.kind,
+        tag=name,
+        revision=commit,
+        exist_ok=True,
     )
     return name
 
@@ -210,22 +215,28 @@ def _commit(hub: Conversation, upload: Upload, remote: Remote) -> str:
         for name, path in upload.files.items()
         if not is_same_file(path, remote.files.get(name))
     ]
-    place: dict[str, Any] = {"repo_id": target.repo, "repo_type": target.kind}
     if additions:
         hub.call(
             f"uploading to {target.address}",
             api.preupload_lfs_files,
             again=False,
+            repo_id=target.repo,
+            repo_type=target.kind,
             additions=additions,
             free_memory=False,
-            **place,
         )
     message = "Upload a ScratchGPT model" if target.kind == "model" else "Upload the page of a ScratchGPT model"
     operations = [*additions, *(CommitOperationDelete(path_in_repo=name) for name in upload.deleted)]
 
     def commit() -> str:
         try:
-            done = api.create_commit(operations=operations, commit_message=message, parent_commit=remote.head, **place)
+            done = api.create_commit(
+                target.repo,
+                repo_type=target.kind,
+                operations=operations,
+                commit_message=message,
+                parent_commit=remote.head,
+            )
             return str(done.oid)
         except Exception:
             with contextlib.suppress(Exception):  # the failure of the commit is what will be told

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import tyro
 
+from train.publishing import check_account, is_first_process, publish
 from train.recipe import Config
 from train.recipe_file import is_recipe_file, load_recipe_file
 from train.recipes import RECIPES, get_recipe
@@ -54,9 +55,14 @@ def main(arguments: list[str] | None = None) -> None:
         return
     try:
         name, config = parse(arguments)
+        publishes = config.run.push if is_first_process() else None
+        if publishes:
+            check_account(publishes)
         from train.loop import train
 
-        train(config, recipe=name)
+        run_dir = train(config, recipe=name)
+        if publishes:
+            publish(run_dir, publishes)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

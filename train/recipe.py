@@ -232,6 +232,8 @@ class RunConfig:
     """Length of the samples written at each checkpoint, in tokens."""
     output_tokens: int = 0
     """At the end, text of so many tokens from an empty prompt is shown and written to output.txt; 0: none."""
+    push: Annotated[str | None, tyro.conf.arg(aliases=("--push",))] = None
+    """At the end, publish the run on the Hugging Face Hub under this name (`user/name`); unset: no."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

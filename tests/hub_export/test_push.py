@@ -11,8 +11,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from tests.hub_export.conftest import SECRET_TEXT
-from tests.hub_export.hub_processes import ROOT, run_python
 from tests.hub_export.hub_double import BOBS_TOKEN, FINE_TOKEN, READ_TOKEN, WRITE_TOKEN, Fault, Hub
+from tests.hub_export.hub_processes import ROOT, run_python
 from tests.hub_export.test_bundle import MODEL_FILES, SLOW_FILES
 
 PUSH = ("-m", "hub_export", "push")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_export.hub_processes import Pusher
 from tests.hub_export.hub_double import Fault, Hub
+from tests.hub_export.hub_processes import Pusher
 
 REQUESTS = (  # of a first push, in order
     "GET /api/models/alice/moons",
