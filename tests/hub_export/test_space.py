@@ -1,0 +1,258 @@
+"""The folder of a Space: complete, described, pinned; and started for real in a virtual environment of its own."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from huggingface_hub import SpaceHardware, metadata_load
+
+from hub_export.space import HARDWARE, ROOT, Pin, make_space, page_files
+from tests.hub_export.hub_double import Hub
+from tests.hub_export.hub_processes import environment, run_python
+from tests.hub_export.test_bundle import relative_files
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+IMPORT_ALL = """
+import importlib, pathlib
+for path in sorted(pathlib.Path().rglob("*.py")):
+    if "bundle" not in path.parts:
+        parts = path.with_suffix("").parts
+        module = importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+        assert pathlib.Path(module.__file__).resolve() == path.resolve(), module
+"""
+LOAD_PINNED = """
+from pathlib import Path
+from panels.models import default_source, load_model
+source = default_source(Path.cwd())
+loaded = load_model(source)
+print(source, loaded.source.name, loaded.model.num_parameters())
+"""
+# What the package `spaces` does on ZeroGPU, as far as it shows: the function runs in a process forked from this one,
+# arguments and what it yields are pickled, and closing the generator ends it before the next item.
+SPACES = """
+import multiprocessing, pickle
+fork = multiprocessing.get_context("fork")
+def GPU(*, duration):
+    assert 0 < duration <= 60
+    def decorate(task):
+        def run(*arguments):
+            receiver, sender = fork.Pipe(duplex=False)
+            stop, arguments = fork.Event(), pickle.dumps(arguments)
+            def work():
+                for item in task(*pickle.loads(arguments)):
+                    if stop.is_set():
+                        break
+                    sender.send(item)
+                sender.send(None)
+            process = fork.Process(target=work)
+            process.start()
+            try:
+                while (item := receiver.recv()) is not None:
+                    yield item
+            finally:
+                stop.set()
+                process.join(20)
+                print("process ended" if process.exitcode == 0 else "process hangs", flush=True)
+        return run
+    return decorate
+"""
+WRITE = """
+import sys, torch
+torch.set_num_threads(1)
+from panels.models import ModelLoader, find_model
+from panels.write import generate_drafts
+from panels.writing import TIME_LIMIT
+loader = ModelLoader(find_model(sys.argv[1])).start()
+settings = dict(seed=7, max_new_tokens=20, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0)
+*_, draft = generate_drafts(loader, "The robot", **settings)
+print(repr(draft.text), draft.ending, TIME_LIMIT)
+seen = []
+settings["max_new_tokens"] = 100_000
+for draft in generate_drafts(loader, "The robot", should_stop=lambda: len(seen) > 1, **settings):
+    seen.append(draft)
+print(draft.ending, draft.new_tokens < 100_000)
+"""
+
+
+def front_matter(space: Path) -> dict:
+    return metadata_load(space / "README.md") or {}
+
+
+@pytest.fixture(scope="module")
+def space(pristine_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Space with a copy of the model."""
+    return make_space(pristine_bundle, tmp_path_factory.mktemp("space") / "moons")
+
+
+def test_it_holds_the_page_and_the_model_and_nothing_else(space: Path, pristine_bundle: Path) -> None:
+    page = {path.relative_to(ROOT).as_posix() for path in page_files()}
+    model = {f"bundle/{name}" for name in relative_files(pristine_bundle)}
+    assert relative_files(space) == page | model | {"README.md", "requirements.txt"}
+    assert {name.split("/")[0] for name in page} == {"app.py", "corpus", "modeling", "panels", "tokenization"}
+    assert {"panels/assets/page.css", "panels/assets/page.js", "modeling/modeling_scratchgpt.py"} <= page
+    assert (space / "app.py").read_bytes() == (ROOT / "app.py").read_bytes()
+
+
+def test_everything_in_it_imports_from_there_alone(space: Path, tmp_path: Path) -> None:
+    there = Path(shutil.copytree(space, tmp_path / "there"))
+    done = run_python("-c", IMPORT_ALL, hub="http://127.0.0.1:9", home=there, ours=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_front_matter_is_what_a_space_of_gradio_needs(space: Path) -> None:
+    found = front_matter(space)
+    assert (found["sdk"], found["sdk_version"], found["app_file"]) == ("gradio", version("gradio"), "app.py")
+    assert re.fullmatch(r"3\.1[0-9]\.\d+", found["python_version"])
+    assert (found["title"], found["license"]) == ("scratchgpt-stories", "mit")
+    assert found["tags"] == ["scratchgpt", "text-generation"]
+    assert len(found["short_description"]) <= 60
+    assert found["suggested_hardware"] == SpaceHardware.ZERO_A10G
+    assert "models" not in found
+    text = (space / "README.md").read_text(encoding="utf-8")
+    assert f'sdk_version: "{version("gradio")}"\n' in text
+    assert HARDWARE["cpu-basic"].name == SpaceHardware.CPU_BASIC
+
+
+@pytest.mark.parametrize(("hardware", "torch"), [("zero", "2.11.0"), ("cpu-basic", version("torch").split("+")[0])])
+def test_requirements_are_what_the_page_imports(
+    pristine_bundle: Path, tmp_path: Path, hardware: str, torch: str
+) -> None:
+    made = make_space(pristine_bundle, tmp_path / "space", hardware=hardware)
+    lines = (made / "requirements.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if "==" in line)
+    assert pinned["torch"] == torch
+    assert {"transformers", "tokenizers", "safetensors", "regex", "numpy", "jinja2"} <= set(pinned)
+    assert not {"gradio", "spaces", "huggingface_hub", "tyro", "datasets", "optuna", "matplotlib"} & set(pinned)
+    assert ("--extra-index-url https://download.pytorch.org/whl/cpu" in lines) == (hardware == "cpu-basic")
+    assert front_matter(made)["suggested_hardware"] == HARDWARE[hardware].name
+
+
+def test_a_pinned_model_is_loaded_by_its_commit(pristine_bundle: Path, tmp_path: Path) -> None:
+    with Hub().serve() as hub:
+        files = {name: (pristine_bundle / name).read_bytes() for name in relative_files(pristine_bundle)}
+        repository = hub.create("alice/moons", files=files)
+        commit = repository.head
+        made = make_space(pristine_bundle, tmp_path / "space", pin=Pin(repo="alice/moons", revision=commit))
+        repository.commits.append({".gitattributes": b"", "README.md": b"the model was taken away"})
+        done = run_python("-c", LOAD_PINNED, hub=hub.url, home=made, token=None, ours=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"alice/moons@{commit} scratchgpt-stories ")
+    assert not (made / "bundle").exists()
+    found = front_matter(made)
+    assert (found["title"], found["models"]) == ("moons", ["alice/moons"])
+    (preloaded,) = found["preload_from_hub"]
+    repo, names, revision = preloaded.split(" ")
+    assert (repo, revision) == ("alice/moons", commit)
+    assert {"config.json", "model.safetensors", "tokenizer.json", "slow/vocab.json", "README.md"} <= set(
+        names.split(",")
+    )
+    assert set(names.split(",")) <= set(files)
+
+
+def test_a_name_that_is_not_free(pristine_bundle: Path, space: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a Space is there\. Add --force to replace it\."):
+        make_space(pristine_bundle, space)
+    assert make_space(pristine_bundle, space, force=True) == space
+    (tmp_path / "letters").mkdir()
+    with pytest.raises(ValueError, match=r"something that is no Space is there \(so not even --force replaces it\)"):
+        make_space(pristine_bundle, tmp_path / "letters", force=True)
+    with pytest.raises(ValueError, match=r"no Space is there"):
+        make_space(pristine_bundle, ROOT, force=True)
+    with pytest.raises(ValueError, match=r"--hardware: expected one of zero, cpu-basic, got 't4'"):
+        make_space(pristine_bundle, tmp_path / "new", hardware="t4")
+
+
+def test_the_command_pins_what_is_on_the_hub(pristine_bundle: Path, tmp_path: Path) -> None:
+    files = {name: (pristine_bundle / name).read_bytes() for name in relative_files(pristine_bundle)}
+    command = ("-m", "hub_export", "space", pristine_bundle, "--out", tmp_path / "space", "--repo", "alice/moons")
+    with Hub().serve() as hub:
+        absent = run_python(*command, hub=hub.url, home=tmp_path)
+        hub.create("alice/moons", files=files | {"model.safetensors": b"other weights"})
+        other = run_python(*command, hub=hub.url, home=tmp_path)
+        commit = hub.create("alice/moons", files=files).head
+        done = run_python(*command, hub=hub.url, home=tmp_path)
+    assert "but alice/moons is not there. Publish it with `python -m hub_export push" in absent.stderr
+    assert "but alice/moons holds other weights. Publish it with" in other.stderr
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "space" / "model.json").read_text()) == {"repo": "alice/moons", "revision": commit}
+
+
+def test_on_zerogpu_only_the_writing_is_in_the_process_with_the_gpu(space: Path, tmp_path: Path) -> None:
+    (tmp_path / "spaces.py").write_text(SPACES)
+    plain = environment("http://127.0.0.1:9", tmp_path, ours=False) | {"OMP_NUM_THREADS": "1"}
+    zero = plain | {"SPACES_ZERO_GPU": "true", "PYTHONPATH": str(tmp_path)}
+    written = []
+    for variables in (plain, zero):
+        done = subprocess.run(
+            [sys.executable, "-c", WRITE, str(space / "bundle")],
+            cwd=space,
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        written.append([line for line in done.stdout.splitlines() if line != "process ended"])
+        assert done.stdout.count("process ended") == (0 if variables is plain else 2)
+    (text, stopped), (text_zero, stopped_zero) = written
+    assert text.endswith(" 120.0")
+    assert text_zero == text.removesuffix("120.0") + "50.0"
+    assert stopped == stopped_zero == "stopped True"
+
+
+@contextlib.contextmanager
+def started(python: Path, space: Path, log: Path) -> Iterator[str]:
+    """The address of the page, while it runs as a Space would run it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
+    variables |= {"HF_HOME": str(log.parent / "hf_home"), "HF_HUB_OFFLINE": "1"}
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [python, "app.py", "--port", str(port)], cwd=space, env=variables, stdout=stream, stderr=stream
+        )
+        try:
+            deadline = time.monotonic() + 180
+            while "The page is on" not in log.read_text():
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.5)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+@pytest.mark.slow
+def test_it_starts_in_a_virtual_environment_of_its_own(pristine_bundle: Path, tmp_path: Path) -> None:
+    from gradio_client import Client
+
+    space = make_space(pristine_bundle, tmp_path / "space", hardware="cpu-basic")
+    python = tmp_path / "venv" / "bin" / "python"
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "0"]
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    subprocess.run(
+        [*install, f"gradio=={front_matter(space)['sdk_version']}", "-r", "requirements.txt"], cwd=space, check=True
+    )
+    texts = []
+    for package in (None, "spaces"):  # as on any machine, then as on a Space, where that package is installed
+        if package:
+            subprocess.run([*install, package], check=True)
+        with started(python, space, tmp_path / f"{package}.log") as address:
+            client = Client(address, verbose=False)
+            texts.append(client.predict("The robot", 12, 0.8, 0, 1.0, 0.0, 1.0, 3, api_name="/generate"))
+    assert texts[0].startswith("The robot")
+    assert len(texts[0]) > len("The robot")
+    assert texts[0] == texts[1]
