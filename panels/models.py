@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modeling.loading import fetch, find_folder, first_line, load_causal_lm, read_json_object
+from modeling import loading
+from modeling.loading import fetch, find_folder, first_line, is_masked_lm, read_json_object
 from panels import zero
 
 if TYPE_CHECKING:
     from modeling.decoding import SamplingSettings
+    from modeling.infilling import Blank
     from panels.writing import Draft
 
 HOW_TO_GET_ONE = "`make demo` trains one in three minutes; `--model` takes a bundle, a checkpoint, a run or a Hub id"
@@ -32,6 +34,7 @@ class ModelSource:
     given: str  # what the user asked for, or what was chosen
     name: str  # the title of the page
     folder: Path | None = None  # the folder with config.json; None: on the Hub, not fetched yet
+    masked: bool = False  # it fills blanks instead of writing; False too where the folder is not known yet
     parameters: int | None = None  # numbers in the weights' file
     context_length: int | None = None  # in tokens
     vocabulary: int | None = None  # in tokens
@@ -40,6 +43,7 @@ class ModelSource:
     bits_per_byte: float | None = None  # on held-out text
     floor_bits_per_byte: float | None = None  # the entropy of the corpus, where it is known
     perplexity: float | None = None  # per token, on held-out text
+    pseudo_perplexity: float | None = None  # of a masked model, per hidden token, on held-out text
     prompts: tuple[str, ...] = ()  # short beginnings taken from the corpus
 
 
@@ -48,7 +52,7 @@ class LoadedModel:
     """A model that is ready to write."""
 
     source: ModelSource
-    model: Any = field(repr=False)  # a causal language model of transformers, in eval mode
+    model: Any = field(repr=False)  # a causal or masked language model of transformers, in eval mode
     tokenizer: Any = field(repr=False)  # any tokenizer of transformers
     context_length: int | None  # in tokens; None: no limit
     stop_token_ids: tuple[int, ...]  # tokens that end a text
@@ -65,6 +69,8 @@ class ModelLoader:
         """Set when the model is loaded, or loading has failed."""
         self.write_on_gpu = zero.on_gpu(self._write)
         """`panels.writing.write` with the model, for data alone: on ZeroGPU it runs in another process."""
+        self.fill_on_gpu = zero.on_gpu(self._fill)
+        """`panels.filling.fill` with the model, likewise; it yields once."""
 
     def start(self) -> ModelLoader:
         """Begin; returns at once."""
@@ -104,6 +110,16 @@ class ModelLoader:
         if torch.cuda.is_available():
             loaded.model.to("cuda")
         yield from write(loaded, prompt, settings)
+
+    def _fill(self, text: str, top: int) -> Generator[list[Blank], None, None]:
+        import torch
+
+        from panels.filling import fill
+
+        loaded = self.wait()
+        if zero.is_here() and torch.cuda.is_available():
+            loaded.model.to("cuda")
+        yield fill(loaded, text, top=top)
 
 
 def default_source(home: Path) -> str:
@@ -150,7 +166,7 @@ def load_model(source: ModelSource | str | Path, *, device: str | None = None) -
 
     from tokenization import load_tokenizer
 
-    model = load_causal_lm(folder, device=device)
+    model = loading.load_model(folder, device=device)
     try:
         tokenizer = load_tokenizer(folder)
     except Exception as error:  # each library below has exceptions of its own for a broken file
@@ -190,6 +206,7 @@ def _describe_folder(folder: Path, given: str) -> ModelSource:
         given=given,
         name=facts.pop("name", None) or (run or folder.resolve()).name,
         folder=folder,
+        masked=is_masked_lm(folder),
         parameters=_count_parameters(folder),
         context_length=config.get("max_position_embeddings") or config.get("n_positions"),
         vocabulary=config.get("vocab_size"),
@@ -207,6 +224,7 @@ def _run_facts(run: Path) -> dict[str, Any]:
         "tokens_seen": state.get("tokens_seen"),
         "bits_per_byte": evaluation.get("bits_per_byte"),
         "perplexity": evaluation.get("perplexity"),
+        "pseudo_perplexity": evaluation.get("pseudo_perplexity"),
         "floor_bits_per_byte": state.get("floor_bits_per_byte"),
     }
 
@@ -242,7 +260,9 @@ def _card_facts(folder: Path) -> dict[str, Any]:
         metrics = {metric["type"]: float(metric["value"]) for result in results for metric in result["metrics"]}
     except Exception:  # a card that people wrote by hand may hold anything, and nothing depends on it
         metrics = {}
-    return facts | {name: metrics[name] for name in ("bits_per_byte", "perplexity") if name in metrics}
+    return facts | {
+        name: metrics[name] for name in ("bits_per_byte", "perplexity", "pseudo_perplexity") if name in metrics
+    }
 
 
 def _read_prompts(path: Path) -> tuple[str, ...]:
@@ -285,7 +305,7 @@ def _count_in_file(path: Path) -> int:
 
 def _stop_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     ids: set[int] = set()
-    for owner in (model.generation_config, model.config, tokenizer):
+    for owner in (getattr(model, "generation_config", None), model.config, tokenizer):
         token_id = getattr(owner, "eos_token_id", None)
         ids.update(token_id if isinstance(token_id, (list, tuple)) else [] if token_id is None else [token_id])
     return tuple(sorted(ids))

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from panels import theme, write
+from panels import fill, theme, write
 from panels.markup import render
 from panels.models import ModelLoader, ModelSource
 from panels.words import facts_in_words
@@ -27,17 +27,20 @@ def build_page(loader: ModelLoader) -> gr.Blocks:
     source = loader.source
     with gr.Blocks(title=f"{source.name} · ScratchGPT", analytics_enabled=False) as page:
         head = gr.HTML(render_head(source), elem_id="masthead")
+        is_known = source.folder is not None
+        tabs = [tab for tab in (write, fill) if not is_known or source.masked == (tab is fill)]
         with gr.Tabs():
-            status, beginnings = write.build(loader)
-        write.add_endpoint(loader)
+            parts = [part for tab in tabs for part in tab.build(loader)]
+        for tab in tabs:
+            tab.add_endpoint(loader)
 
         def arrive() -> list[Any]:
             loader.wait()
-            return [render_head(loader.source), write.READY, gr.update(**write.beginnings(loader.source))]
+            return [render_head(loader.source), *(update for tab in tabs for update in tab.arrived(loader.source))]
 
         page.load(
             arrive,
-            outputs=[head, status, beginnings],
+            outputs=[head, *parts],
             show_progress="hidden",
             api_visibility="private",
             concurrency_limit=None,

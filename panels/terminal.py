@@ -1,4 +1,4 @@
-"""The writing loop in a terminal: a prompt, its continuation, the next prompt."""
+"""The writing loop in a terminal: a prompt, its continuation, the next prompt; a masked model fills blanks instead."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import io
 import sys
 from typing import Any, TextIO
 
+from modeling.infilling import insert
 from panels.models import LoadedModel
-from panels.sampling import DEFAULTS, settings_from
+from panels.sampling import DEFAULTS, number, settings_from
 from panels.words import facts_in_words
 from panels.writing import TIME_LIMIT, Draft, write
 
@@ -18,6 +19,12 @@ HELP = """Type the beginning of a text and press Enter; an empty line lets the m
   /help               this list
   /quit, Ctrl-D       leave (Ctrl-C stops a text that is being written)
 A prompt that begins with a slash is typed with two.
+"""
+MASKED_HELP = """Type a text with blanks, ____, and press Enter: the likeliest words go into them, others are listed.
+  /top N              list so many words for each blank (now {top})
+  /help               this list
+  /quit, Ctrl-D       leave
+A text that begins with a slash is typed with two.
 """
 
 
@@ -30,6 +37,7 @@ class Terminal:
         self.source = source
         self.sink = sink
         self.text = ""
+        self.top = 5  # words listed for a blank
         settings_from(**settings)
 
     def run(self) -> None:
@@ -43,7 +51,8 @@ class Terminal:
                 if line.startswith("/") and not line.startswith("//"):
                     self._command(line[1:])
                 else:
-                    self._write(line.removeprefix("/") if line.startswith("//") else line)
+                    text = line.removeprefix("/") if line.startswith("//") else line
+                    (self._fill if self.loaded.source.masked else self._write)(text)
             except ValueError as error:
                 self._say(f"! {error}")
 
@@ -60,7 +69,9 @@ class Terminal:
     def _command(self, line: str) -> None:
         name, _, value = line.strip().partition(" ")
         name = name.replace("-", "_")
-        if name == "continue":
+        if self.loaded.source.masked:
+            self._masked_command(name, value.strip())
+        elif name == "continue":
             self._write(self.text)
         elif name == "help":
             self._say(HELP.format(names=", ".join([*DEFAULTS, "seed"])).rstrip())
@@ -74,6 +85,35 @@ class Terminal:
             self.settings = changed
         else:
             raise ValueError(f"There is no command /{name}. /help lists them; a prompt with a slash begins with two.")
+
+    def _masked_command(self, name: str, value: str) -> None:
+        if name == "help":
+            self._say(MASKED_HELP.format(top=self.top).rstrip())
+        elif name == "top":
+            top = number("top", value, int)
+            if top < 1:
+                raise ValueError(f"top: expected a whole number, 1 or more, got {top}.")
+            self.top = top
+        else:
+            raise ValueError(f"There is no command /{name}. /help lists them; a text with a slash begins with two.")
+
+    def _fill(self, text: str) -> None:
+        """Fill the blanks of `text`, from left to right, each with the words before it in place."""
+        from panels.filling import fill
+
+        if not text:
+            return
+        listed = []
+        blanks = fill(self.loaded, text, top=self.top)
+        while blanks:
+            blank = blanks[0]
+            words = (f"{one.text.strip() or repr(one.text)} {one.probability:.0%}" for one in blank.candidates)
+            listed.append("  ".join(words))
+            text = insert(text, blank, blank.candidates[0])
+            blanks = fill(self.loaded, text, top=self.top) if len(blanks) > 1 else []
+        self._say(text)
+        for index, line in enumerate(listed, start=1):
+            self._say(f"  {index}: {line}")
 
     def _write(self, prompt: str) -> None:
         """Continue `prompt` on the screen; Ctrl-C ends only this."""

@@ -17,6 +17,8 @@ def facts_in_words(source: ModelSource) -> list[str]:
         floor = source.floor_bits_per_byte
         least = f" (no model can get below {floor:.3f})" if floor is not None else ""
         facts.append(f"{source.bits_per_byte:.3f} bits per byte{least}")
+    if source.pseudo_perplexity is not None:
+        facts.append(f"pseudo-perplexity {source.pseudo_perplexity:.1f}")
     if source.context_length:
         facts.append(f"context {source.context_length:,} tokens")
     return facts

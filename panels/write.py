@@ -54,10 +54,10 @@ ENDINGS = {
 }
 
 
-def build(loader: ModelLoader) -> tuple[gr.HTML, gr.Dataset]:
-    """Lay out the tab and wire it. Returns its status line and its beginnings, which the page fills when the model
-    has arrived."""
-    with gr.Tab("Write", id="write"), gr.Row(elem_id="desk"):
+def build(loader: ModelLoader) -> tuple[gr.Tab, gr.HTML, gr.Dataset]:
+    """Lay out the tab and wire it. Returns it, its status line and its beginnings, which `arrived` brings up to date
+    when the model is there."""
+    with gr.Tab("Write", id="write") as tab, gr.Row(elem_id="desk"):
         with gr.Column(scale=3, min_width=300):
             document = gr.Textbox(
                 label="Your text",
@@ -150,7 +150,12 @@ def build(loader: ModelLoader) -> tuple[gr.HTML, gr.Dataset]:
         **quiet,
     )
     dice.click(lambda: str(random.SystemRandom().randrange(10**6)), None, seed, **quiet)
-    return status, chips
+    return tab, status, chips
+
+
+def arrived(source: ModelSource) -> list[Any]:
+    """Updates of what `build` returned, now that the model is known."""
+    return [gr.update(visible=not source.masked), READY, gr.update(**beginnings(source))]
 
 
 @dataclass(kw_only=True, slots=True)

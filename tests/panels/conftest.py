@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from panels.models import LoadedModel, load_model
-from tests.panels.tiny_model import save_checkpoint
+from tests.panels.tiny_model import save_checkpoint, save_masked_checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +18,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def loaded(checkpoint: Path) -> LoadedModel:
     """The checkpoint, loaded."""
     return load_model(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    """A masked model, loaded."""
+    return load_model(save_masked_checkpoint(tmp_path_factory.mktemp("models") / "masked"))

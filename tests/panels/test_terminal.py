@@ -44,6 +44,21 @@ def test_settings_change_on_the_way(loaded):
     assert text_of(loaded, "The", seed=4, max_new_tokens=6, temperature=0.5) in output
 
 
+def test_a_masked_model_fills_blanks(masked):
+    output = talk(masked, "The ____ burned ____.\n/top 2\nA ____\n\nnone\n/temperature 1\n/top 0\n/help\nquit\n")
+    lines = output.splitlines()[2:]
+    assert lines[0].startswith("The")
+    assert "____" not in lines[0]
+    assert [line[:5] for line in lines[1:3]] == ["  1: ", "  2: "]
+    assert lines[1].count("%") == 5
+    assert lines[4].count("%") == 2
+    assert "! expected a text with a blank, ____ or <|mask|>, got one without" in lines
+    assert any("There is no command /temperature" in line for line in lines)
+    assert "! top: expected a whole number, 1 or more, got 0." in lines
+    with pytest.raises(ValueError, match="fills blanks and does not write"):
+        text_of(masked, "The lamp")
+
+
 def test_continue_goes_on(loaded):
     output = talk(loaded, "The\n/continue\n", seed=4, max_new_tokens=5)
     first = text_of(loaded, "The", seed=4, max_new_tokens=5)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
+from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
 from tokenization import ScratchGPTTokenizer, save_tokenizer, train_bpe
 
 CONTEXT = 48
@@ -35,6 +35,26 @@ def save_checkpoint(folder: Path, *, end_of_text_bias: float = -100.0, layers: i
     model.save_pretrained(folder)
     save_tokenizer(tokenizer, folder)
     (folder / "prompts.json").write_text(json.dumps(PROMPTS))
+    return folder
+
+
+def save_masked_checkpoint(folder: Path) -> Path:
+    """A checkpoint folder of a random masked model."""
+    tokenizer = ScratchGPTTokenizer.from_merges(train_bpe([TEXT], 320), special_tokens=("<|endoftext|>", "<|mask|>"))
+    torch.manual_seed(0)
+    config = ScratchGPTConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=CONTEXT,
+        initializer_range=0.5,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    ScratchGPTForMaskedLM(config).save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    (folder / "prompts.json").write_text(json.dumps(["The lamp burned low on <b>deck</b>", "Short one"]))
     return folder
 
 
