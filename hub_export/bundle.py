@@ -101,7 +101,7 @@ def check_private(folder: Path, *, machine_paths: tuple[Path, ...]) -> None:
     """Refuses a folder whose files name a place on this machine or hold an access token.
 
     Args:
-        folder: the bundle; its weights and its tokenizers' vocabularies are not searched for paths.
+        folder: the bundle; the numbers of its weights are not searched, its tokenizers' vocabularies not for paths.
         machine_paths: places that must not be named; those directly under the root are too common to search for.
 
     Raises:
@@ -111,8 +111,8 @@ def check_private(folder: Path, *, machine_paths: tuple[Path, ...]) -> None:
 
     places = {str(path.resolve()) for path in machine_paths if len(path.resolve().parts) > 2}
     token = get_token()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".safetensors"):
-        content = path.read_bytes().decode("utf-8", errors="replace")
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = _searched(path).decode("utf-8", errors="replace")
         found = None
         if (token and token in content) or re.search(r"\bhf_[A-Za-z0-9]{30,}\b", content):
             found = "an access token"
@@ -123,6 +123,12 @@ def check_private(folder: Path, *, machine_paths: tuple[Path, ...]) -> None:
                 f"{path.relative_to(folder)}: expected nothing of this machine in a bundle, but it holds {found}. "
                 "Remove it from the run's files and export again."
             )
+
+
+def _searched(path: Path) -> bytes:
+    """The bytes of a file; of weights the header, which holds their names and what was noted beside."""
+    with path.open("rb") as stream:
+        return stream.read(int.from_bytes(stream.read(8), "little")) if path.suffix == ".safetensors" else stream.read()
 
 
 def _check_target(out: Path, force: bool) -> None:

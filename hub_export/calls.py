@@ -32,6 +32,10 @@ AGAIN = "Run the same command again in a while; it goes on where this one stoppe
 logger = logging.getLogger(__name__)
 
 
+class AbsentError(ValueError):
+    """The Hub shows no such repository."""
+
+
 @dataclass(kw_only=True, slots=True)
 class Conversation:
     """The calls of one command, and what they have brought about so far."""
@@ -56,7 +60,8 @@ class Conversation:
 
         Raises:
             ValueError: it failed for good; the message says what happened, what is on the Hub now and what to do.
-            RepositoryNotFoundError, LocalTokenNotFoundError: as they are; the caller knows what they mean.
+            LocalTokenNotFoundError: there is no token.
+            AbsentError: there is no such repository, or it is private and somebody else's.
         """
         for wait in (*(self.waits if again else ()), None):
             try:
@@ -87,6 +92,7 @@ class Conversation:
     def _judge(self, doing: str, error: Exception) -> tuple[BaseException, float | None]:
         """What really happened, and how long the Hub wants to be left alone; None where another try cannot help."""
         from httpx2 import HTTPError
+        from huggingface_hub import get_token
         from huggingface_hub.errors import (
             HfHubHTTPError,
             LocalTokenNotFoundError,
@@ -97,8 +103,10 @@ class Conversation:
         cause = error
         while isinstance(cause, RuntimeError) and isinstance(cause.__cause__, Exception):  # of a file's upload
             cause = cause.__cause__
-        if isinstance(cause, (RepositoryNotFoundError, LocalTokenNotFoundError)):
+        if isinstance(cause, LocalTokenNotFoundError):
             raise cause
+        if isinstance(cause, RepositoryNotFoundError) and not (cause.response.status_code == 401 and get_token()):
+            raise AbsentError(str(self.explained(doing, cause))) from error
         if isinstance(cause, HfHubHTTPError):
             if cause.response.status_code not in PASSING:
                 return cause, None

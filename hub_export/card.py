@@ -64,7 +64,14 @@ def render_card(
     )
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         metadata=_metadata(
-            title, recipe, results, metrics, license, language, vocabulary.mask_token if masked else None
+            title,
+            recipe,
+            results,
+            metrics,
+            license,
+            language,
+            vocabulary.mask_token if masked else None,
+            hub_dataset(run.recipe),
         ),
         masked=masked,
         vocabulary=vocabulary,
@@ -97,11 +104,21 @@ def describe_corpus(recipe: dict[str, Any]) -> str:
     source, paths = corpus.get("source"), corpus.get("paths") or []
     if source == "stories":
         return f"{corpus.get('stories', 0):,} short English stories made by ScratchGPT's own generator"
+    if dataset := hub_dataset(recipe):
+        return f"the data set `{dataset}` of the Hugging Face Hub"
     # A folder given to a recipe of books is read as these books and nothing else; a file is read as it is.
     of_books = source == "gutenberg" or (len(paths) == 1 and Path(paths[0]).is_dir())
     if of_books and corpus.get("books") == "scifi":
         return "books of early science fiction from Project Gutenberg"
     return "Project Gutenberg books" if source == "gutenberg" else "its maker's own text files"
+
+
+def hub_dataset(recipe: dict[str, Any]) -> str | None:
+    """The id of the Hub's data set that a run was trained on, from its recipe.json; None for any other text."""
+    corpus = recipe.get("config", {}).get("corpus", {})
+    dataset = str(corpus.get("dataset") or "") if corpus.get("source") == "hub" else ""
+    is_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", dataset) and not Path(dataset).is_dir()
+    return dataset if is_id else None
 
 
 def fence_for(text: str) -> str:
@@ -117,6 +134,7 @@ def _metadata(
     license: str,
     language: str,
     mask_token: str | None,
+    dataset: str | None,
 ) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -125,7 +143,7 @@ def _metadata(
         EvalResult(
             task_type=task,
             task_name=task.capitalize().replace("-", " "),
-            dataset_type=recipe,
+            dataset_type=dataset or recipe,
             dataset_name=f"held-out text of the {recipe} recipe",
             dataset_split="validation",
             metric_type=metric,
@@ -140,6 +158,7 @@ def _metadata(
         library_name="transformers",
         pipeline_tag=task,
         tags=list(TAGS),
+        datasets=[dataset] if dataset else None,
         mask_token=mask_token,  # pyright: ignore[reportCallIssue]  goes to the front matter; None is left out
         model_name=title if evaluations else None,
         eval_results=evaluations or None,

@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
-from .calls import Conversation
+from .calls import AGAIN, AbsentError, Conversation
 
 ALWAYS_THERE = (".gitattributes", "README.md")  # what the Hub itself puts into a repository
 MARKS = {"model": "modeling_scratchgpt.py", "space": "modeling/modeling_scratchgpt.py"}
@@ -26,8 +26,6 @@ OURS = {
     ),
 }  # fmt: skip
 """What an earlier upload of ours may have left there; it goes when the new one has it no more. All else stays."""
-
-LATER = "Run the same command again in a while."
 
 logger = logging.getLogger(__name__)
 
@@ -118,12 +116,10 @@ def check_target(hub: Conversation, target: Target) -> Remote | None:
 
 def look(hub: Conversation, target: Target) -> Remote | None:
     """The repository as it is now; None when there is none (or it is private and somebody else's)."""
-    from huggingface_hub.errors import RepositoryNotFoundError
-
     try:
         info = hub.call(f"looking at {target.address}", hub.api.repo_info, target.repo, repo_type=target.kind)
         return hub.call(f"looking at the files of {target.address}", _tree, hub, target, info, again=False)
-    except RepositoryNotFoundError:
+    except AbsentError:
         return None
 
 
@@ -156,8 +152,6 @@ def publish(hub: Conversation, upload: Upload) -> str:
     Raises:
         ValueError: the Hub refused, or cannot be reached.
     """
-    from huggingface_hub.errors import RepositoryNotFoundError
-
     target, remote = upload.target, upload.remote
     if remote is None:
         space = {"space_sdk": "gradio", "space_hardware": target.hardware} if target.kind == "space" else {}
@@ -173,18 +167,13 @@ def publish(hub: Conversation, upload: Upload) -> str:
         hub.standing = f"The repository {target.address} is there, without its files."
         remote = look(hub, target)
         if remote is None:
-            raise ValueError(f"{target.address} was made, but the Hub does not show it. {LATER}")
+            raise ValueError(f"{target.address} was made, but the Hub does not show it. {AGAIN}")
     else:
         hub.standing = f"{target.address} is there as it was, at commit {remote.head[:8]}."
     if is_there(upload, remote):
         logger.info("%s holds these files already, at commit %s", target.address, remote.head[:8])
         return remote.head
-    try:
-        return _commit(hub, upload, remote)
-    except RepositoryNotFoundError as error:
-        raise ValueError(
-            f"{target.address}: the repository was deleted while files were sent to it. {LATER}"
-        ) from error
+    return _commit(hub, upload, remote)
 
 
 def tag_version(hub: Conversation, target: Target, commit: str) -> str:

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from hub_export import bundle
 from hub_export.bundle import check_private
@@ -64,6 +66,12 @@ def test_refuses_private_content(made: Path, content: str, message: str) -> None
     (made / "config.json").write_text(content)
     with pytest.raises(ValueError, match=message):
         check_private(made, machine_paths=(Path("/srv/people/alice"), Path("/srv")))
+
+
+def test_refuses_a_path_noted_beside_the_weights(made: Path) -> None:
+    save_file({"w": torch.zeros(2)}, made / "model.safetensors", metadata={"from": "/srv/people/alice/run"})
+    with pytest.raises(ValueError, match=r"model\.safetensors: .* holds the path /srv/people/alice"):
+        check_private(made, machine_paths=(Path("/srv/people/alice"),))
 
 
 def test_refuses_the_users_own_token(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,11 +132,28 @@ def test_any_prompt_makes_a_valid_example(made: Path, pristine_run: Path, prompt
             {"source": "local", "books": "scifi", "paths": [str(Path(__file__).parent)]},
             "books of early science fiction from Project Gutenberg",
         ),
+        (
+            {"source": "hub", "dataset": "Salesforce/wikitext"},
+            "the data set `Salesforce/wikitext` of the Hugging Face Hub",
+        ),
+        ({"source": "hub", "dataset": "/home/alice/diary"}, "its maker's own text files"),
+        ({"source": "local", "dataset": "Salesforce/wikitext"}, "its maker's own text files"),
         ({}, "its maker's own text files"),
     ],
 )
 def test_the_corpus_is_named_without_its_place(corpus: dict, words: str) -> None:
     assert describe_corpus({"config": {"corpus": corpus}}) == words
+
+
+def test_a_data_set_of_the_hub_is_linked(made: Path, run: Path) -> None:
+    recipe = json.loads((run / "recipe.json").read_text())
+    recipe["config"]["corpus"] = {"source": "hub", "dataset": "Salesforce/wikitext"}
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    text = render(made, run)
+    data = ModelCard(text).data
+    assert data.datasets == ["Salesforce/wikitext"]
+    assert {result.dataset_type for result in data.eval_results} == {"Salesforce/wikitext"}
+    assert "trained from scratch on the data set `Salesforce/wikitext` of the Hugging Face Hub. It is" in text
 
 
 @given(st.text(alphabet="`~ \nab"))

@@ -212,6 +212,15 @@ main(["push", sys.argv[1], "--repo", "moons"])
 """
 
 
+def test_a_hub_that_is_switched_off_here(tmp_path: Path) -> None:
+    script = "import os; os.environ['HF_HUB_OFFLINE'] = '1'" + WITHOUT_WAITING
+    done = run_python("-c", script, tmp_path / "no-run", hub="http://127.0.0.1:9", home=tmp_path)
+    assert done.stderr == (
+        "error: asking the Hub who you are: HF_HUB_OFFLINE is set. Nothing has been uploaded. "
+        "Unset it and run the same command again.\n"
+    )
+
+
 def test_a_run_that_is_none_is_refused_before_a_repository_is_made(hub: Hub, tmp_path: Path) -> None:
     done = run_python(*PUSH, tmp_path / "no-run", "--repo", "moons", hub=hub.url, home=tmp_path)
     assert (done.returncode, hub.repositories) == (1, {})

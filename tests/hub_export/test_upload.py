@@ -173,6 +173,17 @@ def test_what_the_hub_refuses_is_not_tried_again(
     assert is_complete(hub, folder)
 
 
+@pytest.mark.parametrize(("number", "status", "advice"), [(9, 401, REFUSALS[401]), (9, 404, AGAIN), (10, 404, AGAIN)])
+def test_a_repository_that_vanishes_or_a_token_that_is_revoked_meanwhile(
+    hub: Hub, pusher: Pusher, folder: Path, number: int, status: int, advice: str
+) -> None:
+    vanished = {"X-Error-Code": "RepoNotFound"}
+    hub.faults.append(Fault(request=REQUESTS[number], answer=status, headers=vanished))
+    error = pusher.push(folder, "alice/moons")["error"]
+    assert f": the Hub answered {status} (a fault on demand). {STANDING[number]}" in error
+    assert advice in error
+
+
 def test_a_hub_that_stays_busy_is_given_up(hub: Hub, pusher: Pusher, folder: Path) -> None:
     hub.faults.append(Fault(request=COMMIT, answer=503))
     error = pusher.push(folder, "alice/moons")["error"]
