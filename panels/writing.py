@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 PACE = 0.06
 """Seconds between two drafts: steady for the eye, and cheap for the page."""
-JOIN_TOKENS = 8
-"""Tokens of the prompt that the decoder sees first, since some vocabularies write a token by what it follows."""
 TIME_LIMIT = zero.TIME_LIMIT if zero.is_here() else 120.0
 """Seconds one request may compute before it ends by itself."""
 
@@ -92,8 +90,7 @@ def write(
     prompt_ids = encode_prompt(loaded, prompt)
     seed = random.SystemRandom().randrange(10**6) if settings.seed is None else settings.seed
     decoder = StreamingDecoder(loaded.tokenizer)
-    for token_id in prompt_ids[len(loaded.prefix_ids) :][-JOIN_TOKENS:]:
-        decoder.push(token_id)
+    decoder.follow(prompt_ids[len(loaded.prefix_ids) :])
     began = shown = time.monotonic()
     draft = Draft(text=prompt, seed=seed, context_length=loaded.context_length, prompt_tokens=len(prompt_ids))
     steps = stream(

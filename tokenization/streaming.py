@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from tokenizers import decoders
@@ -40,6 +41,20 @@ class StreamingDecoder:
         self._is_local = not tokenizer.clean_up_tokenization_spaces and is_local(tokenizer)
         self._ids: list[int] = []
         self._returned = ""
+
+    def follow(self, ids: Sequence[int]) -> None:
+        """Begin behind these tokens, whose text is known: some vocabularies write a token by whether one precedes it.
+
+        Their text must end with a whole character. Call it before the first `push`.
+        """
+        if self.bytewise:
+            return
+        for token_id in reversed(ids):
+            token: Any = self.tokenizer.convert_ids_to_tokens(token_id)
+            if SINGLE_BYTE.fullmatch(str(token)) is None:
+                self._ids = [token_id]
+                self._returned = self._decode()
+                return
 
     def push(self, token_id: int) -> str:
         """Takes the next token; returns the characters that are complete now, often one word, sometimes none."""
