@@ -44,7 +44,7 @@ def start(*arguments: object, cwd: Path) -> subprocess.Popen:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     """The folder of a model that is tiny but deep: slow enough to be stopped."""
-    return save_checkpoint(tmp_path_factory.mktemp("models") / "tiny", layers=16)
+    return save_checkpoint(tmp_path_factory.mktemp("models") / "tiny", layers=48)
 
 
 @pytest.fixture(scope="module")
