@@ -141,8 +141,9 @@ class ScratchGPTConfig(PreTrainedConfig):
         extra_keys = kwargs.pop(EXTRA_KEYS, ())
         self._reject_unknown(name for name in kwargs if name not in extra_keys)
         if not self.gated_mlp:
-            plan = type(self).base_model_tp_plan
-            self.base_model_tp_plan = {layer: how for layer, how in plan.items() if "gate_proj" not in layer}
+            plan: dict[str, Any] = dict(type(self).base_model_tp_plan or {})
+            del plan["layers.*.mlp.gate_proj"]
+            self.base_model_tp_plan = plan  # pyright: ignore[reportAttributeAccessIssue]
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
         if self.num_key_value_heads is None:

@@ -96,6 +96,26 @@ def linear_cross_entropy(
     return total / (count.to(total.device) if isinstance(count, torch.Tensor) else count)
 
 
+def output_layer_loss(
+    output_layer: nn.Module,
+    x_NE: torch.Tensor,
+    target_N: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """`linear_cross_entropy` of an output layer; of its own forward pass where that is more than its weights.
+
+    Adapters, quantisation, offloading, sharding and hooks make it more: then all logits are held at once.
+    """
+    hooked = output_layer._forward_hooks or output_layer._forward_pre_hooks or "forward" in output_layer.__dict__
+    if type(output_layer) is nn.Linear and not hooked:
+        return linear_cross_entropy(x_NE, output_layer.weight, output_layer.bias, target_N, num_items_in_batch)
+    logits_NV = output_layer(x_NE)
+    precise = torch.promote_types(logits_NV.dtype, torch.float32)
+    total = functional.cross_entropy(logits_NV.to(precise), target_N, ignore_index=IGNORE_INDEX, reduction="sum")
+    count = (target_N != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch
+    return total / (count.to(total.device) if isinstance(count, torch.Tensor) else count)
+
+
 def draw_kept(shape: torch.Size, rate: float) -> tuple[torch.Tensor, float]:
     """A random mask for dropout on the CPU (int16, 1 where kept) and the factor that preserves the mean.
 

@@ -23,7 +23,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_scratchgpt import ScratchGPTConfig
-from .kernels_scratchgpt import IGNORE_INDEX, blocked_attention, dropout, linear_cross_entropy
+from .kernels_scratchgpt import IGNORE_INDEX, blocked_attention, dropout, output_layer_loss
 
 
 class Waves(nn.Module):
@@ -415,13 +415,9 @@ class ScratchGPTForCausalLM(ScratchGPTPreTrainedModel, GenerationMixin):
         if labels is not None and shift_labels is None:
             shift_labels = functional.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:]
         if skip_logits and shift_labels is not None:
-            loss = linear_cross_entropy(
-                outputs.last_hidden_state.flatten(0, 1),
-                self.lm_head.weight,
-                self.lm_head.bias,
-                shift_labels.flatten(),
-                kwargs.get("num_items_in_batch"),
-            )
+            hidden_NE = outputs.last_hidden_state.flatten(0, 1)
+            count = kwargs.get("num_items_in_batch")
+            loss = output_layer_loss(self.lm_head, hidden_NE, shift_labels.flatten(), count)
         else:
             logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
             if with_loss:
@@ -484,13 +480,8 @@ class ScratchGPTForMaskedLM(ScratchGPTPreTrainedModel):
         logits, loss = None, None
         if skip_logits and labels is not None:
             blank_BL = labels != IGNORE_INDEX
-            loss = linear_cross_entropy(
-                outputs.last_hidden_state[blank_BL],
-                self.lm_head.weight,
-                self.lm_head.bias,
-                labels[blank_BL],
-                kwargs.get("num_items_in_batch"),
-            )
+            hidden_NE = outputs.last_hidden_state[blank_BL]
+            loss = output_layer_loss(self.lm_head, hidden_NE, labels[blank_BL], kwargs.get("num_items_in_batch"))
         else:
             logits = self.lm_head(outputs.last_hidden_state)
             if labels is not None:

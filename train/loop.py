@@ -1,6 +1,7 @@
 """The training loop, as prose."""
 
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from train.checkpoint import (
     save_checkpoint,
 )
 from train.evaluate import evaluate
-from train.machine import choose_device, choose_precision
+from train.machine import check_processes, choose_device, choose_precision, over_processes
 from train.objective import Objective, build_objective, check_objective, sample_prompts
 from train.optimizer import build_optimizers, set_learning_rate
 from train.prepare import Prepared, prepare
@@ -60,8 +61,9 @@ def train(config: Config, *, recipe: str, quiet: bool = False, watch: Watch | No
     check_objective(config)
     run_dir = config.run.dir or Path("runs") / recipe
     run_dir.mkdir(parents=True, exist_ok=True)
+    is_main = os.environ.get("RANK", "0") == "0"
     try:
-        with FileLock(run_dir / ".lock", timeout=0):
+        with FileLock(run_dir / ".lock", timeout=0) if is_main else nullcontext():
             return _train_locked(config, recipe, run_dir, quiet, watch)
     except Timeout:
         raise ValueError(
@@ -89,7 +91,9 @@ def _train_locked(config: Config, recipe: str, run_dir: Path, quiet: bool, watch
     report = Report(run_dir, silent=not accelerator.is_main_process, quiet=quiet)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    write_recipe(config, recipe, run_dir)
+    check_processes(config, accelerator)
+    if accelerator.is_main_process:
+        write_recipe(config, recipe, run_dir)
     with accelerator.main_process_first():
         prepared = prepare(config, run_dir, report.say)
     trainer = Trainer.build(config, recipe, run_dir, accelerator, report, prepared)
@@ -192,7 +196,7 @@ class Trainer:
         begun, seconds_before = time.monotonic(), state.seconds
         try:
             with self._signals():
-                while state.step < self.schedule.steps and self.stop_signal is None:
+                while state.step < self.schedule.steps and not self._is_told_to_stop():
                     self._step()
                     state.seconds = seconds_before + time.monotonic() - begun
                     last = state.step == self.schedule.steps
@@ -277,8 +281,7 @@ class Trainer:
                 loss = output.loss
                 accelerator.backward(loss)
             total += loss.detach()
-        reduced: Any = accelerator.reduce(total, "mean")
-        return float(reduced)
+        return over_processes(accelerator, float(total), "mean")
 
     def _evaluate(self) -> None:
         device, label_name = self.accelerator.device, self.objective.label_name
@@ -364,7 +367,8 @@ class Trainer:
         state, limit = self.state, self.config.run.max_seconds
         if not limit or state.step % 10 or state.step >= self.schedule.steps:
             return
-        reachable = max(state.step + 1, int(limit * state.step / state.seconds))
+        seconds = over_processes(self.accelerator, state.seconds, "mean")
+        reachable = max(state.step + 1, int(limit * state.step / seconds))
         if reachable < self.schedule.steps * 0.99:
             self.schedule.shorten(state.step, reachable)
             assert self.report.bar is not None
@@ -415,6 +419,12 @@ class Trainer:
     def _floor_bits_per_byte(self) -> float | None:
         floor = self._floor_nats_per_token
         return None if floor is None else floor * self._nats_to_bits_per_byte
+
+    def _is_told_to_stop(self) -> bool:
+        """Whether this process was told to stop, or any other: all stop after the same step."""
+        if over_processes(self.accelerator, float(self.stop_signal is not None), "sum"):
+            self.stop_signal = self.stop_signal or "told by another process"
+        return self.stop_signal is not None
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -1,4 +1,6 @@
-"""Device, precision and threads, chosen for the machine unless the user says otherwise."""
+"""Device, precision and threads, chosen for the machine unless the user says otherwise; and what processes share."""
+
+from typing import Any
 
 import torch
 
@@ -44,3 +46,26 @@ def choose_precision(config: Config, device: torch.device) -> str:
 def cpu_has_native_bf16() -> bool:
     """Whether the CPU multiplies bf16 matrices in hardware (AMX or AVX-512 bf16)."""
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def check_processes(config: Config, accelerator: Any) -> None:
+    """Raise a ValueError where the processes of `accelerate launch` cannot share this run's batches or weights."""
+    size = config.data.batch_size // config.data.gradient_accumulation_steps
+    if size < accelerator.num_processes:
+        raise ValueError(
+            f"expected at least one text of a micro-batch for each of {accelerator.num_processes} processes, got "
+            f"{size}: raise --data.batch-size or lower --data.gradient-accumulation-steps"
+        )
+    kind = accelerator.distributed_type.value
+    if kind != "NO" and not kind.startswith("MULTI_"):
+        raise ValueError(
+            f"expected plain data parallelism from accelerate launch, got {kind}: every process of this command holds "
+            "the whole model; leave out --use_fsdp and --use_deepspeed"
+        )
+
+
+def over_processes(accelerator: Any, value: float, how: str) -> float:
+    """A number over all processes, their `sum` or `mean`; itself where there is one process."""
+    if accelerator.num_processes == 1:
+        return value
+    return float(accelerator.reduce(torch.tensor(value, device=accelerator.device), how))
