@@ -103,36 +103,9 @@ class Report:
         if self.silent:
             return
         from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
 
         lines = read_lines(self.run_dir / "metrics.jsonl")
-        figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
-        axes = figure.subplots()
-        for key, label, style in (
-            ("train_loss", "training", {"color": "#9db4d6", "linewidth": 1.2}),
-            ("validation_loss", "validation", {"color": "#1f4e9c", "marker": "o", "markersize": 3}),
-        ):
-            points = [(line["tokens_seen"] / 1e6, line[key]) for line in lines if line.get(key) is not None]
-            if points:
-                axes.plot(*zip(*points, strict=True), label=label, **style)
-        if floor is not None:
-            axes.axhline(floor, color="#b3541e", linestyle="--", linewidth=1.2, label="floor: the text's own entropy")
-        values = [line[key] for line in lines for key in ("train_loss", "validation_loss") if line.get(key) is not None]
-        logarithmic = floor is not None and bool(values) and max(values) > 2 * floor
-        if logarithmic:
-            axes.set_yscale("log")
-            _plain_ticks(axes.yaxis)
-        axes.set_xlabel("tokens seen (millions)")
-        axes.set_ylabel(label)
-        if nats_to_bits_per_byte:
-            there_and_back: Any = (partial(mul, nats_to_bits_per_byte), partial(mul, 1 / nats_to_bits_per_byte))
-            side = axes.secondary_yaxis("right", functions=there_and_back)
-            side.set_ylabel("bits per byte")
-            if logarithmic:
-                _plain_ticks(side.yaxis)
-        axes.grid(alpha=0.3, which="both")
-        if axes.lines:
-            axes.legend(frameon=False)
+        figure = draw_losses(lines, floor=floor, nats_to_bits_per_byte=nats_to_bits_per_byte, label=label)
         with atomic_file(self.run_dir / "loss.png", "wb") as stream:
             FigureCanvasAgg(figure).print_png(stream)
 
@@ -142,6 +115,40 @@ class Report:
         line = json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
         with (self.run_dir / name).open("a", encoding="utf-8") as stream:
             stream.write(line)
+
+
+def draw_losses(lines: list[dict[str, Any]], *, floor: float | None, nats_to_bits_per_byte: float, label: str) -> Any:
+    """The figure of loss.png, from the lines of metrics.jsonl; the other arguments are those of `Report.picture`."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for key, name, style in (
+        ("train_loss", "training", {"color": "#9db4d6", "linewidth": 1.2}),
+        ("validation_loss", "validation", {"color": "#1f4e9c", "marker": "o", "markersize": 3}),
+    ):
+        points = [(line["tokens_seen"] / 1e6, line[key]) for line in lines if line.get(key) is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=name, **style)
+    if floor is not None:
+        axes.axhline(floor, color="#b3541e", linestyle="--", linewidth=1.2, label="floor: the text's own entropy")
+    values = [line[key] for line in lines for key in ("train_loss", "validation_loss") if line.get(key) is not None]
+    logarithmic = floor is not None and bool(values) and max(values) > 2 * floor
+    if logarithmic:
+        axes.set_yscale("log")
+        _plain_ticks(axes.yaxis)
+    axes.set_xlabel("tokens seen (millions)")
+    axes.set_ylabel(label)
+    if nats_to_bits_per_byte:
+        there_and_back: Any = (partial(mul, nats_to_bits_per_byte), partial(mul, 1 / nats_to_bits_per_byte))
+        side = axes.secondary_yaxis("right", functions=there_and_back)
+        side.set_ylabel("bits per byte")
+        if logarithmic:
+            _plain_ticks(side.yaxis)
+    axes.grid(alpha=0.3, which="both")
+    if axes.lines:
+        axes.legend(frameon=False)
+    return figure
 
 
 def _plain_ticks(axis: Any) -> None:

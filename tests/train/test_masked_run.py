@@ -18,8 +18,9 @@ from train.batches import IGNORED, evaluation_batches
 from train.evaluate import evaluate
 from train.loop import train
 from train.masking import Masking
+from train.objective import CausalObjective, MaskedObjective
 from train.recipe import Config
-from train.report import read_lines
+from train.report import draw_losses, read_lines
 from train.shards import TokenSplit, read_manifest
 
 
@@ -149,6 +150,20 @@ def test_batches_without_a_target_are_left_out(masked_run: Path, validation: Tok
     assert evaluate(model, [empty, *batches], device, label_name="labels") == evaluate(
         model, batches, device, label_name="labels"
     )
+
+
+def test_the_picture_names_what_it_shows(masked_run: Path, finished_run: Path) -> None:
+    masked, causal = (read_lines(run / "metrics.jsonl") for run in (masked_run, finished_run))
+    figure = draw_losses(masked, floor=None, nats_to_bits_per_byte=0.0, label=MaskedObjective.loss_label)
+    (axes,) = figure.axes
+    assert axes.get_ylabel() == "masked loss (nats per hidden token)"
+    assert [line.get_label() for line in axes.lines] == ["training", "validation"]
+    assert not axes.child_axes  # no bits per byte
+    figure = draw_losses(causal, floor=0.5, nats_to_bits_per_byte=0.4, label=CausalObjective.loss_label)
+    (axes,) = figure.axes
+    assert axes.get_ylabel() == "loss (nats per token)"
+    assert axes.lines[-1].get_label() == "floor: the text's own entropy"
+    assert axes.child_axes[0].get_ylabel() == "bits per byte"
 
 
 def test_samples_are_filled_blanks(masked_run: Path) -> None:
