@@ -6,6 +6,7 @@ sequences in a row, E hidden_size, H query heads, G key/value heads, D head_dim,
 
 import math
 from collections.abc import Callable
+from typing import TypedDict, Unpack
 
 import torch
 from torch import nn
@@ -24,6 +25,21 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_scratchgpt import ScratchGPTConfig
 from .kernels_scratchgpt import IGNORE_INDEX, blocked_attention, dropout, output_layer_loss
+
+
+class Options(TypedDict, total=False):
+    """What every forward takes beside its own arguments."""
+
+    output_attentions: bool | None
+    output_hidden_states: bool | None
+    return_dict: bool | None
+    num_items_in_batch: torch.Tensor | int | None
+
+
+class BaseOptions(Options, total=False):
+    """What the base model's forward takes besides; the heads set it."""
+
+    is_causal: bool
 
 
 class Waves(nn.Module):
@@ -296,7 +312,7 @@ class ScratchGPTModel(ScratchGPTPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        **kwargs,
+        **kwargs: Unpack[BaseOptions],
     ) -> BaseModelOutputWithPast:
         """Hidden states (B, L, E) after the final norm, and the cache where `use_cache`.
 
@@ -390,7 +406,7 @@ class ScratchGPTForCausalLM(ScratchGPTPreTrainedModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         skip_logits: bool = False,
         shift_labels: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[Options],
     ) -> CausalLMOutputWithPast:
         """Logits (B, L, V), and the mean cross-entropy in nats a token where labels are given.
 
@@ -459,7 +475,7 @@ class ScratchGPTForMaskedLM(ScratchGPTPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         skip_logits: bool = False,
-        **kwargs,
+        **kwargs: Unpack[Options],
     ) -> MaskedLMOutput:
         """Logits (B, L, V) for the token at each position, and their mean cross-entropy in nats where labels ask.
 

@@ -33,7 +33,16 @@ def run(name: str) -> dict[str, tuple[str, str]]:
     report = CACHE / f"{name}.xml"
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", f"{Path(__file__).parent / SUITES[name]}.py::{name}", "--quiet"]
-    command += ["-p", "no:xdist", "-o", "addopts=--import-mode=importlib", "-o", "filterwarnings=default"]
+    command += [
+        "-p",
+        "no:xdist",
+        "-p",
+        "tests.hf_suite.plugin",
+        "-o",
+        "addopts=--import-mode=importlib",
+        "-o",
+        "filterwarnings=default",
+    ]
     command += ["--tb=short", "--disable-warnings", f"--junitxml={report}"]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
     if not report.exists():

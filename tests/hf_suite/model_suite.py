@@ -40,12 +40,28 @@ class CausalSuite(Suite, GenerationTesterMixin):
         self.all_model_classes = (self.tester.base_model_class, self.tester.causal_lm_class)
 
 
-class ClassicTest(CausalSuite, unittest.TestCase):
+class ScratchGPTSuite(CausalSuite):
+    """What the model does not have is left out, with its reason."""
+
+    no_scaling = ""
+
+    def _skip(self) -> None:
+        self.skipTest(self.no_scaling)
+
+    test_model_rope_scaling_from_config_0_linear = _skip
+    test_model_rope_scaling_from_config_1_dynamic = _skip
+    test_model_rope_scaling_from_config_2_yarn = _skip
+    test_model_rope_scaling_frequencies = _skip
+
+
+class ClassicTest(ScratchGPTSuite, unittest.TestCase):
     tester = ClassicTester
+    no_scaling = "Learned positions: there are no rotary ones to scale"
 
 
-class ModernTest(CausalSuite, unittest.TestCase):
+class ModernTest(ScratchGPTSuite, unittest.TestCase):
     tester = ModernTester
+    no_scaling = "The model has no RoPE scaling, by design"
 
 
 class LlamaTest(CausalSuite, unittest.TestCase):
