@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.events import api
 
-from modeling.infilling import Blank, insert
 from panels.markup import render
 from panels.models import ModelLoader, ModelSource
+from panels.terminal import visible
 from panels.write import HISTORY, LOADING, READY, render_status
+
+if TYPE_CHECKING:
+    from modeling.infilling import Blank
 
 TOP = 8
 """Candidates shown for each blank."""
-EXCERPT = 24
+EXCERPT = 32
 """Characters shown on each side of a blank."""
 
 CANDIDATES = """
@@ -77,7 +80,7 @@ def arrived(source: ModelSource) -> list[Any]:
 def _build_inside(loader: ModelLoader) -> tuple[gr.HTML, gr.Dataset]:
     document = gr.Textbox(
         label="Your text",
-        info=r"Write \_\_\_\_ where a word is missing, or select a word and press Blank.",
+        info="Put underscores where a word is missing, or select a word and press Blank. Ctrl+Enter fills in.",
         placeholder="The lamp burned ____ on the table.",
         lines=4,
         max_lines=12,
@@ -92,7 +95,7 @@ def _build_inside(loader: ModelLoader) -> tuple[gr.HTML, gr.Dataset]:
     candidates = gr.HTML("", elem_id="candidates", js_on_load=CHOOSE)
     samples = gr.Dataset(
         components=["textbox"],
-        label="Sentences of the training text with a blank",
+        label="Beginnings from the training text, with a blank",
         elem_id="blanked",
         **examples(loader.source),
     )
@@ -132,6 +135,8 @@ def show(sheet: Sheet, text: str, loader: ModelLoader) -> list[Any]:
 
 def put_in(sheet: Sheet, text: str, blank: int, candidate: int, loader: ModelLoader) -> list[Any]:
     """Put a candidate into its blank, and guess what is still blank."""
+    from modeling.infilling import insert
+
     if text != sheet.text or blank >= len(sheet.blanks):
         return show(sheet, text, loader)
     chosen = sheet.blanks[blank]
@@ -169,11 +174,10 @@ def render_candidates(text: str, blanks: list[Blank]) -> str:
         blanks=[
             {
                 "index": index,
-                "before": text[: blank.start][-EXCERPT:],
-                "after": text[blank.end :][:EXCERPT],
+                **excerpt(text, blank),
                 "candidates": [
                     {
-                        "shown": candidate.text.replace(" ", "\u2423").replace("\n", "\u21b5") or "(nothing)",
+                        "shown": shown(candidate.text, joins=text[blank.start : blank.start + 1] == " "),
                         "share": round(100 * candidate.probability / blank.candidates[0].probability, 1),
                         "percent": f"{candidate.probability:.1%}",
                     }
@@ -185,10 +189,33 @@ def render_candidates(text: str, blanks: list[Blank]) -> str:
     )
 
 
+def excerpt(text: str, blank: Blank) -> dict[str, str]:
+    """What stands around a blank, cut at words; a space before the blank, which is part of it, is kept."""
+    before, after = text[: blank.start], text[blank.end :]
+    if text[blank.start : blank.start + 1] == " ":
+        before += " "
+    if len(before) > EXCERPT:
+        before = "… " + before[-EXCERPT:].partition(" ")[2]
+    if len(after) > EXCERPT:
+        after = after[:EXCERPT].rpartition(" ")[0] + " …"
+    return {"before": before, "after": after}
+
+
+def shown(text: str, *, joins: bool) -> str:
+    """A candidate for the eye: a word as it is, white space as a sign, `…ing` for what is joined to the word before.
+
+    `joins` says that the blank stands after a space, which a candidate that brings none takes away."""
+    word = text.removeprefix(" ")
+    if not word.strip():
+        return visible(text).replace(" ", "\u2423").replace("\n", "\u21b5").replace("\t", "\u21e5") or "(nothing)"
+    word = visible(word).replace("\n", "\u21b5")
+    return f"…{word}" if joins and word == text else word
+
+
 def examples(source: ModelSource) -> dict[str, Any]:
     """What the chips show: the model's prompts, each with its third word blank."""
     texts = [" ".join([*words[:2], "____", *words[3:]]) for words in map(str.split, source.prompts) if len(words) > 3]
-    return {"samples": [[text] for text in texts], "visible": bool(texts)}
+    return {"samples": [[text] for text in dict.fromkeys(texts)], "visible": bool(texts)}
 
 
 def add_endpoint(loader: ModelLoader) -> None:

@@ -6,7 +6,6 @@ import io
 import sys
 from typing import Any, TextIO
 
-from modeling.infilling import insert
 from panels.models import LoadedModel
 from panels.sampling import DEFAULTS, number, settings_from
 from panels.words import facts_in_words
@@ -99,6 +98,7 @@ class Terminal:
 
     def _fill(self, text: str) -> None:
         """Fill the blanks of `text`, from left to right, each with the words before it in place."""
+        from modeling.infilling import insert
         from panels.filling import fill
 
         if not text:

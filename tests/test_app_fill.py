@@ -68,6 +68,9 @@ def test_words_go_into_the_blanks_by_mouse_and_by_keyboard(page):
     assert page.get_by_role("tab").all_inner_texts() == ["Fill in"]
     document = page.get_by_label("Your text")
     document.fill("The <img src=x onerror=alert(1)> ____ burned ____.")
+    expect(page.get_by_text("Put underscores where a word is missing")).to_be_visible()
+    document.press("Control+Enter")
+    page.get_by_text("2 blanks.").wait_for()
     button(page, "Fill in").click()
     page.get_by_text("2 blanks.").wait_for()
     assert page.locator("#candidates img").count() == 0

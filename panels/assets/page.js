@@ -5,7 +5,7 @@
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
-      find("generate")?.click();
+      (find("generate") ?? find("fill-in"))?.click();
     } else if (event.key === "Escape") {
       find("stop")?.click();
     }

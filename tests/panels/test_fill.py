@@ -2,7 +2,8 @@
 
 import pytest
 
-from panels.fill import Sheet, examples, go_back, put_in, render_candidates, show
+from modeling.infilling import Blank
+from panels.fill import Sheet, examples, excerpt, go_back, put_in, render_candidates, show, shown
 from panels.filling import BLANKS_LIMIT, fill
 from panels.models import LoadedModel, ModelLoader, ModelSource
 
@@ -67,6 +68,34 @@ def test_markup_in_the_text_stays_text(loader: ModelLoader) -> None:
     assert "&lt;img" in html
 
 
+@pytest.mark.parametrize(
+    ("text", "joins", "word"),
+    [
+        (" lamp", True, "lamp"),
+        ("s", True, "…s"),
+        ("s", False, "s"),  # after "lamp____" and with tokens that are letters
+        (" ", True, ""),
+        ("\n", False, "↵"),
+        ("  ", False, "␣␣"),
+        ("", True, "(nothing)"),
+        (" \x1b[2J", True, "␛[2J"),
+    ],
+)
+def test_words_for_the_eye(text: str, joins: bool, word: str) -> None:
+    assert shown(text, joins=joins) == (word or "␣")
+
+
+def test_an_excerpt_is_cut_at_words() -> None:
+    text = "The captain drew a line on the map ____ Zürich to the stars that nobody had ever seen."
+    blank = Blank(start=text.index(" ____"), end=text.index("____") + 4, candidates=())
+    assert excerpt(text, blank) == {
+        "before": "… captain drew a line on the map ",
+        "after": " Zürich to the stars that …",
+    }
+    assert excerpt("a ____.", Blank(start=1, end=6, candidates=())) == {"before": "a ", "after": "."}
+
+
 def test_examples_have_a_blank() -> None:
-    source = ModelSource(given="x", name="x", prompts=("The lamp burned low", "too short"))
+    prompts = ("The lamp burned low", "too short", "The lamp shone low")
+    source = ModelSource(given="x", name="x", prompts=prompts)
     assert examples(source) == {"samples": [["The lamp ____ low"]], "visible": True}

@@ -36,7 +36,9 @@ def test_a_checkpoint_is_described_without_loading_it(checkpoint):
 
 
 def test_finding_imports_nothing_heavy(checkpoint):
-    code = f"import sys; from panels.models import find_model; find_model({str(checkpoint)!r}); "
+    code = (
+        f"import sys; import panels.terminal; from panels.models import find_model; find_model({str(checkpoint)!r}); "
+    )
     code += "print([name for name in ('torch', 'transformers', 'gradio') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
