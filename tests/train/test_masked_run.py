@@ -11,11 +11,13 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForMaskedLM
 
+from modeling.loading import load_model
 from tests.train.conftest import with_fields
 from tests.train.test_loop import OPTIMIZER, WEIGHTS, curve, same_tensors, stop_after
 from tokenization import ScratchGPTTokenizer, load_tokenizer, save_tokenizer
+from train.__main__ import main
 from train.batches import IGNORED, evaluation_batches
-from train.evaluate import evaluate
+from train.evaluate import evaluate, evaluate_masked_text
 from train.loop import train
 from train.masking import Masking
 from train.objective import CausalObjective, MaskedObjective
@@ -192,3 +194,29 @@ def test_a_masked_model_learns(config: Config, make_run_dir: Callable[[str], Pat
     )  # fmt: skip
     lines = curve(train(config, recipe="debug"))
     assert lines[-1]["train_loss"] < 0.8 * lines[0]["train_loss"]
+
+
+@pytest.mark.parametrize("kind", ["bpe", "characters", "wordpiece", "sentencepiece"])
+def test_every_vocabulary_gets_a_mask_token(config: Config, tmp_path: Path, kind: str) -> None:
+    """Trained, saved, and evaluated as the command does it."""
+    config = with_fields(
+        config, run__dir=tmp_path / "run", run__steps=2, run__checkpoint_every=2, run__evaluate_every=2,
+        tokenizer__kind=kind, tokenizer__vocab_size=330, model__max_position_embeddings=16, corpus__stories=20,
+    )  # fmt: skip
+    folder = train(config, recipe="debug") / "checkpoints/step-000002"
+    tokenizer, model = load_tokenizer(folder), load_model(folder)
+    assert tokenizer.mask_token == "<|mask|>"
+    assert tokenizer.mask_token_id == len(tokenizer) - 1 == model.config.vocab_size - 1
+    result = evaluate_masked_text(model, tokenizer, ["One morning a fox went to the market."], limit=4)
+    assert result["tokens"] == 4
+    assert 1 < result["pseudo_perplexity"] < 20 * len(tokenizer)
+
+
+def test_a_wrong_rate_is_told_before_anything_is_read(tmp_path: Path) -> None:
+    flags = ["debug", "--data.objective", "masked", "--data.mask-rate", "1", "--run-dir", str(tmp_path / "run")]
+    with pytest.raises(
+        SystemExit,
+        match=r"error: --data\.mask-rate: expected a share of the tokens, more than 0 and less than 1, got 1",
+    ):
+        main(flags)
+    assert not (tmp_path / "run").exists()
