@@ -10,7 +10,7 @@ NAME := $(RECIPE)$(if $(CORPUS),-$(shell basename "$(CORPUS)" .txt | tr -c 'A-Za
 RUN ?= runs/$(NAME)
 BUNDLE ?= $(if $(CORPUS),bundles/$(NAME),bundle)
 
-.PHONY: demo test test-slow interop checks format bench clean
+.PHONY: demo test test-slow hf-suite interop checks format bench clean
 .NOTPARALLEL:
 
 demo: .venv/ready
@@ -24,6 +24,9 @@ test: .venv/ready-dev
 
 test-slow: .venv/ready-dev
 	$(VENV)/python -m pytest -m slow
+
+hf-suite: .venv/ready-dev
+	$(VENV)/python -m tests.hf_suite
 
 interop: .venv/ready-dev
 	$(VENV)/pip install --quiet --disable-pip-version-check gguf onnx onnxscript onnxruntime llama-cpp-python
