@@ -25,6 +25,10 @@ SUITES = {
     "GPT2TokenizerTest": "tokenizer_suite",
 }
 PEERS = ("LlamaTest", "ByT5TokenizerTest", "GPT2TokenizerTest")
+OPTIONS = (
+    *("-p", "no:xdist", "-p", "tests.hf_suite.plugin", "--quiet", "--tb=short", "--disable-warnings"),
+    *("-o", "addopts=--import-mode=importlib", "-o", "filterwarnings=default"),
+)
 WORST_FIRST = ("failed", "passed", "skipped")
 
 
@@ -32,19 +36,11 @@ def run(name: str) -> dict[str, tuple[str, str]]:
     """Run one test class; from test to its result and, where it was skipped or failed, the reason."""
     report = CACHE / f"{name}.xml"
     report.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", f"{Path(__file__).parent / SUITES[name]}.py::{name}", "--quiet"]
-    command += [
-        "-p",
-        "no:xdist",
-        "-p",
-        "tests.hf_suite.plugin",
-        "-o",
-        "addopts=--import-mode=importlib",
-        "-o",
-        "filterwarnings=default",
-    ]
-    command += ["--tb=short", "--disable-warnings", f"--junitxml={report}"]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
+    command = [sys.executable, "-m", "pytest", f"{Path(__file__).parent / SUITES[name]}.py::{name}", *OPTIONS]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "RUN_SLOW": "1"}
+    done = subprocess.run(
+        [*command, f"--junitxml={report}"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     if not report.exists():
         raise OSError(f"the tests of {name} did not run: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     return results(report)

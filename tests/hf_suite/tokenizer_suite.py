@@ -39,14 +39,20 @@ def folder() -> Path:
 class SlowSuite(TokenizerTesterMixin):
     """The tests of every tokenizer; `saved` says where one lies."""
 
-    test_seq2seq = False
     test_tokenizer_from_extractor = False
     saved: Any = None
+    twin: Any = None
 
     @classmethod
     def setUpClass(cls) -> None:
+        """Where there is a twin of the other backend, what it says is expected of this one."""
         cls.from_pretrained_id = [str(cls.saved())]
         super().setUpClass()
+        if cls.twin is not None:
+            other, text = cls.twin(), cls.integration_test_input_string
+            cls.integration_expected_tokens = other.tokenize(text)
+            cls.integration_expected_token_ids = other.encode(text, add_special_tokens=False)
+            cls.integration_expected_decoded_text = text
 
 
 class FastSuite(SlowSuite, TokenizersBackendTesterMixin):
@@ -56,11 +62,13 @@ class FastSuite(SlowSuite, TokenizersBackendTesterMixin):
 class ScratchGPTTokenizerTest(SlowSuite, unittest.TestCase):
     tokenizer_class = ScratchGPTTokenizer
     saved = staticmethod(lambda: folder().parent / "slow")
+    twin = staticmethod(lambda: AutoTokenizer.from_pretrained(folder()))
 
 
 class ScratchGPTFastTokenizerTest(FastSuite, unittest.TestCase):
     tokenizer_class = rust_tokenizer_class = PreTrainedTokenizerFast
     saved = staticmethod(folder)
+    twin = staticmethod(lambda: ScratchGPTTokenizer.from_pretrained(folder() / SLOW))
 
 
 class ByT5TokenizerTest(SlowSuite, unittest.TestCase):
