@@ -26,7 +26,8 @@ test-slow: .venv/ready-dev
 	$(VENV)/python -m pytest -m slow
 
 hf-suite: .venv/ready-dev
-	$(VENV)/python -m tests.hf_suite
+	$(VENV)/pip install --quiet --disable-pip-version-check parameterized peft
+	OMP_NUM_THREADS=1 $(VENV)/python -m tests.hf_suite
 
 interop: .venv/ready-dev
 	$(VENV)/pip install --quiet --disable-pip-version-check gguf onnx onnxscript onnxruntime llama-cpp-python
