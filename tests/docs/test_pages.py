@@ -25,6 +25,8 @@ TOUR = (DOCS / "tour.md").read_text(encoding="utf-8")
 PAGES = sorted([*DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb")])
 SYSTEMS = ("scifi", "bookcorpus", "openwebtext", "wikitext", "wiki", "modern")
 
+OTHER_PROGRAMS = {"llama-completion"}  # of llama.cpp: docs/native.md
+
 
 def prose(page: Path) -> str:
     """The Markdown of a page or of a notebook."""
