@@ -222,6 +222,7 @@ def set_length(page: Any, tokens: int) -> None:
 def test_write_continue_and_undo(page, loaded):
     from playwright.sync_api import expect
 
+    assert page.locator("#actions button:visible").all_inner_texts() == ["Generate", "Stop", "Undo", "Clear"]
     document = page.get_by_label("Your text")
     document.fill("The lamp")
     page.get_by_label("Seed").fill("5")
