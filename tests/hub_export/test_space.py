@@ -78,6 +78,7 @@ settings = dict(seed=7, max_new_tokens=20, temperature=1.0, top_k=0, top_p=1.0, 
 print(repr(draft.text), draft.ending, TIME_LIMIT)
 seen = []
 settings["max_new_tokens"] = 100_000
+object.__setattr__(loader.wait(), "stop_token_ids", ())  # a text that only Stop ends
 for draft in generate_drafts(loader, "The robot", should_stop=lambda: len(seen) > 1, **settings):
     seen.append(draft)
 print(draft.ending, draft.new_tokens < 100_000)
