@@ -29,14 +29,18 @@ def build_page(loader: ModelLoader) -> gr.Blocks:
         head = gr.HTML(render_head(source), elem_id="masthead")
         is_known = source.folder is not None
         tabs = [tab for tab in (write, fill) if not is_known or source.masked == (tab is fill)]
+        first = 1 if is_known else 0  # a tab that stays is not updated, which would build it anew
         with gr.Tabs():
-            parts = [part for tab in tabs for part in tab.build(loader)]
+            parts = [part for tab in tabs for part in tab.build(loader)[first:]]
         for tab in tabs:
             tab.add_endpoint(loader)
 
         def arrive() -> list[Any]:
             loader.wait()
-            return [render_head(loader.source), *(update for tab in tabs for update in tab.arrived(loader.source))]
+            return [
+                render_head(loader.source),
+                *(update for tab in tabs for update in tab.arrived(loader.source)[first:]),
+            ]
 
         page.load(
             arrive,

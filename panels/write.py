@@ -155,7 +155,7 @@ def build(loader: ModelLoader) -> tuple[gr.Tab, gr.HTML, gr.Dataset]:
 
 def arrived(source: ModelSource) -> list[Any]:
     """Updates of what `build` returned, now that the model is known."""
-    return [gr.update(visible=False) if source.masked else gr.skip(), READY, gr.update(**beginnings(source))]
+    return [gr.update(visible=not source.masked), READY, gr.update(**beginnings(source))]
 
 
 @dataclass(kw_only=True, slots=True)
