@@ -23,7 +23,7 @@ from train.evaluate import evaluate
 from train.masking import MaskedBatches, Masking, check_rate
 from train.prepare import Prepared
 from train.recipe import Config
-from train.report import perplexity, summary
+from train.report import perplexity, summary, writable
 
 SAMPLE_BLANK_EVERY, SAMPLE_FIRST_BLANK = 5, 2
 
@@ -180,11 +180,6 @@ class MaskedObjective:
         hidden = hidden[: self.config.model.max_position_embeddings - 2]
         filled = fill_ids(model, [end, *hidden, end], self.masking.mask_token_id)[1:-1]
         return writable(tokenizer.decode(hidden)), writable(tokenizer.decode(filled))
-
-
-def writable(text: str) -> str:
-    """`text` with U+FFFD for each lone surrogate, which no file can hold."""
-    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 def sample_prompts(prompts: Sequence[str], objective: Objective) -> list[str]:

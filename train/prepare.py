@@ -17,7 +17,7 @@ from train.batches import document_borders
 from train.documents import known_size, labelled_documents
 from train.encoding import ShardEncoder
 from train.recipe import Config, as_json
-from train.report import write_json
+from train.report import writable, write_json
 from train.shards import TokenSplit, read_manifest, write_manifest
 
 LARGE = 2**26  # bytes of text from which on encoding is worth a process for each core
@@ -151,8 +151,7 @@ def corpus_prompts(split: TokenSplit, tokenizer: Any, end_of_text: int, count: i
     for place in places[np.linspace(0, len(places) - 1, count).astype(int)]:
         ids = split.read(int(place), min(100, len(split) - int(place)))
         text = tokenizer.decode(ids[ids != end_of_text].tolist()).strip("\ufffd")
-        text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-        beginning = re.search(r"\S.*" if at_documents else r"(?<=[.!?]\s)[A-Z].*|(?<=\s)\w.*", text)
+        beginning = re.search(r"\S.*" if at_documents else r"(?<=[.!?]\s)[A-Z].*|(?<=\s)\w.*", writable(text))
         if beginning is not None and len(words := beginning[0].split()) >= 4:
             prompts.append(" ".join(words[:8]))
     return list(dict.fromkeys(prompts))

@@ -20,6 +20,11 @@ def write_json(path: Path, value: Any) -> None:
         stream.write("\n")
 
 
+def writable(text: str) -> str:
+    """`text` with U+FFFD for each lone surrogate, which no file can hold."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a .jsonl file; an unfinished last line is left out."""
     if not path.is_file():
