@@ -50,10 +50,10 @@ def check_port(host: str, port: int) -> None:
 def serve(source: ModelSource, host: str, port: int) -> None:
     """Show the page until Ctrl-C; the model loads while it is already there."""
     check_port(host, port)
+    from panels.lab import Lab
     from panels.page import build_page, launch_options
 
-    loader = ModelLoader(source)
-    page = build_page(loader)
+    page = build_page(Lab(loader=(loader := ModelLoader(source))))
     page.launch(server_name=host, server_port=port, prevent_thread_lock=True, **launch_options())
     print(f"The page is on http://{host}:{port} (Ctrl-C ends it)", flush=True)
     loader.start().wait()

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.components import Component
 from gradio.events import api
 
+from panels.lab import Lab
 from panels.markup import render
 from panels.models import ModelLoader, ModelSource
 from panels.terminal import visible
@@ -17,6 +19,7 @@ from panels.write import HISTORY, LOADING, READY, render_status
 if TYPE_CHECKING:
     from modeling.infilling import Blank
 
+TITLE = "Fill in"
 TOP = 8
 """Candidates shown for each blank."""
 EXCERPT = 32
@@ -64,20 +67,10 @@ class Sheet:
     past: list[str] = field(default_factory=list)  # the texts that Undo goes back to, the newest last
 
 
-def build(loader: ModelLoader) -> tuple[gr.Tab, gr.HTML, gr.Dataset]:
-    """Lay out the tab and wire it. Returns it, its status line and its examples, which `arrived` brings up to date when
+def build(lab: Lab) -> list[Component]:
+    """Lay out the tab and wire it. Returns its status line and its examples, which `arrived` brings up to date when
     the model is there."""
-    with gr.Tab("Fill in", id="fill", visible=loader.source.masked) as tab:
-        status, samples = _build_inside(loader)
-    return tab, status, samples
-
-
-def arrived(source: ModelSource) -> list[Any]:
-    """Updates of what `build` returned, now that the model is known."""
-    return [gr.update(visible=source.masked), READY, gr.update(**examples(source))]
-
-
-def _build_inside(loader: ModelLoader) -> tuple[gr.HTML, gr.Dataset]:
+    loader = lab.loader
     document = gr.Textbox(
         label="Your text",
         info="Put underscores where a word is missing, or select a word and press Blank. Ctrl+Enter fills in.",
@@ -116,7 +109,12 @@ def _build_inside(loader: ModelLoader) -> tuple[gr.HTML, gr.Dataset]:
     undo.click(lambda sheet: go_back(sheet), sheet, outputs, queue=False, api_visibility="private")
     blank.click(None, None, None, js=BLANK_SELECTION)
     samples.click(lambda sheet, sample: show(sheet, sample[0], loader), [sheet, samples], outputs, **on_model)
-    return status, samples
+    return [status, samples]
+
+
+def arrived(lab: Lab) -> list[Any]:
+    """Updates of what `build` returned, now that the model is known."""
+    return [READY, gr.update(**examples(lab.source))]
 
 
 def show(sheet: Sheet, text: str, loader: ModelLoader) -> list[Any]:
@@ -164,7 +162,9 @@ def guesses(loader: ModelLoader, text: str, top: int) -> list[Blank]:
     Raises:
         ValueError: for a text without a blank or with too many, a model that is none for blanks, or that does not come.
     """
-    return next(iter(loader.fill_on_gpu(text, top)))
+    from panels.filling import fill
+
+    return loader.call(fill, text, top)
 
 
 def render_candidates(text: str, blanks: list[Blank]) -> str:
@@ -218,7 +218,7 @@ def examples(source: ModelSource) -> dict[str, Any]:
     return {"samples": [[text] for text in dict.fromkeys(texts)], "visible": bool(texts)}
 
 
-def add_endpoint(loader: ModelLoader) -> None:
+def add_endpoint(lab: Lab) -> None:
     """Offer the API's `/fill`."""
 
     def fill(text: str, top: int = TOP) -> list[dict[str, Any]]:
@@ -227,7 +227,7 @@ def add_endpoint(loader: ModelLoader) -> None:
         try:
             if not isinstance(text, str):
                 raise ValueError(f"text: expected text, got {type(text).__name__}.")
-            return [dataclasses.asdict(blank) for blank in guesses(loader, text, top)]
+            return [dataclasses.asdict(blank) for blank in guesses(lab.loader, text, top)]
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
 

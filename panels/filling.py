@@ -10,7 +10,7 @@ BLANKS_LIMIT = 20
 """Blanks of one text: each takes a forward pass."""
 
 
-def fill(loaded: LoadedModel, text: str, *, top: int) -> list[Blank]:
+def fill(loaded: LoadedModel, text: str, top: int) -> list[Blank]:
     """The blanks of a text, each with the likeliest `top` tokens.
 
     Raises:

@@ -9,11 +9,11 @@ import json
 import re
 import struct
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from modeling import loading
 from modeling.loading import fetch, find_folder, first_line, is_masked_lm, read_json_object
@@ -21,9 +21,13 @@ from panels import zero
 
 if TYPE_CHECKING:
     from modeling.decoding import SamplingSettings
-    from modeling.infilling import Blank
     from panels.writing import Draft
 
+T = TypeVar("T")
+
+LOADING_LIMIT = 600.0
+"""Seconds a request waits for a model that is still loading."""
+STILL_LOADING = "The model is still loading. Try again in a minute."
 HOW_TO_GET_ONE = "`make demo` trains one in three minutes; `--model` takes a bundle, a checkpoint, a run or a Hub id"
 
 
@@ -69,8 +73,7 @@ class ModelLoader:
         """Set when the model is loaded, or loading has failed."""
         self.write_on_gpu = zero.on_gpu(self._write)
         """`panels.writing.write` with the model, for data alone: on ZeroGPU it runs in another process."""
-        self.fill_on_gpu = zero.on_gpu(self._fill)
-        """`panels.filling.fill` with the model, likewise; it yields once."""
+        self._call_on_gpu = zero.on_gpu(self._call)
 
     def start(self) -> ModelLoader:
         """Begin; returns at once."""
@@ -102,24 +105,32 @@ class ModelLoader:
             self.done.set()
 
     def _write(self, prompt: str, settings: SamplingSettings) -> Generator[Draft, None, None]:
-        import torch
-
         from panels.writing import write
 
+        yield from write(self._placed(), prompt, settings)
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """`function(model, *arguments)` with the loaded model, where it computes best.
+
+        The function stands in a module, and takes and returns data alone: on ZeroGPU it runs in another process.
+        Waits for a model that is still loading. Raises ValueError when it cannot be loaded, or takes too long."""
+        if not self.done.wait(LOADING_LIMIT):
+            raise ValueError(STILL_LOADING)
+        self.wait()
+        return next(iter(self._call_on_gpu(function, *arguments)))
+
+    def _call(self, function: Callable[..., T], *arguments: Any) -> Generator[T, None, None]:
+        yield function(self._placed(), *arguments)
+
+    def _placed(self) -> LoadedModel:
+        """The loaded model; on the GPU that ZeroGPU has lent to this process."""
         loaded = self.wait()
-        if torch.cuda.is_available():
-            loaded.model.to("cuda")
-        yield from write(loaded, prompt, settings)
+        if zero.is_here():
+            import torch
 
-    def _fill(self, text: str, top: int) -> Generator[list[Blank], None, None]:
-        import torch
-
-        from panels.filling import fill
-
-        loaded = self.wait()
-        if zero.is_here() and torch.cuda.is_available():
-            loaded.model.to("cuda")
-        yield fill(loaded, text, top=top)
+            if torch.cuda.is_available():
+                loaded.model.to("cuda")
+        return loaded
 
 
 def default_source(home: Path) -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import gradio as gr
 
-from panels import fill, theme, write
+from panels import about, compare, fill, inside, learn, theme, tokens, write
+from panels.lab import Lab
 from panels.markup import render
-from panels.models import ModelLoader, ModelSource
+from panels.models import ModelSource
 from panels.words import facts_in_words
 
 QUEUE_SIZE = 64
 """Requests that may wait before the next one is refused."""
+THREADS = 80
+"""Requests that may be at work or in the waiting line at once, and the quick events beside them."""
 
 HEAD = """
 <header class="masthead">
@@ -22,29 +26,36 @@ HEAD = """
 """
 
 
-def build_page(loader: ModelLoader) -> gr.Blocks:
-    """The page for the model of `loader`, which may still be loading."""
-    source = loader.source
-    with gr.Blocks(title=f"{source.name} · ScratchGPT", analytics_enabled=False) as page:
-        head = gr.HTML(render_head(source), elem_id="masthead")
-        is_known = source.folder is not None
-        tabs = [tab for tab in (write, fill) if not is_known or source.masked == (tab is fill)]
-        first = 1 if is_known else 0  # a tab that stays is not updated, which would build it anew
+def tabs_of(source: ModelSource) -> list[ModuleType]:
+    """The tabs for a model: one that is not known yet may turn out to write or to fill blanks."""
+    first = [write, fill] if source.folder is None else [fill] if source.masked else [write]
+    return [*first, tokens, inside, learn, *([] if source.masked else [compare]), about]
+
+
+def build_page(lab: Lab) -> gr.Blocks:
+    """The page for the model of `lab`, which may still be loading."""
+    tabs = tabs_of(lab.source)
+    with gr.Blocks(title=f"{lab.source.name} · ScratchGPT", analytics_enabled=False) as page:
+        head = gr.HTML(render_head(lab.source), elem_id="masthead")
+        places, parts = [], []
         with gr.Tabs():
-            parts = [part for tab in tabs for part in tab.build(loader)[first:]]
+            for tab in tabs:
+                name = tab.__name__.rpartition(".")[2]
+                with gr.Tab(tab.TITLE, id=name, visible=tab is not fill or lab.source.masked) as place:
+                    parts += tab.build(lab)
+                if tab in (write, fill) and lab.source.folder is None:
+                    places.append(place)  # only these: a tab that is updated is built anew
         for tab in tabs:
-            tab.add_endpoint(loader)
+            tab.add_endpoint(lab)
 
         def arrive() -> list[Any]:
-            loader.wait()
-            return [
-                render_head(loader.source),
-                *(update for tab in tabs for update in tab.arrived(loader.source)[first:]),
-            ]
+            lab.loader.wait()
+            shown = [gr.update(visible=masked == lab.source.masked) for masked in (False, True)][: len(places)]
+            return [render_head(lab.source), *shown, *(update for tab in tabs for update in tab.arrived(lab))]
 
         page.load(
             arrive,
-            outputs=[head, *parts],
+            outputs=[head, *places, *parts],
             show_progress="hidden",
             api_visibility="private",
             concurrency_limit=None,
@@ -62,12 +73,13 @@ def launch_options() -> dict[str, Any]:
     """The keyword arguments of `Blocks.launch` that make the page ours and keep it to itself."""
     return {
         "theme": theme.build_theme(),
-        "css_paths": [theme.STYLE],
-        "js": theme.SCRIPT.read_text(encoding="utf-8"),
+        "css_paths": theme.styles(),
+        "js": theme.script(),
         "share": False,
         "ssr_mode": False,
         "run_history": False,
         "allowed_paths": [],
         "footer_links": ["api", "settings"],
         "quiet": True,
+        "max_threads": THREADS,
     }

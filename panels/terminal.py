@@ -104,13 +104,13 @@ class Terminal:
         if not text:
             return
         listed = []
-        blanks = fill(self.loaded, text, top=self.top)
+        blanks = fill(self.loaded, text, self.top)
         while blanks:
             blank = blanks[0]
             words = (f"{one.text.strip() or repr(one.text)} {one.probability:.0%}" for one in blank.candidates)
             listed.append("  ".join(words))
             text = insert(text, blank, blank.candidates[0])
-            blanks = fill(self.loaded, text, top=self.top) if len(blanks) > 1 else []
+            blanks = fill(self.loaded, text, self.top) if len(blanks) > 1 else []
         self._say(text)
         for index, line in enumerate(listed, start=1):
             self._say(f"  {index}: {line}")

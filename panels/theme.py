@@ -1,4 +1,4 @@
-"""The look of the page: a calm theme, and where its style sheet and script are."""
+"""The look of the page: a calm theme, its style sheets and its scripts."""
 
 from __future__ import annotations
 
@@ -6,8 +6,18 @@ from pathlib import Path
 
 from gradio.themes import Base, LocalFont
 
-STYLE = Path(__file__).parent / "assets" / "page.css"
-SCRIPT = Path(__file__).parent / "assets" / "page.js"
+ASSETS = Path(__file__).parent / "assets"
+
+
+def styles() -> list[Path]:
+    """The style sheets: that of the page, then those of the tabs."""
+    return sorted(ASSETS.glob("*.css"), key=lambda path: (path.stem != "page", path.stem))
+
+
+def script() -> str:
+    """What the browser runs once: the statements of every script, each in a block of its own, the page's first."""
+    files = sorted(ASSETS.glob("*.js"), key=lambda path: (path.stem != "page", path.stem))
+    return "() => {\n" + "\n".join(f"{{\n{path.read_text(encoding='utf-8')}\n}}" for path in files) + "\n}"
 
 
 def build_theme() -> Base:

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import gradio as gr
+from gradio.components import Component
 from gradio.events import api
 
-from panels import zero
+from panels import controls, zero
+from panels.lab import Lab
 from panels.markup import render
-from panels.models import ModelLoader, ModelSource
-from panels.sampling import CONTROLS, DEFAULTS, settings_from
+from panels.models import LOADING_LIMIT, STILL_LOADING, ModelLoader, ModelSource
+from panels.sampling import DEFAULTS, settings_from
 from panels.writing import PACE, TIME_LIMIT, Draft, write
 
+if TYPE_CHECKING:
+    from modeling.decoding import SamplingSettings
+
+TITLE = "Write"
 HISTORY = 50
 """How many steps back Undo can go."""
-LOADING_LIMIT = 600.0
-"""Seconds a request waits for a model that is still loading."""
+WAITING_PACE = 0.25
+"""Seconds between two words on how long the line still is."""
 
 STATUS = """
-<div class="status {{ state }}" role="status" aria-live="{{ 'off' if state.startswith('busy') else 'polite' }}">
+<div class="status {{ state }}" role="status" aria-live="{{ 'off' if state == 'busy' else 'polite' }}">
   <p><span><i class="dot" aria-hidden="true"></i>{{ message }}</span>
   {% if draft %}
     <span>{{ draft.new_tokens }} token{{ '' if draft.new_tokens == 1 else 's' }}</span>
@@ -43,8 +48,6 @@ STATUS = """
   {% endif %}
 </div>
 """
-WITHDRAW = "() => { if (document.querySelector('#status .waiting')) document.getElementById('withdraw').click(); }"
-"""Gradio cancels what waits in its queue only by a click."""
 ENDINGS = {
     None: "Writing …",
     "length": "Done. Continue as often as you like.",
@@ -54,10 +57,10 @@ ENDINGS = {
 }
 
 
-def build(loader: ModelLoader) -> tuple[gr.Tab, gr.HTML, gr.Dataset]:
-    """Lay out the tab and wire it. Returns it, its status line and its beginnings, which `arrived` brings up to date
-    when the model is there."""
-    with gr.Tab("Write", id="write") as tab, gr.Row(elem_id="desk"):
+def build(lab: Lab) -> list[Component]:
+    """Lay out the tab and wire it. Returns its status line and its beginnings, which `arrived` brings up to date when
+    the model is there."""
+    with gr.Row(elem_id="desk"):
         with gr.Column(scale=3, min_width=300):
             document = gr.Textbox(
                 label="Your text",
@@ -75,40 +78,16 @@ def build(loader: ModelLoader) -> tuple[gr.Tab, gr.HTML, gr.Dataset]:
                 stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=80, interactive=False)
                 undo = gr.Button("Undo", elem_id="undo", min_width=80, interactive=False)
                 clear = gr.Button("Clear", elem_id="clear", min_width=80)
-                withdraw = gr.Button("Withdraw", visible="hidden", elem_id="withdraw")
-            status = gr.HTML(READY if loader.ready else LOADING, elem_id="status")
+            status = gr.HTML(READY if lab.loader.ready else LOADING, elem_id="status")
             chips = gr.Dataset(
                 components=["textbox"],
                 label="Beginnings from the training text",
                 samples_per_page=12,
                 elem_id="beginnings",
-                **beginnings(loader.source),
+                **beginnings(lab.source),
             )
-        with gr.Column(scale=1, min_width=310, elem_id="controls"), gr.Accordion("Sampling", open=True):
-            sliders = [
-                gr.Slider(
-                    control.minimum,
-                    control.maximum,
-                    value=control.default,
-                    step=control.step,
-                    label=control.label,
-                    info=control.info,
-                    elem_id=control.name,
-                )
-                for control in CONTROLS
-            ]
-            with gr.Row(elem_id="seed-row"):
-                seed = gr.Textbox(
-                    label="Seed",
-                    info="Same seed, same text",
-                    placeholder="random",
-                    max_lines=1,
-                    html_attributes=gr.InputHTMLAttributes(autocomplete="off"),
-                    elem_id="seed",
-                    min_width=150,
-                    scale=3,
-                )
-                dice = gr.Button("Roll", elem_id="dice", min_width=84, scale=1)
+        with gr.Column(scale=1, min_width=310, elem_id="controls"):
+            seed, sliders = controls.build()
 
     desk = gr.State(Desk())
     buttons = [generate, stop, undo, clear]
@@ -117,8 +96,8 @@ def build(loader: ModelLoader) -> tuple[gr.Tab, gr.HTML, gr.Dataset]:
         desk.stage = "writing"
         settings = dict(zip(DEFAULTS, values, strict=True))
         try:
-            for draft in generate_drafts(loader, text, seed=seed_value, should_stop=lambda: desk.stop, **settings):
-                desk.last = draft
+            for draft in generate_drafts(lab, text, seed=seed_value, should_stop=lambda: desk.stop, **settings):
+                desk.last = desk.last if draft.ahead else draft
                 yield [draft.text, draft_status(draft)]
         except ValueError as error:
             desk.trouble = str(error)
@@ -127,20 +106,18 @@ def build(loader: ModelLoader) -> tuple[gr.Tab, gr.HTML, gr.Dataset]:
             desk.stage = "over"
 
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    begun = generate.click(lambda desk, text: begin(desk, text, loader), [desk, document], [status, *buttons], **quiet)
+    begun = generate.click(lambda desk, text: begin(desk, text, lab), [desk, document], [status, *buttons], **quiet)
     running = begun.then(
         run,
         [desk, document, seed, *sliders],
         [document, status],
-        concurrency_id="model",
-        concurrency_limit=1,
+        concurrency_limit=None,
         show_progress="hidden",
         api_visibility="private",
     )
     running.then(settle, desk, [status, *buttons], **quiet)
     running.failure(settle, desk, [status, *buttons], **quiet)
-    stop.click(ask_to_stop, desk, [status, *buttons], **quiet).then(None, js=WITHDRAW)
-    withdraw.click(settle, desk, [status, *buttons], cancels=running, **quiet)
+    stop.click(ask_to_stop, desk, [status, *buttons], **quiet)
     undo.click(go_back, desk, [document, status, *buttons], **quiet)
     clear.click(turn_page, [desk, document], [document, status, *buttons], **quiet)
     chips.click(
@@ -149,13 +126,12 @@ def build(loader: ModelLoader) -> tuple[gr.Tab, gr.HTML, gr.Dataset]:
         [document, status, *buttons],
         **quiet,
     )
-    dice.click(lambda: str(random.SystemRandom().randrange(10**6)), None, seed, **quiet)
-    return tab, status, chips
+    return [status, chips]
 
 
-def arrived(source: ModelSource) -> list[Any]:
+def arrived(lab: Lab) -> list[Any]:
     """Updates of what `build` returned, now that the model is known."""
-    return [gr.update(visible=not source.masked), READY, gr.update(**beginnings(source))]
+    return [READY, gr.update(**beginnings(lab.source))]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -174,20 +150,20 @@ class Desk:
         self.past = [*self.past, text][-HISTORY:]
 
 
-def begin(desk: Desk, text: str, loader: ModelLoader) -> list[Any]:
+def begin(desk: Desk, text: str, lab: Lab) -> list[Any]:
     """Get in line to continue `text`: status and buttons."""
     desk.remember(text)
     desk.before, desk.last = desk.last, None
     desk.stage, desk.stop, desk.trouble = "waiting", False, None
-    message = "Waiting for the model …" if loader.ready else "The model is still loading …"
-    return [render_status("busy waiting", message), *buttons_of(desk)]
+    message = ENDINGS[None] if lab.loader.ready else "The model is still loading …"
+    return [render_status("busy", message), *buttons_of(desk)]
 
 
 def ask_to_stop(desk: Desk) -> list[Any]:
     """End the present writing: status and buttons.
 
-    The writer looks before each token and then gives its last draft, so nothing comes late. A request whose turn has
-    not come is withdrawn by the page; one that ended unseen, on a broken connection, is settled."""
+    The writer looks before each token and then gives its last draft, so nothing comes late; one that waits in line
+    leaves it. A request that ended unseen, on a broken connection, is settled."""
     desk.stop = True
     return settle(desk) if desk.stage == "over" else [gr.skip(), *buttons_of(desk)]
 
@@ -241,7 +217,7 @@ def beginnings(source: ModelSource) -> dict[str, Any]:
     return {"samples": [[prompt] for prompt in source.prompts], "visible": bool(source.prompts)}
 
 
-def add_endpoint(loader: ModelLoader) -> None:
+def add_endpoint(lab: Lab) -> None:
     """Offer the API's `/generate`."""
 
     def generate(
@@ -262,7 +238,7 @@ def add_endpoint(loader: ModelLoader) -> None:
             if not isinstance(prompt, str):
                 raise ValueError(f"prompt: expected text, got {type(prompt).__name__}.")
             for draft in generate_drafts(
-                loader,
+                lab,
                 prompt,
                 seed=seed,
                 max_new_tokens=max_new_tokens,
@@ -276,22 +252,33 @@ def add_endpoint(loader: ModelLoader) -> None:
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    api(generate, api_name="generate", concurrency_id="model", concurrency_limit=1)
+    api(generate, api_name="generate", concurrency_limit=None)
 
 
 def generate_drafts(
-    loader: ModelLoader, prompt: str, *, seed: Any, should_stop: Callable[[], bool] = lambda: False, **values: Any
+    lab: Lab, prompt: str, *, seed: Any, should_stop: Callable[[], bool] = lambda: False, **values: Any
 ) -> Iterator[Draft]:
-    """`write` for the page and the API: takes the settings as they come, and waits for the model.
+    """`write` for the page and the API: takes the settings as they come, and waits for the model and for its turn.
 
-    Raises ValueError for a wrong setting, and for a model that does not arrive."""
+    Until then drafts of the prompt alone come, which say how many are `ahead`. Raises ValueError for a wrong setting, a
+    full line, and for a model that does not arrive."""
     settings = settings_from(seed=seed, **values)
     deadline = time.monotonic() + LOADING_LIMIT
-    while not loader.done.wait(PACE) and not should_stop():
+    while not lab.loader.done.wait(PACE) and not should_stop():
         if time.monotonic() > deadline:
-            raise ValueError("The model is still loading. Try again in a minute.")
-    if should_stop():
-        return
+            raise ValueError(STILL_LOADING)
+    with lab.line.enter() as place:
+        while ahead := place.wait(WAITING_PACE):
+            if should_stop():
+                return
+            yield Draft(text=prompt, ahead=ahead)
+        if not should_stop():
+            yield from _write(lab.loader, prompt, settings, should_stop)
+
+
+def _write(
+    loader: ModelLoader, prompt: str, settings: SamplingSettings, should_stop: Callable[[], bool]
+) -> Iterator[Draft]:
     if not zero.is_here():
         yield from write(loader.wait(), prompt, settings, should_stop=should_stop)
         return
@@ -306,12 +293,15 @@ def generate_drafts(
 
 
 def draft_status(draft: Draft) -> str:
-    """The status line of a text that is being written or done."""
+    """The status line of a text that waits, is being written, or is done."""
+    if draft.ahead:
+        who = "1 person is" if draft.ahead == 1 else f"{draft.ahead} people are"
+        return render_status("busy", f"Waiting: {who} before you.")
     return render_status("idle" if draft.ending else "busy", ENDINGS[draft.ending], draft)
 
 
 def render_status(state: str, message: str, draft: Draft | None = None) -> str:
-    """The status line; `state` is "idle", "busy", "busy waiting" or "trouble"."""
+    """The status line; `state` is "idle", "busy" or "trouble"."""
     share = 100 * draft.context_used // draft.context_length if draft and draft.context_length else 0
     return render(STATUS, state=state, message=message, draft=draft, share=share)
 

@@ -31,9 +31,10 @@ class Draft:
     """The text so far, and how the writing of it goes."""
 
     text: str  # prompt and continuation
-    seed: int  # of this text: with it, the prompt and the settings it comes out again
-    context_length: int | None  # tokens that the model can see at once; None: no limit
-    prompt_tokens: int  # tokens of the prompt, what stands in front of every text included
+    ahead: int = 0  # how many others must finish before the writing begins
+    seed: int | None = None  # of this text: with it, the prompt and the settings it comes out again; known at its turn
+    context_length: int | None = None  # tokens that the model can see at once; None: no limit
+    prompt_tokens: int = 0  # tokens of the prompt, what stands in front of every text included
     new_tokens: int = 0  # tokens written
     seconds: float = 0.0  # since the writing began
     context_used: int = 0  # tokens that the model saw when it wrote the last one

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +16,13 @@ from typing import Any
 import psutil
 import pytest
 
+from panels.line import WIDTH
 from panels.models import LoadedModel, load_model
 from panels.sampling import settings_from
 from panels.writing import write
 from tests.panels.tiny_model import PROMPTS, save_checkpoint
 
 ROOT = Path(__file__).parents[1]
-CHROMIUM = Path("/usr/bin/chromium")
 LONG = 1_000_000  # more tokens than any test waits for
 
 
@@ -94,9 +95,9 @@ def wait_until(condition, seconds: float = 20.0) -> None:
         time.sleep(0.02)
 
 
-def test_the_api_offers_generate_and_nothing_else(client):
+def test_the_api_offers_generate_and_hides_what_is_the_pages_own(client):
     endpoints = client.view_api(return_format="dict")
-    assert list(endpoints["named_endpoints"]) == ["/generate"]
+    assert set(endpoints["named_endpoints"]) <= {"/generate", "/next_token", "/surprise", "/tokenize"}
     assert endpoints["unnamed_endpoints"] == {}
     parameters = endpoints["named_endpoints"]["/generate"]["parameters"]
     assert [(each["parameter_name"], each["parameter_has_default"]) for each in parameters] == [
@@ -178,19 +179,6 @@ def test_nothing_is_served_from_the_disk(server, model):
         assert refusal.value.code in (403, 404)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"no chromium at {CHROMIUM} (apt-get install chromium)")
-    playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    with playwright_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=flags)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(browser, server) -> Iterator[Any]:
     """The page, ready; it must ask no other host for anything and report no error."""
@@ -269,20 +257,25 @@ def test_stop_ends_the_computing(page, server):
         expect(document).to_have_value("The lamp")
 
 
-def test_stop_withdraws_a_request_that_waits(page, client):
+def test_who_waits_sees_how_many_are_before_and_stop_leaves_the_line(page, server):
+    from gradio_client import Client
     from playwright.sync_api import expect
 
-    job = client.submit("The lamp", LONG, api_name="/generate")
+    clients = [Client(server[0], verbose=False) for _ in range(WIDTH)]
+    jobs = [client.submit("The lamp", LONG, api_name="/generate") for client in clients]
     try:
-        next(iter(job))
+        for job in jobs:
+            next(iter(job))
         page.get_by_label("Your text").fill("She asked")
         button(page, "Generate").click()
-        expect(page.locator("#status")).to_contain_text("Waiting for the model")
+        expect(page.locator("#status")).to_contain_text("Waiting: 1 person is before you.")
         button(page, "Stop").click()
         expect(page.locator("#status")).to_contain_text("Nothing was written.")
         expect(button(page, "Generate")).to_be_enabled()
     finally:
-        job.cancel()
+        for job, client in zip(jobs, clients, strict=True):
+            job.cancel()
+            client.close()
     button(page, "Generate").click()
     button(page, "Continue").wait_for()
 

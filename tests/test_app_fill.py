@@ -9,7 +9,7 @@ import pytest
 from modeling.infilling import fill_in
 from panels.models import load_model
 from tests.panels.tiny_model import save_masked_checkpoint
-from tests.test_app import browser, button, free_port, start  # noqa: F401  browser is a fixture
+from tests.test_app import button, free_port, start
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def address(model, tmp_path_factory) -> Iterator[str]:
 
 
 @pytest.fixture
-def page(browser, address) -> Iterator[Any]:  # noqa: F811
+def page(browser, address) -> Iterator[Any]:
     page = browser.new_page()
     errors = []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -51,7 +51,7 @@ def test_the_api_offers_fill_and_gives_what_the_model_thinks(address, model):
     from gradio_client.exceptions import AppError
 
     client = Client(address, verbose=False)
-    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/fill"]
+    assert "/fill" in client.view_api(return_format="dict")["named_endpoints"]
     (blank,) = client.predict("The ____ burned", 3, api_name="/fill")
     loaded = load_model(model)
     (expected,) = fill_in(loaded.model, loaded.tokenizer, "The ____ burned", 3)
@@ -65,7 +65,7 @@ def test_the_api_offers_fill_and_gives_what_the_model_thinks(address, model):
 def test_words_go_into_the_blanks_by_mouse_and_by_keyboard(page):
     from playwright.sync_api import expect
 
-    assert page.get_by_role("tab").all_inner_texts() == ["Fill in"]
+    assert page.get_by_role("tab").all_inner_texts() == ["Fill in", "Tokens", "Inside", "Learn", "About"]
     document = page.get_by_label("Your text")
     document.fill("The <img src=x onerror=alert(1)> ____ burned ____.")
     expect(page.get_by_text("Put underscores where a word is missing")).to_be_visible()

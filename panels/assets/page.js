@@ -1,28 +1,28 @@
 // Shortcuts, and what the document does while the model writes in it: it is read-only and follows its end,
 // unless its reader has scrolled up.
-() => {
-  const find = (id) => document.getElementById(id);
-  document.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-      event.preventDefault();
-      (find("generate") ?? find("fill-in"))?.click();
-    } else if (event.key === "Escape") {
-      find("stop")?.click();
-    }
-  });
+const find = (id) => document.getElementById(id);
+window.scratch = {};
 
-  let follow = true;
-  setInterval(() => {
-    const area = document.querySelector("#document textarea");
-    const writing = find("stop") && !find("stop").disabled;
-    if (!area) return;
-    if (writing && !area.readOnly) {
-      follow = true;
-      area.onwheel = area.ontouchmove = () => {
-        follow = area.scrollTop + area.clientHeight > area.scrollHeight - 30;
-      };
-    }
-    area.readOnly = writing;
-    if (writing && follow) area.scrollTop = area.scrollHeight;
-  }, 50);
-};
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    (find("generate") ?? find("fill-in"))?.click();
+  } else if (event.key === "Escape") {
+    find("stop")?.click();
+  }
+});
+
+let follow = true;
+setInterval(() => {
+  const area = document.querySelector("#document textarea");
+  const writing = find("stop") && !find("stop").disabled;
+  if (!area) return;
+  if (writing && !area.readOnly) {
+    follow = true;
+    area.onwheel = area.ontouchmove = () => {
+      follow = area.scrollTop + area.clientHeight > area.scrollHeight - 30;
+    };
+  }
+  area.readOnly = writing;
+  if (writing && follow) area.scrollTop = area.scrollHeight;
+}, 50);

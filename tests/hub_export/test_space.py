@@ -69,17 +69,19 @@ def GPU(*, duration):
 WRITE = """
 import sys, torch
 torch.set_num_threads(1)
+from panels.lab import Lab
 from panels.models import ModelLoader, find_model
 from panels.write import generate_drafts
 from panels.writing import TIME_LIMIT
 loader = ModelLoader(find_model(sys.argv[1])).start()
+lab = Lab(loader=loader)
 settings = dict(seed=7, max_new_tokens=20, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0)
-*_, draft = generate_drafts(loader, "The robot", **settings)
+*_, draft = generate_drafts(lab, "The robot", **settings)
 print(repr(draft.text), draft.ending, TIME_LIMIT)
 seen = []
 settings["max_new_tokens"] = 100_000
 object.__setattr__(loader.wait(), "stop_token_ids", ())  # a text that only Stop ends
-for draft in generate_drafts(loader, "The robot", should_stop=lambda: len(seen) > 1, **settings):
+for draft in generate_drafts(lab, "The robot", should_stop=lambda: len(seen) > 1, **settings):
     seen.append(draft)
 print(draft.ending, draft.new_tokens < 100_000)
 """

@@ -54,9 +54,9 @@ def test_trouble_is_told_and_nothing_is_lost(loader: ModelLoader, loaded: Loaded
     assert "got one without" in status
     assert not candidates.strip()
     with pytest.raises(ValueError, match=f"expected at most {BLANKS_LIMIT} blanks at a time, got {BLANKS_LIMIT + 1}"):
-        fill(loader.wait(), "____ " * (BLANKS_LIMIT + 1), top=3)
+        fill(loader.wait(), "____ " * (BLANKS_LIMIT + 1), 3)
     with pytest.raises(ValueError, match="writes and does not fill blanks: give it a beginning"):
-        fill(loaded, "a ____", top=3)
+        fill(loaded, "a ____", 3)
 
 
 def test_markup_in_the_text_stays_text(loader: ModelLoader) -> None:

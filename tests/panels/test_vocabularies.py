@@ -106,7 +106,7 @@ def test_the_terminal_writes_with_it(writer: LoadedModel) -> None:
 
 @pytest.mark.parametrize("text", ["The ____ burned", "____", "on the m____", "x👩 ____ 東 ____."])
 def test_blanks_are_filled_with_it(filler: LoadedModel, text: str) -> None:
-    blanks = fill(filler, text, top=5)
+    blanks = fill(filler, text, 5)
     assert len(blanks) == text.count("____")
     special = set(filler.tokenizer.all_special_ids)
     for blank in blanks:
@@ -129,6 +129,6 @@ def test_a_foreign_masked_model_fills_blanks_too(filler: LoadedModel) -> None:
     with torch.no_grad():
         model.cls.predictions.bias[9] = 100.0
     other = dataclasses.replace(filler, model=model, tokenizer=tokenizer)
-    (blank,) = fill(other, "the lamp ____ low", top=2)
+    (blank,) = fill(other, "the lamp ____ low", 2)
     assert blank.candidates[0].text == "s"  # goes to the word before it
     assert blank.candidates[1].text.startswith(" ")

@@ -1,0 +1,32 @@
+"""What the tabs of one page share: the model, the run it came from, the waiting line, and what visitors may do."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from panels.line import Line
+from panels.models import ModelLoader, ModelSource
+
+
+@dataclass(kw_only=True, slots=True)
+class Lab:
+    """The page's surroundings."""
+
+    loader: ModelLoader
+    home: Path = field(default_factory=Path.cwd)  # where runs/ and bundle/ are looked for
+    run: Path | None = None  # the run folder that the model came from
+    is_public: bool = field(default_factory=lambda: "SPACE_ID" in os.environ)  # for strangers: on a Space
+    allow_training: bool = False  # strangers too may start a run
+    line: Line = field(default_factory=Line)
+
+    @property
+    def source(self) -> ModelSource:
+        """What is known of the model by now."""
+        return self.loader.source
+
+    @property
+    def may_train(self) -> bool:
+        """Whether a run may be started from the page."""
+        return self.allow_training or not self.is_public

@@ -1,0 +1,60 @@
+"""A really trained, tiny run, its page in a process of its own, and a browser that looks at it."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from tests.test_app import free_port, start
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def lab_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder `runs/lab` with two checkpoints, trained once for all test processes."""
+    home = tmp_path_factory.getbasetemp().parent / "lab-home"
+    run = home / "runs" / "lab"
+    with FileLock(str(home) + ".lock"):
+        if not run.is_dir():
+            command = [sys.executable, "-m", "train", "debug", "--run-dir", str(run)]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+    return run
+
+
+@pytest.fixture(scope="module")
+def lab_address(lab_run: Path) -> Iterator[str]:
+    """Address of the page of that run."""
+    port = free_port()
+    process = start("--model", lab_run, "--port", port, cwd=lab_run.parents[1])
+    assert process.stdout is not None
+    try:
+        said = [process.stdout.readline() for _ in range(2)]
+        assert said[1].startswith("The page is on"), said
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        rest, _ = process.communicate(timeout=30)
+    assert "Traceback" not in rest, rest
+
+
+@pytest.fixture
+def lab_page(browser: Any, lab_address: str) -> Iterator[Any]:
+    """The page, ready; it must ask no other host for anything and report no error."""
+    page = browser.new_page()
+    elsewhere: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda request: elsewhere.append(request.url))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(lab_address)
+    page.get_by_text("Ready.").wait_for()
+    yield page
+    page.close()
+    assert [url for url in elsewhere if not url.startswith((lab_address, "data:", "blob:"))] == []
+    assert errors == []

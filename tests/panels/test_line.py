@@ -1,0 +1,44 @@
+"""The waiting line: order, width, limit, and that nobody is lost in it."""
+
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from panels.line import Line
+
+
+@given(st.integers(1, 4), st.lists(st.integers(0, 9), max_size=12))
+def test_who_came_first_is_served_first(width: int, leaving: list[int]) -> None:
+    line = Line(width=width, limit=10)
+    places = [line.enter() for _ in range(10)]
+    for index in leaving:
+        assert [place.wait(0) for place in places] == [max(0, rank - width + 1) for rank in range(len(places))]
+        if index < len(places):
+            with places.pop(index):
+                pass
+
+
+def test_a_full_line_says_so_and_lets_in_again() -> None:
+    line = Line(width=1, limit=2)
+    first, second = line.enter(), line.enter()
+    with pytest.raises(ValueError, match=r"^Too many people at once: 1 write and 1 wait\. Nothing was written"):
+        line.enter()
+    with second:
+        pass
+    with line.enter() as third, first:
+        assert third.wait(0) == 1
+    assert third._line is line
+
+
+def test_a_waiting_place_wakes_when_its_turn_comes() -> None:
+    line = Line(width=1, limit=2)
+    first, second = line.enter(), line.enter()
+    turns: list[int] = []
+    waiting = threading.Thread(target=lambda: turns.append(second.wait(30)))
+    waiting.start()
+    with first:
+        assert turns == []
+    waiting.join(10)
+    assert turns == [0]
