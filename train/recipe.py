@@ -7,11 +7,12 @@ A recipe is a function in `train/recipes/` that returns one full `Config`; the c
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import tyro
 
-from modeling import ScratchGPTConfig
+if TYPE_CHECKING:
+    from modeling import ScratchGPTConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,8 +116,10 @@ class ModelConfig:
     output_projection_init: Literal["scaled", "normal", "zero"] = "scaled"
     """Start of the projections that write to the residual stream: GPT-2's 1/sqrt(2 layers), plain, or zero."""
 
-    def build(self, *, vocab_size: int, end_of_text: int) -> ScratchGPTConfig:
+    def build(self, *, vocab_size: int, end_of_text: int) -> "ScratchGPTConfig":
         """The model's config for a vocabulary of `vocab_size` whose document separator has the id `end_of_text`."""
+        from modeling import ScratchGPTConfig
+
         return ScratchGPTConfig(
             **dataclasses.asdict(self), vocab_size=vocab_size, bos_token_id=end_of_text, eos_token_id=end_of_text
         )
