@@ -34,7 +34,9 @@ OPTIONAL_CHECKPOINT_FILES = (
 )
 SLOW_TOKENIZER_CODE = "tokenization_scratchgpt.py"
 SLOW_TOKENIZER_FILES = ("tokenizer_config.json", "vocab.json", "merges.txt")
-OPTIONAL_SLOW_TOKENIZER_FILES = ("merges.vocab", "special_tokens_map.json", "added_tokens.json")
+OPTIONAL_SLOW_TOKENIZER_FILES = (
+    "merges.vocab", "merge_counts.json", "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
 VOCABULARIES = (
     "tokenizer.json", "tokenizer.model", "tokenizer.vocab", "vocab.json", "merges.txt", "merges.vocab",
 )  # fmt: skip

@@ -19,7 +19,7 @@ OURS = {
     "model": (
         "*_scratchgpt.py", "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",
         "loss.png", "prompts.json", "proof.json", "slow/*", "tokenizer*", "special_tokens_map.json",
-        "added_tokens.json", "vocab.json", "merges.txt", "merges.vocab",
+        "added_tokens.json", "vocab.json", "merges.txt", "merges.vocab", "merge_counts.json",
     ),
     "space": (
         "app.py", "bundle/*", "corpus/*", "modeling/*", "panels/*", "tokenization/*", "model.json", "requirements.txt",

@@ -48,6 +48,7 @@ def pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> list[Piece]:
     ids, offsets = _encode(tokenizer, text)
     reader = _reader(tokenizer)
     contents = [reader.content(token_id) for token_id in ids]
+    labels = {token_id: reader.label(token_id) for token_id in set(ids)}
     known = [content for content in contents if content is not None]
     written = b"".join(known)
     if len(known) == len(ids) and written in (text_to_bytes(text), text_to_bytes(SURROGATES.sub("\ufffd", text))):
@@ -59,7 +60,7 @@ def pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> list[Piece]:
     return [
         Piece(
             token_id=token_id,
-            label=reader.label(token_id),
+            label=labels[token_id],
             start=start,
             end=end,
             byte_count=len(text_to_bytes(text[start:end]) if content is None else content),

@@ -3,7 +3,8 @@
 tokenizer.json, tokenizer_config.json   the Rust backend's twin; loads for everybody, without remote code
 tokenizer.model, tokenizer.vocab        only of a SentencePiece vocabulary: its own file, and its tokens for reading
 slow/                                   the from-scratch class: its config (with auto_map), vocab.json, merges.txt,
-                                        its source file, and merges.vocab, the merges for reading
+                                        its source file, merges.vocab, the merges for reading, and merge_counts.json,
+                                        how often each pair occurred when it was merged, where that is known
 tokenization_scratchgpt.py              the source file again: `subfolder="slow"` looks for it in the root
 """
 
@@ -12,11 +13,12 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from corpus.files import atomic_file, atomic_folder
 from tokenization import tokenization_scratchgpt
 from tokenization.fast import build_fast, is_from_scratch
+from tokenization.replay import COUNTS, merge_counts
 from tokenization.sentencepieces import MODEL_FILE, VOCAB_FILE, load_sentencepiece, open_library, write_sentencepiece
 from tokenization.tokenization_scratchgpt import BYTES, ScratchGPTTokenizer
 from tokenization.vocabularies import GPT2_FILES, load_gpt2
@@ -24,6 +26,7 @@ from tokenization.vocabularies import GPT2_FILES, load_gpt2
 SLOW = "slow"
 CONFIG = "tokenizer_config.json"
 LISTING = "merges.vocab"
+COUNTS_FILE = "merge_counts.json"
 SOURCE = Path(tokenization_scratchgpt.__file__)
 # What a tokenizer that was itself loaded remembers of the place it came from.
 TRACES_OF_LOADING = ("is_local", "local_files_only", "name_or_path")
@@ -62,13 +65,19 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     Foreign files do too: a SentencePiece file (`.model`, as `convert_sentencepiece` takes it) instead of a folder, or a
     folder with no more than a `tokenizer.model`, or with GPT-2's `vocab.json` and `merges.txt`.
 
-    Raises ValueError when there is no tokenizer in the folder, or its `tokenizer.model` is not SentencePiece's.
+    Raises ValueError when there is no tokenizer in the folder, its `tokenizer.model` is not SentencePiece's, or its
+    `merge_counts.json` does not fit its merges.
     """
     folder = Path(folder)
     model = folder if folder.is_file() else folder / MODEL_FILE
     if (folder / SLOW / CONFIG).exists():
-        return ScratchGPTTokenizer.from_pretrained(folder / SLOW)
+        tokenizer = ScratchGPTTokenizer.from_pretrained(folder / SLOW)
+        if (folder / SLOW / COUNTS_FILE).exists():
+            vars(tokenizer)[COUNTS] = _read_counts(folder / SLOW / COUNTS_FILE, len(tokenizer.merges))
+        return tokenizer
     if (folder / CONFIG).exists():
+        from transformers import AutoTokenizer  # imports torch, which is seconds; our own class does without
+
         tokenizer = AutoTokenizer.from_pretrained(folder)
         if model.exists():
             data = model.read_bytes()
@@ -88,6 +97,19 @@ def merge_listing(tokenizer: ScratchGPTTokenizer) -> str:
     for index, (first, second) in enumerate(tokenizer.merges, start=BYTES):
         lines.append(f"[{_readable(first)}][{_readable(second)}] -> [{_readable(first + second)}] {index}\n")
     return "".join(lines)
+
+
+def _read_counts(path: Path, merges: int) -> list[int]:
+    try:
+        counts = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: expected a JSON list of {merges} counts, got: {error}; delete the file") from error
+    if not isinstance(counts, list) or len(counts) != merges or not all(isinstance(count, int) for count in counts):
+        got = f"{len(counts)} entries" if isinstance(counts, list) else type(counts).__name__
+        raise ValueError(
+            f"{path}: expected a JSON list of {merges} counts, one for each merge, got {got}; delete the file"
+        )
+    return counts
 
 
 def _readable(token: bytes) -> str:
@@ -122,6 +144,8 @@ def _write(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     for place in (folder, slow):
         shutil.copyfile(SOURCE, place / SOURCE.name)
     (slow / LISTING).write_text(merge_listing(tokenizer), encoding="utf-8")  # pyright: ignore[reportArgumentType]
+    if counts := merge_counts(tokenizer):
+        (slow / COUNTS_FILE).write_text(json.dumps(counts, indent=0) + "\n", encoding="utf-8")
 
 
 def _edit_config(folder: Path, *, drop: tuple[str, ...], set_: dict[str, Any] | None = None) -> None:

@@ -13,7 +13,7 @@ sentencepiece   every text, except that U+2581, which it writes for a space, com
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from tokenization.bpe import collector_off, logger, merge_words, train_bpe
 from tokenization.encoding import without_surrogates
 from tokenization.fast import is_from_scratch
+from tokenization.replay import COUNTS, merge_counts
 from tokenization.sentencepieces import train_sentencepiece
 from tokenization.tokenization_scratchgpt import END_OF_TEXT, MASK, ScratchGPTTokenizer, byte_alphabet
 
@@ -54,8 +55,7 @@ def train_vocabulary(
             vocabulary that cannot be fetched.
     """
     if kind == "bpe":
-        merges = train_bpe(texts, vocab_size, special_tokens=(END_OF_TEXT,), progress=progress)
-        return ScratchGPTTokenizer.from_merges(merges, special_tokens=(END_OF_TEXT,))
+        return train_own(texts, vocab_size, progress=progress)
     if kind == "characters":
         return train_characters(texts, progress=progress)
     if kind == "wordpiece":
@@ -65,6 +65,28 @@ def train_vocabulary(
     if kind == "gpt2":
         return load_gpt2()
     raise ValueError(f"expected a kind of vocabulary of {', '.join(KINDS)}, got {kind!r}")
+
+
+def train_own(
+    texts: Iterable[str],
+    vocab_size: int,
+    *,
+    special_tokens: Sequence[str] = (END_OF_TEXT,),
+    progress: bool = False,
+) -> ScratchGPTTokenizer:
+    """Our own byte-level BPE, learnt as `train_bpe` tells, which remembers how often each pair occurred when it was
+    merged (`tokenization.replay.merge_counts`)."""
+    counts: list[int] = []
+    merges = train_bpe(
+        texts,
+        vocab_size,
+        special_tokens=special_tokens,
+        progress=progress,
+        on_merge=lambda _id, _first, _second, count: counts.append(count),
+    )
+    tokenizer = ScratchGPTTokenizer.from_merges(merges, special_tokens=special_tokens)
+    vars(tokenizer)[COUNTS] = counts
+    return tokenizer
 
 
 def train_characters(texts: Iterable[str], *, progress: bool = False) -> PreTrainedTokenizerFast:
@@ -185,7 +207,10 @@ def add_mask_token(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBas
         return tokenizer
     if is_from_scratch(tokenizer):
         ours: Any = tokenizer
-        return ScratchGPTTokenizer.from_merges(ours.merges, (*ours.special_tokens, MASK), pattern=ours.pattern)
+        masked = ScratchGPTTokenizer.from_merges(ours.merges, (*ours.special_tokens, MASK), pattern=ours.pattern)
+        if counts := merge_counts(tokenizer):
+            vars(masked)[COUNTS] = counts
+        return masked
     tokenizer.add_special_tokens({"mask_token": MASK})
     return tokenizer
 

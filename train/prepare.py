@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from tokenization import ScratchGPTTokenizer, load_tokenizer, save_tokenizer, train_bpe
+from tokenization import load_tokenizer, save_tokenizer
 from tokenization.tokenization_scratchgpt import END_OF_TEXT, MASK
-from tokenization.vocabularies import add_mask_token, train_vocabulary
+from tokenization.vocabularies import add_mask_token, train_own, train_vocabulary
 from train.batches import document_borders
 from train.documents import known_size, labelled_documents
 from train.encoding import ShardEncoder
@@ -83,8 +83,7 @@ def prepare_tokenizer(config: Config, folder: Path, say: Callable[[str], None]) 
     elif kind == "bpe":
         say(f"training a byte-level BPE tokenizer of {size} tokens")
         special = (END_OF_TEXT, MASK) if masked else (END_OF_TEXT,)
-        merges = train_bpe(_tokenizer_texts(config), size, special_tokens=special, progress=True)
-        tokenizer = ScratchGPTTokenizer.from_merges(merges, special_tokens=special)
+        tokenizer = train_own(_tokenizer_texts(config), size, special_tokens=special, progress=True)
         if len(tokenizer) < size:
             say(f"the text has no more pairs to merge: the vocabulary has {len(tokenizer)} tokens")
     else:
