@@ -1,8 +1,8 @@
 """From the logits of the next token to one drawn token.
 
 The filters follow transformers' order and meaning, so that settings mean here what they mean in `generate`:
-repetition penalty, temperature, top-k, top-p, min-p. The last three keep the likeliest tokens up to some rank, so they
-look at a few ranks and never sort a whole vocabulary. The draw inverts the cumulative distribution at one uniform
+repetition penalty, temperature, top-k, top-p, min-p, typical. Top-k, top-p and min-p keep the likeliest tokens up to
+some rank, so they look at a few ranks and never sort a whole vocabulary. The draw inverts the cumulative distribution at one uniform
 number from a generator that belongs to one sampler: the same seed gives the same tokens wherever the logits agree, and
 nothing touches torch's global generator. All of it runs on the CPU in float32 (sums in float64), whatever device the
 logits came from.
@@ -32,6 +32,7 @@ class SamplingSettings:
     top_k: int = 0  # keep the k most likely tokens, and those tied with the last of them; 0 keeps all
     top_p: float = 1.0  # keep the fewest most likely tokens that hold this much probability; 1 keeps all
     min_p: float = 0.0  # drop tokens with less than this fraction of the most likely token's probability; 0 keeps all
+    typical_p: float = 1.0  # keep the tokens whose surprise is nearest the expected one, to this share; 1 keeps all
     repetition_penalty: float = 1.0  # divides the logits of tokens seen before, multiplies negative ones; 1 is off
     seed: int | None = None  # 0 to 2**63 - 1; None takes a fresh one for every sampler
 
@@ -41,6 +42,7 @@ class SamplingSettings:
         self._check("top_k", "a whole number, 0 (keeps all) or more", whole=True)
         self._check("top_p", "a number from 0 to 1 (keeps all)", most=1)
         self._check("min_p", "a number from 0 (keeps all) to 1", most=1)
+        self._check("typical_p", "a number from 0.001 to 1 (keeps all)", least=0.001, most=1)
         self._check("repetition_penalty", "a number from 0.01 to 100 (1 is off)", least=0.01, most=100)
         if self.seed is not None:
             self._check("seed", "a whole number from 0 to 2**63 - 1, or None", whole=True, most=2**63 - 1)
@@ -135,6 +137,11 @@ class Sampler:
 
     def _candidates(self, logits_V: Tensor, model_V: Tensor) -> Candidates:
         """What the settings leave of the model's distribution."""
+        candidates = self._likeliest(logits_V, model_V)
+        return self._typical(candidates) if self.settings.typical_p < 1 and candidates.count > 1 else candidates
+
+    def _likeliest(self, logits_V: Tensor, model_V: Tensor) -> Candidates:
+        """What all settings but the typical share leave."""
         settings, scores_V = self.settings, logits_V
         if self._penalised:
             penalty = settings.repetition_penalty
@@ -178,6 +185,20 @@ class Sampler:
         if self.settings.min_p > 0:
             count = min(count, int((probability_R >= self.settings.min_p * probability_R[0]).sum()))
         return Candidates(ids_R, probability_R, cumulative_R, count)
+
+    def _typical(self, candidates: Candidates) -> Candidates:
+        """The candidates whose surprise lies nearest the entropy, up to the share `typical_p`, and those as near as the
+        last of them (Meister et al., "Locally Typical Sampling", 2022)."""
+        probability_C = candidates.probability[: candidates.count]
+        share_C = probability_C.double() / candidates.total
+        surprise_C = -share_C.log()
+        distance_C = (surprise_C - (share_C * surprise_C).nansum()).abs()
+        nearest_C, order_C = distance_C.sort()
+        count = int((share_C[order_C].cumsum(0) < self.settings.typical_p).sum())
+        kept_C = (distance_C <= nearest_C[min(count, len(nearest_C) - 1)]).nonzero()[:, 0]
+        probability_C = probability_C[kept_C]
+        ids_C = kept_C if candidates.ids is None else candidates.ids[kept_C]
+        return Candidates(ids_C, probability_C, torch.cumsum(probability_C, 0, dtype=torch.float64), len(ids_C))
 
     def _invert(self, candidates: Candidates) -> tuple[int, float]:
         """The token at which the cumulative distribution passes a uniform number, and its probability.

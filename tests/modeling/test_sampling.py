@@ -15,6 +15,7 @@ from transformers import (
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 
 from modeling import sampling
@@ -40,6 +41,8 @@ def transformers_distribution(logits_V, seen, choices: SamplingSettings) -> torc
         processors.append(TopPLogitsWarper(choices.top_p))
     if choices.min_p > 0:
         processors.append(MinPLogitsWarper(choices.min_p))
+    if choices.typical_p < 1:
+        processors.append(TypicalLogitsWarper(choices.typical_p))
     return torch.softmax(processors(torch.tensor([seen]), logits_V[None].clone()), -1)[0]
 
 
@@ -60,14 +63,20 @@ logit_lists = st.one_of(
     top_k=st.sampled_from([0, 1, 2, 5, VOCABULARY - 1, VOCABULARY, 100]),
     top_p=st.sampled_from([0.0, 0.1037, 0.5019, 0.9013, 0.9907, 1.0]),
     min_p=st.sampled_from([0.0, 0.0513, 0.3017, 1.0]),
+    typical_p=st.sampled_from([0.0113, 0.2071, 0.9017, 1.0, 1.0]),
     repetition_penalty=st.sampled_from([0.5, 1.0, 1.3, 4.0]),
     few_ranks=st.sampled_from([1, 4, 256]),
 )
 def test_distribution_is_that_of_transformers(
-    logits, seen, temperature, top_k, top_p, min_p, repetition_penalty, few_ranks
+    logits, seen, temperature, top_k, top_p, min_p, typical_p, repetition_penalty, few_ranks
 ):
     choices = SamplingSettings(
-        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        typical_p=typical_p,
+        repetition_penalty=repetition_penalty,
     )
     logits_V = torch.tensor(logits)
     with mock.patch.object(sampling, "FEW_RANKS", few_ranks):
@@ -91,9 +100,27 @@ def test_top_p_over_a_large_vocabulary(top_p, spread):
     assert (ours - theirs).abs().sum() < 1e-3
 
 
+@pytest.mark.parametrize("typical_p", [0.1, 0.5, 0.95])
+@pytest.mark.parametrize("spread", [0.01, 1.0, 5.0])
+def test_typical_over_a_large_vocabulary(typical_p, spread):
+    logits_V = spread * torch.randn(8257, generator=torch.Generator().manual_seed(4))
+    choices = SamplingSettings(typical_p=typical_p)
+    ours = sampler_of(vocab_size=8257, typical_p=typical_p).distribution(logits_V)
+    theirs = transformers_distribution(logits_V, [0], choices)
+    assert ((ours > 0) != (theirs > 0)).sum() <= 8257 * 1e-3
+    assert (ours - theirs).abs().sum() < 1e-3
+
+
+def test_typical_may_drop_the_likeliest_token():
+    logits_V = torch.tensor([0.35] + [0.65 / 26] * 26).log()
+    kept_V = sampler_of(vocab_size=27, typical_p=0.5).distribution(logits_V)
+    assert kept_V[0] == 0
+    torch.testing.assert_close(kept_V[1:], torch.full((26,), 1 / 26))
+
+
 def test_draws_follow_the_distribution():
     logits_V = torch.randn(12, generator=torch.Generator().manual_seed(0))
-    sampler = sampler_of(vocab_size=12, temperature=0.8, top_k=7, seed=1)
+    sampler = sampler_of(vocab_size=12, temperature=0.8, top_k=7, typical_p=0.97, seed=1)
     count = 5_000
     drawn = torch.tensor([sampler.draw(logits_V).token_id for _ in range(count)]).bincount(minlength=12)
     expected = sampler.distribution(logits_V) * count
@@ -202,6 +229,8 @@ def test_low_precision_logits_are_drawn_from_in_float32():
         ("top_k", True, "a whole number, 0 (keeps all) or more"),
         ("top_p", 1.1, "a number from 0 to 1 (keeps all)"),
         ("min_p", -0.2, "a number from 0 (keeps all) to 1"),
+        ("typical_p", 0, "a number from 0.001 to 1 (keeps all)"),
+        ("typical_p", 1.2, "a number from 0.001 to 1 (keeps all)"),
         ("repetition_penalty", 0, "a number from 0.01 to 100 (1 is off)"),
         ("repetition_penalty", None, "a number from 0.01 to 100 (1 is off)"),
         ("seed", -1, "a whole number from 0 to 2**63 - 1, or None"),
