@@ -149,6 +149,11 @@ def check_graph(stock: "PreTrainedModel") -> None:
                 "`onnx`."
             )
         return
+    if config.rope_parameters["rope_type"] != "default":
+        raise ValueError(
+            f"rope_parameters scale the positions ({config.rope_parameters['rope_type']}), which this export does not "
+            "write into the file. As it is, the model can be exported by `native`."
+        )
     if config.hidden_act not in SILUS:
         raise ValueError(
             f"hidden_act is {config.hidden_act!r}, and llama.cpp's qwen3 computes silu whatever a file says: train "

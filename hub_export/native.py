@@ -71,7 +71,7 @@ def native(
     stock = stock_model(model)
     with atomic_folder(out, replace=force) as folder:
         stock.to(_stored_dtype(source)).save_pretrained(folder)
-        _keep_old_keys(folder / "config.json", model)
+        _keep_old_keys(folder / "config.json")
         for name in ("generation_config.json", *TOKENIZER_FILES, *_OPTIONAL_TOKENIZER_FILES):
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
@@ -158,11 +158,14 @@ def _stored_dtype(source: Path) -> Any:
     return getattr(torch, str(read_object(source / "config.json").get("dtype") or "float32"))
 
 
-def _keep_old_keys(path: Path, model: "ScratchGPTForCausalLM") -> None:
-    """Writes `rope_theta` beside `rope_parameters`: transformers 4 and the programs that follow it read only that."""
+def _keep_old_keys(path: Path) -> None:
+    """Writes what `rope_parameters` say under the names that transformers 4, and programs that follow it, read only."""
     config = read_object(path)
     if config["model_type"] == "qwen3":
-        config["rope_theta"] = float(model.config.rope_theta)
+        scaling = dict(config["rope_parameters"])
+        config["rope_theta"] = scaling.pop("rope_theta")
+        if scaling["rope_type"] != "default":
+            config["rope_scaling"] = scaling
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
 
 

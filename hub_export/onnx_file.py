@@ -67,6 +67,11 @@ def onnx(
     if 4 * read_weights(source).parameters > LARGEST:
         raise ValueError(f"{source}: one ONNX file holds at most {LARGEST // 4_000_000} million parameters in float32.")
     model = load_model(source, device="cpu")
+    if (getattr(model.config, "rope_parameters", None) or {}).get("rope_type") == "dynamic":
+        raise ValueError(
+            f"{source}: rope_parameters scale the positions by the length of the text (dynamic), which a graph cannot. "
+            "As it is, the model can be exported by `native`."
+        )
     graph = Graph.of(model, cache=cache, masked=masked)
     logger.info("exporting (about half a minute) …")
     with _quiet():

@@ -89,7 +89,7 @@ def _empty_qwen3(config: ScratchGPTConfig) -> PreTrainedModel:
                 head_dim=_number(config.head_dim),
                 hidden_act=config.hidden_act,
                 rms_norm_eps=float(config.norm_eps),
-                rope_parameters={"rope_type": "default", "rope_theta": float(config.rope_theta)},
+                rope_parameters=_rope_parameters(config),
                 attention_bias=config.attention_bias or config.attention_output_bias,
                 attention_dropout=config.attention_dropout,
                 max_position_embeddings=config.max_position_embeddings,
@@ -99,6 +99,11 @@ def _empty_qwen3(config: ScratchGPTConfig) -> PreTrainedModel:
     # The only state outside the weights: meta tensors hold none.
     stock.model.rotary_emb = type(stock.model.rotary_emb)(stock.config)
     return stock
+
+
+def _rope_parameters(config: ScratchGPTConfig) -> dict[str, Any]:
+    assert config.rope_parameters is not None
+    return config.rope_parameters | {"rope_theta": float(config.rope_parameters["rope_theta"])}
 
 
 def _empty_gpt2(config: ScratchGPTConfig) -> PreTrainedModel:

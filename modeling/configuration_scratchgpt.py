@@ -24,10 +24,25 @@ AUTO_MAP = {
 FOREIGN_KEYS = frozenset(
     {
         *("model_type", "auto_map", "name_or_path", "num_labels", "torch_dtype", "tokenizer_class"),
-        *("attn_implementation", "experts_implementation", "output_attentions", "rope_parameters"),
+        *("attn_implementation", "experts_implementation", "output_attentions", "rope_scaling"),
         *("quantization_config", "task_specific_params"),
     }
 )
+# Rotary positions: what scales them to a longer context, and the settings that each kind must and may have.
+ROPE_TYPES: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+    "default": (frozenset(), frozenset()),
+    "linear": (frozenset({"factor"}), frozenset()),
+    "dynamic": (frozenset({"factor"}), frozenset()),
+    "yarn": (
+        frozenset({"factor"}),
+        frozenset({"attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"}),
+    ),
+    "llama3": (
+        frozenset({"factor", "low_freq_factor", "high_freq_factor"}),
+        frozenset(),
+    ),
+}
+COMMON_ROPE_SETTINGS = frozenset({"rope_theta", "original_max_position_embeddings"})
 # Lists, in a config.json, the attributes that somebody set on the config and that mean nothing to the model.
 EXTRA_KEYS = "extra_keys"
 
@@ -104,6 +119,10 @@ class ScratchGPTConfig(PreTrainedConfig):
     """learned: a table added to the embeddings; sinusoidal: fixed waves added to them; rope: rotated queries, keys."""
     rope_theta: float | int = 10000.0
     """Base of the rotary frequencies; read only with position_embedding="rope"."""
+    rope_parameters: dict[str, Any] | None = None
+    """Rotary positions as transformers' own models state them: rope_type (default, linear, dynamic, yarn or llama3),
+    rope_theta, and the numbers of that type, which scale the positions to a longer context. None is the default type
+    with the field rope_theta; {} stands for positions that are not rotary."""
     qk_norm: bool = False
     """True: norm each head's query and key before the rotation."""
     attention_bias: bool = False
@@ -154,19 +173,23 @@ class ScratchGPTConfig(PreTrainedConfig):
         self.validate_choices()
         super().__post_init__(**kwargs)
 
-    @property
-    def rope_parameters(self) -> dict[str, Any]:
-        """Rotary settings in the form transformers' own models keep them; empty without rotary positions."""
-        if self.position_embedding != "rope":
-            return {}
-        return {"rope_type": "default", "rope_theta": self.rope_theta}
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Keep rope_theta and rope_parameters in step when either is set later."""
+        if name == "rope_parameters" and value and self.rope_parameters:
+            value = {"rope_type": value.get("type", "default"), "rope_theta": self.rope_theta, **value}
+        super().__setattr__(name, value)
+        if name == "rope_theta" and self.rope_parameters:
+            self.rope_parameters["rope_theta"] = value
 
-    @rope_parameters.setter
-    def rope_parameters(self, parameters: dict[str, Any]) -> None:
-        rope_type = parameters.get("rope_type", "default")
-        if rope_type != "default":
-            raise ValueError(f'rope_type must be "default", the only one this model has; got {rope_type!r}.')
-        self.rope_theta = parameters.get("rope_theta", self.rope_theta)
+    def convert_rope_params_to_dict(self, **kwargs: Any) -> dict[str, Any]:
+        """transformers' hook that settles `rope_parameters`; takes its old name, `rope_scaling`, from the arguments."""
+        given = kwargs.pop("rope_scaling", None) or self.rope_parameters or {}
+        self.rope_parameters = dict(given)
+        if self.position_embedding == "rope":
+            self.rope_theta = given.get("rope_theta", self.rope_theta)
+            self.standardize_rope_params()
+        self.validate_rope_parameters()
+        return kwargs
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
         """Write config.json with an `auto_map` for every class, so that a saved folder loads under each head."""
@@ -176,9 +199,18 @@ class ScratchGPTConfig(PreTrainedConfig):
     def to_dict(self) -> dict[str, Any]:
         """As transformers' own, and under `extra_keys` the names of attributes that were set from outside."""
         written = super().to_dict()
+        if written["rope_parameters"]:
+            written["rope_theta"] = written["rope_parameters"]["rope_theta"]
+        if not self.scales_positions:
+            del written["rope_parameters"]
         known = {field.name for field in fields(self)} | FOREIGN_KEYS
         extra_keys = sorted(name for name in written if name not in known and not name.startswith("_"))
         return written | ({EXTRA_KEYS: extra_keys} if extra_keys else {})
+
+    @property
+    def scales_positions(self) -> bool:
+        """Whether rotary positions are scaled to a longer context than the one trained at."""
+        return (self.rope_parameters or {}).get("rope_type", "default") != "default"
 
     def _reject_unknown(self, names: Iterable[str]) -> None:
         """Raise a ValueError for a name that is neither a field nor one of transformers' own keys."""
@@ -252,3 +284,34 @@ class ScratchGPTConfig(PreTrainedConfig):
                 f"rope_theta {self.rope_theta} has no effect with position_embedding={self.position_embedding!r}: "
                 'leave it out, or set position_embedding="rope".'
             )
+
+    def validate_rope_parameters(self) -> None:
+        """Raise a ValueError for rotary settings that make no sense."""
+        settings = {name: value for name, value in (self.rope_parameters or {}).items() if value is not None}
+        if self.position_embedding != "rope":
+            if settings:
+                raise ValueError(
+                    f"rope_parameters have no effect with position_embedding={self.position_embedding!r}: "
+                    'leave them out, or set position_embedding="rope".'
+                )
+            return
+        settings.pop("type", None)
+        rope_type = settings.pop("rope_type", "default")
+        if rope_type not in ROPE_TYPES:
+            raise ValueError(f"rope_type must be one of {', '.join(ROPE_TYPES)}; got {rope_type!r}.")
+        if settings.pop("partial_rotary_factor", 1) != 1:
+            raise ValueError("partial_rotary_factor must be 1: this model turns every value of a head.")
+        needed, possible = ROPE_TYPES[rope_type]
+        if missing := sorted(needed - set(settings)):
+            raise ValueError(f"rope_type {rope_type!r} needs {' and '.join(missing)} in rope_parameters.")
+        if unknown := sorted(set(settings) - needed - possible - COMMON_ROPE_SETTINGS):
+            raise ValueError(f"rope_type {rope_type!r} has no {' and no '.join(unknown)} in rope_parameters.")
+        for name, value in settings.items():
+            if name != "truncate" and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+                raise ValueError(f"{name} in rope_parameters must be a number above 0; got {value!r}.")
+        if settings.get("factor", 1) < 1:
+            raise ValueError(f"factor in rope_parameters must be at least 1; got {settings['factor']}.")
+        if rope_type == "llama3" and settings["low_freq_factor"] >= settings["high_freq_factor"]:
+            raise ValueError("low_freq_factor in rope_parameters must be below high_freq_factor.")
+        if rope_type == "dynamic" and self.head_dim == 2:
+            raise ValueError('rope_type "dynamic" needs a head_dim above 2.')

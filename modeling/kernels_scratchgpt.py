@@ -1,4 +1,5 @@
-"""What training computes faster than torch: the loss without logits; dropout, and attention with it, on the CPU.
+"""Attention written out, and what training computes faster than torch: the loss without logits, and on the CPU dropout,
+and attention with it.
 
 Axes in tensor names: N tokens of all sequences in a row, E hidden_size, V vocabulary, B batch, L tokens, H query heads,
 G key/value heads, Z heads of all sequences in a row, D head_dim.
@@ -137,6 +138,35 @@ def dropout(x: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
         return functional.dropout(x, rate)
     kept, factor = draw_kept(x.shape, rate)
     return x * kept * factor
+
+
+def eager_attention(
+    module: nn.Module,
+    q_BHLD: torch.Tensor,
+    k_BGSD: torch.Tensor,
+    v_BGSD: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    is_causal: bool = True,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention written out, in transformers' interface. Returns the output (B, L, H, D) and the weights (B, H, L, S).
+
+    The mask may be one to add, one that is True where attention is allowed, or None: then `is_causal` decides.
+    """
+    groups = q_BHLD.shape[1] // k_BGSD.shape[1]
+    k_BHSD, v_BHSD = k_BGSD.repeat_interleave(groups, dim=1), v_BGSD.repeat_interleave(groups, dim=1)
+    scores_BHLS = q_BHLD @ k_BHSD.transpose(-2, -1) * scaling
+    if attention_mask is None and is_causal and scores_BHLS.shape[-2] > 1:
+        attention_mask = torch.ones_like(scores_BHLS[0, 0], dtype=torch.bool).tril()
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores_BHLS = scores_BHLS.masked_fill(~attention_mask, torch.finfo(scores_BHLS.dtype).min)
+    elif attention_mask is not None:
+        scores_BHLS = scores_BHLS + attention_mask
+    weights_BHLS = functional.softmax(scores_BHLS, dim=-1, dtype=torch.float32).to(q_BHLD.dtype)
+    weights_BHLS = functional.dropout(weights_BHLS, dropout, dropout > 0)
+    return (weights_BHLS @ v_BHSD).transpose(1, 2), weights_BHLS
 
 
 class BlockedAttention(torch.autograd.Function):

@@ -43,10 +43,11 @@ _CAPTURE = "transformers.utils.output_capturing"
 def is_plain(model: PreTrainedModel) -> bool:
     """Whether the model is a ScratchGPT whose forward is what its weights and config say.
 
-    It is not when a layer was wrapped, quantised, sharded or hooked (adapters, offloading): then only its own forward
-    knows the result. The hooks by which transformers records hidden states change nothing.
+    It is not when a layer was wrapped, quantised, sharded or hooked (adapters, offloading), nor when rotary positions
+    are scaled by the length of the text: then only its own forward knows the result. The hooks by which transformers
+    records hidden states change nothing.
     """
-    if model.config.model_type != "scratchgpt":
+    if model.config.model_type != "scratchgpt" or model.config.rope_parameters.get("rope_type") == "dynamic":
         return False
     for module in model.modules():
         home = type(module).__module__
@@ -84,7 +85,7 @@ class LeanReader:
             self.position_TE = base.sinusoidal_emb(position_T[None])[0].to(self.token_VE.dtype)
         else:
             angle_TF = base.rotary_emb.angles(position_T[None])[0]
-            phase_TF = torch.polar(torch.ones_like(angle_TF), angle_TF)
+            phase_TF = torch.polar(torch.full_like(angle_TF, base.rotary_emb.attention_scaling), angle_TF)
         copying = model.device.type == "cpu" and model.get_memory_footprint() <= COPY_LIMIT
         self.blocks = [
             LeanBlock(cast(ScratchGPTBlock, block), config, capacity, phase_TF, copying) for block in base.layers

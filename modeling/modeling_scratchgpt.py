@@ -19,12 +19,13 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast, MaskedLMOutput
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel, slice_logits_to_keep
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_scratchgpt import ScratchGPTConfig
-from .kernels_scratchgpt import IGNORE_INDEX, blocked_attention, dropout, output_layer_loss
+from .kernels_scratchgpt import IGNORE_INDEX, blocked_attention, dropout, eager_attention, output_layer_loss
 
 
 class Options(TypedDict, total=False):
@@ -60,12 +61,34 @@ class Waves(nn.Module):
 
 
 class RotaryEmbedding(Waves):
-    """Cosines and sines that turn queries and keys by their position (RoFormer, arXiv:2104.09864)."""
+    """Cosines and sines that turn queries and keys by their position (RoFormer, arXiv:2104.09864).
 
-    def forward(self, position_ids_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        angles_BLF = self.angles(position_ids_BL)
+    Scaled to a longer context as `config.rope_parameters` say, by transformers' own functions. Its interface is that of
+    transformers' rotary embeddings; `x` is there for its device alone.
+    """
+
+    original_inv_freq: torch.Tensor
+
+    def __init__(self, config: ScratchGPTConfig) -> None:
+        config.validate_rope_parameters()
+        self.config, self.rope_type = config, config.rope_parameters["rope_type"]
+        super().__init__(config.head_dim, config.rope_parameters["rope_theta"])
+        self.max_seq_len_cached = self.original_max_seq_len = config.max_position_embeddings
+        self.register_buffer("original_inv_freq", self.inv_freq.clone(), persistent=False)
+
+    def frequencies(self) -> torch.Tensor:
+        self.attention_scaling = 1.0
+        if self.rope_type == "default":
+            return super().frequencies()
+        inv_freq, self.attention_scaling = ROPE_INIT_FUNCTIONS[self.rope_type](self.config)
+        return inv_freq
+
+    @torch.no_grad()
+    @dynamic_rope_update
+    def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        angles_BLF = self.angles(position_ids)
         angles_BLD = torch.cat((angles_BLF, angles_BLF), dim=-1)
-        return angles_BLD.cos(), angles_BLD.sin()
+        return angles_BLD.cos() * self.attention_scaling, angles_BLD.sin() * self.attention_scaling
 
 
 class SinusoidalEmbedding(Waves):
@@ -81,35 +104,6 @@ def rotate(x_BHLD: torch.Tensor, cos_BLD: torch.Tensor, sin_BLD: torch.Tensor) -
     first, second = x_BHLD.chunk(2, dim=-1)
     cos, sin = (wave.unsqueeze(1).to(x_BHLD.dtype) for wave in (cos_BLD, sin_BLD))
     return x_BHLD * cos + torch.cat((-second, first), dim=-1) * sin
-
-
-def eager_attention(
-    module: nn.Module,
-    q_BHLD: torch.Tensor,
-    k_BGSD: torch.Tensor,
-    v_BGSD: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    is_causal: bool = True,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention written out, in transformers' interface. Returns the output (B, L, H, D) and the weights (B, H, L, S).
-
-    The mask may be one to add, one that is True where attention is allowed, or None: then `is_causal` decides.
-    """
-    groups = q_BHLD.shape[1] // k_BGSD.shape[1]
-    k_BHSD, v_BHSD = k_BGSD.repeat_interleave(groups, dim=1), v_BGSD.repeat_interleave(groups, dim=1)
-    scores_BHLS = q_BHLD @ k_BHSD.transpose(-2, -1) * scaling
-    if attention_mask is None and is_causal and scores_BHLS.shape[-2] > 1:
-        attention_mask = torch.ones_like(scores_BHLS[0, 0], dtype=torch.bool).tril()
-    if attention_mask is not None and attention_mask.dtype == torch.bool:
-        scores_BHLS = scores_BHLS.masked_fill(~attention_mask, torch.finfo(scores_BHLS.dtype).min)
-    elif attention_mask is not None:
-        scores_BHLS = scores_BHLS + attention_mask
-    weights_BHLS = functional.softmax(scores_BHLS, dim=-1, dtype=torch.float32).to(q_BHLD.dtype)
-    weights_BHLS = functional.dropout(weights_BHLS, dropout, dropout > 0)
-    return (weights_BHLS @ v_BHSD).transpose(1, 2), weights_BHLS
 
 
 class RMSNorm(nn.RMSNorm):
@@ -261,7 +255,8 @@ class ScratchGPTPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
             init.ones_(module.weight)
         elif isinstance(module, Waves):
-            init.copy_(module.inv_freq, module.frequencies())
+            for buffer in module.buffers():
+                init.copy_(buffer, module.frequencies())
         if isinstance(module, nn.Linear | nn.LayerNorm) and module.bias is not None:
             init.zeros_(module.bias)
 
@@ -283,7 +278,7 @@ class ScratchGPTModel(ScratchGPTPreTrainedModel):
     - the default rotary base is 10,000 (RoFormer), fit for short contexts;
     - output projections may begin at zero (muP and the nanoGPT speed runs do so): every block begins as the identity;
     - the padding token's embedding is learned like the rest, so that it may be the end-of-text token;
-    - no sliding window and no rope scaling.
+    - no sliding window.
     """
 
     _auto_class = "AutoModel"
@@ -296,7 +291,7 @@ class ScratchGPTModel(ScratchGPTPreTrainedModel):
         elif config.position_embedding == "sinusoidal":
             self.sinusoidal_emb = SinusoidalEmbedding(config.hidden_size, 10000.0)
         else:
-            self.rotary_emb = RotaryEmbedding(config.head_dim, config.rope_theta)
+            self.rotary_emb = RotaryEmbedding(config)
         self.layers = nn.ModuleList(ScratchGPTBlock(config, index) for index in range(config.num_hidden_layers))
         self.norm = make_norm(config, config.hidden_size)
         self.gradient_checkpointing = False
@@ -344,7 +339,7 @@ class ScratchGPTModel(ScratchGPTPreTrainedModel):
             waves_BLE = self.sinusoidal_emb(position_ids).to(x_BLE.dtype)
             x_BLE = x_BLE * math.sqrt(self.config.hidden_size) + waves_BLE
         else:
-            rotation = self.rotary_emb(position_ids)
+            rotation = self.rotary_emb(x_BLE, position_ids)
         x_BLE = dropout(x_BLE, self.config.embedding_dropout, self.training)
         for block in self.layers:
             x_BLE = block(

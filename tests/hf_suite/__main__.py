@@ -19,12 +19,13 @@ SUITES = {
     "ClassicTest": "model_suite",
     "MaskedTest": "model_suite",
     "LlamaTest": "model_suite",
+    "GPT2Test": "model_suite",
     "ScratchGPTTokenizerTest": "tokenizer_suite",
     "ByT5TokenizerTest": "tokenizer_suite",
     "ScratchGPTFastTokenizerTest": "tokenizer_suite",
     "GPT2TokenizerTest": "tokenizer_suite",
 }
-PEERS = ("LlamaTest", "ByT5TokenizerTest", "GPT2TokenizerTest")
+PEERS = ("LlamaTest", "GPT2Test", "ByT5TokenizerTest", "GPT2TokenizerTest")
 OPTIONS = (
     *("-p", "no:xdist", "-p", "tests.hf_suite.plugin", "--quiet", "--tb=short", "--disable-warnings"),
     *("-o", "addopts=--import-mode=importlib", "-o", "filterwarnings=default"),

@@ -1,4 +1,4 @@
-"""transformers' common model tests on our models and, as the peer, on Llama. Run by `make hf-suite`.
+"""transformers' common model tests on our models and, as the peers, on Llama and GPT-2. Run by `make hf-suite`.
 
 Not collected by `make test`: it needs the network once, and minutes.
 """
@@ -14,7 +14,7 @@ from transformers_tests.test_modeling_common import (  # pyright: ignore[reportM
 from transformers_tests.test_training_mixin import TrainingTesterMixin  # pyright: ignore[reportMissingImports]
 
 from modeling import ScratchGPTForMaskedLM
-from tests.hf_suite.model_tester import ClassicTester, LlamaTester, MaskedTester, ModernTester
+from tests.hf_suite.model_tester import ClassicTester, GPT2Tester, LlamaTester, MaskedTester, ModernTester
 
 
 class Suite(ModelTesterMixin, TrainingTesterMixin):
@@ -26,7 +26,7 @@ class Suite(ModelTesterMixin, TrainingTesterMixin):
 
     def setUp(self) -> None:
         self.model_tester = self.tester()
-        self.config_tester = ConfigTester(self, config_class=self.tester.config_class, hidden_size=64)
+        self.config_tester = ConfigTester(self, config_class=self.tester.config_class, **self.tester.width)
 
     def test_config(self) -> None:
         self.config_tester.run_common_tests()
@@ -40,13 +40,13 @@ class CausalSuite(Suite, GenerationTesterMixin):
         self.all_model_classes = (self.tester.base_model_class, self.tester.causal_lm_class)
 
 
-class ScratchGPTSuite(CausalSuite):
-    """What the model does not have is left out, with its reason."""
+class ClassicTest(CausalSuite, unittest.TestCase):
+    """Learned positions: there are no rotary ones to scale, as there are none in GPT-2."""
 
-    no_scaling = ""
+    tester = ClassicTester
 
     def _skip(self) -> None:
-        self.skipTest(self.no_scaling)
+        self.skipTest("Learned positions: there are no rotary ones to scale")
 
     test_model_rope_scaling_from_config_0_linear = _skip
     test_model_rope_scaling_from_config_1_dynamic = _skip
@@ -54,18 +54,16 @@ class ScratchGPTSuite(CausalSuite):
     test_model_rope_scaling_frequencies = _skip
 
 
-class ClassicTest(ScratchGPTSuite, unittest.TestCase):
-    tester = ClassicTester
-    no_scaling = "Learned positions: there are no rotary ones to scale"
-
-
-class ModernTest(ScratchGPTSuite, unittest.TestCase):
+class ModernTest(CausalSuite, unittest.TestCase):
     tester = ModernTester
-    no_scaling = "The model has no RoPE scaling, by design"
 
 
 class LlamaTest(CausalSuite, unittest.TestCase):
     tester = LlamaTester
+
+
+class GPT2Test(CausalSuite, unittest.TestCase):
+    tester = GPT2Tester
 
 
 class MaskedTest(Suite, unittest.TestCase):

@@ -1,9 +1,9 @@
-"""What transformers' model tests ask of a "model tester": tiny configs and inputs, for ScratchGPT and for Llama."""
+"""What transformers' model tests ask of a "model tester": tiny configs and inputs, for ScratchGPT, Llama and GPT-2."""
 
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model, LlamaConfig, LlamaForCausalLM, LlamaModel
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM, ScratchGPTModel
 
@@ -39,6 +39,7 @@ class ModelTester:
     base_model_class: Any = ScratchGPTModel
     causal_lm_class: Any = ScratchGPTForCausalLM
     fields: dict[str, Any] = {}  # noqa: RUF012
+    width: dict[str, int] = {"hidden_size": 64}  # noqa: RUF012
     batch_size = 5
     seq_length = 7
     is_training = True
@@ -76,3 +77,10 @@ class LlamaTester(ModelTester):
     config_class = LlamaConfig
     base_model_class = LlamaModel
     causal_lm_class = LlamaForCausalLM
+
+
+class GPT2Tester(ModelTester):
+    config_class = GPT2Config
+    base_model_class = GPT2Model
+    causal_lm_class = GPT2LMHeadModel
+    width = {"n_embd": 64}  # noqa: RUF012

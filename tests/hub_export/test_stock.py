@@ -12,6 +12,7 @@ from tests.hub_export.families import CLASSIC, GPT2, MODERN, random_model
         ("Qwen3ForCausalLM", {**MODERN, "head_dim": 6, "num_key_value_heads": 2, "rope_theta": 500.0}),
         ("Qwen3ForCausalLM", {**MODERN, "attention_bias": True, "tie_word_embeddings": False}),
         ("Qwen3ForCausalLM", {**MODERN, "attention_output_bias": True, "hidden_act": "relu", "norm_eps": 1e-3}),
+        ("Qwen3ForCausalLM", {**MODERN, "rope_parameters": {"rope_type": "yarn", "factor": 3.0}}),
         ("GPT2LMHeadModel", CLASSIC),
         ("GPT2LMHeadModel", {**CLASSIC, "attention_output_bias": False, "mlp_bias": False, "intermediate_size": 50}),
         ("GPT2LMHeadModel", GPT2),

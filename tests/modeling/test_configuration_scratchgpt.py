@@ -39,14 +39,38 @@ def test_defaults_are_the_science_fiction_recipe():
         ({"hidden_size": 255, "position_embedding": "sinusoidal"}, "hidden_size must be even; got 255"),
         ({"rope_theta": 5e5}, "rope_theta 500000.0 has no effect with position_embedding='learned'"),
         (
-            {"position_embedding": "rope", "rope_parameters": {"rope_type": "yarn"}},
-            "rope_type must be \"default\".*got 'yarn'",
+            {"rope_parameters": {"rope_type": "default"}},
+            "rope_parameters have no effect with position_embedding='learn",
         ),
     ],
 )
 def test_nonsense_is_refused_in_words(fields, message):
     with pytest.raises(ValueError, match=message):
         ScratchGPTConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rope_type": "longrope"}, "rope_type must be one of default, linear, dynamic, yarn, llama3; got 'longrope'"),
+        ({"rope_type": "linear"}, "rope_type 'linear' needs factor in rope_parameters"),
+        ({"rope_type": "linear", "factor": None}, "rope_type 'linear' needs factor in rope_parameters"),
+        ({"rope_type": "llama3", "factor": 2}, "'llama3' needs high_freq_factor and low_freq_factor in"),
+        ({"rope_type": "dynamic", "factor": 2, "beta_fast": 3}, "'dynamic' has no beta_fast in rope_parameters"),
+        ({"factor": 2.0}, "'default' has no factor in rope_parameters"),
+        ({"rope_type": "yarn", "factor": 0.5}, "factor in rope_parameters must be at least 1; got 0.5"),
+        ({"rope_type": "yarn", "factor": "2"}, "factor in rope_parameters must be a number above 0; got '2'"),
+        ({"rope_theta": -1.0}, "rope_theta in rope_parameters must be a number above 0; got -1.0"),
+        ({"rope_type": "default", "partial_rotary_factor": 0.5}, "partial_rotary_factor must be 1"),
+        (
+            {"rope_type": "llama3", "factor": 2, "low_freq_factor": 4, "high_freq_factor": 4},
+            "low_freq_factor in rope_parameters must be below high_freq_factor",
+        ),
+    ],
+)
+def test_rotary_settings_that_make_no_sense_are_refused_in_words(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ScratchGPTConfig(position_embedding="rope", rope_parameters=settings)
 
 
 def test_whole_numbers_serve_as_rates():
@@ -57,13 +81,28 @@ def test_a_tied_output_layer_may_have_a_bias():
     assert ScratchGPTConfig(tie_word_embeddings=True, lm_head_bias=True).lm_head_bias
 
 
-def test_rope_parameters_are_a_view_of_rope_theta():
+def test_rope_parameters_hold_rope_theta():
     config = ScratchGPTConfig(
         position_embedding="rope", rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0}
     )
     assert config.rope_theta == 1_000_000.0
     assert config.rope_parameters == {"rope_type": "default", "rope_theta": 1_000_000.0}
+    config.rope_theta = 500.0
+    assert config.rope_parameters == {"rope_type": "default", "rope_theta": 500.0}
     assert ScratchGPTConfig().rope_parameters == {}
+
+
+@pytest.mark.parametrize("name", ["rope_parameters", "rope_scaling"])
+def test_scaled_positions_go_through_config_json(tmp_path, name):
+    config = ScratchGPTConfig(
+        position_embedding="rope", head_dim=32, rope_theta=500.0, **{name: {"type": "yarn", "factor": 4.0}}
+    )
+    expected = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "original_max_position_embeddings": 256}
+    assert {key: value for key, value in config.rope_parameters.items() if key != "type"} == expected
+    config.save_pretrained(tmp_path)
+    again = ScratchGPTConfig.from_pretrained(tmp_path)
+    assert again.scales_positions
+    assert again.to_dict() == config.to_dict()
 
 
 def test_config_json_round_trip(tmp_path):

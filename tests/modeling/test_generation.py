@@ -207,7 +207,7 @@ def test_positions_count_on_under_a_cache(family):
     used: list[torch.Tensor] = []
     base = model.model
     embedding = getattr(base, {"classic": "embed_positions", "modern": "rotary_emb", "waves": "sinusoidal_emb"}[family])
-    embedding.register_forward_pre_hook(lambda _, arguments: used.append(arguments[0]))
+    embedding.register_forward_pre_hook(lambda _, arguments: used.append(arguments[-1]))
     ids_BL, mask_BL = draw_ids(2, 6), torch.ones(2, 6, dtype=torch.long)
     mask_BL[0, :2] = 0
     write(model, ids_BL, attention_mask=mask_BL, do_sample=False, max_new_tokens=4)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -77,6 +77,8 @@ def build(dtype=torch.float32, **config) -> ScratchGPTForCausalLM:
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(shape=shapes, ids=st.lists(st.integers(0, VOCABULARY - 1), min_size=4, max_size=CONTEXT), data=st.data())
 def test_logits_are_those_of_the_forward(shape, ids, data):
+    # LayerNorm makes -1 and 1 of two values: where they are nearly equal, rounding decides.
+    assume(not (shape["qk_norm"] and shape["norm"] == "layernorm" and shape["head_dim"] == 2))
     model = build(vocab_size=VOCABULARY, max_position_embeddings=CONTEXT, initializer_range=0.3, **shape)
     cuts = sorted(data.draw(st.sets(st.integers(1, len(ids) - 1), max_size=6)))
     with torch.inference_mode():
@@ -103,6 +105,20 @@ def test_other_types(config, dtype):
     assert (logits_V - expected_V).abs().max() < bound * expected_V.abs().max()
 
 
+@pytest.mark.parametrize("rope_type", ["linear", "yarn"])
+@torch.no_grad()
+def test_scaled_positions(rope_type):
+    scaling = {"rope_type": rope_type, "factor": 4.0}
+    model, plain = (build(**MODERN, rope_parameters=settings) for settings in (scaling, None))
+    assert is_plain(model)
+    ids = list(range(3, 15))
+    reader = LeanReader(model, CONTEXT)
+    reader.read(ids[:7])
+    logits_V = reader.read(ids[7:])
+    torch.testing.assert_close(logits_V, model(torch.tensor([ids])).logits[0, -1])
+    assert not torch.allclose(logits_V, plain(torch.tensor([ids])).logits[0, -1], atol=1e-3)
+
+
 def test_the_weights_stay_as_they_are():
     model = build(**MODERN)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -125,6 +141,8 @@ def test_plain_models_only():
 
     model.model.layers[0].mlp.up_proj = Wrapped(model.model.layers[0].mlp.up_proj)
     assert not is_plain(model)
+
+    assert not is_plain(build(**MODERN, rope_parameters={"rope_type": "dynamic", "factor": 2.0}))
 
     mixed = build(**CLASSIC)
     mixed.lm_head.to(torch.bfloat16)

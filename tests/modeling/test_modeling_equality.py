@@ -52,7 +52,7 @@ def build_classic() -> tuple[ScratchGPTForCausalLM, torch.nn.Module]:
     return ours.eval(), theirs.eval()
 
 
-def build_modern() -> tuple[ScratchGPTForCausalLM, torch.nn.Module]:
+def build_modern(rope_parameters: dict | None = None) -> tuple[ScratchGPTForCausalLM, torch.nn.Module]:
     torch.manual_seed(0)
     theirs = Qwen3ForCausalLM(
         Qwen3Config(
@@ -67,7 +67,7 @@ def build_modern() -> tuple[ScratchGPTForCausalLM, torch.nn.Module]:
             initializer_range=0.2,
             rms_norm_eps=1e-5,
             tie_word_embeddings=True,
-            rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+            rope_parameters=rope_parameters or {"rope_type": "default", "rope_theta": 10000.0},
             eos_token_id=66,
         )
     )
@@ -88,6 +88,7 @@ def build_modern() -> tuple[ScratchGPTForCausalLM, torch.nn.Module]:
             gated_mlp=True,
             norm="rmsnorm",
             position_embedding="rope",
+            rope_parameters=rope_parameters,
             qk_norm=True,
             attention_output_bias=False,
             mlp_bias=False,
@@ -163,3 +164,33 @@ def test_greedy_texts_are_equal(pair):
     options = {"attention_mask": mask_BL, "max_new_tokens": 15, "do_sample": False, "pad_token_id": 66}
     ours, theirs = (model.generate(ids_BL, **options) for model in pair)
     assert ours.tolist() == theirs.tolist()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rope_type": "linear", "factor": 4.0},
+        {"rope_type": "dynamic", "factor": 4.0},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8, "truncate": False, "beta_fast": 8},
+        {
+            "rope_type": "llama3",
+            "factor": 4.0,
+            "original_max_position_embeddings": 8,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+        },
+    ],
+    ids=["linear", "dynamic", "yarn", "yarn-truncated", "llama3"],
+)
+@torch.no_grad()
+def test_scaled_positions_are_those_of_qwen3(settings):
+    """Short, then beyond the context, then short again: the dynamic kind changes its frequencies and changes back."""
+    ours, theirs = build_modern({"rope_theta": 500.0, **settings})
+    plain, _ = build_modern({"rope_type": "default", "rope_theta": 500.0})
+    for length in (14, 48, 14):
+        ids_1L = torch.randint(66, (1, length), generator=torch.Generator().manual_seed(length))
+        logits_1LV = ours(ids_1L).logits
+        torch.testing.assert_close(logits_1LV, theirs(ids_1L).logits, **TOLERANCE)
+        scaled = settings["rope_type"] != "dynamic" or length > 32
+        assert torch.allclose(logits_1LV, plain(ids_1L).logits, **TOLERANCE) != scaled
