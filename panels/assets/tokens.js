@@ -1,0 +1,290 @@
+// The Tokens tab: draws the tokens and their ids, marks those that belong together, and replays the merges. All that it
+// needs is in #tokens-data; nothing here asks the server.
+const COLOURS = 5;
+const PACE_MS = 450;
+const number = (value) => value.toLocaleString("en");
+const make = (tag, className, text) => {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+};
+
+let drawnData = null;
+let drawnView = null;
+let columns = [];
+let marked = [];
+let replay = null;
+let timer = null;
+
+// A label with its signs for white space set apart, and a line break behind a token that holds one.
+const writeLabel = (node, label) => {
+  for (const part of label.split(/([␣↵⇥]+)/)) {
+    if (/^[␣↵⇥]/.test(part)) node.append(make("i", "", part));
+    else if (part) node.append(part);
+  }
+};
+const isBreak = (label) => label.includes("↵");
+
+const fillList = (list, column, write) => {
+  const nodes = [];
+  column.tokens.forEach((token, index) => {
+    const node = make("span", `token hue-${index % COLOURS}`);
+    node.setAttribute("role", "option");
+    node.setAttribute("aria-selected", "false");
+    node.tabIndex = index ? -1 : 0;
+    node.dataset.index = index;
+    write(node, token);
+    list.append(node);
+    nodes.push(node);
+  });
+  return nodes;
+};
+
+const drawColumn = (data, place) => {
+  const box = make("section", "tokenizer");
+  box.setAttribute("aria-label", `Tokens of ${data.name}`);
+  box.append(make("h3", "", data.name));
+  const counts = make("p", "counts");
+  const facts = [
+    [data.count, data.count === 1 ? "token" : "tokens"],
+    [data.characters, data.characters === 1 ? "character" : "characters"],
+    [data.bytes, data.bytes === 1 ? "byte" : "bytes"],
+  ].map(([value, unit]) => [number(value), unit]);
+  if (data.count) facts.push([(data.bytes / data.count).toFixed(2), "bytes per token"]);
+  for (const [value, unit] of facts) {
+    const fact = make("span");
+    fact.append(make("b", "", value), ` ${unit}`);
+    counts.append(fact);
+  }
+  box.append(counts);
+  if (data.count > data.tokens.length) {
+    box.append(make("p", "quiet", `The first ${number(data.tokens.length)} of ${number(data.count)} tokens are shown.`));
+  }
+  const detail = make("p", "token-detail quiet", data.count ? "Point at a token, or go through them with the arrow keys." : "No text, no tokens.");
+  detail.setAttribute("role", "status");
+  box.append(detail);
+  const column = { data, detail, byId: new Map() };
+  data.tokens.forEach((token, index) => {
+    if (!column.byId.has(token[0])) column.byId.set(token[0], []);
+    column.byId.get(token[0]).push(index);
+  });
+  const lists = [
+    ["token-text", `Tokens of ${data.name}`, (node, token) => writeLabel(node, token[1] || "∅")],
+    ["token-ids", `Ids of the tokens of ${data.name}`, (node, token) => node.append(String(token[0]))],
+  ].map(([className, label, write]) => {
+    const list = make("div", `token-list ${className}`);
+    list.setAttribute("role", "listbox");
+    list.setAttribute("aria-label", label);
+    list.dataset.column = place;
+    const nodes = fillList(list, data, write);
+    if (className === "token-text") {
+      nodes.forEach((node, index) => { if (isBreak(data.tokens[index][1])) node.after(make("br")); });
+    }
+    return [list, nodes];
+  });
+  column.lists = lists.map(([, nodes]) => nodes);
+  if (data.count) {
+    box.append(lists[0][0], make("h4", "", "Ids"), lists[1][0]);
+  }
+  columns.push(column);
+  return box;
+};
+
+const addMark = (node, className) => {
+  node.classList.add(className);
+  if (className === "here") node.setAttribute("aria-selected", "true");
+  marked.push([node, className]);
+};
+const clearMarks = () => {
+  for (const [node, className] of marked) {
+    node.classList.remove(className);
+    if (className === "here") node.setAttribute("aria-selected", "false");
+  }
+  marked = [];
+};
+const mark = (place, index) => {
+  const column = columns[place];
+  const token = column?.data.tokens[index];
+  if (!token) return;
+  clearMarks();
+  const [id, label, start, end, bytes] = token;
+  const same = column.byId.get(id);
+  for (const nodes of column.lists) {
+    for (const other of same) addMark(nodes[other], other === index ? "here" : "same");
+  }
+  columns.forEach((other, otherPlace) => {
+    if (otherPlace === place) return;
+    other.data.tokens.forEach(([, , from, to], otherIndex) => {
+      if (from < end && to > start) for (const nodes of other.lists) addMark(nodes[otherIndex], "same");
+    });
+  });
+  const times = same.length > 1 ? `, ${number(same.length)} times here` : "";
+  const where = end - start > 1 ? `characters ${number(start + 1)} to ${number(end)}` : `character ${number(start + 1)}`;
+  column.detail.replaceChildren(
+    `Token ${number(index + 1)}: `, make("code", "", label || "∅"),
+    ` is id ${id}, ${bytes} ${bytes === 1 ? "byte" : "bytes"}, ${where}${times}.`,
+  );
+};
+
+// The replay: states[k] holds the tokens of each word after k merges.
+const join = (word, [, first, second, whole]) => {
+  const joined = [];
+  for (let at = 0; at < word.length; at++) {
+    if (word[at] === first && word[at + 1] === second) {
+      joined.push(whole);
+      at++;
+    } else {
+      joined.push(word[at]);
+    }
+  }
+  return joined;
+};
+const stateAfter = (step) => {
+  while (replay.states.length <= step) {
+    const merge = replay.merges[replay.states.length - 1];
+    replay.states.push(replay.states.at(-1).map((word) => join(word, merge)));
+  }
+  return replay.states[step];
+};
+const stop = () => {
+  clearInterval(timer);
+  timer = null;
+  const button = drawnView?.querySelector('[data-replay="play"]');
+  if (!button) return;
+  button.textContent = "Play";
+  button.setAttribute("aria-pressed", "false");
+};
+const drawStep = () => {
+  const slider = drawnView.querySelector(".replay input");
+  const step = Number(slider.value);
+  const merge = step ? replay.merges[step - 1] : null;
+  const line = drawnView.querySelector(".replay-step");
+  const state = stateAfter(step);
+  const left = number(state.reduce((sum, word) => sum + word.length, 0));
+  const position = `${step} of ${replay.merges.length}`;
+  slider.setAttribute("aria-valuetext", merge
+    ? `${position}: ${replay.labels[merge[1]]} and ${replay.labels[merge[2]]} become ${replay.labels[merge[3]]}`
+    : `${position}: before the first merge`);
+  if (merge) {
+    const [rank, first, second, whole, count, places] = merge;
+    const code = (id) => {
+      const node = make("code");
+      writeLabel(node, replay.labels[id]);
+      return node;
+    };
+    const pair = make("span", "pair");
+    pair.append(code(first), " + ", code(second), " → ", code(whole));
+    const known = count === null ? "count in the training text not recorded"
+      : `${number(count)} time${count === 1 ? "" : "s"} in the training text`;
+    line.replaceChildren(
+      make("b", "", `Merge ${number(rank)} of ${number(replay.learnt)}`), pair, make("span", "", known),
+      make("span", "", `${places} place${places === 1 ? "" : "s"} here`), make("span", "", `${left} tokens now`),
+    );
+  } else {
+    line.replaceChildren(make("b", "", "Before the first merge"), make("span", "", `${left} tokens`));
+  }
+  const words = drawnView.querySelector(".replay-words");
+  words.replaceChildren(...state.flatMap((word) => {
+    const box = make("span", "word");
+    let hasBreak = false;
+    word.forEach((id, index) => {
+      const label = replay.labels[id];
+      const node = make("span", `token hue-${index % COLOURS}${merge && id === merge[3] ? " here" : ""}`);
+      writeLabel(node, label);
+      hasBreak ||= isBreak(label);
+      box.append(node);
+    });
+    return hasBreak ? [box, make("br")] : [box];
+  }));
+  drawnView.querySelector('[data-replay="back"]').disabled = step === 0;
+  drawnView.querySelector('[data-replay="on"]').disabled = step === replay.merges.length;
+};
+const drawReplay = (data) => {
+  stop();
+  const slider = drawnView.querySelector(".replay input");
+  replay = { ...data, states: [data.words] };
+  slider.max = data.merges.length;
+  if (Number(slider.value) > data.merges.length) slider.value = data.merges.length;
+  const all = drawnView.querySelector(".replay-all");
+  all.hidden = Boolean(data.message) || !data.merges.length;
+  drawnView.querySelector(".replay-note").textContent = data.message ?? (!data.merges.length
+    ? "No merge applies to this text."
+    : "The text begins as bytes, or characters. Then the merges follow, those learnt first before the others"
+      + (data.cut ? `; only the first ${number(data.cut)} characters are replayed.` : "."));
+  if (!all.hidden) drawStep();
+};
+const moveBy = (difference) => {
+  const slider = drawnView.querySelector(".replay input");
+  slider.value = Number(slider.value) + difference;
+  drawStep();
+  return Number(slider.value) < replay.merges.length;
+};
+
+const draw = () => {
+  const data = document.querySelector("#tokens-data [data-tokens]");
+  const view = document.getElementById("tokens-view");
+  const place = view?.querySelector(".tokenizers");
+  if (!data || !place || (data === drawnData && place.dataset.drawn)) return;
+  drawnData = data;
+  drawnView = view;
+  columns = [];
+  marked = [];
+  const told = JSON.parse(data.dataset.tokens);
+  place.replaceChildren(...told.columns.map(drawColumn));
+  place.classList.toggle("two", told.columns.length > 1);
+  place.dataset.drawn = "yes";
+  drawReplay(told.replay);
+};
+new MutationObserver(draw).observe(document.body, { childList: true, subtree: true });
+draw();
+
+const tokenAt = (event) => {
+  const node = event.target.closest?.("#tokens-view .token-list .token");
+  return node && { node, list: node.parentElement, index: Number(node.dataset.index) };
+};
+for (const type of ["pointerover", "focusin"]) {
+  document.addEventListener(type, (event) => {
+    const found = tokenAt(event);
+    if (!found) return;
+    mark(Number(found.list.dataset.column), found.index);
+    if (type === "focusin") {
+      for (const other of found.list.querySelectorAll('[tabindex="0"]')) other.tabIndex = -1;
+      found.node.tabIndex = 0;
+    }
+  });
+}
+document.addEventListener("keydown", (event) => {
+  const found = tokenAt(event);
+  if (!found) return;
+  const nodes = found.list.querySelectorAll(".token");
+  const goals = {
+    ArrowRight: found.index + 1, ArrowDown: found.index + 1, ArrowLeft: found.index - 1, ArrowUp: found.index - 1,
+    Home: 0, End: nodes.length - 1,
+  };
+  if (!(event.key in goals)) return;
+  event.preventDefault();
+  nodes[Math.min(nodes.length - 1, Math.max(0, goals[event.key]))].focus();
+});
+document.addEventListener("input", (event) => {
+  if (!event.target.closest?.("#tokens-view .replay input")) return;
+  stop();
+  drawStep();
+});
+document.addEventListener("click", (event) => {
+  const button = event.target.closest?.("#tokens-view [data-replay]");
+  if (!button) return;
+  if (button.dataset.replay !== "play" || timer) {
+    stop();
+    if (button.dataset.replay !== "play") moveBy(button.dataset.replay === "on" ? 1 : -1);
+    return;
+  }
+  const slider = drawnView.querySelector(".replay input");
+  if (Number(slider.value) === replay.merges.length) slider.value = 0;
+  button.textContent = "Pause";
+  button.setAttribute("aria-pressed", "true");
+  drawStep();
+  timer = setInterval(() => {
+    if (!drawnView.isConnected || !moveBy(1)) stop();
+  }, PACE_MS);
+});
