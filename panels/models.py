@@ -104,10 +104,12 @@ class ModelLoader:
         finally:
             self.done.set()
 
-    def _write(self, prompt: str, settings: SamplingSettings) -> Generator[Draft, None, None]:
+    def _write(
+        self, prompt: str, settings: SamplingSettings, stop: str = "", alternatives: int = 0
+    ) -> Generator[Draft, None, None]:
         from panels.writing import write
 
-        yield from write(self._placed(), prompt, settings)
+        yield from write(self._placed(), prompt, settings, stop=stop, alternatives=alternatives)
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """`function(model, *arguments)` with the loaded model, where it computes best.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,15 @@ CONTROLS = (
         step=0.01,
     ),
     Control(
+        name="typical_p",
+        label="Typical",
+        info="Neither too plain nor too odd. 1: all",
+        default=1.0,
+        minimum=0.05,
+        maximum=1.0,
+        step=0.01,
+    ),
+    Control(
         name="repetition_penalty",
         label="Repetition penalty",
         info="Above 1: less of what was said",
@@ -85,6 +95,36 @@ CONTROLS = (
     ),
 )
 DEFAULTS: dict[str, float] = {control.name: control.default for control in CONTROLS}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preset:
+    """A manner of drawing tokens, by name."""
+
+    name: str
+    info: str  # one line that says what it is for
+    temperature: float
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The settings by their names; all that shape the distribution are among them."""
+        return {name: getattr(self, name) for name in DEFAULTS if name != "max_new_tokens"}
+
+
+PRESETS = (
+    Preset(name="Greedy", info="Always the likeliest token", temperature=0.0),
+    Preset(
+        name="Careful", info="Likely words, few repeats", temperature=0.5, top_p=0.9, repetition_penalty=1.1, top_k=40
+    ),
+    Preset(name="Balanced", info="A good beginning", temperature=0.8, top_p=0.95),
+    Preset(name="Wild", info="Surprising, but no nonsense", temperature=1.4, min_p=0.05),
+    Preset(name="Neutral", info="The model as it is: everything off", temperature=1.0),
+)
 
 
 def number(name: str, value: Any, kind: type[int] | type[float]) -> Any:
@@ -120,15 +160,28 @@ def settings_from(*, seed: Any = None, **values: Any) -> SamplingSettings:
     return SamplingSettings(**chosen, seed=None if seed is None or not str(seed).strip() else number("seed", seed, int))
 
 
+def stop_text(value: Any) -> str:
+    """The text that ends a writing, as people type it on one line: `\\n` is a new line, `\\t` a tab, `\\\\` a
+    backslash; None is none.
+
+    Raises ValueError when it is no text."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ValueError(f"stop: expected text, got {value!r}.")
+    return re.sub(r"\\([nt\\])", lambda match: {"n": "\n", "t": "\t", "\\": "\\"}[match[1]], value)
+
+
 def add_flags(parser: argparse._ActionsContainer) -> None:
     """Add a flag for each setting; one that is not given is None."""
     for control in CONTROLS:
         flag = "--" + control.name.replace("_", "-")
         parser.add_argument(flag, type=control.kind, help=f"{control.info} (default: {control.default})")
     parser.add_argument("--seed", type=int, help="The same seed writes the same text (default: a new one each time)")
+    parser.add_argument("--stop", help="The writing ends where this text would come; \\n is a new line (default: none)")
 
 
 def given_settings(arguments: argparse.Namespace) -> dict[str, float]:
     """The settings whose flags were given."""
-    values = {name: getattr(arguments, name) for name in (*DEFAULTS, "seed")}
+    values = {name: getattr(arguments, name) for name in (*DEFAULTS, "seed", "stop")}
     return {name: value for name, value in values.items() if value is not None}

@@ -17,7 +17,8 @@ from panels import controls, zero
 from panels.lab import Lab
 from panels.markup import render
 from panels.models import LOADING_LIMIT, STILL_LOADING, ModelLoader, ModelSource
-from panels.sampling import DEFAULTS, settings_from
+from panels.next_token import with_token
+from panels.sampling import DEFAULTS, settings_from, stop_text
 from panels.writing import PACE, TIME_LIMIT, Draft, write
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ ENDINGS = {
     None: "Writing …",
     "length": "Done. Continue as often as you like.",
     "stop_token": "The end, says the model.",
+    "stop_text": "Done: the stop text came.",
     "stopped": "Stopped.",
     "deadline": f"Time is up: one go may take {TIME_LIMIT:.0f} seconds. Continue goes on.",
 }
@@ -87,16 +89,18 @@ def build(lab: Lab) -> list[Component]:
                 **beginnings(lab.source),
             )
         with gr.Column(scale=1, min_width=310, elem_id="controls"):
-            seed, sliders = controls.build()
+            sampling = controls.build(lab, document)
 
     desk = gr.State(Desk())
     buttons = [generate, stop, undo, clear]
 
-    def run(desk: Desk, text: str, seed_value: Any, *values: Any) -> Iterator[list[Any]]:
+    def run(desk: Desk, text: str, seed: Any, stop: Any, *values: Any) -> Iterator[list[Any]]:
         desk.stage = "writing"
         settings = dict(zip(DEFAULTS, values, strict=True))
         try:
-            for draft in generate_drafts(lab, text, seed=seed_value, should_stop=lambda: desk.stop, **settings):
+            for draft in generate_drafts(
+                lab, text, seed=seed, stop=stop_text(stop), should_stop=lambda: desk.stop, **settings
+            ):
                 desk.last = desk.last if draft.ahead else draft
                 yield [draft.text, draft_status(draft)]
         except ValueError as error:
@@ -105,11 +109,14 @@ def build(lab: Lab) -> list[Component]:
         finally:
             desk.stage = "over"
 
+    def choose(desk: Desk, text: str, event: gr.EventData) -> list[Any]:
+        return put_down(lab, desk, text, event.token)
+
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     begun = generate.click(lambda desk, text: begin(desk, text, lab), [desk, document], [status, *buttons], **quiet)
     running = begun.then(
         run,
-        [desk, document, seed, *sliders],
+        [desk, document, sampling.seed, sampling.stop, *sampling.sliders],
         [document, status],
         concurrency_limit=None,
         show_progress="hidden",
@@ -120,18 +127,19 @@ def build(lab: Lab) -> list[Component]:
     stop.click(ask_to_stop, desk, [status, *buttons], **quiet)
     undo.click(go_back, desk, [document, status, *buttons], **quiet)
     clear.click(turn_page, [desk, document], [document, status, *buttons], **quiet)
+    sampling.bars.select(choose, [desk, document], [document, status, *buttons], **quiet)
     chips.click(
         lambda desk, text, sample: turn_page(desk, text, sample[0]),
         [desk, document, chips],
         [document, status, *buttons],
         **quiet,
     )
-    return [status, chips]
+    return [status, chips, *sampling.parts]
 
 
 def arrived(lab: Lab) -> list[Any]:
     """Updates of what `build` returned, now that the model is known."""
-    return [READY, gr.update(**beginnings(lab.source))]
+    return [READY, gr.update(**beginnings(lab.source)), *controls.arrived(lab)]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -201,6 +209,18 @@ def turn_page(desk: Desk, text: str, beginning: str = "") -> list[Any]:
     return [beginning, render_status("idle", message), *buttons_of(desk)]
 
 
+def put_down(lab: Lab, desk: Desk, text: str, token_id: int) -> list[Any]:
+    """Put a token behind `text` by hand: document, status and buttons."""
+    if desk.stage != "idle":
+        return [gr.skip(), gr.skip(), *buttons_of(desk)]
+    try:
+        longer = with_token(lab.loader.wait(), text, token_id)
+    except ValueError as error:
+        return [gr.skip(), render_status("trouble", str(error)), *buttons_of(desk)]
+    desk.remember(text)
+    return [longer, render_status("idle", "One token, by your own hand."), *buttons_of(desk)]
+
+
 def buttons_of(desk: Desk) -> list[Any]:
     """Generate (Continue, where the text is already the model's), Stop, Undo and Clear."""
     free = desk.stage == "idle"
@@ -229,24 +249,30 @@ def add_endpoint(lab: Lab) -> None:
         min_p: float = DEFAULTS["min_p"],
         repetition_penalty: float = DEFAULTS["repetition_penalty"],
         seed: int | None = None,
+        typical_p: float = DEFAULTS["typical_p"],
+        stop: str = "",
     ) -> Iterator[str]:
         """Continue a text. Yields the text so far, prompt included, until max_new_tokens tokens are written or the
-        model ends the text. An empty prompt lets the model begin. The same seed gives the same text; without one,
-        each call draws its own. temperature 0 always takes the likeliest token; top_k 0, top_p 1, min_p 0 and
-        repetition_penalty 1 are neutral."""
+        model ends the text, or the text in `stop` comes, which is left out. An empty prompt lets the model begin. The
+        same seed gives the same text; without one, each call draws its own. temperature 0 always takes the likeliest
+        token; top_k 0, top_p 1, min_p 0, typical_p 1 and repetition_penalty 1 are neutral."""
         try:
             if not isinstance(prompt, str):
                 raise ValueError(f"prompt: expected text, got {type(prompt).__name__}.")
+            if not isinstance(stop, str | None):
+                raise ValueError(f"stop: expected text, got {type(stop).__name__}.")
             for draft in generate_drafts(
                 lab,
                 prompt,
                 seed=seed,
+                stop=stop or "",
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,
                 top_k=top_k,
                 top_p=top_p,
                 min_p=min_p,
                 repetition_penalty=repetition_penalty,
+                typical_p=typical_p,
             ):
                 yield draft.text
         except ValueError as error:
@@ -256,7 +282,13 @@ def add_endpoint(lab: Lab) -> None:
 
 
 def generate_drafts(
-    lab: Lab, prompt: str, *, seed: Any, should_stop: Callable[[], bool] = lambda: False, **values: Any
+    lab: Lab,
+    prompt: str,
+    *,
+    seed: Any,
+    stop: str = "",
+    should_stop: Callable[[], bool] = lambda: False,
+    **values: Any,
 ) -> Iterator[Draft]:
     """`write` for the page and the API: takes the settings as they come, and waits for the model and for its turn.
 
@@ -273,17 +305,17 @@ def generate_drafts(
                 return
             yield Draft(text=prompt, ahead=ahead)
         if not should_stop():
-            yield from _write(lab.loader, prompt, settings, should_stop)
+            yield from _write(lab.loader, prompt, settings, stop, should_stop)
 
 
 def _write(
-    loader: ModelLoader, prompt: str, settings: SamplingSettings, should_stop: Callable[[], bool]
+    loader: ModelLoader, prompt: str, settings: SamplingSettings, stop: str, should_stop: Callable[[], bool]
 ) -> Iterator[Draft]:
     if not zero.is_here():
-        yield from write(loader.wait(), prompt, settings, should_stop=should_stop)
+        yield from write(loader.wait(), prompt, settings, stop=stop, should_stop=should_stop)
         return
     with contextlib.closing(
-        loader.write_on_gpu(prompt, settings)
+        loader.write_on_gpu(prompt, settings, stop)
     ) as drafts:  # in a process that cannot ask should_stop
         for draft in drafts:
             if should_stop() and draft.ending is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from panels import zero
 
 if TYPE_CHECKING:
-    from modeling.decoding import SamplingSettings
+    from modeling.decoding import Alternative, SamplingSettings
     from panels.models import LoadedModel
 
 PACE = 0.06
@@ -22,8 +22,22 @@ PACE = 0.06
 TIME_LIMIT = zero.TIME_LIMIT if zero.is_here() else 120.0
 """Seconds one request may compute before it ends by itself."""
 
-Ending = Literal["length", "stop_token", "deadline", "stopped"]
-"""Why a writing is over: enough tokens, the model's end-of-text token, the time limit, `should_stop`."""
+Ending = Literal["length", "stop_token", "stop_text", "deadline", "stopped"]
+"""Why a writing is over: enough tokens, the model's end-of-text token, the stop text, the time limit, `should_stop`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Token:
+    """One written token, and what could have come in its place."""
+
+    token_id: int
+    text: str  # the characters that it completed; "" where its bytes end inside a character
+    model_probability: float  # before the sampler
+    probability: float  # what the sampler drew it with
+    kept: int  # tokens that the sampler left to draw from
+    alternatives: tuple[Alternative, ...]  # the model's likeliest tokens here, the likeliest first
+    is_inside: bool = False  # it began inside a character
+    is_chosen: bool = False  # the reader took it from the alternatives
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +53,8 @@ class Draft:
     seconds: float = 0.0  # since the writing began
     context_used: int = 0  # tokens that the model saw when it wrote the last one
     ending: Ending | None = None  # None while it goes on
+    tokens: tuple[Token, ...] = ()  # written since the draft before this one, where alternatives were asked for
+    rest: str = ""  # what the last token adds when all is over: U+FFFD for a character that never became complete
 
     @property
     def tokens_out_of_sight(self) -> int:
@@ -74,14 +90,18 @@ def write(
     prompt: str,
     settings: SamplingSettings,
     *,
+    stop: str = "",
+    alternatives: int = 0,
     time_limit: float | None = TIME_LIMIT,
     pace: float = PACE,
     should_stop: Callable[[], bool] | None = None,
 ) -> Generator[Draft, None, None]:
     """Continue `prompt` and yield the text so far about every `pace` seconds, and once more at the end.
 
-    An empty prompt lets the model begin by itself. Past the context length the window slides. Closing the generator
-    ends the computing. With `settings.seed` None a seed is drawn; each draft names it."""
+    An empty prompt lets the model begin by itself. Past the context length the window slides. `stop`, where it is not
+    empty, is a text that ends the writing as soon as it is written, and does not appear itself. Closing the generator
+    ends the computing. With `settings.seed` None a seed is drawn; each draft names it. With `alternatives` the drafts
+    bring their tokens, each with so many of the model's likeliest."""
     from modeling.decoding import stream
     from tokenization import StreamingDecoder
 
@@ -99,10 +119,12 @@ def write(
         prompt_ids,
         dataclasses.replace(settings, seed=seed),
         stop_token_ids=loaded.stop_token_ids,
+        alternatives=alternatives,
         should_stop=should_stop,
         deadline=None if time_limit is None else began + time_limit,
     )
     text, new_tokens, context_used = prompt, 0, 0
+    outbox = Outbox(len(prompt))
     with contextlib.closing(steps):
         while True:
             try:
@@ -110,15 +132,74 @@ def write(
             except StopIteration as end:
                 ending = end.value
                 break
-            text += plain_text(decoder.push(step.token_id))
+            was_open = decoder.is_open
+            piece = plain_text(decoder.push(step.token_id))
+            text += piece
+            if alternatives:
+                outbox.waiting.append(
+                    Token(
+                        token_id=step.token_id,
+                        text=piece,
+                        model_probability=step.model_probability,
+                        probability=step.probability,
+                        kept=step.kept,
+                        alternatives=step.alternatives,
+                        is_inside=was_open,
+                    )
+                )
             new_tokens, context_used = new_tokens + 1, step.context_used
             now = time.monotonic()
+            text, is_over, held = cut(text, stop, len(prompt))
             draft = dataclasses.replace(
-                draft, text=text, new_tokens=new_tokens, context_used=context_used, seconds=now - began
+                draft,
+                text=text[: len(text) - held],
+                new_tokens=new_tokens,
+                context_used=context_used,
+                seconds=now - began,
             )
+            if is_over:
+                ending = "stop_text"
+                break
             if new_tokens == 1 or now - shown >= pace:
                 shown = now
-                yield draft
+                yield dataclasses.replace(draft, tokens=outbox.take(len(draft.text)))
+    rest = "" if ending == "stop_text" else plain_text(decoder.finish())
+    tokens = outbox.take(len(text), is_last=True)
     yield dataclasses.replace(
-        draft, text=text + plain_text(decoder.finish()), seconds=time.monotonic() - began, ending=ending
+        draft, text=text + rest, seconds=time.monotonic() - began, ending=ending, tokens=tokens, rest=rest
     )
+
+
+class Outbox:
+    """Tokens that were written and not yet shown: a token comes out when all of its characters stand in the text.
+
+    `start` is the length of the text before the first of them."""
+
+    def __init__(self, start: int) -> None:
+        self.waiting: list[Token] = []
+        self._end = start
+
+    def take(self, shown: int, *, is_last: bool = False) -> tuple[Token, ...]:
+        """The tokens that the first `shown` characters of the text hold. The last time one that they hold in part comes
+        too, with that part for its text, and what is behind it is dropped."""
+        taken = []
+        for token in self.waiting:
+            room = shown - self._end
+            if len(token.text) > room and not (is_last and room > 0):
+                break
+            taken.append(token if len(token.text) <= room else dataclasses.replace(token, text=token.text[:room]))
+            self._end += len(taken[-1].text)
+        self.waiting = self.waiting[len(taken) :]
+        return tuple(taken)
+
+
+def cut(text: str, stop: str, start: int) -> tuple[str, bool, int]:
+    """`text` up to `stop` where that stands behind `start`, whether it does, and how many characters at the end may
+    turn out to be its beginning."""
+    if not stop:
+        return text, False, 0
+    found = text.find(stop, start)
+    if found >= 0:
+        return text[:found], True, 0
+    most = min(len(stop) - 1, len(text) - start)
+    return text, False, next((held for held in range(most, 0, -1) if stop.startswith(text[-held:])), 0)

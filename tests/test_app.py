@@ -109,6 +109,8 @@ def test_the_api_offers_generate_and_hides_what_is_the_pages_own(client):
         ("min_p", True),
         ("repetition_penalty", True),
         ("seed", True),
+        ("typical_p", True),
+        ("stop", True),
     ]
 
 
