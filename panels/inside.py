@@ -1,25 +1,183 @@
-"""The Inside tab."""
+"""The Inside tab: what the model thinks of a text, token by token, layer by layer and head by head."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import gradio as gr
 from gradio.components import Component
+from gradio.context import Context
+from gradio.events import api
 
+from panels.inside_views import render_heads, render_lens, render_reading
 from panels.lab import Lab
+from panels.looking import TEXT_LIMIT, heads, lens, next_tokens, surprise
+from panels.sampling import DEFAULTS, number, settings_from
+from panels.write import LOADING, READY, render_status
+from panels.writing import plain_text
 
 TITLE = "Inside"
+SURPRISE, LENS, ATTENTION = VIEWS = ("Surprise", "Logit lens", "Attention")
+MASKED = (
+    "This model fills blanks and reads on both sides of them: no surprise that adds up to a text's, no next token. "
+    "Its attention can be looked at here; what it expects in a blank stands in the tab Fill in."
+)
 
 
 def build(lab: Lab) -> list[Component]:
-    """Lay out the tab and wire it; what it returns, `arrived` brings up to date."""
-    return []
+    """Lay out the tab and wire it. Returns its status line, its views and its examples, which `arrived` brings up to
+    date when the model is there."""
+    text = gr.Textbox(
+        label="Text to look into",
+        info=f"Any text, up to {TEXT_LIMIT:,} characters. Ctrl+Enter looks.",
+        placeholder="Paste a text, or take the one you have written with the model …",
+        lines=4,
+        max_lines=10,
+        elem_id="inside-text",
+        html_attributes=gr.InputHTMLAttributes(spellcheck=False),
+    )
+    view = gr.Radio(**views(lab), label="View", elem_id="inside-view")
+    with gr.Row(elem_id="inside-actions"):
+        look = gr.Button("Look inside", variant="primary", elem_id="look-inside", min_width=130)
+        take = gr.Button(
+            "Take the text of the Write tab", elem_id="take-written", min_width=130, visible=not lab.source.masked
+        )
+    status = gr.HTML(said(lab) if lab.loader.ready else LOADING, elem_id="inside-status")
+    result = gr.HTML("", elem_id="inside-result")
+    samples = gr.Dataset(
+        components=["textbox"],
+        label="Beginnings from the training text",
+        elem_id="inside-samples",
+        **examples(lab),
+    )
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    on_model: dict[str, Any] = {
+        "concurrency_id": "model", "concurrency_limit": 1, "show_progress": "hidden", "api_visibility": "private",
+    }  # fmt: skip
+
+    def look_after(begun: Any) -> None:
+        begun.then(lambda: render_status("busy", "Looking …"), None, status, **quiet).then(
+            lambda text, view: show(lab, text, view), [text, view], [status, result], **on_model
+        )
+
+    look_after(look.click(None, None, None, js="() => {}"))
+    look_after(samples.click(lambda sample: sample[0], samples, text, **quiet))
+    if written := written_text():
+        look_after(take.click(None, written, text, js="(text) => text"))
+    view.input(
+        lambda text, view: show(lab, text, view) if text else [gr.skip(), ""],
+        [text, view],
+        [status, result],
+        **on_model,
+    )
+    return [status, view, samples]
 
 
 def arrived(lab: Lab) -> list[Any]:
     """Updates of what `build` returned, now that the model is known."""
-    return []
+    return [said(lab), gr.update(**views(lab)), gr.update(**examples(lab))]
+
+
+def written_text() -> Component | None:
+    """The document of the Write tab, where this page has one."""
+    blocks = Context.root_block.blocks.values() if Context.root_block else ()
+    return next((block for block in blocks if isinstance(block, Component) and block.elem_id == "document"), None)
+
+
+def views(lab: Lab) -> dict[str, Any]:
+    """The views that the model has."""
+    return {"choices": [ATTENTION], "value": ATTENTION} if lab.source.masked else {"choices": VIEWS, "value": SURPRISE}
+
+
+def examples(lab: Lab) -> dict[str, Any]:
+    """What the chips show: the model's prompts."""
+    return {"samples": [[prompt] for prompt in lab.source.prompts], "visible": bool(lab.source.prompts)}
+
+
+def said(lab: Lab) -> str:
+    """The status line before anything was looked at."""
+    return render_status("idle", MASKED) if lab.source.masked else READY
+
+
+def show(lab: Lab, text: str, view: str) -> list[Any]:
+    """Status and result for a text; what is wrong with it stands in the status."""
+    try:
+        if view == LENS:
+            return [READY, render_lens(lab.loader.call(lens, text))]
+        if view == ATTENTION:
+            return [said(lab), render_heads(lab.loader.call(heads, text))]
+        return [READY, render_reading(lab.loader.call(surprise, text), lab.source.bits_per_byte)]
+    except ValueError as error:
+        return [render_status("trouble", str(error)), ""]
 
 
 def add_endpoint(lab: Lab) -> None:
-    """No endpoint."""
+    """Offer the API's `/next_token` and `/surprise`."""
+
+    def next_token(
+        prompt: str,
+        top: int = 10,
+        temperature: float = DEFAULTS["temperature"],
+        top_k: int = int(DEFAULTS["top_k"]),
+        top_p: float = DEFAULTS["top_p"],
+        min_p: float = DEFAULTS["min_p"],
+        repetition_penalty: float = DEFAULTS["repetition_penalty"],
+    ) -> list[dict[str, Any]]:
+        """The likeliest tokens after a text, in that order: a list of objects with token_id, text (what the token adds
+        to the prompt), probability (under the model) and sampled_probability (with which the settings, meant as in
+        /generate, would draw it; 0 where they cut it).
+
+        Args:
+            prompt: the text so far; an empty one asks how a text begins. At most 20,000 characters.
+            top: how many tokens to give, from 1 to 1,000.
+            temperature: logits are divided by it; 0 always takes the likeliest token.
+            top_k: keep the k likeliest tokens; 0 keeps all.
+            top_p: keep the fewest likeliest tokens that hold this much probability; 1 keeps all.
+            min_p: drop tokens with less than this share of the likeliest one's probability; 0 keeps all.
+            repetition_penalty: above 1 makes tokens that were seen less likely; 1 is off.
+        """
+        try:
+            settings = settings_from(
+                temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty
+            )
+            return lab.loader.call(next_tokens, prompt, number("top", top, int), settings)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    def surprise_of(text: str) -> dict[str, Any]:
+        """How surprising a text is for the model: an object with tokens, bits (the sum), bytes and bits_per_byte. Each
+        token has token_id, text, start and end (the characters of the text that it covers; tokens inside one character
+        share it) and bits, -log2 of its probability given all before it. null stands for a first token that the model
+        has no way to foresee, which the sums leave out, and for infinitely many bits.
+
+        Args:
+            text: from 1 to 20,000 characters.
+        """
+        try:
+            reading = lab.loader.call(surprise, text)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        return {
+            "tokens": [
+                {
+                    "token_id": token.token_id,
+                    "text": plain_text(text[token.start : token.end]),
+                    "start": token.start,
+                    "end": token.end,
+                    "bits": finite(token.bits),
+                }
+                for token in reading.tokens
+            ],
+            "bits": finite(reading.bits),
+            "bytes": reading.bytes,
+            "bits_per_byte": finite(reading.bits_per_byte),
+        }
+
+    api(next_token, api_name="next_token", concurrency_id="model", concurrency_limit=1)
+    api(surprise_of, api_name="surprise", concurrency_id="model", concurrency_limit=1)
+
+
+def finite(value: float | None) -> float | None:
+    """JSON knows no infinity."""
+    return value if value is not None and math.isfinite(value) else None

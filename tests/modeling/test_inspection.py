@@ -234,7 +234,11 @@ def test_the_lens_would_not_change_the_model_were_its_last_blocks_gone(make) -> 
 
 def test_the_lens_looks_at_the_last_positions_of_the_window() -> None:
     model = gpt2()
-    assert logit_lens(model, LONG, 2, last=5) == [row[-5:] for row in logit_lens(model, LONG[-CONTEXT:], 2)]
+    whole = logit_lens(model, LONG[-CONTEXT:], 2)
+    for row, expected in zip(logit_lens(model, LONG, 2, last=5), whole, strict=True):
+        for guesses, same in zip(row, expected[-5:], strict=True):
+            assert [guess.token_id for guess in guesses] == [guess.token_id for guess in same]
+            assert [guess.probability for guess in guesses] == pytest.approx([guess.probability for guess in same])
 
 
 def test_the_lens_says_what_it_cannot_look_through() -> None:
