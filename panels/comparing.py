@@ -247,12 +247,12 @@ def _part_at_a_token(a: _Pen, b: _Pen) -> Parting | None:
     logits = [a.logits(index)]
     is_one = a.loaded is b.loaded  # which has seen the same, too
     logits.append(logits[0] if is_one else b.logits(index))
-    chances = [
-        tuple(_chance(pen, logits_V, index, token_id) for pen, logits_V in zip((a, b), logits, strict=True))
-        for token_id in (a.items()[index], b.items()[index])
-    ]
-    forks = (a.fork(index, chances[0]), b.fork(index, chances[1]))
-    return Parting(tokens=index, characters=a.ends[index - 1] if index else 0, forks=forks)
+    forks = []
+    for pen in (a, b):
+        token_id = pen.items()[index]
+        chances = (_chance(a, logits[0], index, token_id), _chance(b, logits[1], index, token_id))
+        forks.append(pen.fork(index, chances))
+    return Parting(tokens=index, characters=a.ends[index - 1] if index else 0, forks=(forks[0], forks[1]))
 
 
 def _part_at_a_character(a: _Pen, b: _Pen) -> Parting | None:

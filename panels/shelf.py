@@ -48,6 +48,11 @@ class Shelf:
                 found.append((label, self._shown(folder)))
         return found
 
+    def name(self, choice: str | None) -> str:
+        """A choice in a few words."""
+        named = {value: label for label, value in self.choices()}
+        return named.get(choice or "", choice or "no model").removeprefix("This page's model: ")
+
     def find(self, choice: str | None) -> ModelSource:
         """What is known of a choice without loading it.
 
@@ -58,7 +63,7 @@ class Shelf:
             raise ValueError("No model is chosen: choose one from the list.")
         if choice == OWN:
             return self._lab.source
-        if not self.takes_any and choice not in dict(map(reversed, self.choices())):
+        if not self.takes_any and choice not in {value for _, value in self.choices()}:
             raise ValueError("This model is not on offer here (any more): choose another one from the list.")
         folder = self._lab.home / choice
         is_here = folder.exists() or re.match(r"(runs|bundles?)(/|$)", choice)
