@@ -51,6 +51,7 @@ class Fault:
     answer: int | Literal["cut", "lost", "half"]
     """A status; the connection cut before the request is heard; its answer lost, though it was obeyed; half of it."""
     times: int = 1_000_000  # how many matching requests it happens to
+    spared: int = 0  # how many matching requests before those it does not happen to
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -124,6 +125,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._hang_up()
             return
         fault = next((fault for fault in self.hub.faults if fault.times and re.search(fault.request, request)), None)
+        if fault and fault.spared:
+            fault.spared -= 1
+            fault = None
         if fault:
             fault.times -= 1
         try:

@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +14,6 @@ from modeling.loading import load_causal_lm
 from tokenization import ScratchGPTTokenizer, load_tokenizer, save_tokenizer, train_bpe
 from train.evaluate import evaluate_masked_text, evaluate_text, main, middle_windows, text_windows
 
-ROOT = Path(__file__).parents[2]
 TEXT = "One morning a fox went to the market. It was closed."
 CONTEXT = 12
 
@@ -166,12 +162,10 @@ def test_the_command_knows_a_masked_model(
         main([str(finished_run), "--text", str(tmp_path / "text.txt"), "--tokens", "5"])
 
 
-def test_the_command_prints_json(finished_run: Path, tmp_path: Path) -> None:
+def test_the_command_prints_json(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.txt").write_text(TEXT * 20)
-    command = [sys.executable, "-m", "train.evaluate", str(finished_run), "--text", str(tmp_path / "text.txt")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    output = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
-    result = json.loads(output)
+    main([str(finished_run), "--text", str(tmp_path / "text.txt")])
+    result = json.loads(capsys.readouterr().out)
     assert set(result) == {"loss", "perplexity", "bits_per_byte", "tokens", "bytes"}
     assert result["bytes"] == len(TEXT) * 20
 

@@ -29,6 +29,13 @@ ROOT = Path(__file__).parents[2]
 WEIGHTS = "checkpoints/step-000012/model.safetensors"
 OPTIMIZER = "checkpoints/step-000012/training/optimizer.safetensors"
 TIMED = {"seconds", "tokens_per_second"}
+COMMANDS = """
+import sys
+from train.__main__ import main
+split = sys.argv.index("--")
+for run_dir in sys.argv[1:split]:
+    main(["debug", "--run-dir", run_dir, *sys.argv[split + 1 :]])
+"""
 
 
 def curve(run_dir: Path) -> list[dict[str, float]]:
@@ -250,30 +257,32 @@ def test_a_time_limit_shortens_the_run(
     assert rates[-1] == pytest.approx(config.optimizer.learning_rate / 50)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_command_saves_and_exits_cleanly(finished_run: Path, tmp_path: Path, number: int) -> None:
-    run_dir = tmp_path / "signalled"
-    command = [
-        sys.executable, "-m", "train", "debug", "--run-dir", str(run_dir), "--steps", "100000",
-        "--tokenizer.path", str(finished_run / "tokenizer"), "--run.evaluate-every", "100000",
+def test_a_signal_to_the_command_saves_and_exits_cleanly(finished_run: Path, tmp_path: Path) -> None:
+    """Two commands one after the other in one process: SIGINT for the first, SIGTERM for the second."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    run_dirs = [tmp_path / number.name for number in signals]
+    flags = [
+        "--steps", "100000", "--tokenizer.path", str(finished_run / "tokenizer"), "--run.evaluate-every", "100000",
         "--run.checkpoint-every", "100000", "--run.sample-tokens", "0",
     ]  # fmt: skip
     process = subprocess.Popen(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [sys.executable, "-c", COMMANDS, *map(str, run_dirs), "--", *flags], cwd=tmp_path, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (run_dir / "metrics.jsonl").exists():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.1)
-    process.send_signal(number)
+    for number, run_dir in zip(signals, run_dirs, strict=True):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not (run_dir / "metrics.jsonl").exists():
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.1)
+        process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
-    assert f"{signal.Signals(number).name}: stopped after step" in output
     assert "Traceback" not in output
-    run = json.loads((run_dir / "run.json").read_text())
-    assert run["status"] == "stopped"
-    assert (run_dir / run["latest_checkpoint"] / "model.safetensors").is_file()
+    for number, run_dir in zip(signals, run_dirs, strict=True):
+        assert f"{number.name}: stopped after step" in output
+        run = json.loads((run_dir / "run.json").read_text())
+        assert run["status"] == "stopped"
+        assert (run_dir / run["latest_checkpoint"] / "model.safetensors").is_file()
 
 
 def test_every_field_of_the_state_is_saved() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_export.hub_double import READ_TOKEN, WRITE_TOKEN, Hub
+from tests.hub_export.hub_double import READ_TOKEN, WRITE_TOKEN, Fault, Hub
 from tests.hub_export.hub_processes import environment
 from train import publishing
 
@@ -32,6 +32,22 @@ def train(hub: Hub, home: Path, *, token: str = WRITE_TOKEN, steps: int = 2) -> 
     )
 
 
+def test_a_run_is_pushed_at_its_end_and_is_whole_when_the_hub_refuses_it(hub: Hub, tmp_path: Path) -> None:
+    """The Hub is asked before the training, and by the push at its end; what a push does is tested where it lives."""
+    asked = ["GET /api/whoami-v2", "GET /api/models/alice/moons"]
+    hub.faults.append(Fault(request=asked[1], answer=403, spared=1))
+    done = train(hub, tmp_path)
+    assert done.returncode == 1
+    assert hub.requests == asked * 2
+    assert "alice/moons may be published: it is not there yet." in done.stdout
+    assert "error: looking at alice/moons: the Hub answered 403" in done.stderr
+    assert (
+        "run: the run is finished and whole, but was not published. When that is mended: `python -m hub" in done.stderr
+    )
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["step"] == 2
+
+
+@pytest.mark.slow
 def test_a_run_is_published_at_its_end(hub: Hub, tmp_path: Path) -> None:
     done = train(hub, tmp_path)
     assert done.returncode == 0, done.stderr
