@@ -1,5 +1,6 @@
 """Decoding token by token, as far as characters are complete."""
 
+import copy
 import json
 import re
 from collections.abc import Sequence
@@ -41,6 +42,8 @@ class StreamingDecoder:
         self._is_local = not tokenizer.clean_up_tokenization_spaces and is_local(tokenizer)
         self._ids: list[int] = []
         self._returned = ""
+        self.is_open = False
+        """Whether the last token left a character open: its text is still to come."""
 
     def follow(self, ids: Sequence[int]) -> None:
         """Begin behind these tokens, whose text is known: some vocabularies write a token by whether one precedes it.
@@ -62,17 +65,27 @@ class StreamingDecoder:
             return ""
         if not self.bytewise:
             self._ids.append(token_id)
-            return self._new_text(final=False)
+            text = self._new_text(final=False)
+            self.is_open = text is None
+            return text or ""
         self._pending += self._bytes(token_id)
         complete = len(self._pending) - incomplete_tail(self._pending)
         text = self._text(self._pending[:complete])
         self._pending = self._pending[complete:]
+        self.is_open = bool(self._pending)
         return text
+
+    def peek(self, token_id: int) -> str | None:
+        """What `push` would return for this token; None where the token would leave a character open."""
+        fork = copy.copy(self)
+        fork._ids = self._ids.copy()
+        text = fork.push(token_id)
+        return None if fork.is_open else text
 
     def finish(self) -> str:
         """What is left after the last token: U+FFFD for a character that never became complete, mostly nothing."""
         if not self.bytewise:
-            return self._new_text(final=True)
+            return self._new_text(final=True) or ""
         text, self._pending = self._text(self._pending), b""
         return text
 
@@ -89,10 +102,11 @@ class StreamingDecoder:
     def _text(self, data: bytes) -> str:
         return bytes_to_text(data) if self._lossless else data.decode("utf-8", "replace")
 
-    def _new_text(self, *, final: bool) -> str:
+    def _new_text(self, *, final: bool) -> str | None:
+        """What is new in the text; None as long as its end may change."""
         text = self._decode()
         if not final and (self._may_change(text) or not text.startswith(self._returned)):
-            return ""
+            return None
         new = text[len(self._returned) :]
         self._returned = text
         if self._is_local and not final:
