@@ -65,7 +65,7 @@ class SideTroubleError(ValueError):
 def build(lab: Lab) -> list[Component]:
     """Lay out the tab and wire it; what it returns, `arrived` brings up to date."""
     shelf, line = Shelf(lab), Line(width=1, limit=LIMIT)
-    gr.HTML(render(INTRO, zero=zero.is_here()), elem_id="compare-intro")
+    gr.HTML(render(INTRO, zero=zero.is_here()), elem_id="compare-intro", padding=False)
     prompt = gr.Textbox(
         label="The beginning for both",
         info="Ctrl+Enter compares, Esc stops.",
@@ -104,8 +104,8 @@ def build(lab: Lab) -> list[Component]:
         )
         go = gr.Button("Compare", variant="primary", elem_id="compare-go", min_width=130, scale=2)
         stop = gr.Button("Stop", variant="stop", elem_id="compare-stop", min_width=80, interactive=False)
-    status = gr.HTML(READY if lab.loader.ready else LOADING, elem_id="compare-status")
-    result = gr.HTML("", elem_id="comparison")
+    status = gr.HTML(READY if lab.loader.ready else LOADING, elem_id="compare-status", padding=False)
+    result = gr.HTML("", elem_id="comparison", padding=False)
     bench = gr.State(Bench())
 
     def run(
@@ -281,7 +281,7 @@ def describe(shelf: Shelf, choice: str | None) -> str:
         source = shelf.find(choice)
     except ValueError as error:
         return render(TROUBLE, message=str(error))
-    return render(NOTE, facts=facts_in_words(source) or ["It is looked up on the Hub when you compare."])
+    return render(NOTE, facts=facts_in_words(source) or ["Looked up on the Hub when you compare."])
 
 
 def describe_end(comparison: Comparison) -> str:
@@ -309,7 +309,7 @@ def _build_model(letter: str, shelf: Shelf) -> tuple[gr.Dropdown, gr.HTML]:
         filterable=True,
         elem_id=f"compare-model-{letter.lower()}",
     )
-    return model, gr.HTML("", elem_id=f"compare-note-{letter.lower()}")
+    return model, gr.HTML("", elem_id=f"compare-note-{letter.lower()}", padding=False)
 
 
 def _build_sliders(letter: str) -> dict[str, Component]:

@@ -102,7 +102,7 @@ def render_comparison(comparison: Comparison, titles: tuple[Title, Title]) -> st
         pages=pages,
         sentence=sentence(comparison),
         rows=_rows(parting) if parting else [],
-        caption="How likely each model held these tokens there; below, what its sampler made of it."
+        caption="How likely each model held these tokens there, and what its sampler made of it."
         if comparison.shares_tokens
         else "The models split text in different ways, so their probabilities per token cannot be put side by side: "
         "here is each side's own.",
@@ -167,25 +167,26 @@ def _pieces(page: Page, fork: Fork | None) -> dict[str, object]:
 
 
 def _rows(parting: Parting) -> list[dict[str, object]]:
-    forks = parting.forks
+    longest = max(chance.model for fork in parting.forks for chance in fork.chances if chance) or 1.0
     return [
         {
             "label": "the end" if fork.label is None else fork.label,
             "letter": LETTERS[number],
-            "cells": [_cell(chance, LETTERS[side].lower()) for side, chance in enumerate(fork.chances)],
+            "cells": [_cell(chance, LETTERS[side].lower(), longest) for side, chance in enumerate(fork.chances)],
         }
-        for number, fork in enumerate(forks)
+        for number, fork in enumerate(parting.forks)
     ]
 
 
-def _cell(chance: Chance | None, kind: str) -> dict[str, object] | None:
+def _cell(chance: Chance | None, kind: str, longest: float) -> dict[str, object] | None:
+    """One probability; its bar is as long as its share of the largest one."""
     if chance is None:
         return None
     return {
-        "share": round(100 * chance.model, 2),
+        "share": round(100 * chance.model / longest, 2),
         "kind": kind,
         "percent": percent(chance.model),
-        "drawn": f"drawn with {percent(chance.drawn)}" if chance.drawn else "cut by the sampler",
+        "drawn": f"sampler: {percent(chance.drawn)}" if chance.drawn else "sampler: cut",
     }
 
 

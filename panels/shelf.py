@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -51,7 +54,7 @@ class Shelf:
     def name(self, choice: str | None) -> str:
         """A choice in a few words."""
         named = {value: label for label, value in self.choices()}
-        return named.get(choice or "", choice or "no model").removeprefix("This page's model: ")
+        return self._lab.source.name if choice == OWN else named.get(choice or "", choice or "no model")
 
     def find(self, choice: str | None) -> ModelSource:
         """What is known of a choice without loading it.
@@ -73,7 +76,7 @@ class Shelf:
             raise ValueError(self._in_words(error)) from error
         if source.masked:
             raise ValueError(f"{choice} fills blanks and does not write: choose a model that writes.")
-        return source
+        return _at_its_step(source)
 
     def take(self, choice: str | None) -> LoadedModel:
         """A choice, loaded: the page's own model, one that is in memory still, or one from the disk or the Hub.
@@ -130,6 +133,26 @@ def run_of(lab: Lab) -> Path | None:
     if lab.run is not None or folder is None:
         return lab.run
     return next((place for place in folder.resolve().parents[:2] if (place / "run.json").is_file()), None)
+
+
+def _at_its_step(source: ModelSource) -> ModelSource:
+    """A checkpoint with the figures of its own step; those of its run are the best checkpoint's."""
+    folder = source.folder
+    step = re.fullmatch(r"step-(\d+)", folder.name) if folder is not None else None
+    if folder is None or step is None:
+        return source
+    measured: dict[str, float] = {}
+    with contextlib.suppress(OSError, ValueError):  # of a run that is going on, the last line may be half written
+        for line in (folder.resolve().parents[1] / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            if isinstance(record, dict) and record.get("step") == int(step[1]):
+                measured |= record
+    return dataclasses.replace(
+        source,
+        tokens_seen=measured.get("tokens_seen"),
+        bits_per_byte=measured.get("bits_per_byte"),
+        perplexity=measured.get("perplexity"),
+    )
 
 
 def _writes(folder: Path) -> bool:
