@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Callable
 from functools import partial
 from operator import mul
@@ -11,6 +12,8 @@ from typing import Any
 from tqdm import tqdm
 
 from corpus.files import atomic_file
+
+PICTURE_PAUSE = 5.0  # seconds from one drawing of loss.png to the next while a run goes on: it may cost more than steps
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -46,6 +49,8 @@ class Report:
         self.run_dir, self.silent, self.quiet = run_dir, silent, silent or quiet
         self.bar: tqdm | None = None
         self.track: Callable[[dict[str, Any]], None] | None = None  # told every line of metrics.jsonl
+        self._pictured = time.monotonic()
+        self._owed: Callable[[], None] | None = None  # draws the picture that was put off
 
     def start_bar(self, *, step: int, steps: int) -> None:
         """Show the progress bar: rate, time left, and what `show` sets."""
@@ -82,9 +87,11 @@ class Report:
         self._append("samples.jsonl", values)
 
     def run(self, **values: Any) -> None:
-        """run.json, anew."""
+        """run.json, anew; when the run has ended, the picture too."""
         if not self.silent:
             write_json(self.run_dir / "run.json", values)
+        if values.get("status") != "running" and self._owed is not None:
+            self._owed()
 
     def rewind(self, step: int) -> None:
         """Forget the lines after `step`: a resumed run writes them again."""
@@ -100,6 +107,8 @@ class Report:
     ) -> None:
         """loss.png: training and validation loss, and the floor when it is known.
 
+        It is drawn at once when the last one is older than `PICTURE_PAUSE`, else at the end of the run.
+
         Args:
             floor: entropy of the validation text, in nats per token.
             nats_to_bits_per_byte: what a loss in nats per token is multiplied by; 0: that makes no sense here.
@@ -107,12 +116,17 @@ class Report:
         """
         if self.silent:
             return
+        self._owed = partial(self._draw, floor=floor, nats_to_bits_per_byte=nats_to_bits_per_byte, label=label)
+        if time.monotonic() - self._pictured >= PICTURE_PAUSE:
+            self._owed()
+
+    def _draw(self, **given: Any) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-        lines = read_lines(self.run_dir / "metrics.jsonl")
-        figure = draw_losses(lines, floor=floor, nats_to_bits_per_byte=nats_to_bits_per_byte, label=label)
+        figure = draw_losses(read_lines(self.run_dir / "metrics.jsonl"), **given)
         with atomic_file(self.run_dir / "loss.png", "wb") as stream:
             FigureCanvasAgg(figure).print_png(stream)
+        self._pictured, self._owed = time.monotonic(), None
 
     def _append(self, name: str, values: dict[str, Any]) -> None:
         if self.silent:
