@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -32,7 +33,7 @@ def build(lab: Lab) -> list[Component]:
         label="Text to look into",
         info=f"Any text, up to {TEXT_LIMIT:,} characters. Ctrl+Enter looks.",
         placeholder="Paste a text, or take the one you have written with the model …",
-        lines=4,
+        lines=3,
         max_lines=10,
         elem_id="inside-text",
         html_attributes=gr.InputHTMLAttributes(spellcheck=False),
@@ -114,6 +115,12 @@ def show(lab: Lab, text: str, view: str) -> list[Any]:
 
 def add_endpoint(lab: Lab) -> None:
     """Offer the API's `/next_token` and `/surprise`."""
+    for name, answer in endpoints(lab).items():
+        api(answer, api_name=name, concurrency_id="model", concurrency_limit=1)
+
+
+def endpoints(lab: Lab) -> dict[str, Callable[..., Any]]:
+    """What answers the API, by name; what is wrong with a request is a `gr.Error`."""
 
     def next_token(
         prompt: str,
@@ -147,8 +154,8 @@ def add_endpoint(lab: Lab) -> None:
 
     def surprise_of(text: str) -> dict[str, Any]:
         """How surprising a text is for the model: an object with tokens, bits (the sum), bytes and bits_per_byte. Each
-        token has token_id, text, start and end (the characters of the text that it covers; tokens inside one character
-        share it) and bits, -log2 of its probability given all before it. null stands for a first token that the model
+        token has token_id, text, start and end (the characters of the text that it covers, as a whole or in part) and
+        bits, -log2 of its probability given all before it. null stands for a first token that the model
         has no way to foresee, which the sums leave out, and for infinitely many bits.
 
         Args:
@@ -174,8 +181,7 @@ def add_endpoint(lab: Lab) -> None:
             "bits_per_byte": finite(reading.bits_per_byte),
         }
 
-    api(next_token, api_name="next_token", concurrency_id="model", concurrency_limit=1)
-    api(surprise_of, api_name="surprise", concurrency_id="model", concurrency_limit=1)
+    return {"next_token": next_token, "surprise": surprise_of}
 
 
 def finite(value: float | None) -> float | None:

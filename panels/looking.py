@@ -39,7 +39,7 @@ class ReadToken:
 
     token_id: int
     label: str  # for the eye
-    start: int  # characters [start, end) of the text; tokens inside one character share it
+    start: int  # characters [start, end) of the text, as a whole or in part
     end: int
     bits: float | None  # its surprise; None for a first token with nothing before it, infinite where it cannot come
     rank: int | None  # 1: the model held no token for likelier

@@ -221,6 +221,7 @@ document.addEventListener("click", (event) => {
 
 function begin(section) {
   section.dataset.drawn = "";
+  seen.delete(section);
   const attention = attentionOf(section);
   const box = section.querySelector(".heads");
   const heads = itemsOf(box);
@@ -231,12 +232,7 @@ function begin(section) {
   drawChosen(section);
 }
 
+// Gradio writes a new result into the elements of the one before.
 new MutationObserver(() => {
   for (const section of document.querySelectorAll(`${INSIDE} .attention:not([data-drawn])`)) begin(section);
-}).observe(document.body, { childList: true, subtree: true });
-
-document.addEventListener("change", (event) => {
-  if (event.target.matches?.(`${INSIDE} .all-numbers`)) {
-    event.target.closest(".reading").classList.toggle("numbered", event.target.checked);
-  }
-});
+}).observe(document.body, { childList: true, subtree: true, attributeFilter: ["data-weights"] });

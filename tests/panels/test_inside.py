@@ -1,0 +1,365 @@
+"""The Inside tab without a page: its figures against those of other programs, its HTML, and what it refuses."""
+
+import base64
+import copy
+import dataclasses
+import json
+import math
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from modeling import inspection
+from modeling.decoding import SamplingSettings, stream
+from panels import inside, looking
+from panels.inside_views import percent, render_heads, render_lens, render_reading, short
+from panels.lab import Lab
+from panels.looking import Cell, Heads, Lens, Reading, ReadToken, beginning, heads, lens, next_tokens
+from panels.models import LoadedModel, ModelLoader, load_model
+from panels.sampling import settings_from
+from panels.writing import encode_prompt, plain_text
+from tests.panels.test_vocabularies import make, make_tokenizer
+from tests.panels.tiny_model import TEXT
+from tokenization import save_tokenizer
+from tokenization.vocabularies import KINDS
+from train.evaluate import evaluate_text
+
+NASTY = [
+    "a",
+    "\x00\x07\x1b[2J\u200b",
+    "The \ud83d lone one",
+    "שלום, عالم!",
+    "👩‍🚀 e\u0301 東京",
+    bytes(range(256)).decode("latin-1"),
+    "<img src=x onerror=alert(1)></script>{{ 7 * 7 }}<|endoftext|>",
+    "\n\n\t \r\n",
+]
+
+
+@pytest.fixture(scope="module")
+def lab(loaded: LoadedModel) -> Lab:
+    """The page's surroundings, its model loaded."""
+    loader = ModelLoader(loaded.source)
+    loader.start().wait(60)
+    return Lab(loader=loader)
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    """A GPT-2 with GPT-2's kind of tokenizer, which puts nothing in front of a text."""
+    folder = tmp_path_factory.mktemp("models") / "gpt2"
+    folder.mkdir()
+    tokenizer = make_tokenizer("gpt2", folder)
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=40, n_embd=16, n_layer=2, n_head=2, initializer_range=0.4
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    return load_model(folder)
+
+
+@pytest.fixture(scope="module")
+def functions(lab: Lab) -> dict[str, Any]:
+    """The functions behind the API's endpoints, by name."""
+    return inside.endpoints(lab)
+
+
+@pytest.mark.parametrize("text", ["The lamp", TEXT, TEXT * 3, *NASTY])
+def test_bits_per_byte_are_those_of_evaluate(loaded: LoadedModel, gpt2: LoadedModel, text: str) -> None:
+    for each in (loaded, gpt2):
+        reading = looking.surprise(each, text)
+        expected = evaluate_text(each.model, each.tokenizer, [plain_text(text)])
+        assert reading.bits_per_byte == pytest.approx(expected["bits_per_byte"], abs=1e-5)
+        assert reading.perplexity == pytest.approx(expected["perplexity"], rel=1e-5)
+        assert (len(reading.tokens), reading.bytes) == (expected["tokens"], expected["bytes"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_tokenizer_is_read_as_evaluate_reads_it(kind: str, tmp_path: Path) -> None:
+    model = make(kind, tmp_path / kind, masked=False)
+    text = TEXT[:80]
+    reading = looking.surprise(model, text)
+    expected = evaluate_text(model.model, model.tokenizer, [text])
+    assert reading.bits_per_byte == pytest.approx(expected["bits_per_byte"], abs=1e-5)
+    assert (len(reading.tokens), reading.bytes) == (expected["tokens"], expected["bytes"])
+    assert [token.token_id for token in reading.tokens] == encode_prompt(model, text)[len(model.prefix_ids) :]
+    assert lens(model, text).rows
+    assert heads(model, text).layers == 1
+    if kind == "wordpiece":
+        with pytest.raises(ValueError, match="makes no token of this text"):
+            looking.surprise(model, " ")
+
+
+@pytest.mark.parametrize("text", [TEXT, *NASTY])
+def test_the_parts_of_a_text_add_up_to_it(loaded: LoadedModel, text: str) -> None:
+    reading = looking.surprise(loaded, text)
+    assert {place for token in reading.tokens for place in range(token.start, token.end)} == set(range(len(text)))
+    assert all(one.start <= two.start <= one.end <= two.end for one, two in pairwise(reading.tokens))
+    assert reading.bits == pytest.approx(sum(token.bits for token in reading.tokens if token.bits is not None))
+
+
+def test_a_model_without_a_token_to_begin_with_leaves_the_first_out(loaded: LoadedModel) -> None:
+    tokenizer = copy.deepcopy(loaded.tokenizer)
+    tokenizer.bos_token = tokenizer.eos_token = None
+    bare = dataclasses.replace(loaded, prefix_ids=(), tokenizer=tokenizer)
+    assert beginning(bare) == []
+    reading = looking.surprise(bare, "The lamp")
+    first, *rest = reading.tokens
+    assert (first.bits, first.rank, first.expected) == (None, None, None)
+    assert all(token.bits is not None for token in rest)
+    assert reading.bytes == len("The lamp") - len("The lamp"[: first.end])
+    assert "not scored" in render_reading(reading)
+    single = looking.surprise(bare, "T")
+    assert (single.bits_per_byte, single.perplexity) == (None, None)
+    with pytest.raises(ValueError, match="prompt: expected text, since this model has no token to begin with"):
+        next_tokens(bare, "", 3, SamplingSettings())
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {},
+        {"temperature": 0.0},
+        {"temperature": 0.5, "top_k": 5, "top_p": 0.8},
+        {"min_p": 0.3, "repetition_penalty": 1.5},
+    ],
+)
+@pytest.mark.parametrize("prompt", ["The lamp burned", "", TEXT])
+def test_next_tokens_mean_what_generate_means(loaded: LoadedModel, prompt: str, choices: dict[str, Any]) -> None:
+    settings = settings_from(**choices)
+    ids = encode_prompt(loaded, prompt)
+    step = next(iter(stream(loaded.model, ids, settings, alternatives=12)))
+    found = next_tokens(loaded, prompt, 12, settings)
+    assert [each["token_id"] for each in found] == [each.token_id for each in step.alternatives]
+    probabilities = [each.model_probability for each in step.alternatives]
+    assert [each["probability"] for each in found] == pytest.approx(probabilities, abs=1e-5)
+    assert [each["sampled_probability"] for each in found] == pytest.approx(
+        [each.probability for each in step.alternatives], abs=1e-4
+    )
+
+
+def test_a_next_token_is_told_as_text_after_the_prompt(loaded: LoadedModel, gpt2: LoadedModel) -> None:
+    for each in (loaded, gpt2):
+        found = next_tokens(each, "The lamp", len(each.tokenizer), SamplingSettings())
+        assert {one["text"] for one in found} >= {"a", " ", "\n"}
+        assert sum(one["probability"] for one in found) == pytest.approx(1, abs=1e-4)
+        assert json.loads(json.dumps(found, allow_nan=False)) == found
+        json.dumps(found, ensure_ascii=False).encode()
+
+
+def test_the_lens_shows_the_end_of_a_text_and_what_came_next(loaded: LoadedModel) -> None:
+    view = lens(loaded, TEXT)
+    assert len(view.tokens) == len(view.following) == len(view.rows[0]) == looking.LENS_TOKENS
+    assert view.tokens[1:] == view.following[:-1]
+    assert view.following[-1] is None
+    assert view.left_out == len(encode_prompt(loaded, TEXT)) - looking.LENS_TOKENS
+    best = next_tokens(loaded, TEXT, 5, SamplingSettings())
+    assert [share for _, share in view.rows[-1][-1].guesses] == pytest.approx(
+        [each["probability"] for each in best], abs=1e-5
+    )
+    whole = lens(loaded, "The lamp")
+    assert (whole.tokens[0], whole.left_out) == ("<|endoftext|>", 0)
+    for row in whole.rows:
+        for cell, came in zip(row, whole.following, strict=True):
+            assert cell.came == (cell.guesses[0][0] == came)
+
+
+def test_attention_travels_as_two_bytes_a_weight(loaded: LoadedModel, masked: LoadedModel) -> None:
+    view = heads(loaded, TEXT)
+    size = len(view.tokens)
+    ids = [token_id for token_id, _ in view.tokens]
+    assert size == 48  # the tiny model's context
+    assert ids == [loaded.tokenizer.bos_token_id, *encode_prompt(loaded, TEXT)[1:][-size + 1 :]]
+    assert view.left_out == len(encode_prompt(loaded, TEXT)) - size
+    weights = np.frombuffer(base64.b64decode(view.weights), "<u2").reshape(view.layers * view.heads, -1) / looking.ONE
+    expected = inspection.attention(loaded.model, ids).flatten(0, 1).numpy()
+    assert np.abs(weights - expected[:, *np.tril_indices(size)]).max() < 1e-5
+    both = heads(masked, "The lamp burned")
+    assert not both.causal
+    assert both.tokens[0] == both.tokens[-1] == (masked.tokenizer.bos_token_id, "<|endoftext|>")
+    assert len(base64.b64decode(both.weights)) == 2 * both.layers * both.heads * len(both.tokens) ** 2
+
+
+def test_many_heads_are_shown_on_fewer_tokens(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looking, "WEIGHTS_LIMIT", 2 * 2 * 20 * 21 // 2)
+    view = heads(loaded, TEXT)
+    assert len(view.tokens) == 20
+    assert len(base64.b64decode(view.weights)) == 2 * looking.WEIGHTS_LIMIT
+
+
+@pytest.mark.parametrize("look", [looking.surprise, lens, heads])
+def test_what_is_no_text_is_refused(look: Any, loaded: LoadedModel) -> None:
+    with pytest.raises(ValueError, match="text: expected text, got int"):
+        look(loaded, 7)
+    with pytest.raises(ValueError, match="text: expected at least one character, got none"):
+        look(loaded, "")
+    with pytest.raises(ValueError, match="expected at most 20,000 characters at a time, got 100,000"):
+        look(loaded, "a" * 100_000)
+
+
+def test_a_long_text_is_read_in_windows(loaded: LoadedModel) -> None:
+    text = (TEXT * 20)[:2_000]
+    assert looking.surprise(loaded, text).bits_per_byte == pytest.approx(
+        evaluate_text(loaded.model, loaded.tokenizer, [text])["bits_per_byte"], abs=1e-5
+    )
+
+
+def test_a_masked_model_says_what_it_can_do(masked: LoadedModel) -> None:
+    settings = SamplingSettings()
+    for look in (looking.surprise, lens, lambda loaded, text: next_tokens(loaded, text, 3, settings)):
+        with pytest.raises(ValueError, match=r"masked fills blanks, reading on both sides of them: .* the tab Fill in"):
+            look(masked, "The lamp")
+    loader = ModelLoader(masked.source)
+    loader.start().wait(60)
+    lab = Lab(loader=loader)
+    status, views, _ = inside.arrived(lab)
+    assert "Its attention can be looked at here" in status
+    assert views["choices"] == [inside.ATTENTION]
+    status, result = inside.show(lab, "The lamp", inside.ATTENTION)
+    assert "trouble" not in status
+    assert 'data-causal="0"' in result
+
+
+@pytest.mark.parametrize("view", inside.VIEWS)
+@pytest.mark.parametrize("text", NASTY)
+def test_every_text_is_shown_as_text(lab: Lab, view: str, text: str) -> None:
+    status, result = inside.show(lab, text, view)
+    assert "trouble" not in status
+    assert not re.search(r"<(img|script|/script|b>)", result)
+    result.encode()
+    assert set(re.findall(r"<(\w+)", result)) <= {
+        "section", "dl", "div", "dt", "dd", "span", "label", "input", "p", "b", "br", "table", "thead", "tbody",
+        "tfoot", "tr", "th", "td", "small", "canvas", "figure", "figcaption", "i",
+    }  # fmt: skip
+
+
+def test_trouble_stands_in_the_status_and_the_page_goes_on(lab: Lab) -> None:
+    for view in inside.VIEWS:
+        status, result = inside.show(lab, "x" * 100_000, view)
+        assert "trouble" in status
+        assert "got 100,000" in status
+        assert result == ""
+    assert "34 " not in inside.show(lab, "The lamp", inside.SURPRISE)[0]
+
+
+def test_html_says_each_number() -> None:
+    tokens = [
+        ReadToken(
+            token_id=1, label="a\u21b5", start=0, end=2, bits=0.0, rank=1, expected="a", expected_probability=1.0
+        ),
+        ReadToken(token_id=2, label="b", start=2, end=3, bits=6.0, rank=3, expected='"', expected_probability=0.5),
+        ReadToken(token_id=3, label="c", start=3, end=4, bits=math.inf, rank=9, expected="d", expected_probability=0.1),
+    ]
+    reading = Reading(tokens=tokens[:2], bytes=3, vocabulary=1024)
+    html = render_reading(reading, 1.5)
+    assert (reading.bits, reading.bits_per_byte, reading.perplexity) == (6.0, 2.0, 8.0)
+    for expected in (
+        "6.0 bits",
+        "2.000 (its test text: 1.500)",
+        "10.0: a blind guess",
+        "1,024 tokens",
+        "\u21b5</span><br>",
+    ):
+        assert expected in html
+    assert 'data-bits="6.00" data-probability="1.6 %" data-rank="3" data-expected="&#34;" data-share="50 %"' in re.sub(
+        r"\s+", " ", html
+    )
+    endless = Reading(tokens=tokens, bytes=4, vocabulary=1024)
+    assert endless.perplexity is None
+    assert 'data-bits="inf"' in render_reading(endless)
+    cells = [Cell(guesses=[("<b>", 0.25), ("x", 0.05)], came=True)]
+    html = render_lens(Lens(tokens=["a"], following=["<b>"], rows=[cells, cells, cells], left_out=3))
+    assert [name for name in ("output", "layer 1", "input") if f">{name}</th>" in html] == [
+        "output",
+        "layer 1",
+        "input",
+    ]
+    assert html.count('class="cell came"') == 3
+    assert html.count('tabindex="0"') == 1
+    assert 'data-top="&lt;b&gt;\t25 %\t0.250\nx\t5.0 %\t0.050"' in html
+    assert "the model has read the 3 before them too" in html
+    view = Heads(tokens=[(7, "a"), (8, "</script>")], layers=2, heads=3, causal=True, weights="AA==", left_out=5)
+    html = render_heads(view)
+    assert html.count("<canvas") == 2 * 3 + 1
+    assert "5 more of\n    the text are left out" in html
+    assert "</script>" not in html
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(1, "100 %"), (0.309, "31 %"), (0.0994, "9.9 %"), (0.0068, "0.68 %"), (0.00001, "< 0.01 %"), (0, "0.00 %")],
+)
+def test_a_share_in_percent(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+@pytest.mark.parametrize(("number", "text"), [(1.2345, "1.23"), (34.56, "34.6"), (8256.4, "8,256"), (2.5e9, "2.5e+09")])
+def test_a_number_is_short(number: float, text: str) -> None:
+    assert short(number) == text
+
+
+def test_the_api_gives_surprise_as_json(functions: dict[str, Any], loaded: LoadedModel) -> None:
+    for text in (TEXT, *NASTY):
+        answer = functions["surprise"](text)
+        json.dumps(answer, allow_nan=False, ensure_ascii=False).encode()
+        assert answer.keys() == {"tokens", "bits", "bytes", "bits_per_byte"}
+        assert answer["tokens"][0].keys() == {"token_id", "text", "start", "end", "bits"}
+        reading = looking.surprise(loaded, text)
+        assert answer["bits"] == pytest.approx(reading.bits)
+        assert answer["bits_per_byte"] == pytest.approx(answer["bits"] / answer["bytes"])
+        for token in answer["tokens"]:
+            assert plain_text(text)[token["start"] : token["end"]] == token["text"]
+
+
+def test_the_api_writes_null_for_what_json_cannot() -> None:
+    assert inside.finite(math.inf) is None
+    assert inside.finite(None) is None
+    assert inside.finite(2.5) == 2.5
+
+
+def test_the_api_gives_next_tokens(functions: dict[str, Any], loaded: LoadedModel) -> None:
+    found = functions["next_token"]("The lamp", "5", top_k=2)
+    assert len(found) == 5
+    assert [each["sampled_probability"] > 0 for each in found] == [True, True, False, False, False]
+    assert [each.keys() for each in found] == [{"token_id", "text", "probability", "sampled_probability"}] * 5
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("surprise", [None], "text: expected text, got NoneType"),
+        ("surprise", [""], "text: expected at least one character, got none"),
+        ("surprise", ["a" * 20_001], "expected at most 20,000 characters at a time, got 20,001"),
+        ("next_token", [["a"]], "prompt: expected text, got list"),
+        ("next_token", ["a" * 100_000], "prompt: expected at most 20,000 characters at a time, got 100,000"),
+        ("next_token", ["a", 0], "top: expected a whole number from 1 to 1,000, got 0"),
+        ("next_token", ["a", 1001], "top: expected a whole number from 1 to 1,000, got 1001"),
+        ("next_token", ["a", "many"], "top: expected a whole number, got 'many'"),
+        ("next_token", ["a", 10, -1], "temperature: expected a number, 0 (greedy) or more, got -1"),
+        ("next_token", ["a", 10, math.nan], "temperature: expected a numbe"),
+        ("next_token", ["a", 10, 1, -2], "top_k: expected a whole number, 0 (keeps all) or more, got -2"),
+        ("next_token", ["a", 10, 1, 0, 1.5], "top_p: expected a number from 0 to 1"),
+        ("next_token", ["a", 10, 1, 0, 1, 2], "min_p: expected a number from 0 (keeps all) to 1"),
+        ("next_token", ["a", 10, 1, 0, 1, 0, 0], "repetition_penalty: expected a number from 0.01 to 100"),
+    ],
+)
+def test_the_api_says_what_is_wrong(functions: dict[str, Any], name: str, arguments: list[Any], message: str) -> None:
+    with pytest.raises(gr.Error, match=re.escape(message)):
+        functions[name](*arguments)
+
+
+def test_the_endpoints_explain_themselves(functions: dict[str, Any]) -> None:
+    from gradio.utils import get_function_description
+
+    for name in ("next_token", "surprise"):
+        description, parameters, _ = get_function_description(functions[name])
+        assert len(description) > 100
+        assert all(parameters.values()), parameters
