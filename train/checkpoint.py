@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from corpus.files import atomic_folder
+from train.sharding import sharded_as
 
 TRAINING = "training"
 
@@ -37,7 +38,7 @@ def save_checkpoint(
     *,
     model: Any,
     tokenizer_folder: Path,
-    optimizers: list[torch.optim.Optimizer],
+    optimizer_state: dict[str, torch.Tensor],
     state: dict[str, Any],
 ) -> Path:
     """Write a checkpoint, whole or not at all; return its folder.
@@ -45,6 +46,7 @@ def save_checkpoint(
     Args:
         model: a `PreTrainedModel`.
         tokenizer_folder: its content is copied beside the weights.
+        optimizer_state: what `optimizer_tensors` returned.
         state: JSON values, written to training/state.json.
     """
     folder = checkpoint_folder(run_dir, step)
@@ -53,7 +55,7 @@ def save_checkpoint(
         shutil.copytree(tokenizer_folder, temporary, dirs_exist_ok=True)
         training = temporary / TRAINING
         training.mkdir()
-        tensors = optimizer_tensors(model, optimizers) | random_states()
+        tensors = optimizer_state | random_states()
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, training / "optimizer.safetensors")
         (training / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
     return folder
@@ -69,6 +71,8 @@ def load_checkpoint(folder: Path, *, model: nn.Module, optimizers: list[torch.op
         weights = load_file(folder / "model.safetensors")
         tensors = load_file(folder / TRAINING / "optimizer.safetensors")
         state = json.loads((folder / TRAINING / "state.json").read_text(encoding="utf-8"))
+        parameters = model.state_dict()
+        weights = {name: sharded_as(weight, parameters.get(name, weight)) for name, weight in weights.items()}
         missing, unexpected = model.load_state_dict(weights, strict=False)
         tied = set(getattr(model, "_tied_weights_keys", None) or {})
         if unexpected or set(missing) - tied:
@@ -115,7 +119,8 @@ def load_optimizer_tensors(
             for parameter in group["params"]:
                 state = states.get(names[parameter], {})
                 optimizer.state[parameter] = {
-                    key: tensor if key == "step" else tensor.to(parameter.device) for key, tensor in state.items()
+                    key: tensor if key == "step" else sharded_as(tensor.to(parameter.device), parameter)
+                    for key, tensor in state.items()
                 }
 
 

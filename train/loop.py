@@ -20,18 +20,20 @@ from train.checkpoint import (
     checkpoint_folder,
     checkpoint_steps,
     load_checkpoint,
+    optimizer_tensors,
     prune_checkpoints,
     save_checkpoint,
 )
 from train.evaluate import evaluate
-from train.machine import check_processes, choose_device, choose_precision, over_processes
-from train.objective import Objective, build_objective, check_objective, sample_prompts
+from train.machine import check_processes, choose_device, choose_precision, describe, over_processes
+from train.objective import Objective, build_objective, check_objective, nats_to_bits_per_byte, sample_prompts
 from train.optimizer import build_optimizers, set_learning_rate
 from train.prepare import Prepared, prepare
 from train.provenance import check_same_run, write_recipe
 from train.recipe import Config, validate
 from train.report import Report
 from train.schedule import Schedule
+from train.sharding import gather, shard_on_cpus, whole_model
 from train.state import TrainState
 from train.trackers import accelerator_arguments, check_tracker, tracking
 
@@ -91,6 +93,7 @@ def _train_locked(config: Config, recipe: str, run_dir: Path, quiet: bool, watch
     report = Report(run_dir, silent=not accelerator.is_main_process, quiet=quiet)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
+    shard_on_cpus(accelerator)
     check_processes(config, accelerator)
     if accelerator.is_main_process:
         write_recipe(config, recipe, run_dir)
@@ -98,7 +101,7 @@ def _train_locked(config: Config, recipe: str, run_dir: Path, quiet: bool, watch
         prepared = prepare(config, run_dir, report.say)
     trainer = Trainer.build(config, recipe, run_dir, accelerator, report, prepared)
     report.say(
-        f"{recipe}: {trainer.unwrapped.num_parameters():,} parameters, {accelerator.device.type}, {precision}, "
+        f"{recipe}: {trainer.unwrapped.num_parameters():,} parameters, {describe(accelerator)}, {precision}, "
         f"{torch.get_num_threads()} threads, run folder {run_dir}"
     )
     if steps_there:
@@ -146,11 +149,10 @@ class Trainer:
         """A run at step 0."""
         torch.manual_seed(config.run.seed)
         model_config = config.model.build(vocab_size=len(prepared.tokenizer), end_of_text=prepared.end_of_text)
-        objective = build_objective(config, prepared, nats_to_bits_per_byte(prepared))
+        objective = build_objective(config, prepared)
         unwrapped = objective.model(model_config)
         torch.manual_seed(config.run.seed + accelerator.process_index)
-        model = accelerator.prepare(unwrapped)
-        optimizers = [accelerator.prepare(optimizer) for optimizer in build_optimizers(unwrapped, config.optimizer)]
+        model, *optimizers = accelerator.prepare(unwrapped, *build_optimizers(unwrapped, config.optimizer))
         data = config.data
         length = config.model.max_position_embeddings
         per_draw = dict(batch_size=data.batch_size, length=length, seed=config.run.seed)
@@ -316,13 +318,15 @@ class Trainer:
             loss = self.evaluation["validation_loss"]
             if loss < state.best_validation_loss:
                 state.best_validation_loss, state.best_step = loss, state.step
+        model = whole_model(self.unwrapped, self.accelerator, self.objective.model)
+        optimizer_state = gather(optimizer_tensors(self.unwrapped, self._inner_optimizers), self.accelerator)
         if self.accelerator.is_main_process:
             save_checkpoint(
                 self.run_dir,
                 state.step,
-                model=self.unwrapped,
+                model=model,
                 tokenizer_folder=self.run_dir / "tokenizer",
-                optimizers=self._inner_optimizers,
+                optimizer_state=optimizer_state,
                 state={
                     "state": state.state_dict(),
                     "schedule": self.schedule.state_dict(),
@@ -332,7 +336,7 @@ class Trainer:
                     "planned_steps": self.config.run.steps,
                 },
             )
-            self._samples()
+            self._samples(model)
             prune_checkpoints(self.run_dir, keep=self.config.run.keep_checkpoints, best_step=state.best_step)
             self.report.picture(
                 floor=self._floor_nats_per_token,
@@ -341,24 +345,27 @@ class Trainer:
             )
         self._write_run("running")
 
-    def _samples(self) -> None:
+    def _samples(self, model: Any) -> None:
         """The same prompts and the same seed at each checkpoint."""
         for prompt in sample_prompts(self.prepared.prompts, self.objective):
-            shown, text = self._sample(prompt, self.config.run.sample_tokens)
+            shown, text = self._sample(model, prompt, self.config.run.sample_tokens)
             self.report.sample(step=self.state.step, prompt=shown, text=text, seed=self.config.run.seed)
 
-    def _sample(self, prompt: str, tokens: int) -> tuple[str, str]:
-        self.unwrapped.eval()
-        sample = self.objective.sample(self.unwrapped, prompt, tokens)
-        self.unwrapped.train()
+    def _sample(self, model: Any, prompt: str, tokens: int) -> tuple[str, str]:
+        model.eval()
+        sample = self.objective.sample(model, prompt, tokens)
+        model.train()
         return sample
 
     def _finish(self) -> None:
         assert self.evaluation is not None
         self.report.say(f"finished after {self.state.step} steps, {self.state.seconds:.0f} s")
         self.report.say(self.objective.summary(self.evaluation, self._floor_bits_per_byte))
-        if self.config.run.output_tokens and self.accelerator.is_main_process:
-            _, text = self._sample("", self.config.run.output_tokens)
+        if not self.config.run.output_tokens:
+            return
+        model = whole_model(self.unwrapped, self.accelerator, self.objective.model)
+        if self.accelerator.is_main_process:
+            _, text = self._sample(model, "", self.config.run.output_tokens)
             (self.run_dir / "output.txt").write_text(text, encoding="utf-8")
             self.report.say(f"from an empty prompt (kept in {self.run_dir / 'output.txt'}):\n{text}")
 
@@ -440,9 +447,3 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def nats_to_bits_per_byte(prepared: Prepared) -> float:
-    """What a loss in nats per token of the validation text is multiplied by."""
-    split = prepared.validation
-    return (len(split) - 1) / max(1, split.bytes) / math.log(2)

@@ -57,11 +57,21 @@ def check_processes(config: Config, accelerator: Any) -> None:
             f"{size}: raise --data.batch-size or lower --data.gradient-accumulation-steps"
         )
     kind = accelerator.distributed_type.value
-    if kind != "NO" and not kind.startswith("MULTI_"):
+    if kind != "NO" and not kind.startswith("MULTI_") and not (kind == "FSDP" and accelerator.is_fsdp2):
         raise ValueError(
-            f"expected plain data parallelism from accelerate launch, got {kind}: every process of this command holds "
-            "the whole model; leave out --use_fsdp and --use_deepspeed"
+            f"expected data parallelism or FSDP2 from accelerate launch, got {kind}: leave out --use_deepspeed and the "
+            "like, and with --use_fsdp give --fsdp_version 2 and --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP"
         )
+    if kind == "FSDP" and config.run.compile:
+        raise ValueError("--run.compile: expected False with --use_fsdp, got True: the two were not tried together")
+
+
+def describe(accelerator: Any) -> str:
+    """The device, and how many processes share the run."""
+    kind, count = accelerator.device.type, accelerator.num_processes
+    if count == 1:
+        return kind
+    return f"{kind} in {count} processes ({'sharded' if accelerator.distributed_type.value == 'FSDP' else 'DDP'})"
 
 
 def over_processes(accelerator: Any, value: float, how: str) -> float:

@@ -9,6 +9,7 @@ None of them is the perplexity of a causal model, and no bits per byte follow fr
 that see both sides do not multiply to the probability of a text.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -71,15 +72,15 @@ def check_objective(config: Config) -> None:
             )
 
 
-def build_objective(config: Config, prepared: Prepared, nats_to_bits_per_byte: float) -> Objective:
-    """The objective that the config names.
+def build_objective(config: Config, prepared: Prepared) -> Objective:
+    """The objective that the config names."""
+    return (MaskedObjective if config.data.objective == "masked" else CausalObjective)(config, prepared)
 
-    Args:
-        nats_to_bits_per_byte: what a loss in nats per token of the validation text is multiplied by.
-    """
-    if config.data.objective == "masked":
-        return MaskedObjective(config, prepared)
-    return CausalObjective(config, prepared, nats_to_bits_per_byte)
+
+def nats_to_bits_per_byte(prepared: Prepared) -> float:
+    """What a loss in nats per token of the validation text is multiplied by."""
+    split = prepared.validation
+    return (len(split) - 1) / max(1, split.bytes) / math.log(2)
 
 
 class CausalObjective:
@@ -89,8 +90,8 @@ class CausalObjective:
     loss_label = "loss (nats per token)"
     is_of_the_text = True
 
-    def __init__(self, config: Config, prepared: Prepared, nats_to_bits_per_byte: float):
-        self.config, self.prepared, self.nats_to_bits_per_byte = config, prepared, nats_to_bits_per_byte
+    def __init__(self, config: Config, prepared: Prepared):
+        self.config, self.prepared = config, prepared
 
     def model(self, config: ScratchGPTConfig) -> ScratchGPTForCausalLM:
         """The causal model."""
@@ -109,7 +110,7 @@ class CausalObjective:
         return {
             "validation_loss": loss,
             "perplexity": perplexity(loss),
-            "bits_per_byte": loss * self.nats_to_bits_per_byte,
+            "bits_per_byte": loss * nats_to_bits_per_byte(self.prepared),
         }
 
     def summary(self, evaluation: dict[str, float], floor_bits_per_byte: float | None) -> str:

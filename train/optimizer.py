@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from train.recipe import OptimizerConfig
+from train.sharding import sharded_as, whole
 
 
 class Muon(torch.optim.Optimizer):
     """Muon: the momentum of each matrix, orthogonalised, is its update (Jordan et al. 2024).
 
     Matrices of one shape are orthogonalised together, in fp32 on a CPU (where bf16 is slow) and in bf16 elsewhere.
-    An update of an (m, n) matrix is scaled by sqrt(max(1, m / n)).
+    An update of an (m, n) matrix is scaled by sqrt(max(1, m / n)). Matrices in shards are gathered for it.
 
     Args:
         params: 2-dimensional parameters.
@@ -36,11 +37,12 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
             for (rows, columns), parameters in by_shape.items():
-                updates = torch.stack([self._momentum(parameter, group["momentum"]) for parameter in parameters])
+                updates = torch.stack([whole(self._momentum(parameter, group["momentum"])) for parameter in parameters])
                 scale = math.sqrt(max(1.0, rows / columns))
                 for parameter, update in zip(parameters, orthogonalize(updates), strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(update.to(parameter.dtype), alpha=-group["lr"] * scale)
+                    update = sharded_as(update.to(parameter.dtype), parameter)
+                    parameter.add_(update, alpha=-group["lr"] * scale)
 
     def _momentum(self, parameter: nn.Parameter, momentum: float) -> torch.Tensor:
         gradient = parameter.grad
