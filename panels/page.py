@@ -6,6 +6,8 @@ from types import ModuleType
 from typing import Any
 
 import gradio as gr
+from gradio.block_function import BlockFunction
+from gradio.components.api_component import Api
 
 from panels import about, compare, fill, inside, learn, theme, tokens, write
 from panels.lab import Lab
@@ -26,6 +28,18 @@ HEAD = """
 """
 
 
+class Page(gr.Blocks):
+    """Blocks whose API takes a list that is too short, as plain HTTP sends it: the rest takes its defaults."""
+
+    def validate_inputs(self, block_fn: BlockFunction, inputs: list[Any]) -> None:
+        """Fill up `inputs` where they call an endpoint; raise ValueError where they are too few for another event."""
+        missing = block_fn.inputs[len(inputs) :]
+        defaults = [block.value for block in missing if isinstance(block, Api)]
+        if inputs and len(defaults) == len(missing):
+            inputs += defaults
+        super().validate_inputs(block_fn, inputs)
+
+
 def tabs_of(source: ModelSource) -> list[ModuleType]:
     """The tabs for a model: one that is not known yet may turn out to write or to fill blanks."""
     first = [write, fill] if source.folder is None else [fill] if source.masked else [write]
@@ -35,7 +49,7 @@ def tabs_of(source: ModelSource) -> list[ModuleType]:
 def build_page(lab: Lab) -> gr.Blocks:
     """The page for the model of `lab`, which may still be loading."""
     tabs = tabs_of(lab.source)
-    with gr.Blocks(title=f"{lab.source.name} · ScratchGPT", analytics_enabled=False) as page:
+    with Page(title=f"{lab.source.name} · ScratchGPT", analytics_enabled=False) as page:
         head = gr.HTML(render_head(lab.source), elem_id="masthead")
         places, parts = [], []
         with gr.Tabs():
