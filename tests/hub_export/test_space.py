@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 from huggingface_hub import SpaceHardware, metadata_load
 
 from hub_export.space import HARDWARE, ROOT, Pin, make_space, page_files
+from panels.writing import TIME_LIMIT
 from tests.hub_export.hub_double import Hub
 from tests.hub_export.hub_processes import environment, run_python
 from tests.hub_export.test_bundle import relative_files
@@ -29,13 +29,6 @@ for path in sorted(pathlib.Path().rglob("*.py")):
         parts = path.with_suffix("").parts
         module = importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
         assert pathlib.Path(module.__file__).resolve() == path.resolve(), module
-"""
-LOAD_PINNED = """
-from pathlib import Path
-from panels.models import default_source, load_model
-source = default_source(Path.cwd())
-loaded = load_model(source)
-print(source, loaded.source.name, loaded.model.num_parameters())
 """
 # What the package `spaces` does on ZeroGPU, as far as it shows: the function runs in a process forked from this one,
 # arguments and what it yields are pickled, and closing the generator ends it before the next item.
@@ -67,23 +60,30 @@ def GPU(*, duration):
     return decorate
 """
 WRITE = """
-import sys, torch
+import json, os, torch
+from pathlib import Path
 torch.set_num_threads(1)
 from panels.lab import Lab
-from panels.models import ModelLoader, find_model
+from panels.models import ModelLoader, default_source, find_model
 from panels.write import generate_drafts
 from panels.writing import TIME_LIMIT
-loader = ModelLoader(find_model(sys.argv[1])).start()
-lab = Lab(loader=loader)
 settings = dict(seed=7, max_new_tokens=20, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0)
-*_, draft = generate_drafts(lab, "The robot", **settings)
-print(repr(draft.text), draft.ending, TIME_LIMIT)
-seen = []
-settings["max_new_tokens"] = 100_000
-object.__setattr__(loader.wait(), "stop_token_ids", ())  # a text that only Stop ends
-for draft in generate_drafts(lab, "The robot", should_stop=lambda: len(seen) > 1, **settings):
-    seen.append(draft)
-print(draft.ending, draft.new_tokens < 100_000)
+found = {"source": default_source(Path.cwd()), "time_limit": TIME_LIMIT}
+for place in ("zero", "plain"):
+    loader = ModelLoader(find_model(found["source"])).start()
+    loaded, lab = loader.wait(), Lab(loader=loader)
+    *_, draft = generate_drafts(lab, "The robot", **settings)
+    object.__setattr__(loaded, "stop_token_ids", ())  # a text that only Stop ends
+    seen = []
+    for stopped in generate_drafts(
+        lab, "The robot", should_stop=lambda: len(seen) > 1, **settings | {"max_new_tokens": 100_000}
+    ):
+        seen.append(stopped)
+    found["name"], found["parameters"] = loaded.source.name, loaded.model.num_parameters()
+    found[place] = [draft.text, draft.ending, stopped.ending, stopped.new_tokens < 100_000]
+    print("that was", place, flush=True)
+    os.environ.pop("SPACES_ZERO_GPU", None)
+print(json.dumps(found))
 """
 
 
@@ -104,12 +104,6 @@ def test_it_holds_the_page_and_the_model_and_nothing_else(space: Path, pristine_
     assert {name.split("/")[0] for name in page} == {"app.py", "corpus", "modeling", "panels", "tokenization"}
     assert {"panels/assets/page.css", "panels/assets/page.js", "modeling/modeling_scratchgpt.py"} <= page
     assert (space / "app.py").read_bytes() == (ROOT / "app.py").read_bytes()
-
-
-def test_everything_in_it_imports_from_there_alone(space: Path, tmp_path: Path) -> None:
-    there = Path(shutil.copytree(space, tmp_path / "there"))
-    done = run_python("-c", IMPORT_ALL, hub="http://127.0.0.1:9", home=there, ours=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_front_matter_is_what_a_space_of_gradio_needs(space: Path) -> None:
@@ -140,16 +134,39 @@ def test_requirements_are_what_the_page_imports(
     assert front_matter(made)["suggested_hardware"] == HARDWARE[hardware].name
 
 
-def test_a_pinned_model_is_loaded_by_its_commit(pristine_bundle: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def pinned(pristine_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[str]]:
+    """A Space whose model is on the Hub, its commit, and what a process there says, as on ZeroGPU.
+
+    The process knows nothing of this project; it imports every module of the Space and writes with the model. Since
+    the commit was pinned, the model was taken away from the repository's main branch.
+    """
+    folder = tmp_path_factory.mktemp("pinned")
+    (folder / "installed").mkdir()
+    (folder / "installed" / "spaces.py").write_text(SPACES)
     with Hub().serve() as hub:
         files = {name: (pristine_bundle / name).read_bytes() for name in relative_files(pristine_bundle)}
         repository = hub.create("alice/moons", files=files)
         commit = repository.head
-        made = make_space(pristine_bundle, tmp_path / "space", pin=Pin(repo="alice/moons", revision=commit))
+        made = make_space(pristine_bundle, folder / "space", pin=Pin(repo="alice/moons", revision=commit))
         repository.commits.append({".gitattributes": b"", "README.md": b"the model was taken away"})
-        done = run_python("-c", LOAD_PINNED, hub=hub.url, home=made, token=None, ours=False)
+        variables = environment(hub.url, folder, token=None, ours=False) | {"OMP_NUM_THREADS": "1"}
+        variables |= {"SPACES_ZERO_GPU": "true", "PYTHONPATH": str(folder / "installed")}
+        command = [sys.executable, "-c", IMPORT_ALL + WRITE]
+        done = subprocess.run(
+            command, cwd=made, env=variables, capture_output=True, text=True, timeout=120, check=False
+        )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"alice/moons@{commit} scratchgpt-stories ")
+    return made, commit, done.stdout.splitlines()
+
+
+def test_everything_in_it_imports_and_a_pinned_model_is_loaded_by_its_commit(
+    pinned: tuple[Path, str, list[str]], pristine_bundle: Path
+) -> None:
+    made, commit, said = pinned
+    loaded = json.loads(said[-1])
+    assert (loaded["source"], loaded["name"]) == (f"alice/moons@{commit}", "scratchgpt-stories")
+    assert loaded["parameters"] > 25_000
     assert not (made / "bundle").exists()
     found = front_matter(made)
     assert (found["title"], found["models"]) == ("moons", ["alice/moons"])
@@ -159,7 +176,18 @@ def test_a_pinned_model_is_loaded_by_its_commit(pristine_bundle: Path, tmp_path:
     assert {"config.json", "model.safetensors", "tokenizer.json", "slow/vocab.json", "README.md"} <= set(
         names.split(",")
     )
-    assert set(names.split(",")) <= set(files)
+    assert set(names.split(",")) <= set(relative_files(pristine_bundle))
+
+
+def test_on_zerogpu_only_the_writing_is_in_the_process_with_the_gpu(pinned: tuple[Path, str, list[str]]) -> None:
+    _, _, said = pinned
+    assert said[:-1] == ["process ended", "process ended", "that was zero", "that was plain"]
+    found = json.loads(said[-1])
+    assert (found["time_limit"], TIME_LIMIT) == (50.0, 120.0)
+    assert found["zero"] == found["plain"]
+    assert found["zero"][0].startswith("The robot")
+    assert len(found["zero"][0]) > len("The robot")
+    assert found["zero"][2:] == ["stopped", True]
 
 
 def test_a_name_that_is_not_free(pristine_bundle: Path, space: Path, tmp_path: Path) -> None:
@@ -188,30 +216,6 @@ def test_the_command_pins_what_is_on_the_hub(pristine_bundle: Path, tmp_path: Pa
     assert "but alice/moons holds other weights. Publish it with" in other.stderr
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "space" / "model.json").read_text()) == {"repo": "alice/moons", "revision": commit}
-
-
-def test_on_zerogpu_only_the_writing_is_in_the_process_with_the_gpu(space: Path, tmp_path: Path) -> None:
-    (tmp_path / "spaces.py").write_text(SPACES)
-    plain = environment("http://127.0.0.1:9", tmp_path, ours=False) | {"OMP_NUM_THREADS": "1"}
-    zero = plain | {"SPACES_ZERO_GPU": "true", "PYTHONPATH": str(tmp_path)}
-    written = []
-    for variables in (plain, zero):
-        done = subprocess.run(
-            [sys.executable, "-c", WRITE, str(space / "bundle")],
-            cwd=space,
-            env=variables,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        written.append([line for line in done.stdout.splitlines() if line != "process ended"])
-        assert done.stdout.count("process ended") == (0 if variables is plain else 2)
-    (text, stopped), (text_zero, stopped_zero) = written
-    assert text.endswith(" 120.0")
-    assert text_zero == text.removesuffix("120.0") + "50.0"
-    assert stopped == stopped_zero == "stopped True"
 
 
 @contextlib.contextmanager
