@@ -87,15 +87,9 @@ def build(lab: Lab) -> list[Component]:
     def update(text: str, other: str | None) -> list[Any]:
         return show(lab, text, other)
 
-    text.input(update, [text, other], [status, data], queue=False, trigger_mode="always_last", **quiet)
+    text.change(update, [text, other], [status, data], queue=False, trigger_mode="always_last", **quiet)
     other.change(update, [text, other], [status, data], concurrency_limit=2, **quiet)
-    samples.click(
-        lambda sample, other: [sample[0], *show(lab, sample[0], other)],
-        [samples, other],
-        [text, status, data],
-        queue=False,
-        **quiet,
-    )
+    samples.click(lambda sample: sample[0], samples, text, queue=False, **quiet)
     return [status, data, other]
 
 

@@ -225,18 +225,19 @@ const draw = () => {
   const data = document.querySelector("#tokens-data [data-tokens]");
   const view = document.getElementById("tokens-view");
   const place = view?.querySelector(".tokenizers");
-  if (!data || !place || (data === drawnData && place.dataset.drawn)) return;
-  drawnData = data;
+  if (!data || !place || (data.dataset.tokens === drawnData && place.dataset.drawn)) return;
+  drawnData = data.dataset.tokens;
   drawnView = view;
   columns = [];
   marked = [];
-  const told = JSON.parse(data.dataset.tokens);
+  const told = JSON.parse(drawnData);
   place.replaceChildren(...told.columns.map(drawColumn));
   place.classList.toggle("two", told.columns.length > 1);
   place.dataset.drawn = "yes";
   drawReplay(told.replay);
 };
-new MutationObserver(draw).observe(document.body, { childList: true, subtree: true });
+// Gradio changes the element's attribute in place, and builds a tab's elements anew when it is opened.
+new MutationObserver(draw).observe(document.body, { childList: true, subtree: true, attributeFilter: ["data-tokens"] });
 draw();
 
 const tokenAt = (event) => {
