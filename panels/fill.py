@@ -10,11 +10,12 @@ import gradio as gr
 from gradio.components import Component
 from gradio.events import api
 
+from panels.desk import HISTORY
 from panels.lab import Lab
 from panels.markup import render
 from panels.models import ModelLoader, ModelSource
 from panels.terminal import visible
-from panels.write import HISTORY, LOADING, READY, render_status
+from panels.write import LOADING, READY, render_status
 
 if TYPE_CHECKING:
     from modeling.infilling import Blank

@@ -6,27 +6,27 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.components import Component
 from gradio.events import api
 
 from panels import controls, zero
+from panels.canvas import ALTERNATIVES, canvas_data, render_canvas, render_head, render_tokens, take
+from panels.desk import Desk
 from panels.lab import Lab
 from panels.markup import render
+from panels.memorised import render_note
 from panels.models import LOADING_LIMIT, STILL_LOADING, ModelLoader, ModelSource
 from panels.next_token import with_token
-from panels.sampling import DEFAULTS, settings_from, stop_text
+from panels.sampling import DEFAULTS, number, settings_from, stop_text
 from panels.writing import PACE, TIME_LIMIT, Draft, write
 
 if TYPE_CHECKING:
     from modeling.decoding import SamplingSettings
 
 TITLE = "Write"
-HISTORY = 50
-"""How many steps back Undo can go."""
 WAITING_PACE = 0.25
 """Seconds between two words on how long the line still is."""
 
@@ -57,6 +57,13 @@ ENDINGS = {
     "stopped": "Stopped.",
     "deadline": f"Time is up: one go may take {TIME_LIMIT:.0f} seconds. Continue goes on.",
 }
+SAME = "The same text again. Another seed, or a temperature above 0, writes another."
+BRANCH = "element.addEventListener('branch', (event) => trigger('select', event.detail));"
+DATA = """
+const tell = () => window.scratch?.tokens?.(props.value);
+watch('value', tell);
+tell();
+"""
 
 
 def build(lab: Lab) -> list[Component]:
@@ -77,10 +84,14 @@ def build(lab: Lab) -> list[Component]:
             )
             with gr.Row(elem_id="actions"):
                 generate = gr.Button("Generate", variant="primary", elem_id="generate", min_width=130)
-                stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=80, interactive=False)
-                undo = gr.Button("Undo", elem_id="undo", min_width=80, interactive=False)
-                clear = gr.Button("Clear", elem_id="clear", min_width=80)
+                stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=70, interactive=False)
+                retry = gr.Button("Retry", elem_id="retry", min_width=70, interactive=False)
+                undo = gr.Button("Undo", elem_id="undo", min_width=70, interactive=False)
+                clear = gr.Button("Clear", elem_id="clear", min_width=70)
             status = gr.HTML(READY if lab.loader.ready else LOADING, elem_id="status")
+            canvas = gr.HTML("", elem_id="canvas", js_on_load=BRANCH)
+            data = gr.HTML("", elem_id="canvas-data", html_template="", js_on_load=DATA, visible="hidden")
+            note = gr.HTML("", elem_id="memorised")
             chips = gr.Dataset(
                 components=["textbox"],
                 label="Beginnings from the training text",
@@ -92,46 +103,45 @@ def build(lab: Lab) -> list[Component]:
             sampling = controls.build(lab, document)
 
     desk = gr.State(Desk())
-    buttons = [generate, stop, undo, clear]
-
-    def run(desk: Desk, text: str, seed: Any, stop: Any, *values: Any) -> Iterator[list[Any]]:
-        desk.stage = "writing"
-        settings = dict(zip(DEFAULTS, values, strict=True))
-        try:
-            for draft in generate_drafts(
-                lab, text, seed=seed, stop=stop_text(stop), should_stop=lambda: desk.stop, **settings
-            ):
-                desk.last = desk.last if draft.ahead else draft
-                yield [draft.text, draft_status(draft)]
-        except ValueError as error:
-            desk.trouble = str(error)
-            yield [gr.skip(), render_status("trouble", desk.trouble)]
-        finally:
-            desk.stage = "over"
-
-    def choose(desk: Desk, text: str, event: gr.EventData) -> list[Any]:
-        return put_down(lab, desk, text, event.token)
-
+    buttons = [generate, stop, retry, undo, clear]
+    everything = [document, status, canvas, data, note, *buttons]
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    begun = generate.click(lambda desk, text: begin(desk, text, lab), [desk, document], [status, *buttons], **quiet)
-    running = begun.then(
-        run,
-        [desk, document, sampling.seed, sampling.stop, *sampling.sliders],
-        [document, status],
-        concurrency_limit=None,
-        show_progress="hidden",
-        api_visibility="private",
+    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+    def run(desk: Desk, seed: Any, stop: Any, *values: Any) -> Iterator[list[Any]]:
+        yield from write_at(lab, desk, seed, stop, dict(zip(DEFAULTS, values, strict=True)))
+
+    def settled(desk: Desk) -> list[Any]:
+        return settle(lab, desk)
+
+    def remembered(desk: Desk) -> Any:
+        return render_note(lab, desk.page)
+
+    begun = (
+        generate.click(lambda desk, text: begin(lab, desk, text), [desk, document], everything, **quiet),
+        retry.click(lambda desk, text: write_again(lab, desk, text), [desk, document], everything, **quiet),
+        canvas.select(event_handler(branch, lab), [desk, document], everything, **quiet),
     )
-    running.then(settle, desk, [status, *buttons], **quiet)
-    running.failure(settle, desk, [status, *buttons], **quiet)
-    stop.click(ask_to_stop, desk, [status, *buttons], **quiet)
-    undo.click(go_back, desk, [document, status, *buttons], **quiet)
-    clear.click(turn_page, [desk, document], [document, status, *buttons], **quiet)
-    sampling.bars.select(choose, [desk, document], [document, status, *buttons], **quiet)
+    for each in begun:
+        running = each.then(
+            run,
+            [desk, sampling.seed, sampling.stop, *sampling.sliders],
+            [document, status, canvas],
+            concurrency_limit=None,
+            **private,
+        )
+        over = running.then(settled, desk, everything, **quiet)
+        over.then(remembered, desk, note, concurrency_id="memorised", concurrency_limit=1, **private)
+        running.failure(settled, desk, everything, **quiet)
+    stop.click(lambda desk: ask_to_stop(lab, desk), desk, everything, **quiet)
+    back = undo.click(lambda desk: go_back(lab, desk), desk, everything, **quiet)
+    back.then(remembered, desk, note, concurrency_id="memorised", concurrency_limit=1, **private)
+    clear.click(lambda desk, text: turn_page(lab, desk, text), [desk, document], everything, **quiet)
+    sampling.bars.select(event_handler(put_down, lab), [desk, document], everything, **quiet)
     chips.click(
-        lambda desk, text, sample: turn_page(desk, text, sample[0]),
+        lambda desk, text, sample: turn_page(lab, desk, text, sample[0]),
         [desk, document, chips],
-        [document, status, *buttons],
+        everything,
         **quiet,
     )
     return [status, chips, *sampling.parts]
@@ -142,91 +152,133 @@ def arrived(lab: Lab) -> list[Any]:
     return [READY, gr.update(**beginnings(lab.source)), *controls.arrived(lab)]
 
 
-@dataclass(kw_only=True, slots=True)
-class Desk:
-    """What the page remembers of one visitor, between and during the events."""
+def event_handler(act: Callable[..., list[Any]], lab: Lab) -> Callable[..., list[Any]]:
+    """A listener that gives `act` the page, the visitor's desk, the text, and the event's data."""
 
-    past: list[str] = field(default_factory=list)  # the texts that Undo goes back to, the newest last
-    last: Draft | None = None  # where the present writing stands, or how the one before it ended
-    before: Draft | None = None  # `last` when the present writing began
-    stage: Literal["idle", "waiting", "writing", "over"] = "idle"  # of the request: none, in line, at work, not settled
-    stop: bool = False  # Stop was pressed
-    trouble: str | None = None  # what was wrong with the last request
+    def handle(desk: Desk, text: str, event: gr.EventData) -> list[Any]:
+        return act(lab, desk, text, event)
 
-    def remember(self, text: str) -> None:
-        """Let Undo come back to `text`."""
-        self.past = [*self.past, text][-HISTORY:]
+    return handle
 
 
-def begin(desk: Desk, text: str, lab: Lab) -> list[Any]:
-    """Get in line to continue `text`: status and buttons."""
-    desk.remember(text)
-    desk.before, desk.last = desk.last, None
-    desk.stage, desk.stop, desk.trouble = "waiting", False, None
-    message = ENDINGS[None] if lab.loader.ready else "The model is still loading …"
-    return [render_status("busy", message), *buttons_of(desk)]
+def begin(lab: Lab, desk: Desk, text: str) -> list[Any]:
+    """Get in line to continue `text`."""
+    return under_way(lab, desk) if desk.begin(text) else nothing(desk)
 
 
-def ask_to_stop(desk: Desk) -> list[Any]:
-    """End the present writing: status and buttons.
+def write_again(lab: Lab, desk: Desk, text: str) -> list[Any]:
+    """Get in line to write the last go anew."""
+    return under_way(lab, desk) if desk.retry(text) else nothing(desk)
+
+
+def branch(lab: Lab, desk: Desk, text: str, event: Any) -> list[Any]:
+    """Get in line to go on from an alternative that was chosen on the canvas."""
+    try:
+        page, index = desk.page, number("token", event.token, int)
+        token = take(lab.loader.wait(), page.head, page.tokens, index, number("alternative", event.choice, int))
+        if desk.stage == "idle" and not desk.branch(text, index, token):
+            raise ValueError("The text has changed in front of this token. Nothing was written.")
+    except ValueError as error:
+        return nothing(desk, render_status("trouble", str(error)))
+    return under_way(lab, desk) if desk.stage == "waiting" else nothing(desk)
+
+
+def write_at(lab: Lab, desk: Desk, seed: Any, stop: Any, settings: dict[str, Any]) -> Iterator[list[Any]]:
+    """Write what the desk got ready for: document, status and canvas, as the text grows."""
+    if desk.stage != "waiting":
+        return
+    desk.stage = "writing"
+    canvas = render_canvas(desk.page.head, desk.page.tokens)
+    try:
+        for draft in generate_drafts(
+            lab,
+            desk.page.text,
+            seed=seed,
+            stop=stop_text(stop),
+            should_stop=lambda: desk.stop,
+            alternatives=ALTERNATIVES,
+            **settings,
+        ):
+            desk.show(draft)
+            if draft.tokens:
+                canvas = (canvas or render_head(desk.page.head)) + render_tokens(draft.tokens)
+            yield [draft.text, draft_status(draft, is_same=draft.text == desk.rejected), canvas]
+    except ValueError as error:
+        desk.trouble = str(error)
+        yield [gr.skip(), render_status("trouble", desk.trouble), gr.skip()]
+    finally:
+        desk.stage = "over"
+
+
+def ask_to_stop(lab: Lab, desk: Desk) -> list[Any]:
+    """End the present writing.
 
     The writer looks before each token and then gives its last draft, so nothing comes late; one that waits in line
     leaves it. A request that ended unseen, on a broken connection, is settled."""
     desk.stop = True
-    return settle(desk) if desk.stage == "over" else [gr.skip(), *buttons_of(desk)]
+    return settle(lab, desk) if desk.stage == "over" else nothing(desk)
 
 
-def settle(desk: Desk) -> list[Any]:
-    """The writing is over, in whatever way: status and buttons."""
-    status = gr.skip()
-    if desk.stage != "idle" and desk.last is None:
-        desk.past, desk.last = desk.past[:-1], desk.before
-        status = (
-            render_status("trouble", desk.trouble) if desk.trouble else render_status("idle", "Nothing was written.")
-        )
-    desk.stage = "idle"
-    return [status, *buttons_of(desk)]
+def settle(lab: Lab, desk: Desk) -> list[Any]:
+    """The writing is over, in whatever way."""
+    if desk.stage == "writing":
+        return nothing(desk)
+    if desk.settle():
+        return shown(lab, desk, gr.skip())
+    trouble = desk.trouble
+    return shown(lab, desk, render_status("trouble" if trouble else "idle", trouble or "Nothing was written."))
 
 
-def go_back(desk: Desk) -> list[Any]:
-    """Undo: document, status and buttons."""
-    if desk.stage != "idle" or not desk.past:
-        return [gr.skip(), gr.skip(), *buttons_of(desk)]
-    text = desk.past.pop()
-    if not desk.past:
-        desk.last = None
-    return [text, render_status("idle", "Back to the text before."), *buttons_of(desk)]
+def go_back(lab: Lab, desk: Desk) -> list[Any]:
+    """Undo."""
+    return shown(lab, desk, render_status("idle", "Back to the text before.")) if desk.back() else nothing(desk)
 
 
-def turn_page(desk: Desk, text: str, beginning: str = "") -> list[Any]:
-    """Put `beginning` in the place of `text`: document, status and buttons."""
-    if desk.stage != "idle":
-        return [gr.skip(), gr.skip(), *buttons_of(desk)]
-    if text:
-        desk.remember(text)
-    desk.last = None
+def turn_page(lab: Lab, desk: Desk, text: str, beginning: str = "") -> list[Any]:
+    """Put `beginning` in the place of `text`."""
     message = "A beginning: Generate goes on from here." if beginning else "A new page."
-    return [beginning, render_status("idle", message), *buttons_of(desk)]
+    return shown(lab, desk, render_status("idle", message)) if desk.turn(text, beginning) else nothing(desk)
 
 
-def put_down(lab: Lab, desk: Desk, text: str, token_id: int) -> list[Any]:
-    """Put a token behind `text` by hand: document, status and buttons."""
+def put_down(lab: Lab, desk: Desk, text: str, event: Any) -> list[Any]:
+    """Put a token behind `text` by hand."""
     if desk.stage != "idle":
-        return [gr.skip(), gr.skip(), *buttons_of(desk)]
+        return nothing(desk)
     try:
-        longer = with_token(lab.loader.wait(), text, token_id)
+        longer = with_token(lab.loader.wait(), text, number("token", event.token, int))
     except ValueError as error:
-        return [gr.skip(), render_status("trouble", str(error)), *buttons_of(desk)]
-    desk.remember(text)
-    return [longer, render_status("idle", "One token, by your own hand."), *buttons_of(desk)]
+        return nothing(desk, render_status("trouble", str(error)))
+    desk.put(text, longer)
+    return shown(lab, desk, render_status("idle", "One token, by your own hand."))
+
+
+def shown(lab: Lab, desk: Desk, status: Any) -> list[Any]:
+    """The desk as it is now: document, status, canvas and its data, note, buttons."""
+    page = desk.page
+    canvas = render_canvas(page.head, page.tokens)
+    data = canvas_data(lab.loader.wait(), page.head, page.tokens) if canvas else ""
+    return [page.text, status, canvas, data, "", *buttons_of(desk)]
+
+
+def under_way(lab: Lab, desk: Desk) -> list[Any]:
+    """The same while a request is on its way: no alternatives to choose."""
+    page = desk.page
+    status = render_status("busy", ENDINGS[None] if lab.loader.ready else "The model is still loading …")
+    return [page.text, status, render_canvas(page.head, page.tokens), "", "", *buttons_of(desk)]
+
+
+def nothing(desk: Desk, status: Any = None) -> list[Any]:
+    """The same where nothing changes but perhaps the status, and the buttons."""
+    return [gr.skip(), status or gr.skip(), gr.skip(), gr.skip(), gr.skip(), *buttons_of(desk)]
 
 
 def buttons_of(desk: Desk) -> list[Any]:
-    """Generate (Continue, where the text is already the model's), Stop, Undo and Clear."""
-    free = desk.stage == "idle"
+    """Generate (Continue, where the text is already the model's), Stop, Retry, Undo and Clear."""
+    free, is_written = desk.stage == "idle", desk.page.origin is not None
     return [
-        gr.Button("Continue" if desk.last and free else "Generate", interactive=free),
+        gr.Button("Continue" if is_written and free else "Generate", interactive=free),
         gr.Button(interactive=not free),
+        gr.Button(interactive=free and is_written),
         gr.Button(interactive=free and bool(desk.past)),
         gr.Button(interactive=free),
     ]
@@ -288,6 +340,7 @@ def generate_drafts(
     seed: Any,
     stop: str = "",
     should_stop: Callable[[], bool] = lambda: False,
+    alternatives: int = 0,
     **values: Any,
 ) -> Iterator[Draft]:
     """`write` for the page and the API: takes the settings as they come, and waits for the model and for its turn.
@@ -305,17 +358,22 @@ def generate_drafts(
                 return
             yield Draft(text=prompt, ahead=ahead)
         if not should_stop():
-            yield from _write(lab.loader, prompt, settings, stop, should_stop)
+            yield from _write(lab.loader, prompt, settings, stop, alternatives, should_stop)
 
 
 def _write(
-    loader: ModelLoader, prompt: str, settings: SamplingSettings, stop: str, should_stop: Callable[[], bool]
+    loader: ModelLoader,
+    prompt: str,
+    settings: SamplingSettings,
+    stop: str,
+    alternatives: int,
+    should_stop: Callable[[], bool],
 ) -> Iterator[Draft]:
     if not zero.is_here():
-        yield from write(loader.wait(), prompt, settings, stop=stop, should_stop=should_stop)
+        yield from write(loader.wait(), prompt, settings, stop=stop, alternatives=alternatives, should_stop=should_stop)
         return
     with contextlib.closing(
-        loader.write_on_gpu(prompt, settings, stop)
+        loader.write_on_gpu(prompt, settings, stop, alternatives)
     ) as drafts:  # in a process that cannot ask should_stop
         for draft in drafts:
             if should_stop() and draft.ending is None:
@@ -324,12 +382,13 @@ def _write(
             yield draft
 
 
-def draft_status(draft: Draft) -> str:
-    """The status line of a text that waits, is being written, or is done."""
+def draft_status(draft: Draft, *, is_same: bool = False) -> str:
+    """The status line of a text that waits, is being written, or is done; `is_same`: it is the one that was there."""
     if draft.ahead:
         who = "1 person is" if draft.ahead == 1 else f"{draft.ahead} people are"
         return render_status("busy", f"Waiting: {who} before you.")
-    return render_status("idle" if draft.ending else "busy", ENDINGS[draft.ending], draft)
+    message = SAME if draft.ending and is_same else ENDINGS[draft.ending]
+    return render_status("idle" if draft.ending else "busy", message, draft)
 
 
 def render_status(state: str, message: str, draft: Draft | None = None) -> str:
