@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import filecmp
 import importlib.util
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
+from modeling.loading import run_checkpoint
 from panels.models import ModelLoader, ModelSource
 
 LOCAL = "127.0.0.1"
@@ -32,11 +35,12 @@ def serve(source: ModelSource, arguments: argparse.Namespace) -> None:
     loaded."""
     check_port(arguments.host, arguments.port)
     options = mcp_options() if arguments.mcp else {}
+    run = find_run(source, arguments.run, Path.cwd())
     from panels.lab import Lab
     from panels.page import build_page, launch_options
 
     loader = ModelLoader(source)
-    page = build_page(Lab(loader=loader, allow_training=arguments.allow_training))
+    page = build_page(Lab(loader=loader, run=run, allow_training=arguments.allow_training))
     page.launch(
         server_name=arguments.host, server_port=arguments.port, prevent_thread_lock=True, **launch_options(), **options
     )
@@ -59,6 +63,32 @@ def check_port(host: str, port: int) -> None:
                 f"Port {port} on {host} cannot be used ({error}). "
                 f"Choose another: `make demo PORT={port + 1}` or `python app.py --port {port + 1}`."
             ) from error
+
+
+def find_run(source: ModelSource, given: str | None, home: Path) -> Path | None:
+    """The run folder that the model came from: the `given` one, the one it lies in, or that run of `home`/runs whose
+    best checkpoint has the very same weights. None: there is none here.
+
+    Raises ValueError when the given one is no run folder."""
+    if given is not None:
+        if not (Path(given) / "run.json").is_file():
+            raise ValueError(f"--run {given}: expected a run folder, got one without a run.json, or none.")
+        return Path(given)
+    if source.folder is None:
+        return None
+    own = (source.folder, *source.folder.resolve().parents[:2])
+    if around := next((folder for folder in own if (folder / "run.json").is_file()), None):
+        return around
+    weights = source.folder / "model.safetensors"
+    return next((run for run in sorted(home.glob("runs/*")) if _has_weights(run, weights)), None)
+
+
+def _has_weights(run: Path, weights: Path) -> bool:
+    try:
+        theirs = run_checkpoint(run) / weights.name
+        return filecmp.cmp(theirs, weights, shallow=False)
+    except (ValueError, OSError):  # a run without a checkpoint, or one that is being written
+        return False
 
 
 def mcp_options() -> dict[str, Any]:

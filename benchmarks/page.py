@@ -1,0 +1,136 @@
+"""Many people at once on one page: is everyone served, and does everyone get the text of their own seed and settings?
+
+A page in a process of its own, with an untrained model of the modern recipe's shape; clients of its API that start
+together, each with a prompt, a seed and settings of its own. What each of them gets must be what it gets alone.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import torch
+from gradio_client import Client
+
+from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
+from panels.line import LIMIT, WIDTH
+from tokenization import ScratchGPTTokenizer, save_tokenizer, train_bpe
+
+ROOT = Path(__file__).parents[1]
+TEXT = "The lamp burned low, and the captain drew a line on the map from the harbour to the stars. "
+
+
+def run(*, clients: int = 20, new_tokens: int = 100, port: int = 7899) -> dict:
+    """Lets the clients write at the same time, then one after the other.
+
+    Args:
+        clients: how many at once.
+        new_tokens: tokens that each of them asks for.
+        port: a port that nobody listens on.
+
+    Returns:
+        `served`, `refused` (told that the line is full), `mixed_up` (a text that is not the client's own), seconds from
+        the common start `to_first_words` and `to_the_end` (median and last), `seconds_alone` (median), and `ratio`:
+        tokens a second of all together to those of one alone.
+    """
+    with tempfile.TemporaryDirectory() as place, page_of(make_model(Path(place)), port) as address:
+        everyone = [Client(address, verbose=False) for _ in range(clients)]
+        requests = [request(index, new_tokens) for index in range(clients)]
+        barrier = Barrier(clients)
+        with ThreadPoolExecutor(clients) as pool:
+            together = list(pool.map(ask, everyone, requests, [barrier] * clients))
+        alone = list(map(ask, everyone, requests))
+        for client in everyone:
+            client.close()
+    served = [index for index in range(clients) if together[index]["text"] is not None]
+    last = max(together[index]["end"] for index in served)
+    seconds_alone = statistics.median(answer["end"] for answer in alone)
+    return {
+        "clients": clients,
+        "at_a_time": WIDTH,
+        "places": LIMIT,
+        "served": len(served),
+        "refused": sum("Too many people" in answer["error"] for answer in together),
+        "mixed_up": sum(together[index]["text"] != alone[index]["text"] for index in served),
+        "to_first_words": spread([together[index]["first"] for index in served]),
+        "to_the_end": spread([together[index]["end"] for index in served]),
+        "seconds_alone": round(seconds_alone, 2),
+        "ratio": round(len(served) * seconds_alone / last, 2),
+    }
+
+
+def request(index: int, new_tokens: int) -> dict[str, Any]:
+    """What the client with this number asks for."""
+    return {
+        "prompt": TEXT[: 10 + 3 * index],
+        "max_new_tokens": new_tokens,
+        "temperature": 0.7 + 0.05 * (index % 8),
+        "top_k": 10 * (index % 5),
+        "top_p": 1.0 - 0.01 * (index % 3),
+        "seed": index,
+    }
+
+
+def ask(client: Client, values: dict[str, Any], barrier: Barrier | None = None) -> dict[str, Any]:
+    """The text that a client gets, or the error; seconds to the first words beyond the prompt, and to the end."""
+    if barrier is not None:
+        barrier.wait()
+    begun, first, text = time.perf_counter(), None, None
+    try:
+        for text in client.submit(api_name="/generate", **values):
+            if first is None and text != values["prompt"]:
+                first = time.perf_counter() - begun
+    except Exception as error:  # whatever the client library raises for what the page said
+        return {"text": None, "first": None, "end": None, "error": str(error)}
+    return {"text": text, "first": first, "end": time.perf_counter() - begun, "error": ""}
+
+
+def spread(seconds: list[float]) -> dict[str, float]:
+    """Median and maximum."""
+    return {"median": round(statistics.median(seconds), 2), "last": round(max(seconds), 2)}
+
+
+def make_model(place: Path) -> Path:
+    """An untrained model that never ends a text by itself, with its tokenizer."""
+    tokenizer = ScratchGPTTokenizer.from_merges(train_bpe([TEXT], 320))
+    torch.manual_seed(0)
+    config = ScratchGPTConfig(
+        vocab_size=len(tokenizer),
+        lm_head_bias=True,
+        tie_word_embeddings=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    model = ScratchGPTForCausalLM(config)
+    with torch.no_grad():
+        model.get_parameter("lm_head.bias")[tokenizer.eos_token_id] = -100
+    model.save_pretrained(place)
+    save_tokenizer(tokenizer, place)
+    return place
+
+
+@contextmanager
+def page_of(model: Path, port: int) -> Iterator[str]:
+    """The address of a page with that model, which has loaded it."""
+    command = [sys.executable, str(ROOT / "app.py"), "--model", str(model), "--port", str(port)]
+    process = subprocess.Popen(command, cwd=model, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    try:
+        said = [process.stdout.readline() for _ in range(2)]
+        if "The page is on" not in said[-1]:
+            raise RuntimeError("".join(said) + process.stdout.read())
+        address = f"http://127.0.0.1:{port}"
+        client = Client(address, verbose=False)
+        client.predict("The", max_new_tokens=1, api_name="/generate")
+        client.close()
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
