@@ -1,0 +1,218 @@
+// The Learn tab: reading a run's curves point by point, and its time-lapse. The page gets both at once, so that nothing
+// here asks for anything. What a live update builds anew comes back to the place where its reader was.
+const learn = { at: null, focus: null, table: false, film: 0, frame: null, playing: null, lapseFocus: null };
+const learnPage = () => document.getElementById("learn-curves")?.querySelector(".curves");
+const lapsePage = () => document.getElementById("learn-lapse")?.querySelector(".lapse");
+const still = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+const written = (value, digits = 4) =>
+  value === null ? "–" : Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en-US")
+    : String(+value.toPrecision(digits));
+const columnsOf = (masked) => [
+  ["Step", 1, 9], ["Tokens seen", 2, 9], ["Training loss", 3, 5], ["Validation loss", 4, 5],
+  ...(masked ? [] : [["Bits per byte", 5, 5]]), ["Learning rate", 6, 3], ["Tokens per second", 7, 5],
+];
+
+function pointsOf(page) {
+  page.points ??= JSON.parse(page.dataset.points);
+  return page.points;
+}
+
+function sentence(point) {
+  const parts = [`Step ${written(point[1], 9)}`];
+  if (point[3] !== null) parts.push(`training ${written(point[3])}`);
+  if (point[4] !== null) parts.push(`validation ${written(point[4])}`);
+  if (point[5] !== null) parts.push(`${written(point[5])} bits per byte`);
+  if (point[6] !== null) parts.push(`learning rate ${written(point[6], 3)}`);
+  if (point[7] !== null) parts.push(`${written(point[7])} tokens/s`);
+  if (point[2] !== null) parts.push(`${written(point[2], 9)} tokens seen`);
+  return parts.join(" · ");
+}
+
+function placeOf(field, value) {
+  const scale = field.dataset.log ? Math.log : (number) => number;
+  const [low, high] = [scale(+field.dataset.low), scale(+field.dataset.high)];
+  return 100 * (1 - (scale(value) - low) / (high - low));
+}
+
+function showPoint(page, index) {
+  const points = pointsOf(page);
+  const at = index === null ? points.length - 1 : Math.max(0, Math.min(points.length - 1, index));
+  const point = points[at];
+  const text = sentence(point);
+  for (const field of page.querySelectorAll(".field")) {
+    field.setAttribute("aria-valuenow", at);
+    field.setAttribute("aria-valuetext", text);
+    const cursor = field.querySelector(".cursor");
+    cursor.hidden = index === null;
+    cursor.style.left = `${point[0]}%`;
+    for (const spot of field.querySelectorAll(".spot")) {
+      const value = point[+spot.dataset.column];
+      spot.hidden = index === null || value === null;
+      if (value !== null) Object.assign(spot.style, { left: `${point[0]}%`, top: `${placeOf(field, value)}%` });
+    }
+  }
+  page.querySelector(".readout").textContent = text;
+}
+
+function buildTable(page) {
+  const place = page.querySelector(".numbers .table");
+  if (place.firstChild) return;
+  const table = document.createElement("table");
+  const head = table.createTHead().insertRow();
+  const columns = columnsOf(page.dataset.masked);
+  for (const [name] of columns) {
+    const cell = document.createElement("th");
+    cell.scope = "col";
+    cell.textContent = name;
+    head.append(cell);
+  }
+  const body = table.createTBody();
+  for (const point of pointsOf(page)) {
+    const row = body.insertRow();
+    for (const [, column, digits] of columns) row.insertCell().textContent = written(point[column], digits);
+  }
+  place.tabIndex = 0;
+  place.setAttribute("role", "region");
+  place.setAttribute("aria-label", "The numbers of the curves");
+  place.append(table);
+}
+
+function filmsOf(page) {
+  page.films ??= JSON.parse(page.dataset.films);
+  return page.films;
+}
+
+function showFrame(page) {
+  const films = filmsOf(page);
+  learn.film = Math.min(learn.film, films.length - 1);
+  const { frames, prompt, seed } = films[learn.film];
+  const at = learn.frame === null ? frames.length - 1 : Math.min(learn.frame, frames.length - 1);
+  const [step, loss, bits, text, trouble] = frames[at];
+  const slider = page.querySelector("input[type=range]");
+  slider.max = frames.length - 1;
+  slider.value = at;
+  slider.disabled = frames.length < 2;
+  page.querySelector(".play").disabled = frames.length < 2;
+  page.querySelector("select").value = learn.film;
+  const parts = [`Step ${written(step, 9)}`];
+  if (loss !== null) parts.push(`validation loss ${written(loss)}`);
+  if (bits !== null) parts.push(`${written(bits)} bits per byte`);
+  if (seed !== null) parts.push(`seed ${seed}`);
+  parts.push(`${at + 1} of ${frames.length}`);
+  page.querySelector(".where").textContent = parts.join(" · ");
+  slider.setAttribute("aria-valuetext", parts.slice(0, 2).join(", "));
+  const begins = !trouble && text.startsWith(prompt);
+  page.querySelector(".sheet b").textContent = begins ? prompt : "";
+  page.querySelector(".sheet span").textContent = trouble ?? (begins ? text.slice(prompt.length) : text);
+  page.querySelector(".sheet").classList.toggle("trouble", Boolean(trouble));
+}
+
+function moveTo(page, frame) {
+  const last = filmsOf(page)[learn.film].frames.length - 1;
+  const to = Math.max(0, Math.min(last, frame));
+  learn.frame = to === last ? null : to;
+  showFrame(page);
+}
+
+function play(page, on) {
+  clearInterval(learn.playing);
+  learn.playing = null;
+  if (on) {
+    if (learn.frame === null) moveTo(page, 0);
+    learn.playing = setInterval(() => {
+      const there = lapsePage();
+      if (there && learn.frame !== null) moveTo(there, learn.frame + 1);
+      if (!there || learn.frame === null) play(there, false);
+    }, still() ? 2000 : 900);
+  }
+  const button = page?.querySelector(".play");
+  if (!button) return;
+  button.textContent = on ? "Pause" : "Play";
+  button.setAttribute("aria-label", on ? "Pause the time-lapse" : "Play the time-lapse");
+}
+
+new MutationObserver(() => {
+  const page = learnPage();
+  if (page && !page.dataset.seen) {
+    page.dataset.seen = "yes";
+    page.querySelector(".numbers").open = learn.table;
+    if (learn.table) buildTable(page);
+    showPoint(page, learn.at);
+    if (learn.focus && document.activeElement === document.body) {
+      page.querySelector(`[data-plot="${learn.focus}"]`)?.focus({ preventScroll: true });
+    }
+  }
+  const lapse = lapsePage();
+  if (lapse && !lapse.dataset.seen) {
+    lapse.dataset.seen = "yes";
+    const run = document.querySelector("#learn-run input")?.value ?? "";
+    const yours = filmsOf(lapse).filter((film) => film.own).length;
+    if (learn.yours !== undefined && yours > learn.yours) [learn.film, learn.frame] = [0, null];
+    learn.yours = yours;
+    learn.run = run;
+    showFrame(lapse);
+    play(lapse, learn.playing !== null);
+    if (learn.lapseFocus && document.activeElement === document.body) {
+      lapse.querySelector(learn.lapseFocus)?.focus({ preventScroll: true });
+    }
+  }
+}).observe(document.body, { childList: true, subtree: true });
+
+const pointAt = (event) => {
+  const field = event.target.closest?.("#learn-curves .field");
+  if (!field) return;
+  const page = learnPage();
+  const box = field.getBoundingClientRect();
+  const place = (100 * (event.clientX - box.left)) / box.width;
+  const points = pointsOf(page);
+  let best = 0;
+  points.forEach((point, index) => {
+    if (Math.abs(point[0] - place) < Math.abs(points[best][0] - place)) best = index;
+  });
+  learn.at = best;
+  showPoint(page, best);
+};
+document.addEventListener("pointermove", pointAt);
+document.addEventListener("pointerdown", pointAt);
+document.addEventListener("pointerout", (event) => {
+  const field = event.target.closest?.("#learn-curves .field");
+  if (!field || field.contains(event.relatedTarget) || field === document.activeElement) return;
+  if (event.pointerType === "mouse") showPoint(learnPage(), (learn.at = null));
+});
+document.addEventListener("keydown", (event) => {
+  const field = event.target.closest?.("#learn-curves .field");
+  if (!field) return;
+  const page = learnPage();
+  const last = pointsOf(page).length - 1;
+  const at = learn.at ?? last;
+  const to = { ArrowLeft: at - 1, ArrowDown: at - 1, ArrowRight: at + 1, ArrowUp: at + 1, Home: 0, End: last,
+    PageDown: at - 10, PageUp: at + 10 }[event.key];
+  if (to === undefined) return;
+  event.preventDefault();
+  learn.at = Math.max(0, Math.min(last, to));
+  showPoint(page, learn.at);
+});
+document.addEventListener("focusin", (event) => {
+  learn.focus = event.target.closest?.("#learn-curves .field")?.dataset.plot ?? null;
+  const reel = event.target.closest?.("#learn-lapse .lapse") && event.target;
+  learn.lapseFocus = reel ? (reel.type === "range" ? "input" : reel.tagName === "SELECT" ? "select" : ".play") : null;
+});
+document.addEventListener("toggle", (event) => {
+  if (!event.target.matches?.("#learn-curves .numbers")) return;
+  learn.table = event.target.open;
+  if (learn.table) buildTable(learnPage());
+}, true);
+document.addEventListener("input", (event) => {
+  if (!event.target.matches?.("#learn-lapse input[type=range]")) return;
+  play(lapsePage(), false);
+  moveTo(lapsePage(), +event.target.value);
+});
+document.addEventListener("change", (event) => {
+  if (!event.target.matches?.("#learn-lapse select")) return;
+  learn.film = +event.target.value;
+  showFrame(lapsePage());
+});
+document.addEventListener("click", (event) => {
+  if (event.target.closest?.("#learn-lapse .play")) play(lapsePage(), learn.playing === null);
+});
