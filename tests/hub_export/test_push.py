@@ -5,43 +5,65 @@ import re
 import shutil
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from huggingface_hub import ModelCard
 
+from hub_export.__main__ import main
 from tests.hub_export.conftest import SECRET_TEXT
 from tests.hub_export.hub_double import BOBS_TOKEN, FINE_TOKEN, READ_TOKEN, WRITE_TOKEN, Fault, Hub
 from tests.hub_export.hub_processes import ROOT, run_python
 from tests.hub_export.test_bundle import MODEL_FILES, SLOW_FILES
 
 PUSH = ("-m", "hub_export", "push")
+LOADED = "ScratchGPTTokenizer ScratchGPTForCausalLM (1, 3, 300)"
 BUNDLE_FILES = MODEL_FILES | {f"slow/{name}" for name in SLOW_FILES}
-LOAD = """
+PUSHER = """
 import sys
-from transformers import AutoModelForCausalLM, AutoTokenizer
-repo, revision = sys.argv[1:]
-fast = AutoTokenizer.from_pretrained(repo, revision=revision, trust_remote_code=False)
-slow = AutoTokenizer.from_pretrained(repo, revision=revision, subfolder="slow", trust_remote_code=True)
-model = AutoModelForCausalLM.from_pretrained(repo, revision=revision, trust_remote_code=True)
-ids = fast("The robot", return_tensors="pt")
-assert slow("The robot")["input_ids"] == ids["input_ids"][0].tolist()
-print(type(slow).__name__, type(model).__name__, tuple(model(**ids).logits.shape))
-"""
-PLAIN_PUSH = """
-import sys
+from hub_export.__main__ import main
 from modeling import ScratchGPTForCausalLM
 from tokenization import ScratchGPTTokenizer
-ScratchGPTForCausalLM.from_pretrained(sys.argv[1]).push_to_hub("alice/plain")
-ScratchGPTTokenizer.from_pretrained(sys.argv[1] + "/slow").push_to_hub("alice/plain")
+folder, run = sys.argv[1:]
+ScratchGPTForCausalLM.from_pretrained(folder).push_to_hub("alice/plain")
+ScratchGPTTokenizer.from_pretrained(folder + "/slow").push_to_hub("alice/plain")
+main(["push", run, "--repo", "moons", "--private"])
 """
-PLAIN_LOAD = """
+STRANGER = """
 from transformers import AutoModelForCausalLM, AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained("alice/plain", trust_remote_code=True)
-model = AutoModelForCausalLM.from_pretrained("alice/plain", trust_remote_code=True)
-ids = tokenizer("The robot", return_tensors="pt")
-print(type(tokenizer).__name__, type(model).__name__, tuple(model(**ids).logits.shape))
+def load(repo, slow, **revision):
+    tokenizer = AutoTokenizer.from_pretrained(repo, trust_remote_code=True, **slow, **revision)
+    model = AutoModelForCausalLM.from_pretrained(repo, trust_remote_code=True, **revision)
+    ids = tokenizer("The robot", return_tensors="pt")
+    print(type(tokenizer).__name__, type(model).__name__, tuple(model(**ids).logits.shape))
+    return ids["input_ids"][0].tolist()
+ids = load("alice/moons", {"subfolder": "slow"}, revision="v1")
+fast = AutoTokenizer.from_pretrained("alice/moons", revision="v1", trust_remote_code=False)
+assert fast("The robot")["input_ids"] == ids
+load("alice/plain", {})
 """
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Published:
+    """A repository by the command, `alice/moons`, and one by `push_to_hub` of the classes, `alice/plain`."""
+
+    hub: Hub
+    pushed: CompletedProcess[str]  # that made both
+    loaded: CompletedProcess[str]  # that loaded both, and knows nothing of this project
+    home: Path  # working directory of the first
+
+
+@pytest.fixture(scope="module")
+def published(pristine_run: Path, pristine_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Published:
+    home, elsewhere = (tmp_path_factory.mktemp(name) for name in ("home", "elsewhere"))
+    folder = shutil.copytree(pristine_bundle, home / "model")
+    with Hub().serve() as hub:
+        pushed = run_python("-c", PUSHER, folder, pristine_run, hub=hub.url, home=home)
+        loaded = run_python("-c", STRANGER, hub=hub.url, home=elsewhere, ours=False)
+    return Published(hub=hub, pushed=pushed, loaded=loaded, home=home)
 
 
 @pytest.fixture
@@ -55,8 +77,8 @@ def changes(hub: Hub) -> list[str]:
     return [request for request in hub.requests if not request.startswith(("GET ", "HEAD "))]
 
 
-def test_a_run_is_published_whole(hub: Hub, pristine_run: Path, tmp_path: Path) -> None:
-    pushed = run_python(*PUSH, pristine_run, "--repo", "moons", "--private", hub=hub.url, home=tmp_path)
+def test_a_run_is_published_whole(published: Published, pristine_run: Path) -> None:
+    hub, pushed = published.hub, published.pushed
     assert pushed.returncode == 0, pushed.stderr
     repository = hub.repositories["alice/moons"]
     assert repository.private
@@ -80,13 +102,19 @@ def test_a_run_is_published_whole(hub: Hub, pristine_run: Path, tmp_path: Path) 
     uploaded = b"".join(repository.files.values())
     private = (WRITE_TOKEN, str(pristine_run), str(Path.home()), str(ROOT), SECRET_TEXT, "momentum")
     assert not [secret for secret in private if secret.encode() in uploaded]
-
-    loaded = run_python("-c", LOAD, "alice/moons", "v1", hub=hub.url, home=tmp_path, ours=False)
-    assert loaded.returncode == 0, loaded.stderr
-    assert loaded.stdout.split("\n")[0] == "ScratchGPTTokenizer ScratchGPTForCausalLM (1, 3, 300)"
+    assert published.loaded.returncode == 0, published.loaded.stderr
+    assert published.loaded.stdout.split("\n")[0] == LOADED
 
 
-def test_a_bundle_is_published_with_its_space(hub: Hub, pristine_bundle: Path, tmp_path: Path) -> None:
+def test_the_plain_classes_push_a_repository_that_loads(published: Published) -> None:
+    assert published.loaded.stdout.split("\n")[1] == LOADED
+    uploaded = b"".join(published.hub.repositories["alice/plain"].files.values())
+    assert str(published.home).encode() not in uploaded
+
+
+def test_a_bundle_is_published_with_its_space_and_each_command_goes_on_from_the_last(
+    hub: Hub, pristine_bundle: Path, tmp_path: Path
+) -> None:
     push = (*PUSH, pristine_bundle, "--repo", "alice/moons", "--space")
     dry = run_python(*push, "--dry-run", hub=hub.url, home=tmp_path)
     assert (dry.returncode, dry.stdout) == (0, "nothing was uploaded (--dry-run)\n"), dry.stderr
@@ -94,10 +122,18 @@ def test_a_bundle_is_published_with_its_space(hub: Hub, pristine_bundle: Path, t
     assert "spaces/alice/moons (new, public, on zero-a10g): one commit of" in dry.stderr
     assert (changes(hub), hub.repositories) == ([], {})
 
-    hub.faults.append(Fault(request="POST /api/spaces/alice/moons/commit", answer=403))
+    hub.faults.append(Fault(request="GET /alice/moons/resolve/.*/config.json", answer=404))
     failed = run_python(*push, hub=hub.url, home=tmp_path)
     assert failed.returncode == 1
     model = hub.repositories["alice/moons"]
+    assert f"error: loading alice/moons from the Hub by commit {model.head}: " in failed.stderr
+    assert f"whole, at commit {model.head}, but without the tag of its version." in failed.stderr
+    assert (len(model.commits), model.tags, list(hub.repositories)) == (2, {}, ["alice/moons"])
+
+    hub.forget()
+    hub.faults.append(Fault(request="POST /api/spaces/alice/moons/commit", answer=403))
+    failed = run_python(*push, hub=hub.url, home=tmp_path)
+    assert failed.returncode == 1
     assert "error: committing to spaces/alice/moons: the Hub answered 403 (a fault on demand)." in failed.stderr
     assert f"alice/moons is on the Hub, whole, at commit {model.head}, as v1." in failed.stderr
     assert "The repository spaces/alice/moons is there, without its files." in failed.stderr
@@ -129,27 +165,11 @@ def test_a_bundle_that_is_dirty_or_was_not_proved_is_refused(hub: Hub, made: Pat
     unproved = run_python(*push, hub=hub.url, home=tmp_path)
     assert "expected a proved bundle, but it has no proof.json." in unproved.stderr
     (made / "notes.txt").unlink()
-    verified = run_python("-m", "hub_export", "verify", made, hub=hub.url, home=tmp_path)
-    assert verified.returncode == 0, verified.stderr
+    main(["verify", str(made)])
     assert run_python(*push, "--dry-run", hub=hub.url, home=tmp_path).returncode == 0
     assert changes(hub) == []
     options = run_python(*push, "--license", "apache-2.0", hub=hub.url, home=tmp_path)
     assert "expected a run folder for --checkpoint, --license and --language, but this is a bundle" in options.stderr
-
-
-def test_what_the_hub_gives_back_must_be_what_was_uploaded(hub: Hub, pristine_bundle: Path, tmp_path: Path) -> None:
-    push = (*PUSH, pristine_bundle, "--repo", "moons")
-    hub.faults.append(Fault(request="GET /alice/moons/resolve/.*/config.json", answer=404))
-    failed = run_python(*push, hub=hub.url, home=tmp_path)
-    assert failed.returncode == 1
-    repository = hub.repositories["alice/moons"]
-    assert f"error: loading alice/moons from the Hub by commit {repository.head}: " in failed.stderr
-    assert f"whole, at commit {repository.head}, but without the tag of its version." in failed.stderr
-    assert repository.tags == {}
-    hub.forget()
-    done = run_python(*push, hub=hub.url, home=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert (len(repository.commits), repository.tags) == (2, {"v1": repository.head})
 
 
 @pytest.mark.parametrize(
@@ -234,14 +254,3 @@ def test_the_account_is_asked_without_any_change(hub: Hub, tmp_path: Path) -> No
     )
     refused = run_python(*account, "bob/moons", hub=hub.url, home=tmp_path)
     assert (refused.returncode, changes(hub)) == (1, [])
-
-
-def test_the_plain_classes_push_a_repository_that_loads(hub: Hub, pristine_bundle: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(pristine_bundle, tmp_path / "model")
-    pushed = run_python("-c", PLAIN_PUSH, folder, hub=hub.url, home=tmp_path)
-    assert pushed.returncode == 0, pushed.stderr
-    loaded = run_python("-c", PLAIN_LOAD, hub=hub.url, home=tmp_path, ours=False)
-    assert loaded.returncode == 0, loaded.stderr
-    assert loaded.stdout.split("\n")[0] == "ScratchGPTTokenizer ScratchGPTForCausalLM (1, 3, 300)"
-    uploaded = b"".join(hub.repositories["alice/plain"].files.values())
-    assert str(tmp_path).encode() not in uploaded
