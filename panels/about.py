@@ -121,7 +121,7 @@ def _facts(lab: Lab, loaded: LoadedModel) -> str:
             {
                 "name": part.name,
                 "count": f"{part.parameters:,}",
-                "percent": f"{part.parameters / total:.1%}",
+                "percent": f"{100 * part.parameters / total:.1f}\u00a0%",
                 "share": round(100 * part.parameters / total, 2),
             }
             for part in parts

@@ -13,7 +13,7 @@ LIMIT = 200_000
 """Characters of a card that are shown."""
 
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})([^`\n]*)")
-CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
+CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`)(?:(?!\n[ \t]*\n).)+?(?<!`)\1(?!`)", re.DOTALL)
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 LAYOUT = re.compile(
     r"</?(?:div|p|span|center|details|summary|a|b|i|em|strong|sub|sup|hr|img|picture|source)\b[^<>]*>", re.I
@@ -61,7 +61,7 @@ def harmless(text: str) -> str:
         opened = FENCE.match(line)
         if fence:
             done.append(line)
-            if opened and opened[1].startswith(fence) and not opened[2].strip():
+            if opened and opened[1].startswith(fence) and not opened[2].strip(" \t\n~"):  # what the page's parser takes
                 fence = ""
         elif opened:
             done += [_prose("".join(prose)), re.sub("mermaid", "text", line, flags=re.IGNORECASE)]
@@ -84,7 +84,7 @@ def _plain(text: str) -> str:
 
 def _link(match: re.Match[str]) -> str:
     description, address = match[1].strip() or "picture", match[2] or ""
-    return f"[{description}]({address})" if address.startswith(("https://", "http://")) else f"({description})"
+    return f"[{description}]({address})" if address.startswith(("https://", "http://")) else f"(picture: {description})"
 
 
 def _outside(pattern: re.Pattern[str], text: str, change: Callable[[str], str]) -> str:

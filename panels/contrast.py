@@ -35,8 +35,9 @@ COMPARISON = """
   <table>
     <caption>{{ caption }}</caption>
     <thead><tr><th scope="col">token</th>
-      {% for letter in 'AB' %}<th scope="col"><b class="letter {{ letter | lower }}">{{ letter }}</b> model {{ letter }}
-        </th>{% endfor %}</tr></thead>
+    {% for letter in 'AB' %}
+      <th scope="col"><span>model </span><b class="letter {{ letter | lower }}">{{ letter }}</b></th>
+    {% endfor %}</tr></thead>
     <tbody>
     {% for row in rows %}
       <tr><th scope="row"><code>{{ row.label }}</code> <span>{{ row.letter }} wrote it</span></th>

@@ -143,12 +143,10 @@ def load_code(loaded: LoadedModel, home: Path, *, is_public: bool = False) -> st
     was given, and on a public page by its name alone. `trust_remote_code=True` stands where the folder's config asks
     for it."""
     source = loaded.source
-    place, revision = whereabouts(source, home, is_public=is_public)
-    model = _call_of(place, revision, _has_code(source.folder, "config.json"))
-    tokenizer = _call_of(place, revision, _has_code(source.folder, "tokenizer_config.json"))
-    prompt = _literal(next(iter(source.prompts), NEUTRAL_PROMPT))
+    model, tokenizer = from_pretrained_arguments(source, home, is_public=is_public)
+    prompt = literal(next(iter(source.prompts), NEUTRAL_PROMPT))
     if source.masked:
-        return _MASKED_CODE.format(model=model, text=_literal(_with_blank(loaded)))
+        return _MASKED_CODE.format(model=model, text=literal(_with_blank(loaded)))
     new_tokens = min(NEW_TOKENS, (loaded.context_length or 2 * NEW_TOKENS) // 2)
     plainly = "add_special_tokens=False, " if _closes_texts(loaded.tokenizer) else ""
     return _CAUSAL_CODE.format(model=model, tokenizer=tokenizer, prompt=prompt, new_tokens=new_tokens, plainly=plainly)
@@ -158,10 +156,19 @@ def api_code(source: ModelSource, address: str) -> str:
     """Python code that asks the page at `address` for a text, or for the words in a blank."""
     prompt = next(iter(source.prompts), NEUTRAL_PROMPT)
     if source.masked:
-        call = f'client.predict({_literal(f"{prompt} ____")}, 5, api_name="/fill")'
+        call = f'client.predict({literal(f"{prompt} ____")}, 5, api_name="/fill")'
     else:
-        call = f'client.predict({_literal(prompt)}, max_new_tokens=50, seed=5, api_name="/generate")'
-    return f"from gradio_client import Client\n\nclient = Client({_literal(address)})\nprint({call})"
+        call = f'client.predict({literal(prompt)}, max_new_tokens=50, seed=5, api_name="/generate")'
+    return f"from gradio_client import Client\n\nclient = Client({literal(address)})\nprint({call})"
+
+
+def from_pretrained_arguments(source: ModelSource, home: Path, *, is_public: bool = False) -> tuple[str, str]:
+    """What `from_pretrained` is called with, as Python code: for the model, and for its tokenizer."""
+    place, revision = whereabouts(source, home, is_public=is_public)
+    return (
+        _call_of(place, revision, _has_code(source.folder, "config.json")),
+        _call_of(place, revision, _has_code(source.folder, "tokenizer_config.json")),
+    )
 
 
 def whereabouts(source: ModelSource, home: Path, *, is_public: bool = False) -> tuple[str, str | None]:
@@ -175,6 +182,11 @@ def whereabouts(source: ModelSource, home: Path, *, is_public: bool = False) -> 
         return (folder.name if is_public else folder.as_posix()), None
     name, _, revision = source.given.partition("@")
     return name, revision or None
+
+
+def literal(text: str) -> str:
+    """`text` as a Python literal on one line."""
+    return json.dumps(text, ensure_ascii=False) if text.isprintable() else ascii(text)
 
 
 def picture(path: Path) -> str | None:
@@ -274,7 +286,8 @@ def _quality(source: ModelSource) -> str:
     assert bits is not None
     if not floor or not math.isfinite(bits / floor):
         return f"{bits:.4f} bits per byte"
-    return f"{bits:.4f} bits per byte, {bits / floor - 1:.1%} above the floor of {floor:.4f} that no model can beat"
+    above = f"{100 * (bits / floor - 1):.1f}\u00a0%"
+    return f"{bits:.4f} bits per byte, {above} above the floor of {floor:.4f} that no model can beat"
 
 
 def _object(run: Path | None, name: str) -> dict[str, Any]:
@@ -289,17 +302,12 @@ def _has_code(folder: Path | None, name: str) -> bool:
 
 
 def _call_of(place: str, revision: str | None, has_code: bool) -> str:
-    arguments = [_literal(place)]
+    arguments = [literal(place)]
     if revision:
-        arguments.append(f"revision={_literal(revision)}")
+        arguments.append(f"revision={literal(revision)}")
     if has_code:
         arguments.append("trust_remote_code=True")
     return ", ".join(arguments)
-
-
-def _literal(text: str) -> str:
-    """`text` as a Python literal on one line."""
-    return json.dumps(text, ensure_ascii=False) if text.isprintable() else ascii(text)
 
 
 def _closes_texts(tokenizer: Any) -> bool:
