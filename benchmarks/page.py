@@ -110,7 +110,7 @@ def make_model(place: Path) -> Path:
     )
     model = ScratchGPTForCausalLM(config)
     with torch.no_grad():
-        model.get_parameter("lm_head.bias")[tokenizer.eos_token_id] = -100
+        model.get_parameter("lm_head.bias")[len(tokenizer) - 1] = -100
     model.save_pretrained(place)
     save_tokenizer(tokenizer, place)
     return place
