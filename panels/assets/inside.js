@@ -48,15 +48,17 @@ document.addEventListener("keydown", (event) => {
 
 document.addEventListener("focusin", (event) => point(event.target, true));
 document.addEventListener("click", (event) => point(event.target, true));
-document.addEventListener("pointerover", (event) => {
-  if (event.pointerType === "mouse") point(event.target, false);
+// Moves, since the page may also scroll under a mouse that rests while somebody uses the keyboard.
+let under = null;
+document.addEventListener("pointermove", (event) => {
+  if (event.pointerType !== "mouse" || event.target === under) return;
+  under = event.target;
+  point(under, false);
 });
 
 // Shows what is known of the item under the pointer or in focus; only the latter is chosen.
 function point(target, chosen) {
-  const map = target.closest?.(`${INSIDE} .map`);
   const item = target.closest?.(`${INSIDE} :is(${ITEM})`);
-  if (map && chosen) return;
   if (!item) return;
   if (chosen) chooseIn(item.closest('[role="listbox"], [role="grid"]'), item);
   if (item.closest(".reading")) tellToken(item);
