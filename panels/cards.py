@@ -13,7 +13,7 @@ LIMIT = 200_000
 """Characters of a card that are shown."""
 
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})([^`\n]*)")
-CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`)(?:(?!\n[ \t]*\n).)+?(?<!`)\1(?!`)", re.DOTALL)
+CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)")
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 LAYOUT = re.compile(
     r"</?(?:div|p|span|center|details|summary|a|b|i|em|strong|sub|sup|hr|img|picture|source)\b[^<>]*>", re.I
@@ -42,7 +42,7 @@ def without_front_matter(text: str) -> str:
     if not re.match(r"---[ \t]*(\n|\Z)", text):
         return text
     whole = re.match(r"---[ \t]*\n(?:.*\n)*?(?:---|\.\.\.)[ \t]*(?:\n|\Z)", text)
-    broken = re.match(r"---[ \t]*\n(?:(?!#+ |[ \t]*\n).*(?:\n|\Z))*", text)
+    broken = re.match(r"---[ \t]*(?:\n|\Z)(?:(?!#+ |[ \t]*\n).*(?:\n|\Z))*", text)
     heading = re.search(r"^#+ ", text, re.MULTILINE)
     if whole and not (heading and heading.start() < whole.end()):
         return text[whole.end() :]

@@ -286,8 +286,9 @@ def _quality(source: ModelSource) -> str:
     assert bits is not None
     if not floor or not math.isfinite(bits / floor):
         return f"{bits:.4f} bits per byte"
-    above = f"{100 * (bits / floor - 1):.1f}\u00a0%"
-    return f"{bits:.4f} bits per byte, {above} above the floor of {floor:.4f} that no model can beat"
+    above = 100 * (bits / floor - 1)  # of figures that a card rounds: no more digits than they give
+    share = f"{above:.{0 if above >= 2 else 1}f}\u00a0%"
+    return f"{bits:.4f} bits per byte, {share} above the floor of {floor:.4f} that no model can beat"
 
 
 def _object(run: Path | None, name: str) -> dict[str, Any]:
