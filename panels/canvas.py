@@ -183,6 +183,6 @@ class Texts:
         if token_bytes(self.loaded.tokenizer, token_id) is None:
             return "", "no text"
         text = self.decoder.peek(token_id)
-        if text is None:
+        if text is None or "\ufffd" in (text := plain_text(text)):
             return "", "part of a character"
-        return (plain_text(text), "") if text else ("", "no text")
+        return (text, "") if text else ("", "no text")

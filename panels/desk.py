@@ -120,8 +120,8 @@ class Desk:
 
     def settle(self) -> bool:
         """The go is over, in whatever way; whether anything was written."""
-        was_idle, self.stage = self.stage == "idle", "idle"
-        if was_idle or self.draft is not None:
+        self.stage = "idle"
+        if self.draft is not None:
             return True
         self.page = self.past.pop()
         return False

@@ -153,7 +153,7 @@ class Search:
                 unfinished = stretches.pop()
                 if unfinished[1] - unfinished[0] > CHUNK:
                     stretches.append(unfinished)
-                    unfinished = (end - 1 - len(self.written), end - 1)
+                    unfinished = (max(unfinished[0], end - 1 - len(self.written)), end - 1)
             for first, last in sorted(stretches, key=lambda each: each[0] - each[1]):
                 yield first, last + self.window - 1
             self.searched = end + self.window - 1

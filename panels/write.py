@@ -220,8 +220,8 @@ def ask_to_stop(lab: Lab, desk: Desk) -> list[Any]:
 
 
 def settle(lab: Lab, desk: Desk) -> list[Any]:
-    """The writing is over, in whatever way."""
-    if desk.stage == "writing":
+    """The writing is over, in whatever way; one that did not begin or is not over leaves all as it is."""
+    if desk.stage in ("idle", "writing"):
         return nothing(desk)
     if desk.settle():
         return shown(lab, desk, gr.skip())

@@ -54,7 +54,7 @@ function fill(index) {
   const rows = alternatives.map(([name, p, q, hindrance, isWritten], choice) =>
     ({ name, p, q, hindrance: data.hindrances[hindrance], isWritten, choice }));
   if (!rows.some((row) => row.isWritten)) {
-    rows.push({ name: label, p: before, q: after, hindrance: "further down the list", isWritten: 1, choice: -1 });
+    rows.push({ name: label, p: before, q: after, hindrance: "below the ten", isWritten: 1, choice: -1 });
   }
   const most = Math.max(...rows.map((row) => Math.max(row.p, row.q)));
   for (const row of rows) {
@@ -67,17 +67,25 @@ function fill(index) {
     make("i", "before", undefined, item).style.width = `${(100 * row.p) / most}%`;
     make("i", "after", undefined, item).style.width = `${(100 * row.q) / most}%`;
     const name = make("span", "name", data.labels[row.name], item);
-    if (row.isWritten) make("em", "", "written", name);
-    if (row.hindrance) make("em", "", row.hindrance, name);
+    const notes = [row.isWritten && "written", row.hindrance].filter(Boolean).join(", ");
+    if (notes) make("em", "", notes, name);
     make("span", "p", percent(row.p), item);
     make("span", "q", row.q === 0 ? "cut" : percent(row.q), item);
     item.setAttribute("aria-label", `${data.labels[row.name]}, model ${percent(row.p)}, sampler ` +
-      `${row.q === 0 ? "cut" : percent(row.q)}${row.isWritten ? ", written" : ""}${row.hindrance ? ", " + row.hindrance : ""}`);
+      `${row.q === 0 ? "cut" : percent(row.q)}${notes && ", " + notes}`);
   }
   make("p", "hint", "Choose one and the text goes on from there.", popover);
 }
 
+const isNarrow = () => window.matchMedia("(max-width: 640px)").matches;
+
 function place(token) {
+  if (isNarrow()) {
+    popover.removeAttribute("style"); // the style sheet puts it at the foot of the screen
+    const hidden = token.getBoundingClientRect().bottom - popover.getBoundingClientRect().top + 12;
+    if (hidden > 0) window.scrollBy(0, hidden);
+    return;
+  }
   const box = token.getClientRects()[0] ?? token.getBoundingClientRect();
   const { offsetWidth: width, offsetHeight: height } = popover;
   const below = box.bottom + height + 12 < window.innerHeight || box.top < height + 12;
@@ -89,7 +97,7 @@ function show(index) {
   clearTimeout(timer);
   const token = tokens()[index];
   if (!data?.tokens[index] || !token || token.classList.contains("gone")) return;
-  if (!popover.isConnected) document.querySelector(".gradio-container").append(popover);
+  if (!popover.isConnected) document.querySelector(".gradio-container .contain").append(popover);
   if (shown !== index || popover.hidden) {
     tokens()[shown]?.classList.remove("shown");
     shown = index;
@@ -165,6 +173,8 @@ window.scratch.tokens = (value) => {
   if (!data) return;
   setTimeout(() => {
     const all = tokens();
+    canvas()?.setAttribute("role", "group");
+    canvas()?.setAttribute("aria-label", "Token canvas");
     if (!all.some((token) => token.tabIndex === 0) && all.length) all[0].tabIndex = 0;
     const lost = [null, document.body].includes(document.activeElement) || document.activeElement.disabled;
     if (branched >= 0 && lost) focusToken(branched);
@@ -245,7 +255,7 @@ document.addEventListener("keydown", (event) => {
 });
 window.addEventListener("resize", hide);
 window.addEventListener("scroll", () => {
-  if (isShown() && tokens()[shown]) place(tokens()[shown]);
+  if (isShown() && tokens()[shown] && !isNarrow()) place(tokens()[shown]);
 }, { passive: true, capture: true });
 
 // Tokens stay on the canvas as far as the text in front of them is still the one they were written in.

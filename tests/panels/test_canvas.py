@@ -1,0 +1,248 @@
+"""The token canvas and the desk: what is shown of written tokens, and what becomes of them when the text changes."""
+
+import dataclasses
+import json
+import math
+import re
+from html import unescape
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modeling.decoding import Alternative
+from panels.canvas import (
+    ALTERNATIVES,
+    STEPS,
+    Texts,
+    canvas_data,
+    render_canvas,
+    render_head,
+    render_tokens,
+    step_of,
+    take,
+)
+from panels.desk import CANVASES, HISTORY, LIMIT, Desk, Page
+from panels.sampling import settings_from
+from panels.writing import Draft, Token, write
+from tests.panels.tiny_model import CONTEXT
+
+
+def token(text: str = "a", **values) -> Token:
+    """A token of which only the text matters."""
+    values = {"token_id": 1, "model_probability": 0.5, "probability": 0.5, "kept": 3, "alternatives": ()} | values
+    return Token(text=text, **values)
+
+
+def written(loaded, prompt: str, **values) -> Page:
+    """The page that a writing leaves."""
+    desk = Desk()
+    assert desk.begin(prompt)
+    for draft in write(loaded, desk.page.text, settings_from(**values), alternatives=ALTERNATIVES, pace=0.0):
+        desk.show(draft)
+    desk.settle()
+    return desk.page
+
+
+@pytest.mark.parametrize("prompt", ["The lamp", "", "é", "\ud800 x"])
+def test_the_tokens_of_a_page_are_its_text(loaded, prompt):
+    page = written(loaded, prompt, seed=2, max_new_tokens=3 * CONTEXT, temperature=2)
+    assert len(page.tokens) == 3 * CONTEXT
+    assert page.written == page.text
+    assert any(each.is_inside for each in page.tokens)
+    assert page.origin == page.head == prompt.replace("\ud800", "\ufffd")
+
+
+def test_drafts_bring_tokens_only_where_they_are_asked_for_and_the_text_is_the_same(loaded):
+    options = settings_from(seed=4, max_new_tokens=40)
+    with_tokens = list(write(loaded, "The", options, alternatives=3, pace=0.0))
+    without = list(write(loaded, "The", options, pace=0.0))
+    assert [draft.text for draft in with_tokens] == [draft.text for draft in without]
+    assert not any(draft.tokens for draft in without)
+    tokens = [each for draft in with_tokens for each in draft.tokens]
+    assert [len(each.alternatives) for each in tokens] == [3] * 40
+    for each in tokens:
+        assert each.alternatives == tuple(sorted(each.alternatives, key=lambda one: -one.model_probability))
+        itself = [one.probability for one in each.alternatives if one.token_id == each.token_id]
+        assert itself == pytest.approx([each.probability] * len(itself))
+
+
+@pytest.mark.parametrize("stop", ["e", " the", "qu", "zzz", "\n"])
+def test_a_stop_text_cuts_the_tokens_where_it_cuts_the_text(loaded, stop):
+    options = settings_from(seed=11, max_new_tokens=60, temperature=1.5)
+    desk = Desk()
+    desk.begin("The lamp")
+    for draft in write(loaded, "The lamp", options, alternatives=2, stop=stop, pace=0.0):
+        desk.show(draft)
+        assert desk.page.text.startswith(desk.page.written)
+    assert desk.page.written == desk.page.text
+    assert stop not in desk.page.text[len("The lamp") :]
+
+
+def test_the_canvas_only_grows_by_appending(loaded):
+    page = written(loaded, "She <b>", seed=1, max_new_tokens=30)
+    whole = render_canvas(page.head, page.tokens)
+    parts = [render_head(page.head), *(render_tokens([each]) for each in page.tokens)]
+    assert "".join(parts) == whole
+    assert render_canvas(page.head, ()) == ""
+    shown = re.findall(r'<span class="token s\d"[^>]*>(.*?)</span>', whole, flags=re.DOTALL)
+    assert [unescape(text) for text in shown] == [each.text.replace("\n", "↵\n") or "⟨⟩" for each in page.tokens]
+
+
+def test_markup_in_tokens_stays_text():
+    canvas = render_canvas("<img src=x>", [token("<script>alert(1)</script>"), token('"><img onerror=x>')])
+    assert set(re.findall(r"<(\w+)", canvas)) == {"div", "h3", "p", "span"}
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in canvas
+
+
+@given(st.floats(1e-30, 1.0))
+def test_the_shade_grows_with_the_surprise(probability):
+    surprise = -math.log2(probability)
+    assert step_of(token(model_probability=probability)) == sum(surprise >= step for step in STEPS)
+
+
+def test_the_data_of_the_canvas_is_what_the_decoder_said(loaded):
+    page = written(loaded, "👩 The lamp", seed=3, max_new_tokens=50, temperature=2)
+    data = json.loads(canvas_data(loaded, page.head, page.tokens))
+    assert (data["start"], data["vocabulary"]) == (len("👩 The lamp") + 1, len(loaded.tokenizer))
+    assert "".join(entry[0] for entry in data["tokens"]) == page.text[len(page.head) :]
+    for (_, _, before, after, kept, rows), each in zip(data["tokens"], page.tokens, strict=True):
+        assert (before, after) == pytest.approx((each.model_probability, each.probability), rel=1e-3)
+        assert kept == each.kept
+        assert [row[1:3] for row in rows] == [pytest.approx(one[1:], rel=1e-3) for one in each.alternatives]
+        assert [row[4] for row in rows] == [one.token_id == each.token_id for one in each.alternatives]
+
+
+def test_an_alternative_puts_in_the_text_that_the_tokenizer_writes(loaded):
+    page = written(loaded, "The lamp", seed=5, max_new_tokens=40, temperature=2)
+    texts = Texts(loaded, page.head)
+    hindrances = set()
+    for index, each in enumerate(page.tokens):
+        for one, (text, hindrance) in zip(each.alternatives, texts.of(page.tokens, index), strict=True):
+            hindrances.add(hindrance)
+            decoded = loaded.tokenizer.decode([one.token_id])
+            assert hindrance or text == decoded
+            assert not (each.is_inside and not hindrance)
+            assert bool(hindrance) == (each.is_inside or "\ufffd" in decoded or one.token_id in loaded.stop_token_ids)
+    assert {"", "part of a character"} <= hindrances
+
+
+def test_special_tokens_and_ids_that_are_none_cannot_be_chosen(loaded):
+    end = Alternative(loaded.tokenizer.eos_token_id, 0.5, 0.5)
+    none = Alternative(10**6, 0.5, 0.5)
+    page = Page(text="a", head="a", tokens=(token("", alternatives=(end, none)),))
+    with pytest.raises(ValueError, match=r"^This token cannot be chosen: ends the text\.$"):
+        take(loaded, page.head, page.tokens, 0, 0)
+    with pytest.raises(ValueError, match=r"^This token cannot be chosen: no text\.$"):
+        take(loaded, page.head, page.tokens, 0, 1)
+    for index, choice in ((1, 0), (-1, 0), (0, 2), (0, -1)):
+        with pytest.raises(ValueError, match="These tokens are not the text's any more"):
+            take(loaded, page.head, page.tokens, index, choice)
+
+
+def test_a_branch_goes_on_from_the_alternative_and_undo_brings_text_and_canvas_back(loaded):
+    page = written(loaded, "The lamp", seed=5, max_new_tokens=20)
+    desk = Desk(page=page)
+    texts = Texts(loaded, page.head).of(page.tokens, 7)
+    choice = next(number for number, (_, hindrance) in enumerate(texts) if not hindrance)
+    chosen = take(loaded, page.head, page.tokens, 7, choice)
+    assert desk.branch(page.text, 7, chosen)
+    assert desk.page.text == page.before(7) + texts[choice][0]
+    assert desk.page.tokens == (*page.tokens[:7], chosen)
+    assert desk.page.tokens[-1].is_chosen
+    for draft in write(loaded, desk.page.text, settings_from(seed=1, max_new_tokens=5), alternatives=10):
+        desk.show(draft)
+    desk.settle()
+    assert desk.page.written == desk.page.text
+    assert len(desk.page.tokens) == 8 + 5
+    assert desk.back()
+    assert desk.page == page
+
+
+def test_no_branch_where_the_text_in_front_has_changed():
+    page = Page(text="The lamp", head="The", tokens=(token(" l"), token("amp")), origin="The")
+    assert not Desk(page=page).branch("A lamp", 1, token("og"))
+    assert not Desk(page=page).branch("The lamp", 2, token("og"))
+    desk = Desk(page=page)
+    assert desk.branch("The lamb", 1, token("og"))
+    assert desk.page.text == "The log"
+    assert [each.text for each in desk.past] == ["The lamb"]
+
+
+@given(st.text("ab", max_size=8), st.lists(st.text("ab", max_size=3), max_size=6), st.text("ab", max_size=20))
+def test_tokens_stay_as_far_as_they_match_the_text(head, texts, changed):
+    page = Page(text=head + "".join(texts), head=head, tokens=tuple(map(token, texts)), origin=head)
+    cut = page.cut(changed)
+    assert cut.text == changed
+    assert changed.startswith(cut.written)
+    assert cut.tokens == page.tokens[: len(cut.tokens)]
+    if cut.tokens and len(cut.tokens) < len(texts):
+        assert not changed.startswith(page.before(len(cut.tokens) + 1))
+    assert (cut.origin is None) == (not changed.startswith(head))
+
+
+def test_a_cut_never_stands_inside_a_character():
+    half, rest = token(""), token("é", is_inside=True)
+    page = Page(text="café!", head="caf", tokens=(half, rest, token("!")), origin="caf")
+    assert page.cut("caf").tokens == ()
+    assert page.cut("café").tokens == (half, rest)
+
+
+def test_retry_goes_back_to_where_the_last_go_began():
+    desk = Desk()
+    assert not desk.retry("The")
+    desk.begin("The")
+    desk.show(Draft(text="The lamp", tokens=(token(" lamp"),)))
+    desk.settle()
+    desk.begin("The lamp")
+    desk.show(Draft(text="The lamp burned", tokens=(token(" burned"),)))
+    desk.settle()
+    assert desk.retry("The lamp burned")
+    assert (desk.page.text, desk.page.written, desk.rejected) == ("The lamp", "The lamp", "The lamp burned")
+    desk.settle()
+    assert desk.page.text == "The lamp burned"
+    assert desk.retry("The lamp burned, by hand")
+    assert desk.page.text == "The lamp"
+    desk.show(Draft(text="The lamp fell", tokens=(token(" fell"),)))
+    desk.settle()
+    assert desk.back()
+    assert (desk.page.text, desk.page.written) == ("The lamp burned, by hand", "The lamp burned")
+    assert [page.text for page in desk.past] == ["", "The", "The lamp"][1:]
+
+
+def test_one_go_at_a_time():
+    desk = Desk()
+    assert desk.begin("a")
+    assert not desk.begin("a")
+    assert not desk.retry("a")
+    assert not desk.back()
+    assert not desk.turn("a", "")
+    assert len(desk.past) == 1
+    assert not desk.settle()
+    assert desk.past == []
+
+
+def test_what_a_visitor_costs_is_bounded():
+    desk = Desk()
+    for number in range(2 * HISTORY):
+        desk.begin("a" * number)
+        desk.show(Draft(text="a" * number + "b" * 600, tokens=(token("b"),) * 600))
+        desk.settle()
+        desk.begin(desk.page.text)
+        desk.show(Draft(text=desk.page.text + "b" * 600, tokens=(token("b"),) * 600))
+        desk.settle()
+        assert desk.page.written == desk.page.text
+    assert len(desk.past) == HISTORY
+    assert sum(bool(page.tokens) for page in desk.past) <= CANVASES
+    assert max(len(page.tokens) for page in desk.past) <= LIMIT + 600
+    assert desk.page.go_on().written == desk.page.text
+    assert len(desk.page.go_on().tokens) == LIMIT
+
+
+def test_a_rest_of_a_character_belongs_to_the_last_token():
+    desk = Desk()
+    desk.begin("a")
+    desk.show(Draft(text="a", tokens=(token(""),)))
+    desk.show(Draft(text="a\ufffd", rest="\ufffd", ending="length"))
+    assert [each.text for each in desk.page.tokens] == ["\ufffd"]
+    assert dataclasses.replace(desk.page, tokens=()).written == "a"
