@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Any
 
 import gradio as gr
@@ -15,14 +16,15 @@ from panels.next_token import look
 
 DATA = """
 <div data-ready="{{ ready }}" data-live="{{ live }}" data-trouble="{{ trouble }}"
-  data-next="{{ found | tojson | forceescape }}"></div>
+  data-turn="{{ turn }}" data-next="{{ found | tojson | forceescape }}"></div>
 """
 VIEW = """
 <section class="next-token" aria-label="The next token" data-state="waiting">
-  <header><h3>Next token</h3><p class="tail"></p></header>
+  <header><h3>Next token</h3><p class="tail quiet"></p></header>
   <p class="kept">The bars come with the model.</p>
-  <ol class="tokens"></ol>
-  <p class="rest"></p>
+  <p class="legend quiet"><span><i class="before"></i>the model</span><span><i class="now"></i>the sampler</span></p>
+  <ol class="tokens" aria-label="Likeliest tokens; choose one to put it behind the text"></ol>
+  <p class="rest quiet"></p>
   <p class="spoken" role="status"></p>
 </section>
 """
@@ -72,5 +74,6 @@ def render_numbers(lab: Lab, *, found: dict[str, Any] | None = None, trouble: st
         ready="yes" if lab.loader.ready else "no",
         live="no" if zero.is_here() else "yes",
         trouble=trouble,
+        turn=time.time_ns(),
         found=found,
     )

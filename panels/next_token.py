@@ -47,7 +47,7 @@ def look(loaded: LoadedModel, text: str) -> Look:
     if loaded.source.masked:
         raise ValueError(f"{loaded.source.name} fills blanks: it has no next token.")
     text = plain_text(text)
-    ids = encode_prompt(loaded, text) or _beginning(loaded)
+    ids = encode_prompt(loaded, text) or beginning(loaded)
     logits_V = next_token_logits(loaded.model, ids)
     if logits_V.isnan().any() or logits_V.isposinf().any():
         raise ValueError(
@@ -87,7 +87,10 @@ def with_token(loaded: LoadedModel, text: str, token_id: int) -> str:
     return text + plain_text(decoder.push(token_id) + decoder.finish())
 
 
-def _beginning(loaded: LoadedModel) -> list[int]:
+def beginning(loaded: LoadedModel) -> list[int]:
+    """What an empty text stands for, with a model that puts nothing in front of every text: its bos token.
+
+    Raises ValueError for a model without one."""
     bos = loaded.model.config.get_text_config(decoder=True).bos_token_id
     if bos is None:
         raise ValueError(f"{loaded.source.name} cannot begin by itself: write something first.")

@@ -42,7 +42,7 @@ CONTROLS = (
     Control(
         name="temperature",
         label="Temperature",
-        info="Low is safe, high is wild, 0 is greedy",
+        info="0: greedy. High: wild",
         default=0.8,
         minimum=0.0,
         maximum=2.0,
@@ -51,7 +51,7 @@ CONTROLS = (
     Control(
         name="top_k",
         label="Top-k",
-        info="The k likeliest tokens. 0: all",
+        info="The k likeliest. 0: all",
         default=0,
         minimum=0,
         maximum=200,
@@ -60,7 +60,7 @@ CONTROLS = (
     Control(
         name="top_p",
         label="Top-p",
-        info="The likeliest, up to this share. 1: all",
+        info="Likeliest to this share. 1: all",
         default=0.95,
         minimum=0.05,
         maximum=1.0,
@@ -69,7 +69,7 @@ CONTROLS = (
     Control(
         name="min_p",
         label="Min-p",
-        info="At least this share of the likeliest. 0: all",
+        info="Share of the likeliest. 0: all",
         default=0.0,
         minimum=0.0,
         maximum=0.5,
@@ -78,7 +78,7 @@ CONTROLS = (
     Control(
         name="typical_p",
         label="Typical",
-        info="Neither too plain nor too odd. 1: all",
+        info="Neither plain nor odd. 1: all",
         default=1.0,
         minimum=0.05,
         maximum=1.0,
@@ -86,8 +86,8 @@ CONTROLS = (
     ),
     Control(
         name="repetition_penalty",
-        label="Repetition penalty",
-        info="Above 1: less of what was said",
+        label="Repetition",
+        info="Above 1: fewer repeats",
         default=1.0,
         minimum=1.0,
         maximum=2.0,
