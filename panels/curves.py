@@ -105,12 +105,18 @@ def bits_per_byte_of_nats(points: Iterable[Point]) -> float | None:
 
 
 def render_curves(
-    lines: Iterable[dict[str, Any]], *, floor_bits_per_byte: float | None, steps: int | None, broken: int = 0
+    lines: Iterable[dict[str, Any]],
+    *,
+    run: str = "",
+    floor_bits_per_byte: float | None = None,
+    steps: int | None = None,
+    broken: int = 0,
 ) -> str:
     """The plots of a run: loss, learning rate, tokens per second; empty text where there is nothing to draw yet.
 
     Args:
         lines: of metrics.jsonl.
+        run: its name.
         floor_bits_per_byte: the entropy of the validation text, where it is known.
         steps: where the axis of the steps ends at least.
         broken: lines that could not be read.
@@ -126,6 +132,7 @@ def render_curves(
     x = Axis(low=0, high=max(1, points[-1].step, steps or 0))
     return render(
         CURVES,
+        run=run,
         plots=[
             _loss_plot(points, x, floor=floor, factor=factor, unit=f"nats per {'hidden ' if masked else ''}token"),
             _single_plot(points, x, "learning_rate", "Learning rate", ""),
@@ -282,7 +289,7 @@ def _spread(indices: list[int], most: int) -> list[int]:
 
 
 CURVES = """
-<div class="curves" data-points="{{ points }}" data-masked="{{ 'yes' if masked else '' }}">
+<div class="curves" data-run="{{ run }}" data-points="{{ points }}" data-masked="{{ 'yes' if masked else '' }}">
 {% for plot in plots if plot.curves %}
   <figure class="plot {{ plot.name }}">
     <figcaption><b>{{ plot.title }}</b> <span class="quiet">{{ plot.unit }}</span></figcaption>

@@ -28,6 +28,8 @@ PACE = 1.5
 """Seconds between two looks at a run that is going."""
 WAITING_PACE = 0.25
 """Seconds between two words on how long the line in front of the model still is."""
+VIEW = 9
+"""Components that show a run."""
 OWN_FILMS = 8
 """Prompts of one's own that a visitor's page remembers for a run."""
 
@@ -61,26 +63,22 @@ STATE = """
   {% endif %}</p>{% endfor %}
 </div>
 """
-LAPSE_TITLE = render(
-    "<h3>{{ title }}</h3><p class='quiet'>{{ text }}</p>",
-    title="Time-lapse",
-    text="The same prompt and the same seed at one checkpoint after the other.",
-)
 
 
 @dataclass(kw_only=True, slots=True)
 class Bench:
     """What the tab remembers of one visitor."""
 
-    version: int = 0  # of the watch, that the page shows
+    name: str | None = None  # of the run that was asked for last …
+    run: Path | None = None  # … and its folder
+    version: int = 0  # of its watch, that the page shows; 0: the page shows what it was built with
     films: dict[str, list[Film]] = field(default_factory=dict)  # of the visitor's own prompts, by run
     stop: bool = False  # Stop was pressed while a film was made
     busy: bool = False  # a film is being made
 
 
 def build(lab: Lab) -> list[Component]:
-    """Lay out the tab and wire it. Returns what shows the run, which `arrived` brings up to date when the model is
-    known."""
+    """Lay out the tab and wire it. The timer's first tick brings it up to date, whatever the model does."""
     bench = gr.State(Bench())
     shown = _describe(lab, None, [])
     with gr.Row(elem_id="learn-head"):
@@ -91,7 +89,6 @@ def build(lab: Lab) -> list[Component]:
         stop = gr.Button("Stop", variant="stop", elem_id="learn-stop", min_width=100, visible=shown["may_stop"])
         resume = gr.Button("Resume", elem_id="learn-resume", min_width=100, visible=shown["may_resume"])
     curves = gr.HTML(shown["curves"], elem_id="learn-curves")
-    lapse_title = gr.HTML(LAPSE_TITLE, visible=bool(shown["films"]), elem_id="lapse-title")
     lapse = gr.HTML(shown["films"], elem_id="learn-lapse")
     with gr.Accordion(
         "Write a prompt of your own with every checkpoint", open=False, elem_id="film", visible=shown["may_film"]
@@ -107,15 +104,19 @@ def build(lab: Lab) -> list[Component]:
             render_status("idle", "One text for each checkpoint that was kept, under the slider above."),
             elem_id="film-state",
         )
-    timer = gr.Timer(PACE, active=shown["active"])
-    view = [chosen, again, state, stop, resume, curves, lapse_title, lapse, film_place, timer]
+    timer = gr.Timer(PACE)
+    view: list[Any] = [chosen, again, state, stop, resume, curves, lapse, film_place, timer]
+    assert len(view) == VIEW
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
     def show(bench: Bench, name: str | None) -> list[Any]:
         return show_run(lab, bench, name)
 
+    def show_started(bench: Bench, name: str | None) -> list[Any]:
+        return show_run(lab, bench, name) if name else [gr.skip()] * VIEW
+
     def follow(bench: Bench, name: str | None) -> list[Any]:
-        return follow_run(lab, bench, name) or [gr.skip()] * len(view)
+        return follow_run(lab, bench, name)
 
     def end(name: str | None) -> str:
         run = known_runs(lab).get(name or "")
@@ -134,7 +135,7 @@ def build(lab: Lab) -> list[Component]:
                 raise ValueError("There is no run to go on with.")
             launcher_of(lab.home).resume(run)
         except (ValueError, OSError) as error:
-            return [gr.skip(), gr.skip(), render_status("trouble", str(error)), *[gr.skip()] * (len(view) - 3)]
+            return [gr.skip(), gr.skip(), render_status("trouble", str(error)), *[gr.skip()] * (VIEW - 3)]
         return show_run(lab, bench, name)
 
     def shoot(bench: Bench, name: str | None, text: str, seed: str, length: float) -> Iterator[list[Any]]:
@@ -178,15 +179,13 @@ def build(lab: Lab) -> list[Component]:
     started = build_start(lab, is_open=shown["run"]["value"] is None)
     if started is not None:
         name, begun = started
-        begun.then(
-            lambda bench, name: show(bench, name) if name else [gr.skip()] * len(view), [bench, name], view, **quiet
-        )
-    return view
+        begun.success(show_started, [bench, name], view, **quiet)
+    return []
 
 
 def arrived(lab: Lab) -> list[Any]:
-    """Updates of what `build` returned, now that the model is known."""
-    return _as_updates(_describe(lab, None, []))
+    """Nothing: what the tab shows are folders."""
+    return []
 
 
 def add_endpoint(lab: Lab) -> None:
@@ -194,29 +193,30 @@ def add_endpoint(lab: Lab) -> None:
 
 
 def show_run(lab: Lab, bench: Bench, name: str | None) -> list[Any]:
-    """Everything that shows the run of that name (None: the first), as updates of what `build` returned."""
+    """Everything that shows the run of that name (None: the first), as updates."""
     runs = known_runs(lab)
-    if name is not None and name not in runs:
-        names = list(runs)
-        gone = render(STATE, state="trouble", words=WORDS["gone"], facts=[name], share=None, lines=[])
-        off = gr.Button(visible=False)
-        return [gr.Dropdown(choices=_choices(lab, runs), value=name if name in names else None), gone, off, off,
-                *[gr.skip()] * 4, gr.Timer(active=False)]  # fmt: skip
     name = name or next(iter(runs), None)
-    if name is not None:
-        bench.version = _look(lab, runs[name])[0].version
+    bench.name, bench.run = name, runs.get(name or "")
+    if name is not None and bench.run is None:
+        bench.version = -1
+        gone = render(STATE, state="trouble", words=WORDS["gone"], facts=[name], share=None, lines=[])
+        off, listed = gr.Button(visible=False), gr.Dropdown(choices=_choices(lab, runs), value=None)
+        return [listed, gr.skip(), gone, off, off, *[gr.skip()] * 3, gr.Timer(active=False)]
+    bench.version = -1 if bench.run is None else _look(lab, bench.run)[0].version
     return _as_updates(_describe(lab, name, bench.films.get(name or "", [])))
 
 
-def follow_run(lab: Lab, bench: Bench, name: str | None) -> list[Any] | None:
-    """`show_run` where there is anything new, else None."""
-    run = known_runs(lab).get(name or "")
-    if run is not None and _look(lab, run)[0].version == bench.version:
-        return None
-    return show_run(lab, bench, name)
+def follow_run(lab: Lab, bench: Bench, name: str | None) -> list[Any]:
+    """`show_run` where there is anything new, and nothing to send where there is not."""
+    if bench.version == 0:
+        return show_run(lab, bench, None)
+    still = name != bench.name  # the visitor has chosen another meanwhile
+    if bench.run is not None and not still:
+        still = _look(lab, bench.run)[0].version == bench.version
+    return [gr.skip()] * VIEW if still else show_run(lab, bench, name)
 
 
-def describe_view(view: RunView, *, home: Path, run: Path, floor: bool = True, last_words: str | None = None) -> str:
+def describe_view(view: RunView, *, home: Path, run: Path, last_words: str | None = None) -> str:
     """The line on a run: its status in words, step, time left, tokens, speed; below it what to do next."""
     facts = []
     if view.steps:
@@ -261,6 +261,7 @@ def _describe(lab: Lab, name: str | None, own: list[Film]) -> dict[str, Any]:
     samples, metrics = watched.samples.lines, watched.metrics.lines
     curves = render_curves(
         metrics,
+        run=name,
         floor_bits_per_byte=view.floor_bits_per_byte,
         steps=view.steps if view.is_going else None,
         broken=watched.metrics.broken,
@@ -269,7 +270,7 @@ def _describe(lab: Lab, name: str | None, own: list[Film]) -> dict[str, Any]:
     return nothing | {
         "state": describe_view(view, home=lab.home, run=runs[name], last_words=launcher.last_words(runs[name])),
         "curves": curves,
-        "films": render_films([*own, *films_of(samples)], metrics),
+        "films": render_films([*own, *films_of(samples)], metrics, run=name),
         "active": view.is_going,
         "may_stop": view.is_going and lab.may_train and launcher.since(runs[name]) is not None,
         "may_resume": can_resume and lab.may_train and why_not(lab) is None,
@@ -286,7 +287,6 @@ def _as_updates(shown: dict[str, Any]) -> list[Any]:
         gr.Button(visible=shown["may_stop"]),
         gr.Button(visible=shown["may_resume"]),
         shown["curves"],
-        gr.HTML(visible=bool(shown["films"])),
         shown["films"],
         gr.Accordion(visible=shown["may_film"]),
         gr.Timer(active=shown["active"]),
@@ -325,7 +325,7 @@ def _shoot(
         raise ValueError("There is no run to write with.")
     settings = settings_from(seed=seed, max_new_tokens=length)
     drawn = random.SystemRandom().randrange(10**6) if settings.seed is None else settings.seed
-    others = bench.films.get(run.name, [])
+    others = bench.films.get(name or "", [])
     watched, made, expected = watch(run), None, 0
     with lab.line.enter() as place:
         while ahead := place.wait(WAITING_PACE):
@@ -336,7 +336,8 @@ def _shoot(
         frames = film(run, prompt, seed=drawn, tokens=settings.max_new_tokens, should_stop=lambda: bench.stop)
         for made, expected in frames:
             bench.films[name or ""] = [made, *others][:OWN_FILMS]
-            page = render_films([*bench.films[name or ""], *films_of(watched.samples.lines)], watched.metrics.lines)
+            films = [*bench.films[name or ""], *films_of(watched.samples.lines)]
+            page = render_films(films, watched.metrics.lines, run=name or "")
             yield page, render_status("busy", f"{len(made.frames)} of {expected} checkpoints …")
     count = 0 if made is None else len(made.frames)
     word = "Done" if made is not None and count == expected else "Stopped"

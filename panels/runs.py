@@ -112,7 +112,7 @@ class Watch:
     def __init__(self, run: Path) -> None:
         self.run = run
         self.metrics, self.samples = Tail(run / "metrics.jsonl"), Tail(run / "samples.jsonl")
-        self.version = 0
+        self.version = next(_versions)
         """Another number after each change; no two runs share one."""
         self._view = RunView(name=run.name, status="preparing")
         self._state: dict[str, Any] = {}

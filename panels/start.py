@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -56,7 +57,13 @@ def build_start(lab: Lab, *, is_open: bool) -> tuple[gr.State, Any] | None:
                 height=190,
             )
         with gr.Row(elem_id="start-options"):
-            title = gr.Textbox(label="Name", placeholder="by date", max_lines=1, elem_id="start-title", min_width=160)
+            title = gr.Textbox(
+                label="Name",
+                placeholder="from the file, or the date",
+                max_lines=1,
+                elem_id="start-title",
+                min_width=160,
+            )
             choices = [(f"{size.name} ({size.about})", size.name) for size in SIZES]
             size = gr.Radio(choices, value=SIZES[0].name, label="Size", elem_id="start-size", min_width=260)
             steps = gr.Slider(
@@ -78,9 +85,8 @@ def build_start(lab: Lab, *, is_open: bool) -> tuple[gr.State, Any] | None:
 
     def begin(text: str, upload: str | None, title: str, size_name: str, steps: float) -> tuple[Any, Any]:
         try:
-            run = launcher_of(lab.home).start(
-                read_text(text, upload), title=title or "", size=size_named(size_name), steps=whole_steps(steps)
-            )
+            size, named = size_named(size_name), title or (Path(upload).stem if upload else "")
+            run = launcher_of(lab.home).start(read_text(text, upload), title=named, size=size, steps=whole_steps(steps))
         except (ValueError, OSError) as error:
             return None, render_status("trouble", str(error))
         return run.name, render_status("busy", f"{run.name} is going: its curves are above.")

@@ -109,7 +109,7 @@ def film(
         yield Film(prompt=prompt, seed=seed, frames=tuple(frames), is_own=True), len(found)
 
 
-def render_films(films: Iterable[Film], metrics: Iterable[dict[str, Any]]) -> str:
+def render_films(films: Iterable[Film], metrics: Iterable[dict[str, Any]], *, run: str = "") -> str:
     """The time-lapse: everything goes to the page at once, the slider moves without a request; empty text where there
     is no frame."""
     films = [film for film in films if film.frames]
@@ -126,7 +126,7 @@ def render_films(films: Iterable[Film], metrics: Iterable[dict[str, Any]]) -> st
         for film in films
     ]
     labels = [_label(film) for film in films]
-    return render(LAPSE, films=json.dumps(shown), labels=labels)
+    return render(LAPSE, run=run, films=json.dumps(shown), labels=labels)
 
 
 def _row(frame: Frame, point: Point | None) -> list[Any]:
@@ -148,7 +148,9 @@ def _spread(frames: tuple[Frame, ...]) -> list[Frame]:
 
 
 LAPSE = """
-<section class="lapse" aria-label="Time-lapse" data-films="{{ films }}">
+<section class="lapse" aria-label="Time-lapse" data-run="{{ run }}" data-films="{{ films }}">
+  <h3>Time-lapse</h3>
+  <p class="what">The same prompt and the same seed at one checkpoint after the other.</p>
   <label class="choose"><span>Prompt</span>
     <select>{% for label in labels %}<option value="{{ loop.index0 }}">{{ label }}</option>{% endfor %}</select>
   </label>

@@ -13,10 +13,16 @@ const columnsOf = (masked) => [
   ...(masked ? [] : [["Bits per byte", 5, 5]]), ["Learning rate", 6, 3], ["Tokens per second", 7, 5],
 ];
 
-function pointsOf(page) {
-  page.points ??= JSON.parse(page.dataset.points);
-  return page.points;
+// An update may keep the elements and change their attributes: what was read of them counts until they change.
+function read(page, name) {
+  if (page[`${name}Raw`] !== page.dataset[name]) {
+    page[`${name}Raw`] = page.dataset[name];
+    page[name] = JSON.parse(page.dataset[name]);
+  }
+  return page[name];
 }
+const pointsOf = (page) => read(page, "points");
+const filmsOf = (page) => read(page, "films");
 
 function sentence(point) {
   const parts = [`Step ${written(point[1], 9)}`];
@@ -57,7 +63,6 @@ function showPoint(page, index) {
 
 function buildTable(page) {
   const place = page.querySelector(".numbers .table");
-  if (place.firstChild) return;
   const table = document.createElement("table");
   const head = table.createTHead().insertRow();
   const columns = columnsOf(page.dataset.masked);
@@ -75,12 +80,7 @@ function buildTable(page) {
   place.tabIndex = 0;
   place.setAttribute("role", "region");
   place.setAttribute("aria-label", "The numbers of the curves");
-  place.append(table);
-}
-
-function filmsOf(page) {
-  page.films ??= JSON.parse(page.dataset.films);
-  return page.films;
+  place.replaceChildren(table);
 }
 
 function showFrame(page) {
@@ -126,17 +126,22 @@ function play(page, on) {
       if (!there || learn.frame === null) play(there, false);
     }, still() ? 2000 : 900);
   }
-  const button = page?.querySelector(".play");
-  if (!button) return;
+  if (page) labelPlay(page);
+}
+
+function labelPlay(page) {
+  const on = learn.playing !== null;
+  const button = page.querySelector(".play");
   button.textContent = on ? "Pause" : "Play";
   button.setAttribute("aria-label", on ? "Pause the time-lapse" : "Play the time-lapse");
 }
 
 new MutationObserver(() => {
   const page = learnPage();
-  if (page && !page.dataset.seen) {
-    page.dataset.seen = "yes";
-    page.querySelector(".numbers").open = learn.table;
+  if (page && page.pointsRaw !== page.dataset.points) {
+    if (learn.run !== page.dataset.run) [learn.run, learn.at] = [page.dataset.run, null];
+    const details = page.querySelector(".numbers");
+    if (details.open !== learn.table) details.open = learn.table;
     if (learn.table) buildTable(page);
     showPoint(page, learn.at);
     if (learn.focus && document.activeElement === document.body) {
@@ -144,20 +149,21 @@ new MutationObserver(() => {
     }
   }
   const lapse = lapsePage();
-  if (lapse && !lapse.dataset.seen) {
-    lapse.dataset.seen = "yes";
-    const run = document.querySelector("#learn-run input")?.value ?? "";
+  if (lapse && lapse.filmsRaw !== lapse.dataset.films) {
+    if (learn.filmed !== lapse.dataset.run) [learn.filmed, learn.film, learn.frame] = [lapse.dataset.run, 0, null];
     const yours = filmsOf(lapse).filter((film) => film.own).length;
-    if (learn.yours !== undefined && yours > learn.yours) [learn.film, learn.frame] = [0, null];
-    learn.yours = yours;
-    learn.run = run;
+    const first = JSON.stringify(filmsOf(lapse).find((film) => film.own)?.frames[0]);
+    if (yours && first !== learn.yours) [learn.film, learn.frame] = [0, null];
+    learn.yours = first;
     showFrame(lapse);
-    play(lapse, learn.playing !== null);
+    labelPlay(lapse);
     if (learn.lapseFocus && document.activeElement === document.body) {
       lapse.querySelector(learn.lapseFocus)?.focus({ preventScroll: true });
     }
   }
-}).observe(document.body, { childList: true, subtree: true });
+}).observe(document.body, {
+  childList: true, subtree: true, attributes: true, attributeFilter: ["data-points", "data-films"],
+});
 
 const pointAt = (event) => {
   const field = event.target.closest?.("#learn-curves .field");
