@@ -88,7 +88,8 @@ def build(lab: Lab) -> list[Component]:
         return show(lab, text, other)
 
     text.change(update, [text, other], [status, data], queue=False, trigger_mode="always_last", **quiet)
-    other.change(update, [text, other], [status, data], concurrency_limit=2, **quiet)
+    chosen = other.change(lambda other: fetch(lab, other), other, status, concurrency_limit=2, **quiet)
+    chosen.then(update, [text, other], [status, data], queue=False, **quiet)  # the text as it is by then
     samples.click(lambda sample: sample[0], samples, text, queue=False, **quiet)
     return [status, data, other]
 
@@ -115,6 +116,15 @@ def show(lab: Lab, text: str, other: str | None) -> list[Any]:
     except ValueError as error:
         status = render_status("trouble", str(error))
     return [status, render_data({"columns": columns, "replay": tokenizing.merges_of(tokenizer, text)})]
+
+
+def fetch(lab: Lab, other: str | None) -> Any:
+    """Load a second tokenizer, which may take a while, before `show` needs it: status line."""
+    try:
+        tokenizing.second(other, lab.home, anywhere=not lab.is_public)
+    except ValueError as error:
+        return render_status("trouble", str(error))
+    return gr.skip()
 
 
 def tokenizer_of(lab: Lab) -> Any:

@@ -1,0 +1,190 @@
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from panels import tokenizing, tokens
+from panels.models import LoadedModel
+from tests.panels.tiny_model import TEXT
+from tokenization import load_tokenizer, save_tokenizer, train_vocabulary
+from tokenization.pieces import pieces
+
+STRANGE = "<img src=x onerror=alert(1)></script>\"'&amp; <|endoftext|> \ud800 \x00 naïve 😀 שלום"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    """A tokenizer with counts, as a run has it."""
+    return train_vocabulary("bpe", [TEXT], 320)
+
+
+@pytest.fixture
+def lab(loaded: LoadedModel, tokenizer: Any, tmp_path: Path) -> Any:
+    """A page's surroundings with that tokenizer, and a folder with two runs."""
+    for name, kind in (("words", "wordpiece"), ("signs", "characters")):
+        save_tokenizer(train_vocabulary(kind, [TEXT], 60), tmp_path / "runs" / name / "tokenizer")
+    (tmp_path / "runs" / "empty").mkdir()
+    model = SimpleNamespace(tokenizer=tokenizer, source=loaded.source)
+    loader = SimpleNamespace(
+        done=SimpleNamespace(wait=lambda seconds: True), wait=lambda: model, source=loaded.source, ready=True
+    )
+    return SimpleNamespace(loader=loader, home=tmp_path, source=loaded.source, is_public=False, run=None)
+
+
+def data_of(updates: list[Any]) -> dict[str, Any]:
+    """What the page gets, read back from the attribute."""
+    import html
+
+    found = re.fullmatch(r'<div data-tokens="([^"<>]*)"></div>', updates[1].strip())
+    assert found
+    return json.loads(html.unescape(found[1]))
+
+
+@pytest.mark.parametrize("text", ["", "x", STRANGE, "\ud800", "".join(map(chr, range(256))), TEXT])
+def test_data_for_the_page(lab: Any, tokenizer: Any, text: str) -> None:
+    told = data_of(tokens.show(lab, text, None))
+    (column,) = told["columns"]
+    found = pieces(tokenizer, text)
+    assert column["tokens"] == [[p.token_id, p.label, p.start, p.end, p.byte_count] for p in found]
+    assert (column["count"], column["characters"]) == (len(found), len(text))
+    assert column["bytes"] == len(text.encode("utf-8", "surrogatepass")) == sum(p.byte_count for p in found)
+    last = told["replay"]["words"]
+    for _, first, second, made, count, places in told["replay"]["merges"]:
+        before = sum(map(len, last))
+        last = [join(word, first, second, made) for word in last]
+        assert (before - sum(map(len, last)), count > 0) == (places, True)
+    assert [token_id for word in last for token_id in word] == [p.token_id for p in pieces(tokenizer, text[:300])]
+    assert {str(token_id) for word in last for token_id in word} <= told["replay"]["labels"].keys()
+
+
+def join(word: list[int], first: int, second: int, made: int) -> list[int]:
+    """One merge over characters, as the encoder does it."""
+    return [*map(ord, "".join(map(chr, word)).replace(chr(first) + chr(second), chr(made)))]
+
+
+def test_long_texts_are_cut_and_too_long_ones_refused(lab: Any) -> None:
+    status, data = tokens.show(lab, "a b" * 33_333, None)
+    told = data_of([status, data])
+    assert len(told["columns"][0]["tokens"]) == 1_000 < told["columns"][0]["count"]
+    assert told["replay"]["cut"] == 300
+    assert sum(len(word) for word in told["replay"]["words"]) == 300
+    status, data = tokens.show(lab, "a" * 100_001, None)
+    assert "expected at most 100,000 characters, got 100,001" in status
+    assert data["__type__"] == "update"
+
+
+def test_second_tokenizers(lab: Any, loaded: LoadedModel, checkpoint: Path) -> None:
+    at_hand = tokenizing.choices(lab.home)
+    assert [name for name in at_hand if name != tokenizing.GPT2] == [
+        "none", "bytes", "characters", "run signs", "run words",
+    ]  # fmt: skip
+    text = "naïve 😀"
+    expected = {
+        "bytes": list(text.encode()),
+        "characters": [*map(ord, text)],
+        "run words": [p.token_id for p in pieces(load_tokenizer(lab.home / "runs/words/tokenizer"), text)],
+        "runs/signs": [p.token_id for p in pieces(load_tokenizer(lab.home / "runs/signs/tokenizer"), text)],
+        str(checkpoint): [p.token_id for p in pieces(loaded.tokenizer, text)],
+    }
+    for chosen, ids in expected.items():
+        told = data_of(tokens.show(lab, text, chosen))
+        assert [column["name"] for column in told["columns"]] == [lab.source.name, chosen]
+        assert [token[0] for token in told["columns"][1]["tokens"]] == ids
+    assert len(data_of(tokens.show(lab, text, "none"))["columns"]) == 1
+    assert [p.label for p in tokenizing.characters("a \n\ud800")] == ["a", "␣", "↵", "⟨ed a0 80⟩"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ("no/such/folder", "no/such/folder is no folder here and no Hub id"),
+        ("../..", "cannot load ../..: "),
+        ("run gone", "run gone is no folder here and no Hub id"),
+        ("<img src=x onerror=alert(1)>", "&lt;img src=x onerror=alert(1)&gt; is no folder"),
+        ("runs/empty", "expected a tokenizer folder with tokenizer_config.json, got none"),
+    ],
+)
+def test_second_tokenizers_that_are_not_to_be_had(lab: Any, chosen: str, message: str) -> None:
+    status, data = tokens.show(lab, "a", chosen)
+    assert message in status
+    assert len(data_of([status, data])["columns"]) == 1
+
+
+def test_a_tokenizer_that_was_changed_is_read_again(lab: Any) -> None:
+    folder = lab.home / "runs" / "words" / "tokenizer"
+    assert len(data_of(tokens.show(lab, "the", "run words"))["columns"][1]["tokens"]) == 1
+    save_tokenizer(train_vocabulary("bpe", ["xy"], 258), folder)
+    assert len(data_of(tokens.show(lab, "the", "run words"))["columns"][1]["tokens"]) == 3
+
+
+def test_a_hub_id_is_fetched_without_remote_code(lab: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import AutoTokenizer
+
+    asked = []
+
+    def fetch(name: str, **options: Any) -> Any:
+        asked.append((name, options))
+        if "private" in name:
+            raise OSError("401: no access\nmore lines")
+        return tokenizer
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", fetch)
+    tokenizing._of_hub.cache_clear()
+    assert len(data_of(tokens.show(lab, "the", "somebody/model"))["columns"]) == 2
+    assert asked == [("somebody/model", {"trust_remote_code": False})]
+    status, _ = tokens.show(lab, "the", "somebody/private")
+    assert "Second tokenizer: cannot load somebody/private: 401: no access" in status
+    tokenizing._of_hub.cache_clear()
+
+
+def test_strangers_choose_from_the_list(lab: Any, checkpoint: Path) -> None:
+    lab.is_public = True
+    for chosen in (str(checkpoint), "somebody/model", "runs/words", "run ../words"):
+        status, data = tokens.show(lab, "a", chosen)
+        assert "expected one of none, bytes, characters, run signs, run words" in status
+        assert len(data_of([status, data])["columns"]) == 1
+    assert len(data_of(tokens.show(lab, "a", "run words"))["columns"]) == 2
+
+
+def test_gpt2_of_the_cache(lab: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def found(repository: str, name: str) -> str | None:
+        return str(tmp_path / "cache" / name) if repository == "gpt2" else None
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", found)
+    save_tokenizer(tokenizer, tmp_path / "cache")
+    assert tokenizing.choices(lab.home)[-1] == "GPT-2"
+    lab.is_public = True
+    told = data_of(tokens.show(lab, "the", "GPT-2"))
+    assert told["columns"][1]["tokens"] == told["columns"][0]["tokens"]
+
+
+def test_a_model_that_does_not_load(lab: Any, tmp_path: Path) -> None:
+    def gone() -> Any:
+        raise ValueError("The weights are gone.")
+
+    lab.loader.wait = gone
+    assert "The weights are gone." in tokens.show(lab, "a", None)[0]
+    lab.loader.done.wait = lambda seconds: False
+    assert "still loading" in tokens.show(lab, "a", None)[0]
+
+
+def test_a_vocabulary_without_merges_says_so(lab: Any) -> None:
+    lab.loader.wait().tokenizer = load_tokenizer(lab.home / "runs/words/tokenizer")
+    told = data_of(tokens.show(lab, "the lamp", None))
+    assert told["replay"]["message"].startswith("WordPiece takes the longest pieces")
+    assert told["replay"]["merges"] == []
+
+
+def test_the_endpoints_answer(tokenizer: Any) -> None:
+    assert tokenizing.as_json("", []) == {"tokens": [], "count": 0, "bytes": 0, "bytes_per_token": None}
+    told = tokenizing.as_json("naïve", pieces(tokenizer, "naïve"))
+    assert told["bytes"] == sum(token["bytes"] for token in told["tokens"]) == 6
+    assert told["bytes_per_token"] == 6 / told["count"]
+    for bad in (None, 7, ["a"]):
+        with pytest.raises(ValueError, match=f"text: expected text, got {type(bad).__name__}"):
+            tokenizing.check_text(bad)
