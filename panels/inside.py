@@ -77,7 +77,8 @@ def build(lab: Lab) -> list[Component]:
 
 def arrived(lab: Lab) -> list[Any]:
     """Updates of what `build` returned, now that the model is known."""
-    return [said(lab), gr.update(**views(lab)), gr.update(**examples(lab))]
+    chosen = gr.update(**views(lab)) if lab.source.masked else gr.skip()  # a view chosen meanwhile stays
+    return [said(lab), chosen, gr.update(**examples(lab))]
 
 
 def written_text() -> Component | None:
@@ -130,6 +131,7 @@ def endpoints(lab: Lab) -> dict[str, Callable[..., Any]]:
         top_p: float = DEFAULTS["top_p"],
         min_p: float = DEFAULTS["min_p"],
         repetition_penalty: float = DEFAULTS["repetition_penalty"],
+        typical_p: float = DEFAULTS["typical_p"],
     ) -> list[dict[str, Any]]:
         """The likeliest tokens after a text, in that order: a list of objects with token_id, text (what the token adds
         to the prompt), probability (under the model) and sampled_probability (with which the settings, meant as in
@@ -143,10 +145,16 @@ def endpoints(lab: Lab) -> dict[str, Callable[..., Any]]:
             top_p: keep the fewest likeliest tokens that hold this much probability; 1 keeps all.
             min_p: drop tokens with less than this share of the likeliest one's probability; 0 keeps all.
             repetition_penalty: above 1 makes tokens that were seen less likely; 1 is off.
+            typical_p: keep the tokens whose surprise is nearest the expected one, to this share; 1 keeps all.
         """
         try:
             settings = settings_from(
-                temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                min_p=min_p,
+                repetition_penalty=repetition_penalty,
+                typical_p=typical_p,
             )
             return lab.loader.call(next_tokens, prompt, number("top", top, int), settings)
         except ValueError as error:

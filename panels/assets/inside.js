@@ -3,7 +3,8 @@
 const ITEM = '[role="option"], [role="gridcell"]';
 const INSIDE = "#inside-result";
 const TEAL = [13, 148, 136];
-const percent = (share) => (share > 0 && share < 0.0001 ? "< 0.01" : (100 * share).toFixed(share < 0.0995 ? 1 : 0)) + " %";
+const digits = (share) => (share >= 0.0995 ? 0 : share >= 0.00995 ? 1 : 2);
+const percent = (share) => (share > 0 && share < 0.0001 ? "< 0.01" : (100 * share).toFixed(digits(share))) + " %";
 const fresh = (tag, text, name) => {
   const element = document.createElement(tag);
   if (text !== undefined) element.textContent = text;

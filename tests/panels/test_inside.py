@@ -26,7 +26,7 @@ from panels.models import LoadedModel, ModelLoader, load_model
 from panels.sampling import settings_from
 from panels.writing import encode_prompt, plain_text
 from tests.panels.test_vocabularies import make, make_tokenizer
-from tests.panels.tiny_model import TEXT
+from tests.panels.tiny_model import PROMPTS, TEXT
 from tokenization import save_tokenizer
 from tokenization.vocabularies import KINDS
 from train.evaluate import evaluate_text
@@ -130,6 +130,7 @@ def test_a_model_without_a_token_to_begin_with_leaves_the_first_out(loaded: Load
         {"temperature": 0.0},
         {"temperature": 0.5, "top_k": 5, "top_p": 0.8},
         {"min_p": 0.3, "repetition_penalty": 1.5},
+        {"typical_p": 0.5},
     ],
 )
 @pytest.mark.parametrize("prompt", ["The lamp burned", "", TEXT])
@@ -241,13 +242,20 @@ def test_every_text_is_shown_as_text(lab: Lab, view: str, text: str) -> None:
     }  # fmt: skip
 
 
+def test_a_view_chosen_while_the_model_loads_stays(lab: Lab) -> None:
+    status, view, examples = inside.arrived(lab)
+    assert "Ready." in status
+    assert view == gr.skip()
+    assert examples["samples"] == [[prompt] for prompt in PROMPTS]
+
+
 def test_trouble_stands_in_the_status_and_the_page_goes_on(lab: Lab) -> None:
     for view in inside.VIEWS:
         status, result = inside.show(lab, "x" * 100_000, view)
         assert "trouble" in status
         assert "got 100,000" in status
         assert result == ""
-    assert "34 " not in inside.show(lab, "The lamp", inside.SURPRISE)[0]
+    assert "trouble" not in inside.show(lab, "The lamp", inside.SURPRISE)[0]
 
 
 def test_html_says_each_number() -> None:
@@ -349,6 +357,7 @@ def test_the_api_gives_next_tokens(functions: dict[str, Any], loaded: LoadedMode
         ("next_token", ["a", 10, 1, 0, 1.5], "top_p: expected a number from 0 to 1"),
         ("next_token", ["a", 10, 1, 0, 1, 2], "min_p: expected a number from 0 (keeps all) to 1"),
         ("next_token", ["a", 10, 1, 0, 1, 0, 0], "repetition_penalty: expected a number from 0.01 to 100"),
+        ("next_token", ["a", 10, 1, 0, 1, 0, 1, 7], "typical_p: expected a number from 0.001 to 1"),
     ],
 )
 def test_the_api_says_what_is_wrong(functions: dict[str, Any], name: str, arguments: list[Any], message: str) -> None:
