@@ -109,7 +109,7 @@ def slider(control: Control) -> gr.Slider:
         value=control.default,
         step=control.step,
         label=control.label,
-        info=control.info,
+        info=control.hint,
         elem_id=control.name,
         min_width=130,
     )

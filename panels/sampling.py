@@ -18,6 +18,7 @@ class Control:
     name: str  # the field of SamplingSettings
     label: str
     info: str  # one line that says what it does
+    hint: str  # the same in the few words that fit beside a slider
     default: float
     minimum: float  # of the slider; the settings themselves accept all that makes sense
     maximum: float
@@ -34,6 +35,7 @@ CONTROLS = (
         name="max_new_tokens",
         label="Length",
         info="Tokens to write at most",
+        hint="Tokens to write at most",
         default=200,
         minimum=1,
         maximum=1000,
@@ -42,7 +44,8 @@ CONTROLS = (
     Control(
         name="temperature",
         label="Temperature",
-        info="0: greedy. High: wild",
+        info="Low is safe, high is wild, 0 is greedy",
+        hint="0: greedy. High: wild",
         default=0.8,
         minimum=0.0,
         maximum=2.0,
@@ -51,7 +54,8 @@ CONTROLS = (
     Control(
         name="top_k",
         label="Top-k",
-        info="The k likeliest. 0: all",
+        info="The k likeliest tokens. 0: all",
+        hint="The k likeliest. 0: all",
         default=0,
         minimum=0,
         maximum=200,
@@ -60,7 +64,8 @@ CONTROLS = (
     Control(
         name="top_p",
         label="Top-p",
-        info="Likeliest to this share. 1: all",
+        info="The likeliest, up to this share. 1: all",
+        hint="Up to this share. 1: all",
         default=0.95,
         minimum=0.05,
         maximum=1.0,
@@ -69,7 +74,8 @@ CONTROLS = (
     Control(
         name="min_p",
         label="Min-p",
-        info="Share of the likeliest. 0: all",
+        info="At least this share of the likeliest. 0: all",
+        hint="Of the likeliest. 0: all",
         default=0.0,
         minimum=0.0,
         maximum=0.5,
@@ -78,7 +84,8 @@ CONTROLS = (
     Control(
         name="typical_p",
         label="Typical",
-        info="Neither plain nor odd. 1: all",
+        info="Those nearest the expected surprise, up to this share. 1: all",
+        hint="No plain, no odd. 1: all",
         default=1.0,
         minimum=0.05,
         maximum=1.0,
@@ -87,7 +94,8 @@ CONTROLS = (
     Control(
         name="repetition_penalty",
         label="Repetition",
-        info="Above 1: fewer repeats",
+        info="Above 1: less of what was said",
+        hint="Above 1: fewer repeats",
         default=1.0,
         minimum=1.0,
         maximum=2.0,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from panels.models import LoadedModel
-from panels.sampling import DEFAULTS, number, settings_from
+from panels.sampling import DEFAULTS, number, settings_from, stop_text
 from panels.words import facts_in_words
 from panels.writing import TIME_LIMIT, Draft, write
+
+if TYPE_CHECKING:
+    from modeling.decoding import SamplingSettings
 
 HELP = """Type the beginning of a text and press Enter; an empty line lets the model begin.
   /continue           go on from where the last text ended
@@ -37,7 +40,7 @@ class Terminal:
         self.sink = sink
         self.text = ""
         self.top = 5  # words listed for a blank
-        settings_from(**settings)
+        drawing(settings)
 
     def run(self) -> None:
         """Read, write, and so on until the input ends or someone says quit."""
@@ -73,14 +76,15 @@ class Terminal:
         elif name == "continue":
             self._write(self.text)
         elif name == "help":
-            self._say(HELP.format(names=", ".join([*DEFAULTS, "seed"])).rstrip())
+            self._say(HELP.format(names=", ".join([*DEFAULTS, "seed", "stop"])).rstrip())
         elif name == "settings":
             self._say("  ".join(f"{key} {worth}" for key, worth in (DEFAULTS | self.settings).items()))
-        elif name in DEFAULTS or name == "seed":
-            changed = self.settings | {name: value.strip() or None}
-            if not value.strip():
+        elif name in DEFAULTS or name in ("seed", "stop"):
+            value = value if name == "stop" else value.strip()
+            changed = self.settings | {name: value or None}
+            if not value:
                 del changed[name]
-            settings_from(**changed)
+            drawing(changed)
             self.settings = changed
         else:
             raise ValueError(f"There is no command /{name}. /help lists them; a prompt with a slash begins with two.")
@@ -117,7 +121,8 @@ class Terminal:
 
     def _write(self, prompt: str) -> None:
         """Continue `prompt` on the screen; Ctrl-C ends only this."""
-        drafts = write(self.loaded, prompt, settings_from(**self.settings), time_limit=TIME_LIMIT)
+        settings, stop = drawing(self.settings)
+        drafts = write(self.loaded, prompt, settings, stop=stop, time_limit=TIME_LIMIT)
         draft: Draft | None = None
         shown = 0
         try:
@@ -139,6 +144,12 @@ class Terminal:
     def _print(self, text: str) -> None:
         self.sink.write(visible(text) if self.sink.isatty() else text)
         self.sink.flush()
+
+
+def drawing(settings: dict[str, Any]) -> tuple[SamplingSettings, str]:
+    """How tokens are drawn, and the text that ends a writing. Raises ValueError for a wrong setting."""
+    chosen = {name: value for name, value in settings.items() if name != "stop"}
+    return settings_from(**chosen), stop_text(settings.get("stop"))
 
 
 def visible(text: str) -> str:

@@ -1,6 +1,6 @@
 // The next token's bars: drawn from logits that came once, anew at every move of a slider, without asking the server.
 const find = (id) => document.getElementById(id);
-const rowCount = () => (matchMedia("(max-width: 640px)").matches ? 8 : 12);
+const rowCount = () => (matchMedia("(max-width: 640px)").matches ? 8 : 10);
 const FROM_SAMPLER = 4; // rows that the sampler's likeliest tokens may claim
 const NEUTRAL = { temperature: 1, top_k: 0, top_p: 1, min_p: 0, typical_p: 1, repetition_penalty: 1 };
 const PAUSE = 450; // milliseconds that a text stays unchanged before the model looks at it
@@ -63,6 +63,7 @@ function makeRow(list) {
   const button = element("button", "bar", element("li", "", list));
   button.type = "button";
   const row = { button, label: element("span", "label", button) };
+  row.label.dir = "auto";
   const track = element("span", "track", button);
   row.now = element("i", "now", track);
   row.before = element("i", "before", track);
