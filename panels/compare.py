@@ -146,12 +146,11 @@ def build(lab: Lab) -> list[Component]:
         show_progress="hidden",
         api_visibility="private",
     )
-    running.then(settle, bench, buttons, **quiet)
-    running.failure(settle, bench, buttons, **quiet)
+    for over in (running.then, running.failure):
+        over(lambda bench: settle(bench, shelf), bench, [*buttons, model_a, model_b], **quiet)
     stop.click(ask_to_stop, bench, None, **quiet)
     for model, note in ((model_a, note_a), (model_b, note_b)):
         model.change(lambda choice: describe(shelf, choice), model, note, **quiet)
-        model.focus(lambda: gr.update(choices=shelf.choices()), None, model, **quiet)
     same.input(
         lambda same, *values: [gr.update(visible=not same), *values],
         [same, *sliders_a.values()],
@@ -264,10 +263,11 @@ def ask_to_stop(bench: Bench) -> None:
     bench.stop = True
 
 
-def settle(bench: Bench) -> list[Any]:
-    """The comparison is over, in whatever way: the buttons."""
+def settle(bench: Bench, shelf: Shelf) -> list[Any]:
+    """The comparison is over, in whatever way: the buttons, and both fields with what there is to choose from now."""
     bench.is_busy = False
-    return buttons_of(bench)
+    choices = shelf.choices()
+    return [*buttons_of(bench), gr.update(choices=choices), gr.update(choices=choices)]
 
 
 def buttons_of(bench: Bench) -> list[Any]:

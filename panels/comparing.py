@@ -46,8 +46,9 @@ class Fork:
     """What one side wrote where the texts part."""
 
     label: str | None  # its token for the eye; None: it ended the text there
+    index: int  # of that token among those of the side
     start: int  # where that token begins in the side's new text, in characters
-    end: int  # and where it ends
+    end: int  # and where it ends; of a token inside a character, where the character does
     chances: tuple[Chance | None, Chance | None]  # of it under A and under B; None: not to be had
 
 
@@ -123,7 +124,7 @@ def compare(
             for pen in pens:
                 pen.advance()
             pages = (pens[0].page(), pens[1].page())
-            now = dataclasses.replace(now, pages=pages, parting=now.parting or find(*pens))
+            now = dataclasses.replace(now, pages=pages, parting=_follow(now.parting, *pens) or find(*pens))
             if now.is_over or time.monotonic() - shown >= pace or pages[0].tokens == pages[1].tokens == 1:
                 shown = time.monotonic()
                 yield now
@@ -215,10 +216,13 @@ class _Pen:
         from tokenization.pieces import label
 
         start = self.ends[index - 1] if index else 0
-        if index == len(self.ids):
-            return Fork(label=None, start=len(self.text), end=len(self.text), chances=chances)
-        end = next((end for end in self.ends[index:] if end > start), len(self.text))
-        return Fork(label=label(self.loaded.tokenizer, self.ids[index]), start=start, end=end, chances=chances)
+        name = None if index == len(self.ids) else label(self.loaded.tokenizer, self.ids[index])
+        return Fork(label=name, index=index, start=start, end=self.end_of(index), chances=chances)
+
+    def end_of(self, index: int) -> int:
+        """Where the text of its token at `index` ends."""
+        start = self.ends[index - 1] if index else 0
+        return next((end for end in self.ends[index:] if end > start), len(self.text))
 
     def _seen(self, index: int) -> int:
         """Tokens that the model saw when it wrote its token at `index`, or ended the text there."""
@@ -265,6 +269,15 @@ def _part_at_a_character(a: _Pen, b: _Pen) -> Parting | None:
         own = pen.chances[index] if index < len(pen.ids) else _chance(pen, pen.logits(index), index, END)
         forks.append(pen.fork(index, (None, own) if number else (own, None)))
     return Parting(tokens=None, characters=place, forks=(forks[0], forks[1]))
+
+
+def _follow(parting: Parting | None, a: _Pen, b: _Pen) -> Parting | None:
+    """A parting that was found before, with what has been written of its tokens' characters since."""
+    if parting is None:
+        return None
+    one, other = parting.forks
+    forks = (dataclasses.replace(one, end=a.end_of(one.index)), dataclasses.replace(other, end=b.end_of(other.index)))
+    return dataclasses.replace(parting, forks=forks)
 
 
 def _chance(pen: _Pen, logits_V: Tensor, index: int, token_id: int) -> Chance:

@@ -58,7 +58,7 @@ COMPARISON = """
       {% if page.settings %}<span>{{ page.settings }}</span>{% endif %}</h3>
     <p class="text" dir="auto"><span class="prompt">{{ page.prompt }}</span><span class="same">{{ page.same }}</span>
     {%- if page.forked %}<mark title="Here they part"><b aria-hidden="true">{{ page.letter }}</b>
-    {%- if page.token %}{{ page.token }}{% else %}<em>the end</em>{% endif %}</mark>{% endif %}{{ page.rest }}
+    {%- if page.ended %}<em>the end</em>{% else %}{{ page.token }}{% endif %}</mark>{% endif %}{{ page.rest }}
     {%- if page.writing %}<i class="pen" aria-hidden="true"></i>{% endif %}</p>
     <p class="facts"><span>{{ page.tokens }}</span>
       {% if page.bits %}<span title="How well this text was foreseen by the model that wrote it">{{ page.bits }}</span>
@@ -158,12 +158,13 @@ def cut(prompt: str) -> str:
 def _pieces(page: Page, fork: Fork | None) -> dict[str, object]:
     """A text cut at its fork: what is the same, the token, the rest."""
     if fork is None:
-        return {"same": page.text, "token": "", "rest": "", "forked": False}
+        return {"same": page.text, "token": "", "rest": "", "forked": False, "ended": False}
     return {
         "same": page.text[: fork.start],
         "token": page.text[fork.start : fork.end],
         "rest": page.text[fork.end :],
         "forked": True,
+        "ended": fork.label is None,
     }
 
 

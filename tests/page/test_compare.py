@@ -1,0 +1,185 @@
+"""Compare and About in a browser: a bundle with a card that tries everything, and the run that it came from."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from panels.comparing import Side, compare
+from panels.contrast import percent, sentence
+from panels.models import load_model
+from panels.sampling import settings_from
+from tests.page.test_look import LOOK, open_tab
+from tests.test_app import free_port, start
+
+EVIL = """---
+license: mit
+title: [broken
+
+# A card <b>of</b> a stranger
+
+<script>window.broken = 1</script> <img src=x onerror="window.broken = 2">
+![far](https://example.org/a.png) [link](javascript:window.broken=3) <svg onload="window.broken = 4">
+<iframe src="https://example.org/"></iframe> <div style="background: url(https://example.org/b.png)">block</div>
+
+```mermaid
+graph TD; A@{ img: "https://example.org/c.png" } --> B;
+```
+
+> ```
+<img src="https://example.org/d.png" onerror="window.broken = 5">
+"""
+PROMPT = "the cat </script><img src=x onerror=alert(1)> שלום"
+
+
+@pytest.fixture(scope="module")
+def home(lab_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run and a bundle of it."""
+    home = tmp_path_factory.mktemp("home")
+    shutil.copytree(lab_run, home / "runs" / "lab")
+    shutil.copytree(checkpoints(home)[-1], home / "bundle")
+    (home / "bundle" / "README.md").write_text(EVIL)
+    return home
+
+
+@pytest.fixture(scope="module")
+def lab_address(home: Path) -> Iterator[str]:
+    """Address of the page of that bundle."""
+    port = free_port()
+    process = start("--model", "bundle", "--port", port, cwd=home)
+    assert process.stdout is not None
+    try:
+        said = [process.stdout.readline() for _ in range(2)]
+        assert said[1].startswith("The page is on"), said
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        rest, _ = process.communicate(timeout=30)
+    assert "Traceback" not in rest, rest
+
+
+def checkpoints(home: Path) -> list[Path]:
+    """The run's checkpoints, the earliest first."""
+    return sorted((home / "runs" / "lab" / "checkpoints").glob("step-*"))
+
+
+def choose(page: Any, letter: str, value: str) -> None:
+    """Type a model."""
+    field = page.get_by_label(f"Model {letter}")
+    field.fill(value)
+    field.press("Enter")
+    field.blur()
+
+
+def test_two_checkpoints_side_by_side(lab_page, home):
+    from playwright.sync_api import expect
+
+    page = lab_page
+    open_tab(page, "Compare")
+    first, second = (str(folder.relative_to(home)) for folder in (checkpoints(home)[0], checkpoints(home)[-1]))
+    prompt, status = page.get_by_label("The beginning for both"), page.locator("#compare-status")
+    choose(page, "A", first)
+    choose(page, "B", second)
+    prompt.fill(PROMPT)
+    page.get_by_label("Seed of both").fill("3")
+    page.get_by_label("number input for Length of each text").fill("60")
+    prompt.press("Control+Enter")
+    expect(status).to_contain_text("Done. Both with seed 3.", timeout=60_000)
+
+    settings = settings_from(seed=3, max_new_tokens=60)
+    sides = [Side(loaded=load_model(home / folder), settings=settings) for folder in (first, second)]
+    *_, expected = compare(sides[0], sides[1], PROMPT)
+    assert expected.parting is not None
+    texts = page.locator("#comparison .text")
+    for number, (text, written) in enumerate(zip(texts.all(), expected.pages, strict=True)):
+        shown = text.evaluate("(text) => { text.querySelector('mark b').remove(); return text.textContent; }")
+        assert shown == PROMPT + written.text
+        assert text.locator("mark").count() == 1, number
+    assert page.locator("#comparison .sentence").text_content() == "".join(part for part, _ in sentence(expected))
+    shares = [percent(chance.model) for fork in expected.parting.forks for chance in fork.chances if chance]
+    assert page.locator("#comparison td b").all_inner_texts() == shares
+    bits = [f"{written.bits_per_byte:.2f} bits per byte" for written in expected.pages]
+    for facts, words in zip(page.locator("#comparison .facts").all(), bits, strict=True):
+        expect(facts).to_contain_text(words)
+    assert page.locator("#comparison img, #comparison script").count() == 0
+
+    for colours in ("light", "dark"):
+        page.evaluate(f"document.body.classList.toggle('dark', {str(colours == 'dark').lower()})")
+        for width in (1280, 360):
+            page.set_viewport_size({"width": width, "height": 800})
+            page.wait_for_timeout(300)
+            assert page.evaluate(LOOK) == [], (colours, width)
+    buttons = page.locator("#compare-actions > button, #compare-ideas button").all()
+    assert min(button.bounding_box()["height"] for button in buttons if button.is_visible()) >= 40
+
+
+def test_settings_ideas_and_what_goes_wrong(lab_page, home):
+    from playwright.sync_api import expect
+
+    page = lab_page
+    open_tab(page, "Compare")
+    status, found = page.locator("#compare-status"), page.locator("#comparison .sentence")
+    page.get_by_label("Seed of both").fill("3")
+    page.get_by_role("button", name="The same twice").click()
+    expect(page.get_by_label("Model A")).to_have_value("This page's model: A card <b>of</b> a stranger")
+    go = page.get_by_role("button", name="Compare", exact=True)
+    go.click()
+    expect(found).to_contain_text("They never part", timeout=30_000)
+    page.get_by_role("button", name="Careful and wild").click()
+    expect(page.get_by_label("number input for Temperature, B")).to_have_value("1.2")
+    go.click()
+    expect(found).to_contain_text("They part at token", timeout=30_000)
+    expect(page.get_by_role("article", name="Text B")).to_contain_text("temperature 1.2")
+
+    page.get_by_label("Seed of both").fill("dice")
+    go.click()
+    expect(status).to_contain_text("seed: expected a whole number, got 'dice'.")
+    page.get_by_label("Seed of both").fill("")
+    extra = home / "runs" / "lab" / "checkpoints" / "step-999999"
+    shutil.copytree(checkpoints(home)[0], extra)
+    choose(page, "B", str(extra.relative_to(home)))
+    shutil.rmtree(extra)
+    go.click()
+    expect(page.locator("#compare-note-b")).to_contain_text("there is no folder runs/lab/checkpoints/step-999999")
+    expect(status).to_contain_text("Model B cannot be taken: see there.")
+    choose(page, "B", "<img src=x onerror=alert(1)>")
+    expect(page.locator("#compare-note-b")).to_contain_text("there is no folder <img src=x onerror=alert(1)>")
+    choose(page, "B", "runs/lab")
+    expect(page.locator("#compare-note-b")).to_contain_text("parameters")
+    page.get_by_label("number input for Length of each text").fill("500")
+    go.click()
+    expect(status).to_contain_text("Both write", timeout=30_000)
+    page.keyboard.press("Escape")
+    expect(go).to_be_enabled(timeout=5_000)
+    expect(status).to_contain_text("Both with seed")
+
+
+def test_about_and_its_code_runs_as_pasted(lab_page, home, lab_address):
+    from playwright.sync_api import expect
+
+    page = lab_page
+    open_tab(page, "About")
+    expect(page.locator("#about-facts")).to_contain_text("What it cannot do")
+    card = page.locator("#about-card")
+    expect(card).to_contain_text("A card of a stranger")
+    expect(card).not_to_contain_text("license")
+    expect(card).to_contain_text("<script>window.broken = 1</script>")
+    assert page.evaluate("window.broken") is None
+    assert page.locator("#about-card :is(img, script, svg[onload], iframe, [style*=example])").count() == 0
+    assert card.get_by_role("link", name="far").get_attribute("href") == "https://example.org/a.png"
+    assert page.evaluate(LOOK) == []
+    page.set_viewport_size({"width": 360, "height": 800})
+    page.wait_for_timeout(300)
+    assert page.evaluate(LOOK) == []
+
+    codes = [page.locator(f"{place} code.language-python").inner_text() for place in ("#about-load", "#about-api")]
+    assert 'from_pretrained("bundle", trust_remote_code=True)' in codes[0]
+    assert f'Client("{lab_address}")' in codes[1]
+    for code in codes:
+        done = subprocess.run([sys.executable, "-c", code], cwd=home, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip()
