@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from hub_export import bundle
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
-from tokenization import ScratchGPTTokenizer, save_tokenizer, train_bpe
+from tokenization import save_tokenizer, train_vocabulary
 
 TEXT = "The robot's three moons rose over the naïve café. The sailor said that the moons don't fall.\n\n" * 4
 SECRET_TEXT = "a sentence of the training text that nobody may publish"
@@ -19,7 +19,7 @@ SAMPLES = ["The moon rose.\n```python\nprint(1)\n````\n# not a heading", "The sa
 
 def save_checkpoint(folder: Path, *, seed: int = 0) -> None:
     """Writes a checkpoint of random weights with its tokenizer and a training state."""
-    tokenizer = ScratchGPTTokenizer.from_merges(train_bpe([TEXT], 300))
+    tokenizer = train_vocabulary("bpe", [TEXT], 300)
     torch.manual_seed(seed)
     config = ScratchGPTConfig(
         vocab_size=len(tokenizer),

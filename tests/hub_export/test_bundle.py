@@ -27,7 +27,10 @@ MODEL_FILES = {
     "tokenizer.json",
     "tokenizer_config.json",
 }
-SLOW_FILES = {"merges.txt", "merges.vocab", "tokenization_scratchgpt.py", "tokenizer_config.json", "vocab.json"}
+SLOW_FILES = {
+    "merge_counts.json", "merges.txt", "merges.vocab", "tokenization_scratchgpt.py", "tokenizer_config.json",
+    "vocab.json",
+}  # fmt: skip
 
 
 def relative_files(folder: Path) -> set[str]:

@@ -148,7 +148,7 @@ def test_strange_texts_second_tokenizers_and_errors(tab: Any, lab_run: Path) -> 
     length = len(SAMPLES["Looks special"])
     tab.locator("#tokens-view .counts").first.get_by_text(f"{length} characters").wait_for()
     tab.set_viewport_size({"width": 360, "height": 740})
-    assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+    tab.wait_for_function("document.documentElement.scrollWidth <= 360")
 
 
 def test_the_endpoint(tab: Any, lab_address: str, lab_run: Path) -> None:
