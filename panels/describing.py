@@ -165,9 +165,10 @@ def api_code(source: ModelSource, address: str) -> str:
 def from_pretrained_arguments(source: ModelSource, home: Path, *, is_public: bool = False) -> tuple[str, str]:
     """What `from_pretrained` is called with, as Python code: for the model, and for its tokenizer."""
     place, revision = whereabouts(source, home, is_public=is_public)
+    has_code = _has_code(source.folder, "config.json")  # which AutoTokenizer reads too, and asks about
     return (
-        _call_of(place, revision, _has_code(source.folder, "config.json")),
-        _call_of(place, revision, _has_code(source.folder, "tokenizer_config.json")),
+        _call_of(place, revision, has_code),
+        _call_of(place, revision, has_code or _has_code(source.folder, "tokenizer_config.json")),
     )
 
 

@@ -133,7 +133,7 @@ def test_code_asks_for_trust_only_where_the_folder_brings_code(loaded, tmp_path)
     assert "trust_remote_code" not in load_code(there, tmp_path)
     (folder / "config.json").write_text(json.dumps({"auto_map": {"AutoModelForCausalLM": "m.M"}}))
     code = load_code(there, tmp_path)
-    assert code.count("trust_remote_code=True") == 1
+    assert code.count("trust_remote_code=True") == 2
     assert 'AutoModelForCausalLM.from_pretrained("model", trust_remote_code=True)' in code
     (folder / "config.json").write_text("[]")
     with pytest.raises(ValueError, match="expected a JSON object"):

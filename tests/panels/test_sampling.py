@@ -2,7 +2,7 @@ import argparse
 
 import pytest
 
-from panels.sampling import CONTROLS, DEFAULTS, add_flags, given_settings, settings_from
+from panels.sampling import CONTROLS, DEFAULTS, PRESETS, add_flags, given_settings, settings_from, stop_text
 
 
 def test_the_defaults_lie_on_the_sliders():
@@ -53,5 +53,34 @@ def test_a_wrong_value_is_named(values, message):
 def test_flags_and_settings_have_the_same_names():
     parser = argparse.ArgumentParser()
     add_flags(parser)
-    arguments = parser.parse_args(["--max-new-tokens", "3", "--min-p", "0.1"])
-    assert given_settings(arguments) == {"max_new_tokens": 3, "min_p": 0.1}
+    arguments = parser.parse_args(["--max-new-tokens", "3", "--typical-p", "0.9", "--stop", "!"])
+    assert given_settings(arguments) == {"max_new_tokens": 3, "typical_p": 0.9, "stop": "!"}
+
+
+def test_presets_lie_on_the_sliders_and_one_is_where_they_begin():
+    values = {preset.name: preset.values for preset in PRESETS}
+    assert [*values] == ["Greedy", "Careful", "Balanced", "Wild", "Neutral"]
+    assert values["Balanced"] == {name: DEFAULTS[name] for name in DEFAULTS if name != "max_new_tokens"}
+    assert values["Neutral"] == {
+        "temperature": 1, "top_k": 0, "top_p": 1, "min_p": 0, "typical_p": 1, "repetition_penalty": 1
+    }  # fmt: skip
+    for control in CONTROLS[1:]:
+        for preset in PRESETS:
+            value = preset.values[control.name]
+            assert control.minimum <= value <= control.maximum
+            assert (value - control.minimum) / control.step == pytest.approx(
+                round((value - control.minimum) / control.step)
+            )
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [(None, ""), ("", ""), ("The end", "The end"), (r"\n\t", "\n\t"), (r"\\n", r"\n"), (r"\x\\", "\\x\\")],
+)
+def test_a_stop_text_is_typed_on_one_line(typed, meant):
+    assert stop_text(typed) == meant
+
+
+def test_a_stop_text_that_is_none_is_named():
+    with pytest.raises(ValueError, match=r"stop: expected text, got 3\."):
+        stop_text(3)

@@ -1,0 +1,75 @@
+"""The numbers that the bars are drawn from."""
+
+import base64
+
+import numpy as np
+import pytest
+import torch
+
+from modeling.inspection import next_token_logits
+from panels import next_token
+from panels.next_token import ENDS, PART, look, with_token
+from panels.writing import encode_prompt
+
+
+def logits_of(found: next_token.Look) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(found.logits), "<f4")
+
+
+@pytest.mark.parametrize("text", ["", "The lamp", "\ud800 and \x00", "The sea was quiet. " * 40])
+def test_a_look_is_the_models_own(loaded, text):
+    found = look(loaded, text)
+    ids = encode_prompt(loaded, text.replace("\ud800", "\ufffd"))
+    assert np.array_equal(logits_of(found), next_token_logits(loaded.model, ids).numpy())
+    assert found.seen == sorted(set(ids))
+    assert set(ids) <= found.labels.keys()
+    assert found.tail == text.replace("\ud800", "\ufffd")[-next_token.TAIL :]
+    assert found.seconds > 0
+
+
+def test_what_can_come_to_the_top_has_a_label(loaded, monkeypatch):
+    monkeypatch.setattr(next_token, "LABELLED", 5)
+    monkeypatch.setattr(next_token, "NEW_LABELLED", 3)
+    found = look(loaded, "The lamp burned")
+    order = (-torch.tensor(logits_of(found))).argsort().tolist()
+    new = [token_id for token_id in order if token_id not in found.seen]
+    assert found.labels.keys() == {*order[:5], *new[:3], *found.seen}
+
+
+def test_tokens_without_a_text_are_closed(loaded):
+    found = look(loaded, "The lamp")
+    assert found.closed[loaded.tokenizer.eos_token_id] == ENDS
+    assert found.closed[0xE2] == PART
+    assert ord("a") not in found.closed
+
+
+def test_a_token_goes_behind_the_text(loaded):
+    ids = loaded.tokenizer.encode_ordinary(" lamp")
+    text = "The"
+    for token_id in ids:
+        text = with_token(loaded, text, token_id)
+    assert text == "The lamp"
+
+
+@pytest.mark.parametrize(
+    ("token_id", "message"),
+    [
+        (0xE2, "This token cannot be put into the text by hand. It is a part of a character."),
+        (-1, "There is no token -1: this vocabulary has 320."),
+        (320, "There is no token 320: this vocabulary has 320."),
+    ],
+)
+def test_a_token_that_cannot_is_told(loaded, token_id, message):
+    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+        with_token(loaded, "The", token_id)
+
+
+def test_a_model_for_blanks_has_no_next_token(masked):
+    with pytest.raises(ValueError, match="fills blanks: it has no next token"):
+        look(masked, "The lamp")
+
+
+def test_broken_weights_are_told(loaded, monkeypatch):
+    monkeypatch.setattr("modeling.inspection.next_token_logits", lambda model, ids: torch.full((320,), torch.nan))
+    with pytest.raises(ValueError, match="expected finite logits, got NaN or infinity"):
+        look(loaded, "The lamp")
