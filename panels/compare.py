@@ -122,7 +122,7 @@ def build(lab: Lab) -> list[Component]:
                 Title(name=shelf.name(choice_a), settings=of_a),
                 Title(name=shelf.name(choice_b), settings=of_b),
             )
-            for found in comparisons(lab, shelf, line, text, (choice_a, choice_b), (a, b), lambda: bench.stop):
+            for found in comparisons(lab, shelf, line, text or "", (choice_a, choice_b), (a, b), lambda: bench.stop):
                 if isinstance(found, str):
                     yield [render_status("busy", found), gr.skip(), *notes]
                 else:
