@@ -23,6 +23,8 @@ SPACE = "\u2581"
 SURROGATES = re.compile("[\ud800-\udfff]")
 WHITE_SPACE = {" ": "\u2423", "\n": "\u21b5", "\t": "\u21e5"}
 """Signs for white space: ␣ ↵ ⇥."""
+CONTINUATION = bytes(range(0x80, 0xC0))
+"""The bytes of UTF-8 that begin no character."""
 RING = "\u25cc"
 """What a combining character at the beginning of a label stands on."""
 
@@ -47,8 +49,10 @@ def pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> list[Piece]:
         return []
     ids, offsets = _encode(tokenizer, text)
     reader = _reader(tokenizer)
-    contents = [reader.content(token_id) for token_id in ids]
-    labels = {token_id: reader.label(token_id) for token_id in set(ids)}
+    distinct = set(ids)
+    content_of = {token_id: reader.content(token_id) for token_id in distinct}
+    labels = {token_id: reader.label(token_id) for token_id in distinct}
+    contents = [content_of[token_id] for token_id in ids]
     known = [content for content in contents if content is not None]
     written = b"".join(known)
     if len(known) == len(ids) and written in (text_to_bytes(text), text_to_bytes(SURROGATES.sub("\ufffd", text))):
@@ -205,7 +209,7 @@ def _spans(contents: Sequence[bytes]) -> list[tuple[int, int]]:
     for content in contents:
         begins_inside = bool(content) and content[0] & 0xC0 == 0x80
         start = end - begins_inside
-        end += sum(byte & 0xC0 != 0x80 for byte in content)
+        end += len(content.translate(None, CONTINUATION))
         spans.append((start, end))
     return spans
 
