@@ -45,8 +45,8 @@ def _load(task: dict[str, Any], checks: list[str]) -> None:
     if not torch.equal(logits_BLV, expected_BLV):
         raise ValueError("the model computes other logits than the one that was uploaded")
     checks.append("logits, bit for bit")
-    expected = AutoTokenizer.from_pretrained(folder)(task["probe"])["input_ids"]
-    if AutoTokenizer.from_pretrained(repo, **there)(task["probe"])["input_ids"] != expected:
+    expected = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)(task["probe"])["input_ids"]
+    if AutoTokenizer.from_pretrained(repo, trust_remote_code=False, **there)(task["probe"])["input_ids"] != expected:
         raise ValueError("the tokenizer gives other ids than the one that was uploaded")
     checks.append("tokenizer")
     if (Path(folder) / "slow").is_dir():

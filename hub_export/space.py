@@ -1,11 +1,11 @@
 """The folder of a Hugging Face Space: the page, what it imports, what it needs, and which model it writes with."""
 
 import ast
+import functools
 import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -174,23 +174,26 @@ def _loaded_files(bundle: Path) -> list[str]:
     return [*names, "README.md", *sorted(f"slow/{path.name}" for path in (bundle / "slow").glob("*"))]
 
 
-def _imports(path: Path) -> Iterator[str]:
+@functools.cache
+def _imports(path: Path) -> tuple[str, ...]:
     """Modules that a file imports, absolute, wherever in the file the import stands."""
     package = path.relative_to(ROOT).parent.parts
+    modules: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            modules += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
             module = ".".join(filter(None, (base, node.module)))
-            yield module
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+            modules += (module, *(f"{module}.{alias.name}" for alias in node.names))
+    return tuple(modules)
 
 
-def _places(module: str) -> list[Path]:
+@functools.cache
+def _places(module: str) -> tuple[Path, ...]:
     """The file of a module of ours, and the `__init__.py` of each package on the way to it."""
     parts = module.split(".")
     if parts[0] not in FOLDERS:
-        return []
-    packages = [ROOT.joinpath(*parts[:length], "__init__.py") for length in range(1, len(parts) + 1)]
-    return [path for path in (*packages, ROOT.joinpath(*parts).with_suffix(".py")) if path.is_file()]
+        return ()
+    packages = (ROOT.joinpath(*parts[:length], "__init__.py") for length in range(1, len(parts) + 1))
+    return tuple(path for path in (*packages, ROOT.joinpath(*parts).with_suffix(".py")) if path.is_file())

@@ -64,7 +64,8 @@ class Hub:
     large_files: dict[str, bytes] = field(default_factory=dict)  # by sha256
     requests: list[str] = field(default_factory=list)  # "METHOD /path", in order
     faults: list[Fault] = field(default_factory=list)
-    dies_at: int | None = None  # from this request on (0: the next one is the first) every connection is cut
+    dies_at: int | None = None  # from this request on (0: the next one is the first) every connection is cut …
+    dies_with: int | None = None  # … or every answer is this status
     pays: bool = True  # whether the account may have Spaces on a CPU
 
     def create(self, name: str, *, private: bool = False, files: dict[str, bytes] | None = None) -> Repository:
@@ -77,7 +78,7 @@ class Hub:
         """The network is well again, and nothing was asked yet."""
         self.requests.clear()
         self.faults.clear()
-        self.dies_at = None
+        self.dies_at = self.dies_with = None
 
     @contextlib.contextmanager
     def serve(self) -> Iterator["Hub"]:
@@ -121,10 +122,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         number = len(self.hub.requests)
         self.hub.requests.append(request)
-        if self.hub.dies_at is not None and number >= self.hub.dies_at:
-            self._hang_up()
-            return
         fault = next((fault for fault in self.hub.faults if fault.times and re.search(fault.request, request)), None)
+        if self.hub.dies_at is not None and number >= self.hub.dies_at:
+            fault = Fault(request="", answer=self.hub.dies_with or "cut")
         if fault and fault.spared:
             fault.spared -= 1
             fault = None
