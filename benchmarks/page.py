@@ -18,11 +18,13 @@ from typing import Any
 
 import torch
 from gradio_client import Client
+from playwright.sync_api import sync_playwright
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from panels.line import LIMIT, WIDTH
 from tokenization import ScratchGPTTokenizer, save_tokenizer, train_bpe
 
+CHROMIUM = "/usr/bin/chromium"
 ROOT = Path(__file__).parents[1]
 TEXT = "The lamp burned low, and the captain drew a line on the map from the harbour to the stars. "
 
@@ -38,7 +40,8 @@ def run(*, clients: int = 20, new_tokens: int = 100, port: int = 7899) -> dict:
     Returns:
         `served`, `refused` (told that the line is full), `mixed_up` (a text that is not the client's own), seconds from
         the common start `to_first_words` and `to_the_end` (median and last), `seconds_alone` (median), and `ratio`:
-        tokens a second of all together to those of one alone.
+        tokens a second of all together to those of one alone; `first_paint`, seconds from the request of the page to
+        its first content in a new browser.
     """
     with tempfile.TemporaryDirectory() as place, page_of(make_model(Path(place)), port) as address:
         everyone = [Client(address, verbose=False) for _ in range(clients)]
@@ -49,6 +52,7 @@ def run(*, clients: int = 20, new_tokens: int = 100, port: int = 7899) -> dict:
         alone = list(map(ask, everyone, requests))
         for client in everyone:
             client.close()
+        paints = [first_paint(address) for _ in range(3)]
     served = [index for index in range(clients) if together[index]["text"] is not None]
     last = max(together[index]["end"] for index in served)
     seconds_alone = statistics.median(answer["end"] for answer in alone)
@@ -62,6 +66,7 @@ def run(*, clients: int = 20, new_tokens: int = 100, port: int = 7899) -> dict:
         "to_first_words": spread([together[index]["first"] for index in served]),
         "to_the_end": spread([together[index]["end"] for index in served]),
         "seconds_alone": round(seconds_alone, 2),
+        "first_paint": spread(paints),
         "ratio": round(len(served) * seconds_alone / last, 2),
     }
 
@@ -90,6 +95,18 @@ def ask(client: Client, values: dict[str, Any], barrier: Barrier | None = None) 
     except Exception as error:  # whatever the client library raises for what the page said
         return {"text": None, "first": None, "end": None, "error": str(error)}
     return {"text": text, "first": first, "end": time.perf_counter() - begun, "error": ""}
+
+
+def first_paint(address: str) -> float:
+    """Seconds until a new browser shows the page's first content."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.goto(address)
+        page.get_by_label("Your text").wait_for()
+        milliseconds = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+        browser.close()
+    return milliseconds / 1000
 
 
 def spread(seconds: list[float]) -> dict[str, float]:

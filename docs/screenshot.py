@@ -1,49 +1,75 @@
-"""Take docs/write.png from a running page: `python docs/screenshot.py [URL]`, with chromium and Playwright.
+"""Take docs/pictures/ from a running page: `python docs/screenshot.py [URL]`, with chromium and Playwright.
 
-It picks a beginning, lets the model write with a fixed seed, and photographs the page. `--dark` and `--phone` take the
-other two looks, into write-dark.png and write-phone.png."""
+Every tab in three looks: light, dark (`-dark`), and on a phone 360 pixels wide (`-phone`). The model picks a beginning,
+writes with a fixed seed, and each tab is shown at work on that text."""
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
-HERE = Path(__file__).parent
+PICTURES = Path(__file__).parent / "pictures"
+LOOKS: dict[str, dict[str, Any]] = {
+    "": {"viewport": {"width": 1280, "height": 1000}},
+    "-dark": {"viewport": {"width": 1280, "height": 1000}, "color_scheme": "dark"},
+    "-phone": {"viewport": {"width": 360, "height": 780}, "device_scale_factor": 2},
+}
 
 
 def main() -> None:
-    """Parse, write a text, take the picture."""
+    """Parse, and take the pictures of every look."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url", nargs="?", default="http://127.0.0.1:7860")
     parser.add_argument("--seed", default="7", help="seed of the text (default: %(default)s)")
-    parser.add_argument("--prompt", help="beginning of the text (default: the first of the page's beginnings)")
-    parser.add_argument("--dark", action="store_true", help="the dark look")
-    parser.add_argument("--phone", action="store_true", help="a screen 360 pixels wide")
+    parser.add_argument("--only", nargs="*", default=[], help="tabs to take (default: all)")
     parser.add_argument("--chromium", default="/usr/bin/chromium", help="the browser (default: %(default)s)")
     arguments = parser.parse_args()
-    suffix = ("-dark" if arguments.dark else "") + ("-phone" if arguments.phone else "")
+    PICTURES.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=arguments.chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(
-            viewport={"width": 360, "height": 780} if arguments.phone else {"width": 1280, "height": 900},
-            device_scale_factor=2 if arguments.phone else 1,
-            color_scheme="dark" if arguments.dark else "light",
-        )
-        page.goto(arguments.url)
-        page.get_by_text("Ready.").wait_for(timeout=120_000)
-        page.wait_for_timeout(1000)
-        document = page.get_by_label("Your text")
-        if arguments.prompt is not None:
-            document.fill(arguments.prompt)
-        elif page.locator("#beginnings button").count():
-            page.locator("#beginnings button").first.click()
-            expect(document).not_to_be_empty()
-        page.get_by_label("Seed").fill(arguments.seed)
-        page.locator("#generate").click()
-        page.get_by_role("button", name="Continue").wait_for(timeout=180_000)
-        page.wait_for_timeout(500)
-        page.screenshot(path=HERE / f"write{suffix}.png")
+        for suffix in LOOKS:
+            take(browser, arguments, suffix)
         browser.close()
+
+
+def take(browser: Browser, arguments: argparse.Namespace, suffix: str) -> None:
+    """All tabs in one look."""
+    page = browser.new_page(**LOOKS[suffix])
+    page.goto(arguments.url)
+    page.get_by_text("Ready.", exact=True).wait_for(timeout=120_000)
+    page.wait_for_timeout(1000)
+    tabs = page.get_by_role("tab").all_inner_texts()
+    for name in ["Write", *(name for name in tabs if name != "Write")]:
+        stem = name.lower().replace(" ", "-")
+        open_tab(page, name)
+        page.wait_for_timeout(500)
+        SCENES.get(name, lambda page, arguments: None)(page, arguments)
+        page.wait_for_timeout(1500)
+        if not arguments.only or stem in arguments.only:
+            page.screenshot(path=PICTURES / f"{stem}{suffix}.jpg", type="jpeg", quality=82, full_page=bool(suffix))
+            print(PICTURES / f"{stem}{suffix}.jpg", flush=True)
+    page.close()
+
+
+def open_tab(page: Any, name: str) -> None:
+    """Open a tab, also where the narrow screen hides it behind a menu."""
+    tab = page.get_by_role("tab", name=name, exact=True)
+    if not tab.is_visible():
+        page.get_by_role("button", name="More tabs").click()
+    tab.click()
+
+
+def write(page: Any, arguments: argparse.Namespace) -> None:
+    """A beginning, and the model's text; one token is asked for its alternatives."""
+    page.locator("#beginnings button").first.click()
+    expect(page.get_by_label("Your text")).not_to_be_empty()
+    page.get_by_label("Seed").fill(arguments.seed)
+    page.locator("#generate").click()
+    page.get_by_role("button", name="Continue").wait_for(timeout=180_000)
+
+
+SCENES = {"Write": write}
 
 
 if __name__ == "__main__":

@@ -190,7 +190,7 @@ def page(browser, server) -> Iterator[Any]:
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(server[0])
-    page.get_by_text("Ready.").wait_for()
+    page.get_by_text("Ready.", exact=True).wait_for()
     yield page
     page.close()
     assert [url for url in elsewhere if not url.startswith(("data:", "blob:"))] == []
@@ -285,7 +285,7 @@ def test_who_waits_sees_how_many_are_before_and_stop_leaves_the_line(page, serve
 def test_a_closed_tab_ends_the_computing(browser, server):
     page = browser.new_page()
     page.goto(server[0])
-    page.get_by_text("Ready.").wait_for()
+    page.get_by_text("Ready.", exact=True).wait_for()
     set_length(page, 1000)
     button(page, "Generate").click()
     page.get_by_text("tokens/s").wait_for()

@@ -40,7 +40,7 @@ def page(browser, address) -> Iterator[Any]:
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
-    page.get_by_text("Ready.").wait_for()
+    page.get_by_text("Ready.", exact=True).wait_for()
     yield page
     page.close()
     assert errors == []

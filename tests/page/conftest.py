@@ -53,7 +53,7 @@ def lab_page(browser: Any, lab_address: str) -> Iterator[Any]:
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(lab_address)
-    page.get_by_text("Ready.").wait_for()
+    page.get_by_text("Ready.", exact=True).wait_for()
     yield page
     page.close()
     assert [url for url in elsewhere if not url.startswith((lab_address, "data:", "blob:"))] == []

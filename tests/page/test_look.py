@@ -1,0 +1,64 @@
+"""Every tab, light and dark, on a phone and wide: readable, named, no wider than its screen, and reached by keyboard."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LOOK = Path(__file__).with_name("look.js").read_text(encoding="utf-8")
+FOCUS = """
+() => {
+  const element = document.activeElement;
+  if (!element || element === document.body) return null;
+  const style = getComputedStyle(element), around = element.closest("#document, .block") ?? element;
+  const shown = (style) => (style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0) || style.boxShadow !== "none";
+  return {
+    what: element.tagName + "#" + (element.id || element.closest("[id]")?.id) + " " + (element.innerText ?? "").slice(0, 30),
+    shown: shown(style) || shown(getComputedStyle(around)) || element.type === "range",
+  };
+}
+"""
+
+
+@pytest.fixture(params=[("light", 1280), ("dark", 360)], ids=lambda look: f"{look[0]}-{look[1]}")
+def looking(request: pytest.FixtureRequest, browser: Any, lab_address: str) -> Any:
+    colours, width = request.param
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=colours)
+    page.goto(lab_address)
+    page.get_by_text("Ready.", exact=True).wait_for()
+    yield page
+    page.close()
+
+
+def test_every_tab_can_be_read(looking: Any) -> None:
+    problems = []
+    for name in looking.get_by_role("tab").all_inner_texts():
+        open_tab(looking, name)
+        looking.wait_for_timeout(700)
+        problems += [f"{name}: {problem}" for problem in looking.evaluate(LOOK)]
+    assert not problems, "\n".join(problems)
+
+
+def test_the_keyboard_reaches_everything_and_shows_where_it_is(lab_page: Any) -> None:
+    reached, hidden = set(), []
+    lab_page.locator("#document textarea").focus()
+    for _ in range(80):
+        lab_page.keyboard.press("Tab")
+        focus = lab_page.evaluate(FOCUS)
+        if focus is not None:
+            reached.add(focus["what"].split(" ")[0])
+            hidden += [] if focus["shown"] else [focus["what"]]
+    assert not hidden, hidden
+    assert {"BUTTON#generate", "BUTTON#dice", "BUTTON#clear"} <= reached, reached
+    lab_page.get_by_role("tab", name="Write").focus()
+    lab_page.keyboard.press("ArrowRight")
+    lab_page.keyboard.press("Enter")
+    lab_page.get_by_role("tab", name="Tokens", selected=True).wait_for()
+
+
+def open_tab(page: Any, name: str) -> None:
+    """Open a tab, also where the narrow screen hides it behind a menu."""
+    tab = page.get_by_role("tab", name=name, exact=True)
+    if not tab.is_visible():
+        page.get_by_role("button", name="More tabs").click()
+    tab.click()
