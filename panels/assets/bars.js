@@ -145,7 +145,7 @@ function refresh() {
   const view = document.querySelector("#bars .next-token");
   const settings = window.scratch.settings.read();
   if (!view || !next || !settings) return;
-  const key = turn + JSON.stringify(settings);
+  const key = `${turn} ${rowCount()} ${JSON.stringify(settings)}`;
   if (view.dataset.drawn === key) return;
   const isMoved = drawn !== "" && drawn !== key && view.dataset.drawn !== undefined;
   view.dataset.drawn = drawn = key;

@@ -44,6 +44,16 @@ def test_settings_change_on_the_way(loaded):
     assert text_of(loaded, "The", seed=4, max_new_tokens=6, temperature=0.5) in output
 
 
+def test_a_stop_text_ends_the_writing(loaded):
+    whole = text_of(loaded, "The", seed=4, max_new_tokens=20)
+    stop = whole[10:12]
+    ended = whole[: whole.index(stop, 3)]
+    assert "\\" not in stop
+    output = talk(loaded, f"/stop {stop}\n/settings\nThe\n/stop\nThe", seed=4, max_new_tokens=20)
+    assert f"stop {stop}\n{ended}\n{whole}\n" in output
+    assert f"\n{ended}\n" in talk(loaded, "The", seed=4, max_new_tokens=20, stop=stop)
+
+
 def test_a_masked_model_fills_blanks(masked):
     output = talk(masked, "The ____ burned ____.\n/top 2\nA ____\n\nnone\n/temperature 1\n/top 0\n/help\nquit\n")
     lines = output.splitlines()[2:]

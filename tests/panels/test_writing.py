@@ -12,7 +12,7 @@ from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from modeling.decoding import stream
 from panels.models import LoadedModel, load_model
 from panels.sampling import settings_from
-from panels.writing import encode_prompt, plain_text, write
+from panels.writing import cut, encode_prompt, plain_text, write
 from tests.panels.tiny_model import CONTEXT, save_checkpoint
 from tokenization import ScratchGPTTokenizer, train_bpe
 
@@ -136,3 +136,31 @@ def test_plain_text_is_encodable_and_changes_lone_surrogates_only(text):
     plain.encode()
     if not any("\ud800" <= character <= "\udfff" for character in text):
         assert plain == text
+
+
+@settings(max_examples=200)
+@given(prompt=st.text("ab", max_size=4), written=st.text("ab", max_size=12), stop=st.text("ab", min_size=1, max_size=4))
+def test_a_stop_text_is_found_as_soon_as_it_stands_there_and_never_shown(prompt, written, stop):
+    text, shown, is_over = prompt, prompt, False
+    for character in written:
+        text, is_over, held = cut(text + character, stop, len(prompt))
+        assert text.startswith(shown)
+        shown = text[: len(text) - held]
+        if is_over:
+            break
+    assert is_over == (stop in written)
+    assert text == prompt + written.partition(stop)[0]
+    assert cut(prompt + written, "", 0) == (prompt + written, False, 0)
+
+
+def test_the_writing_ends_at_the_stop_text(loaded):
+    options = settings_from(seed=3, max_new_tokens=40, temperature=1.5)
+    whole = list(write(loaded, "The lamp", options))[-1]
+    stop = whole.text[20:23]
+    at = whole.text.index(stop, len("The lamp"))
+    drafts = list(write(loaded, "The lamp", options, stop=stop, pace=0.0))
+    assert (drafts[-1].text, drafts[-1].ending) == (whole.text[:at], "stop_text")
+    assert drafts[-1].new_tokens < whole.new_tokens
+    assert all(drafts[-1].text.startswith(draft.text) for draft in drafts)
+    unused = list(write(loaded, "The lamp", options, stop="The lamp"))[-1]
+    assert (unused.text, unused.ending) == (whole.text, "length")
