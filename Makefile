@@ -26,7 +26,7 @@ test-slow: .venv/ready-dev
 	$(VENV)/python -m pytest -m slow
 
 hf-suite: .venv/ready-dev
-	$(VENV)/pip install --quiet --disable-pip-version-check parameterized peft
+	$(VENV)/pip install --quiet --disable-pip-version-check parameterized
 	OMP_NUM_THREADS=1 $(VENV)/python -m tests.hf_suite
 
 interop: .venv/ready-dev

@@ -14,6 +14,7 @@ from tests.hub_export.families import CLASSIC, MODERN, save_model
 for package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(package, reason=f"{package} is not installed; `make interop` installs it")
 
+YARN = {"rope_type": "yarn", "factor": 3.0}
 TUTORIAL = {**CLASSIC, "num_attention_heads": 5, "lm_head_bias": True, "norm_position": "post"}
 
 
@@ -23,7 +24,9 @@ def open_session(path: Path) -> Any:
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize("fields", [MODERN, TUTORIAL, {**CLASSIC, "position_embedding": "sinusoidal"}])
+@pytest.mark.parametrize(
+    "fields", [MODERN, {**MODERN, "rope_parameters": YARN}, TUTORIAL, {**CLASSIC, "position_embedding": "sinusoidal"}]
+)
 def test_logits_are_equal_for_every_batch_and_length(fields: dict, tmp_path: Path) -> None:
     source = save_model(tmp_path / "model", **fields)
     words = onnx(source, tmp_path / "model.onnx")
@@ -93,4 +96,10 @@ def test_a_masked_model(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a masked model reads the whole text at once and has no cache"):
         onnx(source, tmp_path / "other.onnx", cache=True)
     with pytest.raises(ValueError, match="a file of type ONNX is there"):
+        onnx(source, tmp_path / "model.onnx")
+
+
+def test_positions_scaled_by_the_length_of_the_text_are_refused(tmp_path: Path) -> None:
+    source = save_model(tmp_path / "model", **MODERN, rope_parameters={"rope_type": "dynamic", "factor": 2.0})
+    with pytest.raises(ValueError, match=r"scale the positions by the length of the text \(dynamic\), which a graph"):
         onnx(source, tmp_path / "model.onnx")
