@@ -18,10 +18,14 @@ WIDTH, HEIGHT = 1000.0, 400.0
 """Of a drawing, in its own units."""
 MOST_POINTS = 300
 """Points that are drawn; of more, evaluations and evenly spread others are taken."""
+LATE, LATE_LEAST = 0.1, 8
+"""The share of the steps that the closer view of the loss leaves out, and the points it needs to be worth it."""
 MARKERS = 40
 """Points of a curve up to which each gets a mark."""
+SMALLEST, LARGEST = 1e-12, 1e12
+"""What a number of a run can be, 0 apart; what is not is no number."""
 COLUMNS = {
-    "train_loss": 3, "validation_loss": 4, "bits_per_byte": 5, "learning_rate": 6, "tokens_per_second": 7,
+    "train_loss": 2, "validation_loss": 3, "bits_per_byte": 4, "learning_rate": 5, "tokens_per_second": 6,
 }  # fmt: skip
 """The numbers of a `Point`, and where they stand in what the browser gets of it."""
 CROWDED = 4.0
@@ -79,9 +83,10 @@ def read_points(lines: Iterable[dict[str, Any]]) -> list[Point]:
         line["step"]: Point(
             step=line["step"],
             tokens_seen=whole(line.get("tokens_seen")),
-            **{name: number(line.get(name)) for name in COLUMNS},
+            **{name: _plausible(line.get(name)) for name in COLUMNS},
         )
         for line in lines
+        if 0 <= line["step"] <= LARGEST
     }
     return [points[step] for step in sorted(points)]
 
@@ -130,15 +135,22 @@ def render_curves(
     factor = bits_per_byte_of_nats(everything)
     floor = floor_bits_per_byte / factor if floor_bits_per_byte and factor else None
     x = Axis(low=0, high=max(1, points[-1].step, steps or 0))
+    unit = f"nats per {'hidden ' if masked else ''}token"
+    late = thin([point for point in everything if point.step >= LATE * everything[-1].step])
+    plots = [
+        _loss_plot(points, x, floor=floor, factor=factor, unit=unit),
+        _single_plot(points, x, "learning_rate", "Learning rate", ""),
+        _single_plot(points, x, "tokens_per_second", "Tokens per second", "mean since the beginning"),
+    ]
+    if len(late) >= LATE_LEAST and late[0].step < late[-1].step:
+        x_late = Axis(low=late[0].step, high=x.high)
+        plots.insert(1, _loss_plot(late, x_late, floor=floor, factor=factor, unit=unit) | {"name": "late"})
     return render(
         CURVES,
         run=run,
-        plots=[
-            _loss_plot(points, x, floor=floor, factor=factor, unit=f"nats per {'hidden ' if masked else ''}token"),
-            _single_plot(points, x, "learning_rate", "Learning rate", ""),
-            _single_plot(points, x, "tokens_per_second", "Tokens per second", "mean since the beginning"),
-        ],
-        points=json.dumps([_row(point, x) for point in points]),
+        plots=plots,
+        has_late=len(plots) > 3,
+        points=json.dumps([_row(point) for point in points]),
         masked=masked,
         left_out=len(everything) - len(points),
         broken=broken,
@@ -193,10 +205,12 @@ def _plot(
         "title": title,
         "unit": unit,
         "axis": y,
+        "x": x,
         "left": _labels(y, 5 if name == "loss" else 4),
         "right": right,
         "below": [
-            {"text": _count(value), "place": round(100 * x.place(value), 2)} for value in x.ticks(5 if right else 3)
+            {"text": _count(value), "place": round(100 * x.place(value), 2)}
+            for value in x.ticks(5 if name == "loss" else 4)
         ],
         "curves": [
             {
@@ -218,14 +232,19 @@ def _labels(axis: Axis, count: int) -> list[dict[str, Any]]:
     return [{"text": write(value), "place": round(100 * (1 - axis.place(value)), 2)} for value in ticks]
 
 
-def _row(point: Point, x: Axis) -> list[float | None]:
-    """A point for the browser: its place in percent, then its numbers."""
+def _row(point: Point) -> list[float | None]:
+    """A point for the browser."""
     return [
-        round(100 * x.place(point.step), 3),
         point.step,
         point.tokens_seen,
         *(None if (value := getattr(point, name)) is None else float(f"{value:.6g}") for name in COLUMNS),
     ]
+
+
+def _plausible(value: object) -> float | None:
+    """A number that can be drawn."""
+    found = number(value)
+    return found if found is not None and (found == 0 or SMALLEST <= found <= LARGEST) else None
 
 
 def _curve(points: list[Point], name: str, *, kind: str, label: str) -> Curve:
@@ -254,12 +273,12 @@ def _round_ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def _log_ticks(low: float, high: float, count: int) -> list[float]:
-    """1, 2 and 5 times powers of ten; powers alone where that is too many."""
+    """1, 1.5, 2 and so on times powers of ten; fewer of them where that is too many."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for factors in ((1, 2, 5), (1, 3), (1,)):
+    for factors in ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3), (1,)):
         ticks = [factor * 10.0**decade for decade in decades for factor in factors]
         ticks = [tick for tick in ticks if low <= tick <= high]
-        if len(ticks) <= count + 2:
+        if len(ticks) <= count + 3:
             break
     return ticks
 
@@ -293,6 +312,9 @@ CURVES = """
 {% for plot in plots if plot.curves %}
   <figure class="plot {{ plot.name }}">
     <figcaption><b>{{ plot.title }}</b> <span class="quiet">{{ plot.unit }}</span></figcaption>
+    {% if plot.name in ('loss', 'late') and has_late %}
+    <label class="closer"><input type="checkbox"> without the first tenth</label>
+    {% endif %}
     {% if plot.curves | length > 1 %}
     <ul class="legend">
     {% for curve in plot.curves %}
@@ -305,6 +327,7 @@ CURVES = """
     <div class="frame {{ 'sided' if plot.right else '' }}">
       <div class="field" tabindex="0" role="slider" aria-label="{{ plot.title }}, point by point"
           data-plot="{{ plot.name }}" aria-valuemin="0" aria-valuemax="{{ last }}" aria-valuenow="{{ last }}"
+          data-from="{{ plot.x.low }}" data-to="{{ plot.x.high }}"
           data-low="{{ plot.axis.low }}" data-high="{{ plot.axis.high }}"
           data-log="{{ 'yes' if plot.axis.logarithmic else '' }}">
         <svg viewBox="0 0 1000 400" preserveAspectRatio="none" aria-hidden="true">
@@ -332,7 +355,7 @@ CURVES = """
         <span class="{{ 'end' if tick.place > 96 else '' }}" style="left:{{ tick.place }}%">{{ tick.text }}</span>
       {% endfor %}<em>step</em></div>
     </div>
-    {% if plot.name == 'loss' %}<p class="readout"></p>{% endif %}
+    {% if plot.name in ('loss', 'late') %}<p class="readout"></p>{% endif %}
   </figure>
 {% endfor %}
   <details class="numbers"><summary>The numbers as a table</summary><div class="table"></div></details>

@@ -83,7 +83,7 @@ def build(lab: Lab) -> list[Component]:
     shown = _describe(lab, None, [])
     with gr.Row(elem_id="learn-head"):
         chosen = gr.Dropdown(label="Run", elem_id="learn-run", filterable=False, scale=4, min_width=180, **shown["run"])
-        again = gr.Button("Look again", elem_id="learn-again", min_width=110, scale=1, visible=shown["again"])
+        again = gr.Button("Refresh", elem_id="learn-again", min_width=110, scale=1, visible=shown["again"])
     state = gr.HTML(shown["state"], elem_id="learn-state")
     with gr.Row(elem_id="learn-actions"):
         stop = gr.Button("Stop", variant="stop", elem_id="learn-stop", min_width=100, visible=shown["may_stop"])
@@ -118,15 +118,18 @@ def build(lab: Lab) -> list[Component]:
     def follow(bench: Bench, name: str | None) -> list[Any]:
         return follow_run(lab, bench, name)
 
-    def end(name: str | None) -> str:
+    def end(bench: Bench, name: str | None) -> list[Any]:
         run = known_runs(lab).get(name or "")
         try:
             if run is None or not lab.may_train:
                 raise ValueError("There is no run to stop.")
             launcher_of(lab.home).stop(run)
-            return render_status("busy", f"{run.name} saves and stops after its present step …")
         except ValueError as error:
-            return render_status("trouble", str(error))
+            return refused(error)
+        return show_run(lab, bench, name)
+
+    def refused(error: Exception) -> list[Any]:
+        return [gr.skip(), gr.skip(), render_status("trouble", str(error)), *[gr.skip()] * (VIEW - 3)]
 
     def go_on(bench: Bench, name: str | None) -> list[Any]:
         run = known_runs(lab).get(name or "")
@@ -135,7 +138,7 @@ def build(lab: Lab) -> list[Component]:
                 raise ValueError("There is no run to go on with.")
             launcher_of(lab.home).resume(run)
         except (ValueError, OSError) as error:
-            return [gr.skip(), gr.skip(), render_status("trouble", str(error)), *[gr.skip()] * (VIEW - 3)]
+            return refused(error)
         return show_run(lab, bench, name)
 
     def shoot(bench: Bench, name: str | None, text: str, seed: str, length: float) -> Iterator[list[Any]]:
@@ -163,7 +166,7 @@ def build(lab: Lab) -> list[Component]:
     chosen.input(show, [bench, chosen], view, **quiet)
     again.click(show, [bench, chosen], view, **quiet)
     timer.tick(follow, [bench, chosen], view, **quiet)
-    stop.click(end, chosen, state, **quiet)
+    stop.click(end, [bench, chosen], view, **quiet)
     resume.click(go_on, [bench, chosen], view, **quiet)
     made = make.click(
         shoot,
@@ -216,7 +219,9 @@ def follow_run(lab: Lab, bench: Bench, name: str | None) -> list[Any]:
     return [gr.skip()] * VIEW if still else show_run(lab, bench, name)
 
 
-def describe_view(view: RunView, *, home: Path, run: Path, last_words: str | None = None) -> str:
+def describe_view(
+    view: RunView, *, home: Path, run: Path, last_words: str | None = None, stopping: bool = False
+) -> str:
     """The line on a run: its status in words, step, time left, tokens, speed; below it what to do next."""
     facts = []
     if view.steps:
@@ -229,6 +234,10 @@ def describe_view(view: RunView, *, home: Path, run: Path, last_words: str | Non
         facts.append(f"{short_number(view.tokens_seen)} tokens seen")
     if view.tokens_per_second and view.is_going:
         facts.append(f"{view.tokens_per_second:,.0f} tokens/s")
+    if view.bits_per_byte is not None:
+        floor = view.floor_bits_per_byte
+        above = f", {view.bits_per_byte / floor - 1:.1%} above the floor" if floor else ""
+        facts.append(f"{view.bits_per_byte:.3f} bits per byte{above}")
     if view.parameters:
         facts.append(f"{short_number(view.parameters)} parameters")
     lines = []
@@ -242,7 +251,8 @@ def describe_view(view: RunView, *, home: Path, run: Path, last_words: str | Non
         )
     state = "busy" if view.is_going else "trouble" if view.status in ("failed", "broken off", "gone") else "idle"
     share = min(100, 100 * view.step // view.steps) if view.is_going and view.steps else None
-    return render(STATE, state=state, words=WORDS[view.status], facts=facts, share=share, lines=lines)
+    words = "Saving and stopping …" if stopping and view.is_going else WORDS[view.status]
+    return render(STATE, state=state, words=words, facts=facts, share=share, lines=lines)
 
 
 def _describe(lab: Lab, name: str | None, own: list[Film]) -> dict[str, Any]:
@@ -268,11 +278,20 @@ def _describe(lab: Lab, name: str | None, own: list[Film]) -> dict[str, Any]:
     )
     can_resume = view.status in ("stopped", "broken off", "failed") and (runs[name] / "recipe.json").is_file()
     return nothing | {
-        "state": describe_view(view, home=lab.home, run=runs[name], last_words=launcher.last_words(runs[name])),
+        "state": describe_view(
+            view,
+            home=lab.home,
+            run=runs[name],
+            last_words=launcher.last_words(runs[name]),
+            stopping=launcher.is_stopping(runs[name]),
+        ),
         "curves": curves,
         "films": render_films([*own, *films_of(samples)], metrics, run=name),
         "active": view.is_going,
-        "may_stop": view.is_going and lab.may_train and launcher.since(runs[name]) is not None,
+        "may_stop": view.is_going
+        and lab.may_train
+        and launcher.since(runs[name]) is not None
+        and not launcher.is_stopping(runs[name]),
         "may_resume": can_resume and lab.may_train and why_not(lab) is None,
         "may_film": view.has_checkpoint,
     }

@@ -45,6 +45,7 @@ class RunView:
     seconds_left: float | None = None  # at the speed of the last lines; None when it is not going, or not known yet
     tokens_per_second: float | None = None  # of the last lines
     parameters: int | None = None
+    bits_per_byte: float | None = None  # of the last evaluation
     floor_bits_per_byte: float | None = None  # entropy of the validation text, where it is known
     has_checkpoint: bool = False
 
@@ -180,6 +181,7 @@ class Watch:
             seconds_left=left,
             tokens_per_second=speed,
             parameters=whole(state.get("parameters")),
+            bits_per_byte=next((bits for line in reversed(lines) if (bits := number(line.get("bits_per_byte")))), None),
             floor_bits_per_byte=number(state.get("floor_bits_per_byte")),
             has_checkpoint=bool(state.get("latest_checkpoint")),
         )

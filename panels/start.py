@@ -104,9 +104,9 @@ def why_not(lab: Lab) -> str | None:
     return why_not_here() if lab.may_train else NOT_FOR_STRANGERS
 
 
-def whole_steps(value: object) -> int:
-    """What the slider says, as a number of steps; 0 where it says none."""
-    return int(value) if isinstance(value, int | float) and value == int(value) else 0
+def whole_steps(value: Any) -> Any:
+    """What the slider says as a whole number, if it is one; else as it is, for `RunPlan` to refuse."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def describe_plan(lab: Lab, text: str, upload: str | None, size_name: str, steps: float) -> str:

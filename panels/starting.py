@@ -44,6 +44,7 @@ class Launcher:
     def __init__(self, home: Path) -> None:
         self.home = home
         self._ours: dict[Path, subprocess.Popen[bytes]] = {}
+        self._stopping: set[Path] = set()
         self._lock = threading.Lock()
 
     def start(self, text: str, *, title: str, size: Size, steps: int) -> Path:
@@ -92,6 +93,11 @@ class Launcher:
                 else f"No process works on {run.name} any more."
             )
         process.send_signal(signal.SIGINT)
+        self._stopping.add(run.resolve())
+
+    def is_stopping(self, run: Path) -> bool:
+        """Whether `stop` was called since the run was started or gone on with."""
+        return run.resolve() in self._stopping
 
     def since(self, run: Path) -> float | None:
         """When the process began that a page started and that works on the run (seconds since 1970); None: there is
@@ -118,6 +124,10 @@ class Launcher:
         errors = [line for line in lines if re.match(r"(error|[\w.]*Error)\b", line)]
         return errors[-1] if errors else None
 
+    def command(self, run: Path, arguments: Sequence[str]) -> list[str]:
+        """What a run's process executes."""
+        return [sys.executable, "-P", "-m", "train", *arguments, "--run-dir", str(run)]
+
     def _process(self, run: Path) -> psutil.Process | None:
         ours = self._ours.get(run.resolve())
         if ours is not None and ours.poll() is not None:
@@ -136,11 +146,10 @@ class Launcher:
 
     def _spawn(self, run: Path, arguments: Sequence[str]) -> None:
         """Start `python -m train` in a session of its own, so that a Ctrl-C that ends the page does not reach it."""
-        command = [sys.executable, "-P", "-m", "train", *arguments, "--run-dir", str(run)]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(_search_path()), "PYTHONUNBUFFERED": "1"}
         with (run / LOG).open("ab") as log:
             process = subprocess.Popen(
-                command,
+                self.command(run, arguments),
                 cwd=self.home,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -149,6 +158,7 @@ class Launcher:
                 start_new_session=True,
             )
         self._ours[run.resolve()] = process
+        self._stopping.discard(run.resolve())
         import psutil
 
         with contextlib.suppress(psutil.Error):  # it ended at once

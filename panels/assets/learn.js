@@ -1,16 +1,16 @@
 // The Learn tab: reading a run's curves point by point, and its time-lapse. The page gets both at once, so that nothing
 // here asks for anything. What a live update builds anew comes back to the place where its reader was.
-const learn = { at: null, focus: null, table: false, film: 0, frame: null, playing: null, lapseFocus: null };
+const learn = { at: null, focus: null, table: false, film: 0, frame: null, playing: null, closer: false, lapseFocus: null };
 const learnPage = () => document.getElementById("learn-curves")?.querySelector(".curves");
 const lapsePage = () => document.getElementById("learn-lapse")?.querySelector(".lapse");
 const still = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 const written = (value, digits = 4) =>
   value === null ? "–" : Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en-US")
-    : String(+value.toPrecision(digits));
+    : value !== 0 && Math.abs(value) < 1e-4 ? value.toExponential(digits - 1) : String(+value.toPrecision(digits));
 const columnsOf = (masked) => [
-  ["Step", 1, 9], ["Tokens seen", 2, 9], ["Training loss", 3, 5], ["Validation loss", 4, 5],
-  ...(masked ? [] : [["Bits per byte", 5, 5]]), ["Learning rate", 6, 3], ["Tokens per second", 7, 5],
+  ["Step", 0, 9], ["Tokens seen", 1, 9], ["Training loss", 2, 5], ["Validation loss", 3, 5],
+  ...(masked ? [] : [["Bits per byte", 4, 5]]), ["Learning rate", 5, 3], ["Tokens per second", 6, 5],
 ];
 
 // An update may keep the elements and change their attributes: what was read of them counts until they change.
@@ -24,17 +24,18 @@ function read(page, name) {
 const pointsOf = (page) => read(page, "points");
 const filmsOf = (page) => read(page, "films");
 
-function sentence(point) {
-  const parts = [`Step ${written(point[1], 9)}`];
-  if (point[3] !== null) parts.push(`training ${written(point[3])}`);
-  if (point[4] !== null) parts.push(`validation ${written(point[4])}`);
-  if (point[5] !== null) parts.push(`${written(point[5])} bits per byte`);
-  if (point[6] !== null) parts.push(`learning rate ${written(point[6], 3)}`);
-  if (point[7] !== null) parts.push(`${written(point[7])} tokens/s`);
-  if (point[2] !== null) parts.push(`${written(point[2], 9)} tokens seen`);
+function sentence([step, seen, training, validation, bits, rate, speed]) {
+  const parts = [`Step ${written(step, 9)}`];
+  if (training !== null) parts.push(`training ${written(training)}`);
+  if (validation !== null) parts.push(`validation ${written(validation)}`);
+  if (bits !== null) parts.push(`${written(bits)} bits per byte`);
+  if (rate !== null) parts.push(`learning rate ${written(rate, 3)}`);
+  if (speed !== null) parts.push(`${written(speed)} tokens/s`);
+  if (seen !== null) parts.push(`${written(seen, 9)} tokens seen`);
   return parts.join(" · ");
 }
 
+const acrossOf = (field, step) => (100 * (step - field.dataset.from)) / (field.dataset.to - field.dataset.from);
 function placeOf(field, value) {
   const scale = field.dataset.log ? Math.log : (number) => number;
   const [low, high] = [scale(+field.dataset.low), scale(+field.dataset.high)];
@@ -50,15 +51,22 @@ function showPoint(page, index) {
     field.setAttribute("aria-valuenow", at);
     field.setAttribute("aria-valuetext", text);
     const cursor = field.querySelector(".cursor");
-    cursor.hidden = index === null;
-    cursor.style.left = `${point[0]}%`;
+    const left = acrossOf(field, point[0]);
+    cursor.hidden = index === null || left < 0;
+    cursor.style.left = `${left}%`;
     for (const spot of field.querySelectorAll(".spot")) {
       const value = point[+spot.dataset.column];
-      spot.hidden = index === null || value === null;
-      if (value !== null) Object.assign(spot.style, { left: `${point[0]}%`, top: `${placeOf(field, value)}%` });
+      spot.hidden = index === null || value === null || left < 0;
+      if (value !== null) Object.assign(spot.style, { left: `${left}%`, top: `${placeOf(field, value)}%` });
     }
   }
-  page.querySelector(".readout").textContent = text;
+  for (const readout of page.querySelectorAll(".readout")) readout.textContent = text;
+}
+
+function showCloser(page) {
+  const there = page.querySelector(".plot.late") !== null;
+  page.classList.toggle("closer", learn.closer && there);
+  for (const box of page.querySelectorAll(".closer input")) box.checked = learn.closer;
 }
 
 function buildTable(page) {
@@ -138,18 +146,21 @@ function labelPlay(page) {
 
 new MutationObserver(() => {
   const page = learnPage();
-  if (page && page.pointsRaw !== page.dataset.points) {
+  if (page && (page.pointsRaw !== page.dataset.points || !page.dataset.read)) {
+    page.dataset.read = "yes";
     if (learn.run !== page.dataset.run) [learn.run, learn.at] = [page.dataset.run, null];
     const details = page.querySelector(".numbers");
     if (details.open !== learn.table) details.open = learn.table;
     if (learn.table) buildTable(page);
     showPoint(page, learn.at);
+    showCloser(page);
     if (learn.focus && document.activeElement === document.body) {
       page.querySelector(`[data-plot="${learn.focus}"]`)?.focus({ preventScroll: true });
     }
   }
   const lapse = lapsePage();
-  if (lapse && lapse.filmsRaw !== lapse.dataset.films) {
+  if (lapse && (lapse.filmsRaw !== lapse.dataset.films || !lapse.dataset.read)) {
+    lapse.dataset.read = "yes";
     if (learn.filmed !== lapse.dataset.run) [learn.filmed, learn.film, learn.frame] = [lapse.dataset.run, 0, null];
     const yours = filmsOf(lapse).filter((film) => film.own).length;
     const first = JSON.stringify(filmsOf(lapse).find((film) => film.own)?.frames[0]);
@@ -162,7 +173,7 @@ new MutationObserver(() => {
     }
   }
 }).observe(document.body, {
-  childList: true, subtree: true, attributes: true, attributeFilter: ["data-points", "data-films"],
+  childList: true, subtree: true, attributes: true, attributeFilter: ["data-points", "data-films", "data-read"],
 });
 
 const pointAt = (event) => {
@@ -170,11 +181,12 @@ const pointAt = (event) => {
   if (!field) return;
   const page = learnPage();
   const box = field.getBoundingClientRect();
-  const place = (100 * (event.clientX - box.left)) / box.width;
+  const [from, to] = [+field.dataset.from, +field.dataset.to];
+  const step = from + ((to - from) * (event.clientX - box.left)) / box.width;
   const points = pointsOf(page);
   let best = 0;
   points.forEach((point, index) => {
-    if (Math.abs(point[0] - place) < Math.abs(points[best][0] - place)) best = index;
+    if (Math.abs(point[0] - step) < Math.abs(points[best][0] - step)) best = index;
   });
   learn.at = best;
   showPoint(page, best);
@@ -215,6 +227,12 @@ document.addEventListener("input", (event) => {
   moveTo(lapsePage(), +event.target.value);
 });
 document.addEventListener("change", (event) => {
+  if (event.target.matches?.("#learn-curves .closer input")) {
+    const page = learnPage();
+    learn.closer = event.target.checked;
+    showCloser(page);
+    page.querySelector(`.${learn.closer ? "late" : "loss"} .closer input`).focus();
+  }
   if (!event.target.matches?.("#learn-lapse select")) return;
   learn.film = +event.target.value;
   showFrame(lapsePage());

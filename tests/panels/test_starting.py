@@ -1,0 +1,299 @@
+"""Runs from the page: what is planned, what is started, what is refused. A real one trains in tests/page."""
+
+import dataclasses
+import datetime
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from filelock import FileLock
+
+from modeling.sizing import count_parameters
+from panels import starting
+from panels.lab import Lab
+from panels.models import ModelLoader, ModelSource
+from panels.planning import (
+    LEAST_STEPS,
+    MOST_STEPS,
+    SIZES,
+    RunPlan,
+    assumed_speed,
+    least_bytes,
+    measured_speed,
+    size_named,
+)
+from panels.start import NOT_FOR_STRANGERS, describe_plan, in_words, why_not
+from panels.starting import LARGEST_FILE, NOTE, Launcher, read_text, slug
+from tests.panels.tiny_model import save_run
+from train.__main__ import parse
+from train.provenance import check_same_run, write_recipe
+
+TEXT = "The lamp burned low. " * 200
+TINY = SIZES[0]
+
+
+class Pretended(Launcher):
+    """A launcher whose process holds the lock, or fails, and trains nothing."""
+
+    script = (
+        "import sys, time; from filelock import FileLock; run = sys.argv[1]\n"
+        "FileLock(run + '/.lock').acquire(); print('ready', flush=True)\n"
+        "try: time.sleep(60)\n"
+        "except KeyboardInterrupt: pass\n"
+    )
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        self.arguments: list[str] = []
+
+    def command(self, run, arguments):
+        self.arguments = [*arguments, "--run-dir", str(run)]
+        return [sys.executable, "-c", self.script, str(run)]
+
+
+@pytest.fixture
+def launcher(tmp_path: Path):
+    """A launcher of an empty home, and none of its processes left behind."""
+    launcher = Pretended(tmp_path)
+    yield launcher
+    for process in launcher._ours.values():
+        process.kill()
+        process.wait()
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def log_of(run: Path) -> str:
+    return (run / starting.LOG).read_text()
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: size.name)
+def test_the_planned_model_is_the_one_that_the_command_trains(size, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(TEXT)
+    name, config = parse(["modern", "--corpus", str(text), *size.arguments(120), "--run-dir", str(tmp_path / "run")])
+    built = config.model.build(vocab_size=size.vocabulary, end_of_text=size.vocabulary - 1)
+    assert name == "modern"
+    assert built.to_dict() == size.config().to_dict()
+    plan = RunPlan.of(text_bytes=10**6, size=size, steps=120)
+    assert plan.parameters == count_parameters(built)
+    assert plan.seen_tokens == 120 * config.data.batch_size * config.model.max_position_embeddings
+    assert f"{plan.parameters / 1e6:.2g} M" == size.about
+    assert config.corpus.paths == (text,)
+    assert config.run.steps == 120
+    assert config.run.keep_checkpoints >= 120 // config.run.checkpoint_every
+
+
+def test_time_follows_the_speed_and_the_steps() -> None:
+    speed = assumed_speed()
+    one, two = (RunPlan.of(text_bytes=10**6, size=SIZES[1], steps=steps, speed=speed).seconds for steps in (100, 200))
+    three = RunPlan.of(text_bytes=10**6, size=SIZES[1], steps=300, speed=speed).seconds
+    assert three - two == pytest.approx(two - one)
+    assert "assuming" in speed.source
+
+
+def test_a_measured_run_replaces_the_assumption(tmp_path: Path) -> None:
+    run = save_run(tmp_path / "mine")
+    assert measured_speed([run], TINY) == assumed_speed()  # no time in it
+    state = json.loads((run / "run.json").read_text()) | {"seconds": 40.0, "parameters": 30_000}
+    run = save_run(tmp_path / "yours")
+    (run / "run.json").write_text(json.dumps(state))
+    speed = measured_speed([run], TINY)
+    assert "at the speed of your run yours (300 tokens/s)" in speed.source
+    assert speed.flops != assumed_speed().flops
+
+
+def test_short_texts_are_refused_or_warned_about() -> None:
+    for size in SIZES:
+        least = least_bytes(size)
+        with pytest.raises(ValueError, match=f"too short for the size {size.name}: expected at least {least:,} bytes"):
+            RunPlan.of(text_bytes=least - 1, size=size, steps=100)
+        warning = RunPlan.of(text_bytes=least, size=size, steps=100).warning
+        assert warning is not None
+        assert "learn it by heart" in warning
+        assert RunPlan.of(text_bytes=10**8, size=size, steps=100).warning is None
+
+
+@pytest.mark.parametrize("steps", [0, LEAST_STEPS - 1, MOST_STEPS + 1, 20.5, True, None])
+def test_steps_outside_their_range_are_refused(steps) -> None:
+    with pytest.raises(ValueError, match="Steps: expected a whole number from 10 to 5,000, got"):
+        RunPlan.of(text_bytes=10**6, size=TINY, steps=steps)
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("My Café! run", "my-cafe-run"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("--resume", "resume"),
+        (" .hidden ", "hidden"),
+        ("con", "run-con"),
+        ("x" * 100, "x" * 40),
+        ("北京", "run-2026-11-21-1405"),
+        ("", "run-2026-11-21-1405"),
+        ("\ud800\x00", "run-2026-11-21-1405"),
+    ],
+)
+def test_names_are_harmless(title: str, name: str) -> None:
+    assert slug(title, today=datetime.datetime(2026, 11, 21, 14, 5)) == name
+
+
+def test_a_file_goes_before_the_pasted_text(tmp_path: Path) -> None:
+    file = tmp_path / "book.txt"
+    file.write_bytes("\ufeffcafé\r\nnaïve".encode())
+    assert read_text("pasted", file) == "café\nnaïve"
+    assert read_text("a lone \ud800 surrogate", None) == "a lone \ufffd surrogate"
+
+
+@pytest.mark.parametrize("pasted", ["", "  \n", None])
+def test_an_empty_text_is_refused(pasted) -> None:
+    with pytest.raises(ValueError, match="Expected a text to train on, got none: paste one, or choose"):
+        read_text(pasted, None)
+
+
+def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "book.txt"
+    with pytest.raises(ValueError, match=r"book\.txt could not be read \(No such file"):
+        read_text("", file)
+    file.write_bytes(b"\n")
+    with pytest.raises(ValueError, match="got an empty file"):
+        read_text("", file)
+    file.write_bytes(bytes(range(256)))
+    with pytest.raises(ValueError, match=r"book\.txt: expected plain text, got a binary file"):
+        read_text("", file)
+    with file.open("wb") as stream:
+        stream.truncate(LARGEST_FILE + 1)
+    with pytest.raises(ValueError, match="expected at most 20 MB, got 20 MB"):
+        read_text("", file)
+
+
+def test_a_run_is_a_process_of_its_own_that_stop_ends(launcher: Pretended, tmp_path: Path) -> None:
+    run = launcher.start(TEXT, title="Lamp", size=TINY, steps=50)
+    assert run == (tmp_path / "runs" / "lamp").resolve()
+    corpus = run / "lamp.txt"
+    assert corpus.read_text() == TEXT
+    assert launcher.arguments[:3] == ["modern", "--corpus", str(corpus)]
+    assert launcher.arguments[-2:] == ["--run-dir", str(run)]
+    since = launcher.since(run)
+    assert since == pytest.approx(time.time(), abs=30)
+    wait_for(lambda: "ready" in log_of(run))
+    assert launcher.going() == run
+    with pytest.raises(ValueError, match="One run at a time: lamp is going"):
+        launcher.start(TEXT, title="Second", size=TINY, steps=50)
+    assert not (tmp_path / "runs" / "second").exists()
+
+    another = Launcher(tmp_path)  # the page was restarted: it knows the process by its note
+    assert another.since(run) == since
+    another.stop(run)
+    wait_for(lambda: launcher.since(run) is None)
+    assert launcher.going() is None
+    with pytest.raises(ValueError, match="No process works on lamp any more"):
+        launcher.stop(run)
+
+
+def test_a_name_is_never_taken_twice(launcher: Pretended) -> None:
+    runs = []
+    for _ in range(2):
+        runs.append(launcher.start(TEXT, title="Lamp", size=TINY, steps=50))
+        launcher._ours[runs[-1]].kill()
+        launcher._ours[runs[-1]].wait()
+    assert [run.name for run in runs] == ["lamp", "lamp-2"]
+
+
+def test_a_refused_start_leaves_nothing(launcher: Pretended, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="too short"):
+        launcher.start("short", title="Lamp", size=TINY, steps=50)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_of_somebody_else_is_seen_and_not_stopped(launcher: Pretended, tmp_path: Path) -> None:
+    run = save_run(tmp_path / "runs" / "terminal")
+    with FileLock(run / ".lock"):
+        assert launcher.going() == run
+        with pytest.raises(ValueError, match="terminal was not started from the page"):
+            launcher.stop(run)
+    assert launcher.going() is None
+
+
+def test_a_process_that_took_over_a_number_is_left_alone(launcher: Pretended, tmp_path: Path) -> None:
+    run = save_run(tmp_path / "runs" / "old")
+    innocent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        created = psutil.Process(innocent.pid).create_time()
+        (run / NOTE).write_text(json.dumps({"pid": innocent.pid, "created": created - 100}))
+        assert launcher.since(run) is None
+        for broken in ("{", "[]", '{"pid": "x"}', '{"pid": null, "created": 1}', '{"pid": -5, "created": 1}'):
+            (run / NOTE).write_text(broken)
+            assert launcher.since(run) is None
+    finally:
+        innocent.kill()
+        innocent.wait()
+
+
+def test_a_run_goes_on_from_its_recipe(launcher: Pretended, tmp_path: Path) -> None:
+    run = save_run(tmp_path / "runs" / "old")
+    launcher.resume(run)
+    assert launcher.arguments == [str(run / "recipe.json"), "--resume", "--run-dir", str(run)]
+    (run / "recipe.json").unlink()
+    with pytest.raises(ValueError, match="old was ended before it had a recipe: start it anew"):
+        launcher.resume(run)
+
+
+def test_the_command_that_goes_on_is_that_of_the_same_run(tmp_path: Path) -> None:
+    run, text = tmp_path / "run", tmp_path / "text.txt"
+    text.write_text(TEXT)
+    run.mkdir()
+    _, config = parse(["modern", "--corpus", str(text), *TINY.arguments(50), "--run-dir", str(run)])
+    write_recipe(config, "modern", run)
+    name, again = parse([str(run / "recipe.json"), "--resume", "--run-dir", str(run)])
+    check_same_run(again, run)
+    assert name == "modern"
+    assert again == dataclasses.replace(config, run=dataclasses.replace(config.run, resume=True))
+
+
+def test_what_a_process_said_at_its_end(launcher: Pretended, tmp_path: Path) -> None:
+    assert launcher.last_words(tmp_path) is None
+    (tmp_path / starting.LOG).write_text("training\nerror: the corpus is too short\r 10%|# | error in a bar\n")
+    assert launcher.last_words(tmp_path) == "error: the corpus is too short"
+
+
+def test_a_page_without_the_training_program_says_so(launcher, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(starting, "CHECKOUT", tmp_path)
+    with pytest.raises(ValueError, match="came without the training program"):
+        launcher.start(TEXT, title="", size=TINY, steps=50)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_public_page_trains_only_where_it_may(tmp_path: Path) -> None:
+    loader = ModelLoader(ModelSource(given="x", name="x"))
+    assert why_not(Lab(loader=loader, home=tmp_path, is_public=True)) == NOT_FOR_STRANGERS
+    assert why_not(Lab(loader=loader, home=tmp_path, is_public=True, allow_training=True)) is None
+    assert why_not(Lab(loader=loader, home=tmp_path, is_public=False)) is None
+
+
+def test_the_plan_on_the_page(tmp_path: Path) -> None:
+    lab = Lab(loader=ModelLoader(ModelSource(given="x", name="x")), home=tmp_path)
+    page = describe_plan(lab, "x" * 50_000, None, "tiny", 100)
+    assert f"{RunPlan.of(text_bytes=50_000, size=TINY, steps=100).parameters:,}" in page
+    assert "assuming" in page
+    assert "shown here before it starts" in describe_plan(lab, " ", None, "tiny", 100)
+    assert "Size: expected one of tiny, small, medium, got &#39;&lt;b&gt;&#39;" in describe_plan(
+        lab, TEXT, None, "<b>", 9
+    )
+    assert "from 10 to 5,000, got 12.5" in describe_plan(lab, TEXT, None, "tiny", 12.5)
+    assert size_named("medium") is SIZES[2]
+
+
+def test_times_in_words() -> None:
+    assert [in_words(seconds) for seconds in (0.2, 89, 90, 600, 5400, 9000)] == [
+        "1 s", "89 s", "2 min", "10 min", "1 h 30 min", "2 h 30 min",
+    ]  # fmt: skip

@@ -1,0 +1,105 @@
+"""The time-lapse: the training's own samples, and a prompt of one's own with every checkpoint."""
+
+import html
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from modeling.decoding import SamplingSettings
+from panels.models import load_model
+from panels.timelapse import LONGEST_PROMPT, MOST_FRAMES, Film, Frame, film, films_of, render_films
+from panels.writing import write
+from tests.panels.tiny_model import save_checkpoint, save_masked_checkpoint
+
+STRANGE = '</script><img src=x onerror=alert(1)> "quoted" \ud800'
+
+
+def films_on(page: str) -> list[dict]:
+    found = re.search(r'data-films="([^"]*)"', page)
+    assert found
+    return json.loads(html.unescape(found[1]))
+
+
+def sample(step: int, prompt: str, text: str) -> dict:
+    return {"step": step, "prompt": prompt, "text": text, "seed": 7}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run with two checkpoints."""
+    run = tmp_path_factory.mktemp("runs") / "two"
+    for step, layers in ((10, 1), (20, 2)):
+        save_checkpoint(run / "checkpoints" / f"step-{step:06d}", layers=layers)
+    return run
+
+
+def test_samples_become_films_in_the_order_of_their_steps() -> None:
+    lines = [sample(20, "", "b"), sample(20, "A", "Ab"), sample(10, "", "a"), sample(20, "", "c"), {"step": 3}]
+    found = films_of(lines)
+    assert [(each.prompt, [(frame.step, frame.text) for frame in each.frames]) for each in found] == [
+        ("", [(10, "a"), (20, "c")]),
+        ("A", [(20, "Ab")]),
+    ]
+    assert found[0].seed == 7
+
+
+def test_the_page_gets_texts_and_losses_as_data_only() -> None:
+    metrics = [{"step": 10, "validation_loss": 2.5, "bits_per_byte": 1.25}]
+    page = render_films(films_of([sample(10, STRANGE, STRANGE + "x"), sample(20, STRANGE, "y")]), metrics, run="<b>")
+    assert "<img" not in page
+    assert "</script" not in page
+    assert "<b>" not in page.replace("<b></b>", "")
+    clean = STRANGE.replace("\ud800", "\ufffd")
+    [shown] = films_on(page)
+    assert shown["frames"] == [[10, 2.5, 1.25, clean + "x", None], [20, None, None, "y", None]]
+    assert shown["prompt"] == clean
+    assert render_films([], metrics) == ""
+
+
+def test_a_long_film_is_thinned_to_its_ends() -> None:
+    frames = tuple(Frame(step=step, text=str(step)) for step in range(1000))
+    [shown] = films_on(render_films([Film(prompt="", seed=None, frames=frames)], []))
+    assert len(shown["frames"]) == MOST_FRAMES
+    assert (shown["frames"][0][0], shown["frames"][-1][0]) == (0, 999)
+
+
+def test_every_checkpoint_writes_what_it_writes_alone(run: Path) -> None:
+    seen = list(film(run, "The lamp", seed=5, tokens=12, should_stop=lambda: False))
+    assert [(len(made.frames), expected) for made, expected in seen] == [(1, 2), (2, 2)]
+    last = seen[-1][0]
+    assert last.is_own
+    assert [frame.step for frame in last.frames] == [10, 20]
+    for frame in last.frames:
+        loaded = load_model(run / "checkpoints" / f"step-{frame.step:06d}")
+        *_, draft = write(loaded, "The lamp", SamplingSettings(max_new_tokens=12, seed=5))
+        assert frame.text == draft.text
+    assert last.frames[0].text != last.frames[1].text
+
+
+def test_a_checkpoint_that_cannot_be_read_says_so_and_the_others_write(run: Path, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "checkpoints" / "step-000030")
+    for step in (10, 20):
+        broken = tmp_path / "checkpoints" / f"step-{step:06d}"
+        broken.mkdir()
+        (broken / "config.json").write_text("{}" if step == 10 else '{"model_type": "scratchgpt"')
+    *_, (made, expected) = film(tmp_path, "The lamp", seed=5, tokens=3, should_stop=lambda: False)
+    assert expected == 3
+    assert [bool(frame.trouble) for frame in made.frames] == [True, True, False]
+    assert all(frame.trouble.startswith("This checkpoint could not be read: ") for frame in made.frames[:2])
+
+
+def test_a_film_stops_within_a_text(run: Path) -> None:
+    asked = iter([False] * 10)
+    assert not list(film(run, "The lamp", seed=5, tokens=1000, should_stop=lambda: next(asked, True)))
+
+
+def test_what_cannot_be_filmed_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has kept no checkpoint yet"):
+        list(film(tmp_path, "", seed=1, tokens=1, should_stop=lambda: False))
+    with pytest.raises(ValueError, match="expected at most 20,000 characters, since every checkpoint reads it anew"):
+        list(film(run, "x" * (LONGEST_PROMPT + 1), seed=1, tokens=1, should_stop=lambda: False))
+    save_masked_checkpoint(tmp_path / "checkpoints" / "step-000010")
+    with pytest.raises(ValueError, match="fills blanks and does not write"):
+        list(film(tmp_path, "", seed=1, tokens=1, should_stop=lambda: False))
