@@ -63,8 +63,15 @@ def render_tokens(tokens: Sequence[Token]) -> str:
 
 
 def shown_text(token: Token) -> str:
-    """A token as it stands on the canvas: its text, with a sign at the end of a line and for what is no character."""
-    return token.text.replace("\n", "\u21b5\n") or "\u27e8\u27e9"
+    """A token as it stands on the canvas: its text, with signs at the end of a line, for what is white space alone, and
+    for what is no character."""
+    text = token.text
+    if not text.strip():
+        from tokenization.pieces import visible_bytes
+
+        text = visible_bytes(text.encode()) or "\u27e8\u27e9"
+        return text.replace("\u21b5", "\u21b5\n")
+    return text.replace("\n", "\u21b5\n")
 
 
 def bits(probability: float) -> float:

@@ -22,8 +22,8 @@ popover.setAttribute("role", "dialog");
 
 const percent = (share) => {
   const value = 100 * share;
-  if (value > 0 && value < 0.01) return "< 0.01 %";
-  return `${value.toFixed(value >= 99.95 || value === 0 ? 0 : value >= 10 ? 1 : 2)} %`;
+  if (value > 0 && value < 0.01) return "<0.01%";
+  return `${value.toFixed(value >= 99.95 || value === 0 ? 0 : value >= 10 ? 1 : 2)}%`;
 };
 const bits = (share) => (share > 0 ? -Math.log2(share) : Infinity);
 const inBits = (share) => {
@@ -193,7 +193,13 @@ document.addEventListener("mouseover", (event) => {
     hideSoon();
   }
 });
+let pressed = false; // a press focuses at once, but what it means is known at its click
+document.addEventListener("pointerdown", () => { pressed = true; }, true);
+for (const end of ["pointerup", "pointercancel"]) {
+  document.addEventListener(end, () => setTimeout(() => { pressed = false; }, 0), true);
+}
 document.addEventListener("focusin", (event) => {
+  if (pressed) return;
   if (event.target.matches("#canvas .token")) show(tokens().indexOf(event.target));
   else if (isShown() && !popover.contains(event.target)) hideSoon();
 });
@@ -216,7 +222,7 @@ document.addEventListener("click", (event) => {
     const [start, length] = [+passage.dataset.start, +passage.dataset.length];
     tokens().forEach((each, index) => each.classList.toggle("passage", on && index >= start && index < start + length));
     if (on) tokens()[start]?.scrollIntoView({ block: "nearest" });
-  } else if (isShown() && !popover.contains(event.target)) {
+  } else if (event.isTrusted && isShown() && !popover.contains(event.target)) {
     hide();
   }
 });
@@ -253,7 +259,9 @@ document.addEventListener("keydown", (event) => {
   }
   event.preventDefault();
 });
-window.addEventListener("resize", hide);
+window.addEventListener("resize", () => {
+  if (isShown() && tokens()[shown]) place(tokens()[shown]);
+});
 window.addEventListener("scroll", () => {
   if (isShown() && tokens()[shown] && !isNarrow()) place(tokens()[shown]);
 }, { passive: true, capture: true });

@@ -19,6 +19,7 @@ from panels.canvas import (
     render_canvas,
     render_head,
     render_tokens,
+    shown_text,
     step_of,
     take,
 )
@@ -86,7 +87,14 @@ def test_the_canvas_only_grows_by_appending(loaded):
     assert "".join(parts) == whole
     assert render_canvas(page.head, ()) == ""
     shown = re.findall(r'<span class="token s\d"[^>]*>(.*?)</span>', whole, flags=re.DOTALL)
-    assert [unescape(text) for text in shown] == [each.text.replace("\n", "↵\n") or "⟨⟩" for each in page.tokens]
+    assert [unescape(text) for text in shown] == [shown_text(each) for each in page.tokens]
+    assert [shown_text(token(text)) for text in ("", " ", "\n\n", " a\n", "\t ")] == [
+        "⟨⟩",
+        "␣",
+        "↵\n↵\n",
+        " a↵\n",
+        "⇥␣",
+    ]
 
 
 def test_markup_in_tokens_stays_text():

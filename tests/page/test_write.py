@@ -1,0 +1,192 @@
+"""The Write tab in the browser: the canvas with mouse, keyboard and finger, branches, Retry, odd texts."""
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.test_app import button, set_length, wait_until
+
+MARKUP = "<img src=x onerror=alert(1)></script> The"
+
+
+def write(page: Any, prompt: str | None, *, tokens: int = 40, seed: str = "5") -> str:
+    """Let the model go on from `prompt`; the text when it is over."""
+    document = page.get_by_label("Your text")
+    if prompt is not None:
+        document.fill(prompt)
+    page.get_by_label("Seed").fill(seed)
+    set_length(page, tokens)
+    page.locator("#generate").click()
+    over(page)
+    return document.input_value()
+
+
+def over(page: Any) -> None:
+    """Wait until what was begun is over, and its tokens are there to be chosen from."""
+    button(page, "Continue").wait_for()
+    page.locator("#canvas .token[tabindex='0']").wait_for()
+
+
+def canvas_text(page: Any) -> str:
+    """The text of the tokens that are shown."""
+    return as_written(page.locator("#canvas .token:not(.gone)").all_text_contents())
+
+
+def as_written(shown: list[str]) -> str:
+    """The text behind the signs of the canvas."""
+    text = "".join(shown).replace("↵\n", "\n").replace("⟨⟩", "")
+    return text.replace("␣", " ").replace("⇥", "\t")
+
+
+def options(page: Any) -> Any:
+    """The alternatives in the popover."""
+    return page.get_by_role("dialog").get_by_role("option")
+
+
+def test_the_canvas_shows_what_was_written_and_what_could_have_been(lab_page):
+    from playwright.sync_api import expect
+
+    page, document = lab_page, lab_page.get_by_label("Your text")
+    first = write(page, MARKUP)
+    assert canvas_text(page) == first[len(MARKUP) :]
+    assert page.locator("#canvas .head").text_content() == MARKUP
+    assert page.locator("img[src='x']").count() == 0
+    count = page.locator("#canvas .token").count()
+    expect(page.locator("#status")).to_contain_text(f"{count} tokens")
+
+    page.locator("#canvas .token").nth(4).hover()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert options(page).count() in (10, 11)
+    shares = [float(text.strip("<%")) for text in page.locator("#token-popover .p").all_text_contents()[:10]]
+    assert shares == sorted(shares, reverse=True)
+    page.mouse.move(0, 0)
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+    page.locator("#canvas .token").nth(6).focus()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#canvas .token").nth(7)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(options(page).nth(0)).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.locator("#canvas .token").nth(7)).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+    page.keyboard.press("Enter")
+    free = options(page).evaluate_all(
+        "items => items.findIndex((item, at) => at && !item.ariaDisabled && item.ariaSelected === 'false')"
+    )
+    for _ in range(free):
+        page.keyboard.press("ArrowDown")
+    expect(options(page).nth(free)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page.locator("#canvas .chosen")).to_have_count(1)
+    over(page)
+    second = document.input_value()
+    before = as_written(page.locator("#canvas .token").all_text_contents()[:7])
+    assert second.startswith(MARKUP + before)
+    assert first.startswith(MARKUP + before)
+    assert second != first
+    assert canvas_text(page) == second[len(MARKUP) :]
+    expect(page.locator("#canvas .token").nth(7)).to_be_focused()
+
+    button(page, "Undo").click()
+    expect(document).to_have_value(first)
+    wait_until(lambda: canvas_text(page) == first[len(MARKUP) :])
+    expect(page.locator("#canvas .chosen")).to_have_count(0)
+
+    document.press("End")
+    document.press("Control+End")
+    for _ in range(6):
+        document.press("Backspace")
+    assert first[:-6].startswith(MARKUP + canvas_text(page))
+    assert page.locator("#canvas .token:not(.gone)").count() < count
+    document.fill("Other")
+    expect(page.locator("#canvas .token").first).to_be_hidden()
+
+
+def test_retry_writes_the_last_go_anew(lab_page):
+    from playwright.sync_api import expect
+
+    page, document = lab_page, lab_page.get_by_label("Your text")
+    expect(button(page, "Retry")).to_be_disabled()
+    first = write(page, "About", tokens=20, seed="")
+    longer = write(page, None, tokens=20, seed="")
+    assert longer.startswith(first)
+    button(page, "Retry").click()
+    wait_until(lambda: document.input_value() != longer)
+    over(page)
+    other = document.input_value()
+    assert other.startswith(first)
+    assert other != longer
+    button(page, "Undo").click()
+    expect(document).to_have_value(longer)
+    page.get_by_label("Seed").fill("8")
+    button(page, "Retry").click()
+    expect(page.locator("#status")).to_contain_text("seed 8")
+    over(page)
+    with_seed = document.input_value()
+    button(page, "Retry").click()
+    expect(page.locator("#status")).to_contain_text("The same text again. Another seed")
+    assert document.input_value() == with_seed
+
+
+def test_the_canvas_and_stop_on_a_phone(browser, lab_address):
+    from playwright.sync_api import expect
+
+    context = browser.new_context(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(lab_address)
+    page.get_by_text("Ready.", exact=True).first.wait_for()
+    write(page, "About", tokens=60)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.locator("#canvas .token").nth(8).tap()
+    sheet = page.get_by_role("dialog")
+    expect(sheet).to_be_visible()
+    box = sheet.bounding_box()
+    assert (box["x"], box["width"], round(box["y"] + box["height"])) == (0, 360, 740)
+    assert page.locator("#canvas .token").nth(8).bounding_box()["y"] < box["y"]
+    assert min(options(page).nth(index).bounding_box()["height"] for index in range(10)) >= 40
+    sheet.get_by_role("button", name="Close").tap()
+    expect(sheet).to_be_hidden()
+    set_length(page, 1000)
+    button(page, "Continue").tap()
+    expect(page.locator("#canvas .token").nth(80)).to_be_attached()
+    page.keyboard.press("Escape")
+    expect(page.locator("#status")).to_contain_text(re.compile("Stopped|The end"))
+    over(page)
+    assert page.get_by_label("Your text").input_value().endswith(canvas_text(page))
+    context.close()
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "",
+        "a",
+        "word " * 20_000,
+        "".join(map(chr, range(256))),
+        "\x00\x1b[2J\x07",
+        "\ud800 alone",
+        "שלום عليكم",
+        "👩‍🚀🏳️‍🌈",
+    ],
+    ids=["empty", "one", "long", "bytes", "control", "surrogate", "rtl", "emoji"],
+)
+def test_no_text_is_too_odd(lab_page, prompt):
+    page = lab_page
+    page.locator("#document textarea").evaluate(
+        "(area, codes) => { area.value = codes; area.dispatchEvent(new Event('input', {bubbles: true})); }", prompt
+    ) if "\ud800" not in prompt else page.locator("#document textarea").evaluate(
+        "area => { area.value = '\\ud800 alone'; area.dispatchEvent(new Event('input', {bubbles: true})); }"
+    )
+    text = write(page, None, tokens=5)
+    assert text.endswith(canvas_text(page))
+    assert page.locator("#canvas .token").count() == 5
+    page.locator("#canvas .token").nth(2).click()
+    assert options(page).count() >= 10
