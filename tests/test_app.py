@@ -156,11 +156,13 @@ def test_no_prompt_is_too_odd(client, prompt):
 def test_a_lone_surrogate_is_answered(server):
     def post(url: str, body: bytes) -> dict[str, Any]:
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-        return json.load(urllib.request.urlopen(request, timeout=30))
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
 
     call = f"{server[0]}/gradio_api/call/generate"
     event = post(call, rb'{"data": ["\ud800 alone", 3, 1, 0, 1, 0, 1, 1]}')["event_id"]
-    answer = urllib.request.urlopen(f"{call}/{event}", timeout=30).read().decode()
+    with urllib.request.urlopen(f"{call}/{event}", timeout=30) as stream:
+        answer = stream.read().decode()
     assert "event: complete" in answer
     assert json.loads(answer.rsplit("data: ", 1)[1])[0].startswith("\ufffd alone")
 
@@ -178,6 +180,7 @@ def test_nothing_is_served_from_the_disk(server, model):
     for path in (model / "config.json", ROOT / "app.py", "/etc/passwd"):
         with pytest.raises(urllib.error.HTTPError) as refusal:
             urllib.request.urlopen(f"{server[0]}/gradio_api/file={path}", timeout=10)
+        refusal.value.close()
         assert refusal.value.code in (403, 404)
 
 
@@ -212,7 +215,7 @@ def set_length(page: Any, tokens: int) -> None:
 def test_write_continue_and_undo(page, loaded):
     from playwright.sync_api import expect
 
-    assert page.locator("#actions button:visible").all_inner_texts() == ["Generate", "Stop", "Undo", "Clear"]
+    assert page.locator("#actions button:visible").all_inner_texts() == ["Generate", "Stop", "Retry", "Undo", "Clear"]
     document = page.get_by_label("Your text")
     document.fill("The lamp")
     page.get_by_label("Seed").fill("5")
@@ -322,7 +325,9 @@ def test_a_wrong_seed_is_told_and_the_page_goes_on(page):
 def test_it_fits_a_phone(page):
     page.set_viewport_size({"width": 360, "height": 740})
     wait_until(lambda: page.evaluate("document.documentElement.scrollWidth") <= 360, 5)
-    heights = [button(page, name).bounding_box()["height"] for name in ("Generate", "Stop", "Undo", "Clear", "Roll")]
+    heights = [
+        button(page, name).bounding_box()["height"] for name in ("Generate", "Stop", "Retry", "Undo", "Clear", "Roll")
+    ]
     assert min(heights) >= 44
 
 
