@@ -25,7 +25,7 @@ TOUR = (DOCS / "tour.md").read_text(encoding="utf-8")
 PAGES = sorted([*DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb")])
 SYSTEMS = ("scifi", "bookcorpus", "openwebtext", "wikitext", "wiki", "modern")
 
-OTHER_PROGRAMS = {"llama-completion"}  # of llama.cpp: docs/native.md
+OTHER_PROGRAMS = {"llama-completion", "accelerate"}  # docs/native.md, docs/compatibility.md
 
 
 def prose(page: Path) -> str:
