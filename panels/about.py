@@ -15,7 +15,6 @@ from panels.cards import read_card
 from panels.lab import Lab
 from panels.markup import render
 from panels.models import LoadedModel
-from panels.shelf import run_of
 from panels.words import short_number
 from panels.write import render_status
 
@@ -98,7 +97,7 @@ def add_endpoint(lab: Lab) -> None:
 
 def _facts(lab: Lab, loaded: LoadedModel) -> str:
     """Facts, parts, limits and picture as HTML; a run's file that is damaged is named, and its facts are left out."""
-    run = run_of(lab)
+    run = lab.run
     trouble = ""
     try:
         training = describing.training_facts(loaded.source, run)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from panels.line import Line
-from panels.models import ModelLoader, ModelSource
+from panels.models import ModelLoader, ModelSource, run_around
 
 
 @dataclass(kw_only=True, slots=True)
@@ -16,10 +16,14 @@ class Lab:
 
     loader: ModelLoader
     home: Path = field(default_factory=Path.cwd)  # where runs/ and bundle/ are looked for
-    run: Path | None = None  # the run folder that the model came from
+    run: Path | None = None  # the run folder that the model came from; by default the one it lies in
     is_public: bool = field(default_factory=lambda: "SPACE_ID" in os.environ)  # for strangers: on a Space
     allow_training: bool = False  # strangers too may start a run
     line: Line = field(default_factory=Line)
+
+    def __post_init__(self) -> None:
+        if self.run is None and self.source.folder is not None:
+            self.run = run_around(self.source.folder)
 
     @property
     def source(self) -> ModelSource:

@@ -195,9 +195,7 @@ def hashes(ids: np.ndarray, window: int) -> np.ndarray:
 
 def run_of_same_tokens(lab: Lab) -> Path | None:
     """The run folder of the page's model, where its training tokens are at hand and are those of the same tokenizer."""
-    from panels.runs import run_of_model
-
-    run, folder = run_of_model(lab), lab.source.folder
+    run, folder = lab.run, lab.source.folder
     if run is None or folder is None:
         return None
     try:

@@ -161,6 +161,11 @@ def find_model(given: str | Path) -> ModelSource:
     return ModelSource(given=str(given), name=str(given)) if folder is None else _describe_folder(folder, str(given))
 
 
+def run_around(folder: Path) -> Path | None:
+    """The run folder that a model folder is, or lies in as a checkpoint."""
+    return next((place for place in (folder, *folder.resolve().parents[:2]) if (place / "run.json").is_file()), None)
+
+
 def load_model(source: ModelSource | str | Path, *, device: str | None = None) -> LoadedModel:
     """Load model and tokenizer of `source` (as `find_model` takes it) onto `device` (default: CUDA where there is
     one, else the CPU).
@@ -210,7 +215,7 @@ def _has_checkpoint(state_file: Path) -> bool:
 
 def _describe_folder(folder: Path, given: str) -> ModelSource:
     config = read_json_object(folder / "config.json")
-    run = next((place for place in (folder, *folder.resolve().parents[:2]) if (place / "run.json").is_file()), None)
+    run = run_around(folder)
     facts = _run_facts(run) if run else _card_facts(folder)
     prompts = next(
         (place / "prompts.json" for place in (folder, run) if place and (place / "prompts.json").is_file()), None

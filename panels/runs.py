@@ -211,7 +211,8 @@ def known_runs(lab: Lab) -> dict[str, Path]:
     """The runs that the page may show, by name: those of `lab.home`/runs, and the one that the model came from. Those
     that are going come first, then the model's own, then the newest."""
     folders = set(known_folders(lab.home))
-    if (own := run_of_model(lab)) is not None:
+    own = lab.run.resolve() if lab.run and lab.run.is_dir() else None
+    if own is not None:
         folders.add(own)
     ordered = sorted(
         folders,
@@ -227,13 +228,6 @@ def known_runs(lab: Lab) -> dict[str, Path]:
 def known_folders(home: Path) -> list[Path]:
     """The run folders of `home`/runs."""
     return [folder.resolve() for folder in home.glob("runs/*") if _is_run(folder)]
-
-
-def run_of_model(lab: Lab) -> Path | None:
-    """The run folder that the page's model came from; None: it has none here."""
-    folder = lab.source.folder
-    places = [lab.run] if lab.run else [folder, *folder.resolve().parents[:2]] if folder else []
-    return next((place.resolve() for place in places if (place / "run.json").is_file()), None)
 
 
 def kept_checkpoints(run: Path) -> dict[int, Path]:

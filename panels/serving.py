@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling.loading import run_checkpoint
-from panels.models import ModelLoader, ModelSource
+from panels.models import ModelLoader, ModelSource, run_around
 
 LOCAL = "127.0.0.1"
 
@@ -76,8 +76,7 @@ def find_run(source: ModelSource, given: str | None, home: Path) -> Path | None:
         return Path(given)
     if source.folder is None:
         return None
-    own = (source.folder, *source.folder.resolve().parents[:2])
-    if around := next((folder for folder in own if (folder / "run.json").is_file()), None):
+    if around := run_around(source.folder):
         return around
     weights = source.folder / "model.safetensors"
     return next((run for run in sorted(home.glob("runs/*")) if _has_weights(run, weights)), None)

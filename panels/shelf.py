@@ -102,7 +102,7 @@ class Shelf:
             return loaded
 
     def _folders(self) -> Iterator[tuple[str, Path]]:
-        home, run = self._lab.home, run_of(self._lab)
+        home, run = self._lab.home, self._lab.run
         if run is not None:
             for folder in sorted(run.glob("checkpoints/step-*")):
                 if step := re.fullmatch(r"step-(\d+)", folder.name):
@@ -125,14 +125,6 @@ class Shelf:
         return (
             f"{message}. A run that is going on may be writing or removing it right now: try again, or choose another."
         )
-
-
-def run_of(lab: Lab) -> Path | None:
-    """The run folder that the page's model came from."""
-    folder = lab.source.folder
-    if lab.run is not None or folder is None:
-        return lab.run
-    return next((place for place in folder.resolve().parents[:2] if (place / "run.json").is_file()), None)
 
 
 def _at_its_step(source: ModelSource) -> ModelSource:

@@ -10,7 +10,7 @@ import pytest
 
 from panels.lab import Lab
 from panels.models import ModelLoader, find_model
-from panels.shelf import OWN, Shelf, run_of
+from panels.shelf import OWN, Shelf
 from tests.panels.tiny_model import save_checkpoint, save_masked_checkpoint, save_run
 
 
@@ -45,7 +45,7 @@ def test_what_is_offered(lab):
         ("Run two, its best checkpoint", "runs/two"),
         ("Bundle bundle", "bundle"),
     ]
-    assert run_of(lab) == lab.home.resolve() / "runs" / "one"
+    assert lab.run == lab.home.resolve() / "runs" / "one"
     assert (shelf.name(OWN), shelf.name(CHECKPOINT), shelf.name("some/model")) == (
         "one",
         "Step 10 of one",
