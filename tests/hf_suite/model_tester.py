@@ -6,6 +6,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model, LlamaConfig, LlamaForCausalLM, LlamaModel
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM, ScratchGPTModel
+from tests.modeling.families import MODERN
 
 SHAPE = {
     "vocab_size": 99,
@@ -18,17 +19,6 @@ SHAPE = {
     "bos_token_id": 1,
     "eos_token_id": 2,
     "pad_token_id": 0,
-}
-MODERN = {
-    "norm": "rmsnorm",
-    "position_embedding": "rope",
-    "qk_norm": True,
-    "gated_mlp": True,
-    "hidden_act": "silu",
-    "tie_word_embeddings": True,
-    "attention_output_bias": False,
-    "mlp_bias": False,
-    "lm_head_bias": False,
 }
 
 

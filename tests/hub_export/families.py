@@ -6,14 +6,11 @@ import torch
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
 from tests.hub_export.conftest import TEXT
+from tests.modeling import families
 from tokenization import ScratchGPTTokenizer, save_tokenizer, train_bpe
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 48}
-MODERN = {
-    **SMALL, "intermediate_size": 48, "hidden_act": "silu", "gated_mlp": True, "norm": "rmsnorm", "norm_eps": 1e-6,
-    "position_embedding": "rope", "qk_norm": True, "attention_output_bias": False, "mlp_bias": False,
-    "lm_head_bias": False, "tie_word_embeddings": True,
-}  # fmt: skip
+MODERN = {**SMALL, **families.MODERN, "intermediate_size": 48, "norm_eps": 1e-6}
 CLASSIC = {**SMALL, "lm_head_bias": False}
 GPT2 = {**CLASSIC, "hidden_act": "gelu_new", "attention_bias": True, "tie_word_embeddings": True}
 

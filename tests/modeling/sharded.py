@@ -15,21 +15,9 @@ from accelerate.utils import DistributedType
 from torch.distributed.tensor import DTensor
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
+from tests.modeling.families import MODERN
 
-FAMILIES: dict[str, dict[str, Any]] = {
-    "classic": {},
-    "modern": {
-        "norm": "rmsnorm",
-        "position_embedding": "rope",
-        "qk_norm": True,
-        "gated_mlp": True,
-        "hidden_act": "silu",
-        "tie_word_embeddings": True,
-        "attention_output_bias": False,
-        "mlp_bias": False,
-        "lm_head_bias": False,
-    },
-}
+FAMILIES: dict[str, dict[str, Any]] = {"classic": {}, "modern": MODERN}
 STEPS, BATCH, LENGTH, VOCABULARY = 8, 8, 16, 48
 
 

@@ -10,22 +10,11 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from transformers import ContinuousBatchingConfig, QuantizedCache, StaticCache
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
+from tests.modeling.families import GROUPED as MODERN
 
 VOCABULARY = 31
 PAD = 0
 NEW = 10
-MODERN = {
-    "norm": "rmsnorm",
-    "position_embedding": "rope",
-    "qk_norm": True,
-    "gated_mlp": True,
-    "hidden_act": "silu",
-    "num_key_value_heads": 2,
-    "tie_word_embeddings": True,
-    "attention_output_bias": False,
-    "mlp_bias": False,
-    "lm_head_bias": False,
-}
 FAMILIES = {
     "classic": {},
     "modern": MODERN,

@@ -10,6 +10,7 @@ from torch import nn
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from modeling.lean import LeanReader, is_plain
+from tests.modeling.families import GROUPED
 
 CONTEXT, VOCABULARY = 16, 23
 
@@ -22,22 +23,7 @@ CLASSIC = {
     "bos_token_id": 1,
     "initializer_range": 0.3,
 }
-MODERN = {
-    **CLASSIC,
-    "hidden_size": 16,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 6,
-    "hidden_act": "silu",
-    "gated_mlp": True,
-    "norm": "rmsnorm",
-    "position_embedding": "rope",
-    "qk_norm": True,
-    "attention_output_bias": False,
-    "mlp_bias": False,
-    "lm_head_bias": False,
-    "tie_word_embeddings": True,
-}
+MODERN = {**CLASSIC, **GROUPED, "hidden_size": 16, "num_attention_heads": 4, "head_dim": 6}
 
 booleans = st.booleans()
 shapes = st.fixed_dictionaries(

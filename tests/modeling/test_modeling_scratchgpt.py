@@ -12,22 +12,11 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, StaticCache
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM, ScratchGPTModel
+from tests.modeling.families import GROUPED as MODERN
 
 REMOTE_FILES = ("configuration_scratchgpt.py", "kernels_scratchgpt.py", "modeling_scratchgpt.py")
 POSITIONS = ("learned", "sinusoidal", "rope")
 CLASSIC = {"attention_bias": True, "hidden_act": "gelu_new"}
-MODERN = {
-    "norm": "rmsnorm",
-    "position_embedding": "rope",
-    "qk_norm": True,
-    "gated_mlp": True,
-    "hidden_act": "silu",
-    "num_key_value_heads": 2,
-    "tie_word_embeddings": True,
-    "attention_output_bias": False,
-    "mlp_bias": False,
-    "lm_head_bias": False,
-}
 
 
 def tiny(**fields) -> ScratchGPTConfig:

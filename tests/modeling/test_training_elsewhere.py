@@ -11,20 +11,9 @@ from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, Trainin
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
 from modeling.kernels_scratchgpt import linear_cross_entropy, output_layer_loss
+from tests.modeling.families import GROUPED as MODERN
 
 VOCABULARY, LENGTH = 37, 12
-MODERN = {
-    "norm": "rmsnorm",
-    "position_embedding": "rope",
-    "qk_norm": True,
-    "gated_mlp": True,
-    "hidden_act": "silu",
-    "num_key_value_heads": 2,
-    "tie_word_embeddings": True,
-    "attention_output_bias": False,
-    "mlp_bias": False,
-    "lm_head_bias": False,
-}
 FAMILIES = {"classic": {}, "modern": MODERN}
 every_family = pytest.mark.parametrize("family", FAMILIES)
 quiet = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
