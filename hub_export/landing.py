@@ -4,6 +4,7 @@ Usage: python -P landing.py TASK.json. The task names the repository, the commit
 probe text; what was found goes to report.json beside it: `{"checks": […]}`, with `error` when one did not hold.
 """
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -24,11 +25,14 @@ def main() -> int:
 
 
 def _load(task: dict[str, Any], checks: list[str]) -> None:
+    gc.disable()  # among what they import there is no garbage to look for
     import torch
     import transformers
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer, PreTrainedModel  # noqa: F401  the last brings the most along
     from transformers.utils import logging
 
+    gc.freeze()
+    gc.enable()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     there = {"revision": task["revision"]}

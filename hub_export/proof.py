@@ -5,6 +5,7 @@ probe text. What was found goes to report.json beside it: `{"checks": […]}`, w
 """
 
 import contextlib
+import gc
 import json
 import sys
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ def _prove(task: dict[str, Any], report: dict[str, Any]) -> None:
     folder = task["folder"]
 
     with _check(report, "import torch and transformers"):
+        gc.disable()  # among what they import there is no garbage to look for
         import torch
         from safetensors.torch import load_file
         from transformers import (
@@ -47,6 +49,8 @@ def _prove(task: dict[str, Any], report: dict[str, Any]) -> None:
         )
         from transformers.utils import logging
 
+        gc.freeze()
+        gc.enable()
         logging.set_verbosity_error()
         torch.set_num_threads(task["threads"])
         torch.set_float32_matmul_precision(task["matmul_precision"])

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modeling.importing import quick_imports
+
 from .fresh import run_fresh
 from .run_folder import is_masked
 from .weights import read_weights
@@ -72,8 +74,11 @@ def verify(folder: str | Path, *, checkpoint: str | Path | None = None) -> Proof
 
 
 def _task(folder: Path, checkpoint: Path, scratch: Path) -> dict[str, Any]:
-    import torch
-    from safetensors.torch import save_file
+    with quick_imports():
+        import torch
+        from safetensors.torch import save_file
+
+        import modeling.auto  # noqa: F401
 
     save_file(_reference_logits(checkpoint), scratch / "reference.safetensors")
     return {

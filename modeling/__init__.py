@@ -13,7 +13,10 @@ __all__ = ["ScratchGPTConfig", "ScratchGPTForCausalLM", "ScratchGPTForMaskedLM",
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from modeling import auto
+        from modeling.importing import quick_imports
+
+        with quick_imports():
+            from modeling import auto
 
         return getattr(auto, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

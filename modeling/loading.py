@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from modeling.importing import quick_imports
+
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "README.md", "slow/*")
 CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel")
 MASKED_HEADS = ("ForMaskedLM",)
@@ -94,9 +96,7 @@ def load_causal_lm(folder: Path, *, device: str | None = None) -> Any:
     heads = _heads(folder)
     if heads and not any(name.endswith(CAUSAL_HEADS) for name in heads):
         raise ValueError(f"{folder} holds a {heads[0]}, which cannot write: expected a causal language model")
-    from transformers import AutoModelForCausalLM
-
-    return _load(AutoModelForCausalLM, folder, device)
+    return _load("AutoModelForCausalLM", folder, device)
 
 
 def load_masked_lm(folder: Path, *, device: str | None = None) -> Any:
@@ -111,25 +111,25 @@ def load_masked_lm(folder: Path, *, device: str | None = None) -> Any:
     if not is_masked_lm(folder):
         named = (_heads(folder) or ["model without a head"])[0]
         raise ValueError(f"{folder} holds a {named}, which cannot fill blanks: expected a masked language model")
-    from transformers import AutoModelForMaskedLM
-
-    return _load(AutoModelForMaskedLM, folder, device)
+    return _load("AutoModelForMaskedLM", folder, device)
 
 
 def _heads(folder: Path) -> list[str]:
     return [str(name) for name in read_json_object(folder / "config.json").get("architectures") or []]
 
 
-def _load(auto_class: Any, folder: Path, device: str | None) -> Any:
-    import torch
-    from transformers.utils import logging as transformers_logging
+def _load(auto_class: str, folder: Path, device: str | None) -> Any:
+    with quick_imports():
+        import torch
+        import transformers
+        from transformers.utils import logging as transformers_logging
 
-    import modeling.auto  # noqa: F401  registers ScratchGPT with the Auto classes
+        import modeling.auto  # noqa: F401  registers ScratchGPT with the Auto classes
 
     transformers_logging.disable_progress_bar()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        loaded: Any = auto_class.from_pretrained(
+        loaded: Any = getattr(transformers, auto_class).from_pretrained(
             folder,
             dtype=torch.float32 if device == "cpu" else "auto",
             local_files_only=True,

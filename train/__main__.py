@@ -10,6 +10,7 @@ from pathlib import Path
 
 import tyro
 
+from modeling.importing import quick_imports
 from train.publishing import check_account, is_first_process, publish
 from train.recipe import Config
 from train.recipe_file import is_recipe_file, load_recipe_file
@@ -58,7 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
         publishes = config.run.push if is_first_process() else None
         if publishes:
             check_account(publishes)
-        from train.loop import train
+        with quick_imports():
+            from train.loop import train
 
         run_dir = train(config, recipe=name)
         if publishes:
