@@ -4,7 +4,7 @@ const canvas = () => document.getElementById("canvas");
 const tokens = () => [...(canvas()?.querySelectorAll(".token") ?? [])];
 let data = null; // of the tokens, as panels/canvas.py describes it; null while the model writes
 let shown = -1; // the token that the popover is about
-let branched = -1; // the token that a branch was taken at, focused again when the writing is over
+let branched = -1; // the token that a branch was taken at with the keyboard, focused again when the writing is over
 let timer = 0;
 
 const make = (name, className, text, parent) => {
@@ -156,11 +156,11 @@ function byLine(index, direction) {
   return best;
 }
 
-function choose(item) {
+function choose(item, byKeyboard) {
   if (item.getAttribute("aria-disabled") === "true") return;
   const token = tokens()[shown];
   if (!token) return;
-  branched = shown;
+  branched = byKeyboard ? shown : -1;
   const detail = { token: shown, choice: +item.dataset.choice };
   hide();
   token.dispatchEvent(new CustomEvent("branch", { bubbles: true, detail }));
@@ -211,7 +211,7 @@ document.addEventListener("click", (event) => {
     focusToken(tokens().indexOf(token));
     show(tokens().indexOf(token));
   } else if (item) {
-    choose(item);
+    choose(item, false);
   } else if (event.target.closest?.("#token-popover .close")) {
     const back = tokens()[shown];
     hide();
@@ -249,7 +249,7 @@ document.addEventListener("keydown", (event) => {
     else if (event.key in moves) {
       focusToken(moves[event.key]);
       focusOption(popover.querySelector("ul"), 0);
-    } else if (event.key === "Enter" || event.key === " ") choose(item);
+    } else if (event.key === "Enter" || event.key === " ") choose(item, true);
     else if (event.key === "Escape") focusToken(shown);
     else return;
   } else if (event.key === "Escape" && isShown()) {

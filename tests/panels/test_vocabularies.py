@@ -12,6 +12,8 @@ import torch
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
 from modeling.decoding import stream
+from panels.canvas import Texts, canvas_data
+from panels.desk import Desk
 from panels.filling import fill
 from panels.models import LoadedModel, load_model
 from panels.sampling import settings_from
@@ -85,6 +87,31 @@ def test_the_prompt_stands_once_and_what_follows_is_joined_to_it(writer: LoadedM
         last = []  # its character is whole, and the bytes that follow make others
     both = writer.tokenizer.decode([*last, *new])
     assert drafts[-1].text == prompt + both[len(writer.tokenizer.decode(last)) :]
+
+
+@pytest.mark.parametrize("prompt", ["The lamp", "東", ""])
+def test_the_tokens_of_the_canvas_are_the_text_and_alternatives_are_joined_to_it(
+    writer: LoadedModel, prompt: str
+) -> None:
+    desk = Desk()
+    desk.begin(prompt)
+    options = settings_from(seed=3, max_new_tokens=30, temperature=1.5)
+    for draft in write(writer, prompt, options, alternatives=10, pace=0.0):
+        desk.show(draft)
+    page = desk.page
+    assert page.written == page.text
+    texts = Texts(writer, page.head)
+    ids = [token.token_id for token in page.tokens]
+    free = 0
+    for index, token in enumerate(page.tokens):
+        before = ids[:index]
+        for each, (text, hindrance) in zip(token.alternatives, texts.of(page.tokens, index), strict=True):
+            if before and not hindrance and not token.is_inside:
+                with_it = writer.tokenizer.decode([*before, each.token_id])
+                assert with_it == writer.tokenizer.decode(before) + text
+                free += 1
+    assert free > 5
+    assert len(json.loads(canvas_data(writer, page.head, page.tokens))["tokens"]) == 30
 
 
 def test_words_are_kept_apart_where_the_vocabulary_has_no_spaces(tmp_path: Path) -> None:
