@@ -228,7 +228,7 @@ def _plot(
 def _labels(axis: Axis, count: int) -> list[dict[str, Any]]:
     """The ticks of a vertical axis: their text and their place in percent from the top."""
     ticks = axis.ticks(count)
-    write = _writer(ticks)
+    write = "{:g}".format if axis.logarithmic else _writer(ticks)
     return [{"text": write(value), "place": round(100 * (1 - axis.place(value)), 2)} for value in ticks]
 
 

@@ -33,14 +33,12 @@ VIEW = 9
 OWN_FILMS = 8
 """Prompts of one's own that a visitor's page remembers for a run."""
 
-NO_RUN = (
-    "There is no run here to look at: the model on this page came without its run folder, which has the curves and the "
-    "texts on the way. Train one with `make demo` or `python -m train modern --corpus FILE`, or below."
-)
-NO_RUN_NOR_START = (
-    "There is no run here to look at: the model on this page came without its run folder, which has the curves and the "
-    "texts on the way. Whoever trained it has that folder and can open it with `python app.py --model runs/NAME`."
-)
+NO_RUN = """
+<p class="none">There is no run here to look at: the model on this page came without its run folder, which has the
+curves and the texts on the way. {% if may_start %}Train one below, or with <code>make demo</code> or
+<code>python -m train modern --corpus FILE</code>.{% else %}Whoever trained it has that folder and can open it with
+<code>python app.py --model runs/NAME</code>.{% endif %}</p>
+"""
 WORDS = {
     "preparing": "Preparing: tokenizer and tokens are being made …",
     "running": "Running",
@@ -50,6 +48,8 @@ WORDS = {
     "broken off": "Broken off: its process ended without saving; Resume goes on from the last checkpoint",
     "gone": "This run's folder is gone",
 }
+
+TROUBLE = ("failed", "broken off", "gone")
 
 STATE = """
 <div class="run-state status {{ state }}" role="status" aria-live="off">
@@ -241,7 +241,8 @@ def describe_view(
     if view.parameters:
         facts.append(f"{short_number(view.parameters)} parameters")
     lines = []
-    if view.status == "failed":
+    called_off = stopping and view.status == "failed"
+    if view.status == "failed" and not called_off:
         before = last_words or "The process ended before its first step; train.log in the folder may say why."
         lines.append({"kind": "warning", "before": before, "code": None})
     if view.status in ("finished", "stopped") and view.has_checkpoint:
@@ -249,9 +250,10 @@ def describe_view(
         lines.append(
             {"kind": "quiet", "before": "Open it: ", "code": f"python app.py --model {shlex.quote(str(place))}"}
         )
-    state = "busy" if view.is_going else "trouble" if view.status in ("failed", "broken off", "gone") else "idle"
+    state = "busy" if view.is_going else "trouble" if view.status in TROUBLE and not called_off else "idle"
     share = min(100, 100 * view.step // view.steps) if view.is_going and view.steps else None
     words = "Saving and stopping …" if stopping and view.is_going else WORDS[view.status]
+    words = "Stopped before its first step" if called_off else words
     return render(STATE, state=state, words=words, facts=facts, share=share, lines=lines)
 
 
@@ -261,9 +263,16 @@ def _describe(lab: Lab, name: str | None, own: list[Film]) -> dict[str, Any]:
     name = name or next(iter(runs), None)
     run = {"choices": _choices(lab, runs), "value": name, "visible": bool(runs)}
     nothing: dict[str, Any] = {
-        "run": run, "again": bool(runs), "state": _no_run(lab), "curves": "", "films": "", "active": False,
-        "may_stop": False, "may_resume": False, "may_film": False,
-    }  # fmt: skip
+        "run": run,
+        "again": bool(runs),
+        "state": render(NO_RUN, may_start=why_not(lab) is None),
+        "curves": "",
+        "films": "",
+        "active": False,
+        "may_stop": False,
+        "may_resume": False,
+        "may_film": False,
+    }
     if name is None:
         return nothing
     watched, view = _look(lab, runs[name])
@@ -312,17 +321,12 @@ def _as_updates(shown: dict[str, Any]) -> list[Any]:
     ]
 
 
-def _no_run(lab: Lab) -> str:
-    message = NO_RUN if why_not(lab) is None else NO_RUN_NOR_START
-    return render("<p class='none'>{{ message }}</p>", message=message)
-
-
 def _choices(lab: Lab, runs: dict[str, Path]) -> list[tuple[str, str]]:
     """The runs as the list names them."""
     labels = []
     for name, run in runs.items():
         view = _look(lab, run)[1]
-        labels.append((f"{name} · {WORDS[view.status].partition(':')[0].lower()} · step {view.step:,}", name))
+        labels.append((f"{name} · {WORDS[view.status].partition(':')[0].partition(',')[0].lower()}", name))
     return labels
 
 

@@ -224,7 +224,7 @@ def measured_speed(runs: Iterable[Path], size: Size) -> Speed:
         return assumed_speed()
     _, flops, name, tokens_per_second = min(found)
     return Speed(
-        flops=flops, source=f"at the speed of your run {name} ({tokens_per_second:,.0f} tokens/s) with this size"
+        flops=flops, source=f"from your run {name} ({tokens_per_second:,.0f} tokens/s), by the work for a token"
     )
 
 
@@ -252,6 +252,7 @@ _WIDTHS = (
 
 def size_of_text(count: float) -> str:
     """Bytes, short: 1.2 MB."""
-    return (
-        f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB" if count >= 1e3 else f"{count:.0f} bytes"
-    )
+    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= size:
+            return f"{count / size:.{0 if count >= 10 * size else 1}f} {unit}"
+    return f"{count:.0f} bytes"

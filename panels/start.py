@@ -65,7 +65,7 @@ def build_start(lab: Lab, *, is_open: bool) -> tuple[gr.State, Any] | None:
                 min_width=160,
             )
             choices = [(f"{size.name} ({size.about})", size.name) for size in SIZES]
-            size = gr.Radio(choices, value=SIZES[0].name, label="Size", elem_id="start-size", min_width=260)
+            size = gr.Radio(choices, value=SIZES[0].name, label="Size", elem_id="start-size", scale=2, min_width=260)
             steps = gr.Slider(
                 LEAST_STEPS,
                 MOST_STEPS,

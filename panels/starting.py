@@ -34,6 +34,8 @@ NOTE, LOG = "page.json", "page.log"
 """What the page keeps in the folder of a run that it started: the process, and what that said."""
 ENDING = 8.0
 """Seconds that a process may take to end after it has saved."""
+NICENESS = 5
+"""How far a run stands back behind the page."""
 LARGEST_FILE = 20_000_000
 """Bytes of an uploaded text."""
 
@@ -162,7 +164,10 @@ class Launcher:
         import psutil
 
         with contextlib.suppress(psutil.Error):  # it ended at once
-            created = psutil.Process(process.pid).create_time()
+            started = psutil.Process(process.pid)
+            if os.name == "posix":
+                started.nice(NICENESS)
+            created = started.create_time()
             with atomic_file(run / NOTE) as stream:
                 stream.write(f'{{"pid": {process.pid}, "created": {created}}}\n')
 

@@ -108,7 +108,7 @@ def test_a_measured_run_replaces_the_assumption(tmp_path: Path) -> None:
     run = save_run(tmp_path / "yours")
     (run / "run.json").write_text(json.dumps(state))
     speed = measured_speed([run], TINY)
-    assert "at the speed of your run yours (300 tokens/s)" in speed.source
+    assert "from your run yours (300 tokens/s)" in speed.source
     assert speed.flops != assumed_speed().flops
 
 
