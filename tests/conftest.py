@@ -16,6 +16,28 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 gc.disable()  # until the tests are collected: they import torch, transformers and gradio, which leave no garbage
 
+# The files that take longest, the longest first: they begin, so that no process is left alone with one at the end.
+LONGEST = (
+    "tests/test_readme.py",
+    "tests/hub_export/test_push.py",
+    "tests/test_app.py",
+    "tests/page",
+    "tests/hub_export/test_space.py",
+    "tests/docs/test_notebooks.py",
+    "tests/train",
+    "tests/hub_export",
+    "tests/corpus/test_steps.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the files that take longest first; the order within a file stays."""
+
+    def rank(item: pytest.Item) -> int:
+        return next((number for number, name in enumerate(LONGEST) if item.nodeid.startswith(name)), len(LONGEST))
+
+    items.sort(key=rank)
+
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """From here on there is garbage again, but not among what was imported."""
