@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).parent / "sharded.py"
 # `--cpu` would start one process; without a GPU, accelerate takes gloo on the CPUs by itself.
 LAUNCH = ("--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no")
+LAUNCH = (*LAUNCH, "--main_process_port", "0")  # a free one
 
 
 def run(command: list[str], out: Path) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from train.report import read_lines
 ROOT = Path(__file__).parents[2]
 DDP = ("--multi_gpu",)
 FSDP = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")
-TWO = ("--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m")
+TWO = ("--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
+TWO = (*TWO, "--main_process_port", "0", "-m")
 
 
 def train_debug(run_dir: Path, *flags: str, launched: tuple[str, ...] | None) -> list[dict[str, float]]:
