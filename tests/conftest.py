@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 CHROMIUM = Path("/usr/bin/chromium")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A runner in the background ignores Ctrl-C, and so would every command that the tests start and interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+settings.register_profile("busy", deadline=None)  # the machine may do other things
+settings.load_profile("busy")
 
 gc.disable()  # until the tests are collected: they import torch, transformers and gradio, which leave no garbage
 

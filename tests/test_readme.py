@@ -5,7 +5,6 @@ that has imported torch and transformers, and nothing of this project: that save
 """
 
 import contextlib
-import json
 import os
 import re
 import shlex
@@ -21,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.hub_export.hub_double import WRITE_TOKEN, Hub
+from tests.warm import WarmPython
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,53 +46,6 @@ ADDED = {
     "python -m hub_export verify bundles/mine": "",
     "python -m hub_export push runs/mine --repo your-name/my-gpt": "",
 }
-
-
-WARM = """
-import gc, json, os, runpy, sys
-from transformers import AutoTokenizer, GenerationMixin, PreTrainedModel
-gc.freeze()  # or each of the processes would look through all of it at its end
-for line in sys.stdin:
-    words, folder, given, said = json.loads(line)
-    child = os.fork()
-    if not child:
-        os.dup2(os.open(given, os.O_RDONLY), 0)
-        for number in (1, 2):
-            os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND), number)
-        sys.stdin = open(0)
-        os.chdir(folder)
-        sys.argv = words[1:] if words[0] == "-m" else words
-        if words[0] == "-m":
-            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-        elif words[0] == "-c":
-            exec(words[1], {"__name__": "__main__"})
-        else:
-            runpy.run_path(words[0], run_name="__main__")
-        sys.exit()
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-class WarmPython:
-    """`python WORDS` in a process forked from one that has torch imported already."""
-
-    def __init__(self, folder: Path, environment: dict[str, str], scratch: Path) -> None:
-        self.folder, self.given, self.said = folder, scratch / "given", scratch / "said"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", WARM], cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True,
-        )  # fmt: skip
-
-    def run(self, *words: str, typed: str = "", folder: Path | None = None) -> tuple[int, str]:
-        """The exit status, and what went to both outputs."""
-        assert self.process.stdin
-        assert self.process.stdout
-        self.given.write_text(typed)
-        self.said.write_text("")
-        task = (words, str(folder or self.folder), str(self.given), str(self.said))
-        self.process.stdin.write(json.dumps(task) + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline()), self.said.read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -140,8 +93,7 @@ def environment(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 def warm_python(
     project: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WarmPython]:
-    warm = WarmPython(project, environment, tmp_path_factory.mktemp("warm"))
-    with warm.process:
+    with WarmPython.start(project, environment, tmp_path_factory.mktemp("warm")) as warm:
         yield warm
 
 

@@ -2,10 +2,7 @@
 
 import ast
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from hub_export.vocabulary import Vocabulary
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
 from tests.hub_export.conftest import TEXT, write_lines
 from tests.hub_export.test_card import code_blocks
+from tests.warm import WarmPython
 from tokenization import save_tokenizer
 from tokenization.vocabularies import add_mask_token, load_gpt2, train_vocabulary
 
@@ -108,19 +106,19 @@ def test_its_card_names_its_numbers(masked_bundle: Path) -> None:
     assert [sample for _, sample in code_blocks(card.text, "text")] == ["The <|mask|> rose\n→ The moon rose"]
 
 
-def test_a_stranger_fills_blanks_with_it(masked_bundle: Path, tmp_path: Path) -> None:
-    """The card's own example, in a fresh process elsewhere that knows nothing of us."""
+def test_a_stranger_fills_blanks_with_it(masked_bundle: Path, stranger: WarmPython) -> None:
+    """The card's own example, in a process elsewhere that knows nothing of us."""
     card = (masked_bundle / "README.md").read_text(encoding="utf-8")
     blocks = [code for _, code in code_blocks(card, "python")]
     for code in blocks:
         ast.parse(code)
     (text,) = {ast.literal_eval(match) for match in re.findall(r'(?:fill|tokenizer)\(("[^"]*")', "\n".join(blocks))}
     assert text == "The robot<|mask|> three moons"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
-    environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-P", "-c", STRANGER, str(masked_bundle), text]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    guesses, (tokens, values) = map(json.loads, result.stdout.splitlines()[-2:])
+    script = masked_bundle.parent / "stranger.py"
+    script.write_text(STRANGER)
+    status, said = stranger.run(str(script), str(masked_bundle), text)
+    assert status == 0, said
+    guesses, (tokens, values) = map(json.loads, said.splitlines()[-2:])
     assert [token for token, _ in guesses] == tokens
     assert [score for _, score in guesses] == pytest.approx(values, rel=1e-4)
 
@@ -133,7 +131,7 @@ def test_a_masked_model_whose_tokenizer_has_no_mask_is_refused(tmp_path: Path) -
         bundle(run, tmp_path / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_proofs")
 @pytest.mark.parametrize("masked", [False, True], ids=["causal", "masked"])
 @pytest.mark.parametrize("kind", ["characters", "wordpiece", "sentencepiece", "gpt2"])
 def test_every_tokenizer_passes_the_proof(tmp_path: Path, kind: str, masked: bool) -> None:

@@ -55,6 +55,7 @@ def test_transformers_loads_it_and_computes_the_same(made_folder: Path, pristine
     assert tokenizer(text)["input_ids"] == load_tokenizer(source)(text)["input_ids"]
 
 
+@pytest.mark.usefixtures("quick_proofs")
 def test_a_classic_model_of_a_bundle_becomes_gpt2(tmp_path: Path) -> None:
     source = save_model(tmp_path / "classic", **CLASSIC)
     assert "GPT2LMHeadModel" in native(source, tmp_path / "out")
@@ -75,6 +76,7 @@ def test_another_folder_is_never_replaced_and_ours_only_by_force(made_folder: Pa
         native("run", made_folder)
 
 
+@pytest.mark.usefixtures("quick_proofs")
 def test_a_folder_that_computes_otherwise_does_not_get_its_name(
     pristine_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

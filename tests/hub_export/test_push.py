@@ -17,6 +17,7 @@ from tests.hub_export.conftest import SECRET_TEXT
 from tests.hub_export.hub_double import BOBS_TOKEN, FINE_TOKEN, READ_TOKEN, WRITE_TOKEN, Fault, Hub
 from tests.hub_export.hub_processes import ROOT, run_python
 from tests.hub_export.test_bundle import MODEL_FILES, SLOW_FILES
+from tests.warm import QUICK
 
 PUSH = ("-m", "hub_export", "push")
 LOADED = "ScratchGPTTokenizer ScratchGPTForCausalLM (1, 3, 300)"
@@ -62,7 +63,7 @@ def published(pristine_run: Path, pristine_bundle: Path, tmp_path_factory: pytes
     folder = shutil.copytree(pristine_bundle, home / "model")
     with Hub().serve() as hub:
         pushed = run_python("-c", PUSHER, folder, pristine_run, hub=hub.url, home=home)
-        loaded = run_python("-c", STRANGER, hub=hub.url, home=elsewhere, ours=False)
+        loaded = run_python("-c", QUICK + STRANGER, hub=hub.url, home=elsewhere, ours=False)
     return Published(hub=hub, pushed=pushed, loaded=loaded, home=home)
 
 

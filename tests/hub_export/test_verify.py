@@ -39,6 +39,7 @@ def test_a_bundle_is_proved_without_the_users_environment(
     assert os.environ["HF_TOKEN"]
 
 
+@pytest.mark.usefixtures("quick_proofs")
 def test_one_changed_bit_of_the_weights_is_found(made: Path, pristine_run: Path) -> None:
     weights = load_file(made / "model.safetensors")
     weights["model.norm.weight"][0] *= 1 + 2**-20
@@ -47,6 +48,7 @@ def test_one_changed_bit_of_the_weights_is_found(made: Path, pristine_run: Path)
         verify(made, checkpoint=pristine_run / "checkpoints" / "step-000010")
 
 
+@pytest.mark.usefixtures("quick_proofs")
 def test_tokenizers_that_disagree_are_found(made: Path) -> None:
     merges = (made / "slow" / "merges.txt").read_text(encoding="utf-8").splitlines()
     (made / "slow" / "merges.txt").write_text("\n".join(merges[:-20]) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
+from tests.warm import QUICK
 from tokenization import ScratchGPTTokenizer, save_tokenizer
 
 PAGE = Path(__file__).parents[2] / "docs" / "finetune.md"
@@ -23,7 +24,7 @@ def test_the_program_of_the_page_makes_a_plain_model(tmp_path):
     save_tokenizer(ScratchGPTTokenizer.from_merges([]), tmp_path / "bundle")
     (tmp_path / "book.txt").write_text("The keeper counts the ships. " * 40, encoding="utf-8")
     environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-c", program]
+    command = [sys.executable, "-W", "ignore", "-c", QUICK + program]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "trainable params:" in done.stdout

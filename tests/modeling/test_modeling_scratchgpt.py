@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, StaticCache
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM, ScratchGPTModel
 from tests.modeling.families import GROUPED as MODERN
+from tests.warm import QUICK
 
 REMOTE_FILES = ("configuration_scratchgpt.py", "kernels_scratchgpt.py", "modeling_scratchgpt.py")
 POSITIONS = ("learned", "sinusoidal", "rope")
@@ -268,7 +269,7 @@ def test_saved_folders_load_elsewhere(tmp_path):
         torch.save(answers, f"{folders[-1]}-answers.pt")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    command = [sys.executable, "-c", LOAD_ELSEWHERE, *map(str, folders)]
+    command = [sys.executable, "-c", QUICK + LOAD_ELSEWHERE, *map(str, folders)]
     done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for folder in folders:

@@ -13,6 +13,7 @@ import pytest
 from tqdm import tqdm
 
 from tests.train.test_loop import curve, stop_after
+from tests.warm import QUICK
 from train.__main__ import main as train_main
 from train.recipe import from_json
 from train.recipes import get_recipe
@@ -98,7 +99,7 @@ def test_trials_share_tokens_and_only_the_best_keeps_weights(finished: Path) -> 
 
 def test_a_killed_search_goes_on_to_the_same_numbers(finished: Path, tmp_path: Path) -> None:
     arguments = [*SEARCH, "--sweep-dir", str(tmp_path / "killed")]
-    command = [sys.executable, "-c", KILLED, "2", "5", *arguments]
+    command = [sys.executable, "-c", QUICK + KILLED, "2", "5", *arguments]
     killed = subprocess.run(command, cwd=ROOT, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     run_dir = tmp_path / "killed/trials/trial-002"
