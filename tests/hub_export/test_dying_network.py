@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_export.hub_double import Hub
+from tests.hub_export.hub_double import Fault, Hub
 from tests.hub_export.hub_processes import Publisher
 
 REQUESTS = {False: 18, True: 27}
@@ -120,6 +120,19 @@ def test_the_requests_are_counted(hub: Hub, publisher: Publisher, pristine_bundl
 def test_the_network_dies(hub: Hub, publisher: Publisher, pristine_bundle: Path, number: int, space: bool) -> None:
     """At every request for the model, and, with a Space, at every one after the model is there."""
     check_death(hub, publisher, pristine_bundle, number, space=space)
+
+
+def test_a_space_that_the_token_may_not_change(hub: Hub, publisher: Publisher, pristine_bundle: Path) -> None:
+    task = {"run": str(pristine_bundle), "repo": "moons", "space": True}
+    hub.faults.append(Fault(request="POST /api/spaces/alice/moons/commit", answer=403))
+    error = publisher.ask(**task)["error"]
+    model = hub.repositories["alice/moons"]
+    assert error.startswith("committing to spaces/alice/moons: the Hub answered 403 (a fault on demand).")
+    assert f"alice/moons is on the Hub, whole, at commit {model.head}, as v1." in error
+    assert "The repository spaces/alice/moons is there, without its files." in error
+    hub.forget()
+    assert f"published: {hub.url}/spaces/alice/moons" in publisher.ask(**task)["said"]
+    assert (len(model.commits), model.tags) == (2, {"v1": model.head})
 
 
 @pytest.mark.slow

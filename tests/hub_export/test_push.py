@@ -132,14 +132,6 @@ def test_a_bundle_is_published_with_its_space_and_each_command_goes_on_from_the_
     assert (len(model.commits), model.tags, list(hub.repositories)) == (2, {}, ["alice/moons"])
 
     hub.forget()
-    hub.faults.append(Fault(request="POST /api/spaces/alice/moons/commit", answer=403))
-    failed = run_python(*push, hub=hub.url, home=tmp_path)
-    assert failed.returncode == 1
-    assert "error: committing to spaces/alice/moons: the Hub answered 403 (a fault on demand)." in failed.stderr
-    assert f"alice/moons is on the Hub, whole, at commit {model.head}, as v1." in failed.stderr
-    assert "The repository spaces/alice/moons is there, without its files." in failed.stderr
-
-    hub.forget()
     done = run_python(*push, hub=hub.url, home=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (len(model.commits), model.tags) == (2, {"v1": model.head})
