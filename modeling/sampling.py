@@ -2,10 +2,10 @@
 
 The filters follow transformers' order and meaning, so that settings mean here what they mean in `generate`:
 repetition penalty, temperature, top-k, top-p, min-p, typical. Top-k, top-p and min-p keep the likeliest tokens up to
-some rank, so they look at a few ranks and never sort a whole vocabulary. The draw inverts the cumulative distribution at one uniform
-number from a generator that belongs to one sampler: the same seed gives the same tokens wherever the logits agree, and
-nothing touches torch's global generator. All of it runs on the CPU in float32 (sums in float64), whatever device the
-logits came from.
+some rank, so they look at a few ranks and never sort a whole vocabulary. The draw inverts the cumulative distribution
+at one uniform number from a generator that belongs to one sampler: the same seed gives the same tokens wherever the
+logits agree, and nothing touches torch's global generator. All of it runs on the CPU in float32 (sums in float64),
+whatever device the logits came from.
 
 Axes: V vocabulary, R ranks (the likeliest first), C candidates (what the filters left).
 """

@@ -205,7 +205,7 @@ def show_run(lab: Lab, bench: Bench, name: str | None) -> list[Any]:
         gone = render(STATE, state="trouble", words=WORDS["gone"], facts=[name], share=None, lines=[])
         off, listed = gr.Button(visible=False), gr.Dropdown(choices=_choices(lab, runs), value=None)
         return [listed, gr.skip(), gone, off, off, *[gr.skip()] * 3, gr.Timer(active=False)]
-    bench.version = -1 if bench.run is None else _look(lab, bench.run)[0].version
+    bench.version = -1 if bench.run is None else _look(lab, bench.run, at_once=True)[0].version
     return _as_updates(_describe(lab, name, bench.films.get(name or "", [])))
 
 
@@ -330,9 +330,9 @@ def _choices(lab: Lab, runs: dict[str, Path]) -> list[tuple[str, str]]:
     return labels
 
 
-def _look(lab: Lab, run: Path) -> tuple[Watch, RunView]:
+def _look(lab: Lab, run: Path, *, at_once: bool = False) -> tuple[Watch, RunView]:
     watched = watch(run)
-    return watched, watched.look(since=launcher_of(lab.home).since(run))
+    return watched, watched.look(since=launcher_of(lab.home).since(run), at_once=at_once)
 
 
 def _shoot(

@@ -121,13 +121,14 @@ class Watch:
         self._looked = self._changed = -math.inf
         self._lock = threading.Lock()
 
-    def look(self, *, since: float | None = None) -> RunView:
+    def look(self, *, since: float | None = None, at_once: bool = False) -> RunView:
         """Where the run stands.
 
-        `since`: when the process began (seconds since 1970) that is alive and works on it; None: none is known."""
+        `since`: when the process began (seconds since 1970) that is alive and works on it; None: none is known.
+        `at_once`: look at the disk even if somebody did a moment ago."""
         with self._lock:
             now = time.monotonic()
-            if now - self._looked >= APART or (since is not None and not self._view.is_going):
+            if at_once or now - self._looked >= APART or (since is not None and not self._view.is_going):
                 self._looked = now
                 self._look(now, since)
             return self._view

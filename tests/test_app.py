@@ -1,11 +1,8 @@
 """The page as people meet it: a real process, a real client, a real browser."""
 
 import json
-import os
 import re
 import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -21,25 +18,9 @@ from panels.models import LoadedModel, load_model
 from panels.sampling import settings_from
 from panels.writing import write
 from tests.panels.tiny_model import PROMPTS, save_checkpoint
+from tests.serving import ROOT, free_port, serving, start
 
-ROOT = Path(__file__).parents[1]
 LONG = 1_000_000  # more tokens than any test waits for
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def start(*arguments: object, cwd: Path) -> subprocess.Popen:
-    """`python app.py …`."""
-    command = [sys.executable, str(ROOT / "app.py"), *map(str, arguments)]
-    environment = {name: value for name, value in os.environ.items() if name != "MODEL"}
-    return subprocess.Popen(
-        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +38,8 @@ def loaded(model) -> LoadedModel:
 @pytest.fixture(scope="module")
 def server(model, tmp_path_factory) -> Iterator[tuple[str, psutil.Process]]:
     """Address and process of a running page."""
-    port = free_port()
-    process = start("--model", model, "--port", port, cwd=tmp_path_factory.mktemp("elsewhere"))
-    assert process.stdout is not None
-    try:
-        said = [process.stdout.readline() for _ in range(2)]
-        assert said == [f"Model: {model}\n", f"The page is on http://127.0.0.1:{port} (Ctrl-C ends it)\n"]
-        yield f"http://127.0.0.1:{port}", psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        rest, _ = process.communicate(timeout=30)
-    assert "Traceback" not in rest
+    with serving(model, cwd=tmp_path_factory.mktemp("elsewhere")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import pytest
 from modeling.infilling import fill_in
 from panels.models import load_model
 from tests.panels.tiny_model import save_masked_checkpoint
-from tests.test_app import button, free_port, start
+from tests.serving import serving
+from tests.test_app import button
 
 
 @pytest.fixture(scope="module")
@@ -20,17 +21,8 @@ def model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def address(model, tmp_path_factory) -> Iterator[str]:
     """Address of a running page."""
-    port = free_port()
-    process = start("--model", model, "--port", port, cwd=tmp_path_factory.mktemp("elsewhere"))
-    assert process.stdout is not None
-    try:
-        assert process.stdout.readline() == f"Model: {model}\n"
-        assert process.stdout.readline().startswith("The page is on")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        rest, _ = process.communicate(timeout=30)
-    assert "Traceback" not in rest
+    with serving(model, cwd=tmp_path_factory.mktemp("elsewhere")) as (address, _):
+        yield address
 
 
 @pytest.fixture
@@ -51,7 +43,8 @@ def test_the_api_offers_fill_and_gives_what_the_model_thinks(address, model):
     from gradio_client.exceptions import AppError
 
     client = Client(address, verbose=False)
-    assert "/fill" in client.view_api(return_format="dict")["named_endpoints"]
+    endpoints: Any = client.view_api(return_format="dict")
+    assert "/fill" in endpoints["named_endpoints"]
     (blank,) = client.predict("The ____ burned", 3, api_name="/fill")
     loaded = load_model(model)
     (expected,) = fill_in(loaded.model, loaded.tokenizer, "The ____ burned", 3)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from tests.test_app import free_port, start
+from tests.serving import serving
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,20 +27,11 @@ def lab_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def lab_address(lab_run: Path) -> Iterator[str]:
     """Address of the page of that run."""
-    port = free_port()
-    process = start("--model", lab_run, "--port", port, cwd=lab_run.parents[1])
-    assert process.stdout is not None
-    try:
-        said = [process.stdout.readline() for _ in range(2)]
-        assert said[1].startswith("The page is on"), said
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        rest, _ = process.communicate(timeout=30)
-    assert "Traceback" not in rest, rest
+    with serving(lab_run, cwd=lab_run.parents[1]) as (address, _):
+        yield address
 
 
 @pytest.fixture

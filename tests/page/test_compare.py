@@ -14,7 +14,7 @@ from panels.contrast import percent, sentence
 from panels.models import load_model
 from panels.sampling import settings_from
 from tests.page.test_look import LOOK, open_tab
-from tests.test_app import free_port, start
+from tests.serving import serving
 
 EVIL = """---
 license: mit
@@ -49,17 +49,8 @@ def home(lab_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def lab_address(home: Path) -> Iterator[str]:
     """Address of the page of that bundle."""
-    port = free_port()
-    process = start("--model", "bundle", "--port", port, cwd=home)
-    assert process.stdout is not None
-    try:
-        said = [process.stdout.readline() for _ in range(2)]
-        assert said[1].startswith("The page is on"), said
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        rest, _ = process.communicate(timeout=30)
-    assert "Traceback" not in rest, rest
+    with serving("bundle", cwd=home) as (address, _):
+        yield address
 
 
 def checkpoints(home: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from modeling.decoding import SamplingSettings
 from panels.models import load_model
 from panels.runs import read_object
 from panels.writing import write
-from tests.test_app import free_port, start
+from tests.serving import serving
 
 STRANGE = "</script><img src=x onerror=alert(1)> ${1+1}"
 SETTLED = 60_000  # milliseconds for a process to have begun, on a busy machine
@@ -36,17 +36,8 @@ def home(lab_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
 @pytest.fixture(scope="module")
 def lab_address(home: Path) -> Iterator[str]:
     """Address of the page of that copy."""
-    port = free_port()
-    process = start("--model", home / "runs" / "lab", "--port", port, cwd=home)
-    assert process.stdout is not None
-    try:
-        said = [process.stdout.readline() for _ in range(2)]
-        assert said[1].startswith("The page is on"), said
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        rest, _ = process.communicate(timeout=30)
-    assert "Traceback" not in rest, rest
+    with serving(home / "runs" / "lab", cwd=home) as (address, _):
+        yield address
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Every tab, light and dark, on a phone and wide: readable, named, no wider than its screen, and reached by keyboard."""
+"""Every tab, light and dark, narrow and wide: readable, named, no wider than its screen, and reached by keyboard."""
 
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ FOCUS = """
   const element = document.activeElement;
   if (!element || element === document.body) return null;
   const style = getComputedStyle(element), around = element.closest("#document, .block") ?? element;
-  const shown = (style) => (style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0) || style.boxShadow !== "none";
+  const shown = ({ outlineStyle, outlineWidth, boxShadow }) =>
+    (outlineStyle !== "none" && parseFloat(outlineWidth) > 0) || boxShadow !== "none";
   return {
-    what: element.tagName + "#" + (element.id || element.closest("[id]")?.id) + " " + (element.innerText ?? "").slice(0, 30),
+    what: `${element.tagName}#${element.id || element.closest("[id]")?.id} ${(element.innerText ?? "").slice(0, 30)}`,
     shown: shown(style) || shown(getComputedStyle(around)) || element.type === "range",
   };
 }

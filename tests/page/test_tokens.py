@@ -106,6 +106,8 @@ def test_tokens_ids_and_merges(tab: Any, lab_run: Path) -> None:
 
 
 def test_strange_texts_second_tokenizers_and_errors(tab: Any, lab_run: Path) -> None:
+    from playwright.sync_api import expect
+
     tokenizer: Any = load_tokenizer(lab_run / "tokenizer")
     for text in (STRANGE, "x", "שלום \u202e abc e\u0301", "".join(map(chr, range(1, 256)))):
         text = text.replace("\r", "")
@@ -142,7 +144,7 @@ def test_strange_texts_second_tokenizers_and_errors(tab: Any, lab_run: Path) -> 
     choose.fill("runs/nothing here")
     choose.press("Enter")
     tab.get_by_text("is no folder here and no Hub id").wait_for()
-    assert tab.locator("#tokens-view .tokenizer").count() == 1
+    expect(tab.locator("#tokens-view .tokenizer")).to_have_count(1)
 
     tab.get_by_text("Looks special", exact=True).click()
     length = len(SAMPLES["Looks special"])
