@@ -11,9 +11,9 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 PICTURES = Path(__file__).parent / "pictures"
 LOOKS: dict[str, dict[str, Any]] = {
-    "": {"viewport": {"width": 1280, "height": 1000}},
-    "-dark": {"viewport": {"width": 1280, "height": 1000}, "color_scheme": "dark"},
-    "-phone": {"viewport": {"width": 360, "height": 780}, "device_scale_factor": 2},
+    "": {"viewport": {"width": 1280, "height": 1100}},
+    "-dark": {"viewport": {"width": 1280, "height": 1100}, "color_scheme": "dark"},
+    "-phone": {"viewport": {"width": 360, "height": 1400}, "device_scale_factor": 1.5},
 }
 
 
@@ -44,10 +44,11 @@ def take(browser: Browser, arguments: argparse.Namespace, suffix: str) -> None:
         stem = name.lower().replace(" ", "-")
         open_tab(page, name)
         page.wait_for_timeout(500)
-        SCENES.get(name, lambda page, arguments: None)(page, arguments)
+        if name in SCENES:
+            SCENES[name](page, arguments)
         page.wait_for_timeout(1500)
         if not arguments.only or stem in arguments.only:
-            page.screenshot(path=PICTURES / f"{stem}{suffix}.jpg", type="jpeg", quality=82, full_page=bool(suffix))
+            page.screenshot(path=PICTURES / f"{stem}{suffix}.jpg", type="jpeg", quality=80)
             print(PICTURES / f"{stem}{suffix}.jpg", flush=True)
     page.close()
 
@@ -61,15 +62,34 @@ def open_tab(page: Any, name: str) -> None:
 
 
 def write(page: Any, arguments: argparse.Namespace) -> None:
-    """A beginning, and the model's text; one token is asked for its alternatives."""
+    """A beginning, and the model's text; a surprising token shows what else could have come."""
     page.locator("#beginnings button").first.click()
     expect(page.get_by_label("Your text")).not_to_be_empty()
     page.get_by_label("Seed").fill(arguments.seed)
     page.locator("#generate").click()
     page.get_by_role("button", name="Continue").wait_for(timeout=180_000)
+    page.wait_for_timeout(1500)
+    page.evaluate("window.scrollTo(0, 0)")
+    if page.viewport_size["width"] > 1000:
+        page.locator("#canvas .token.s4").first.hover()
 
 
-SCENES = {"Write": write}
+def inside(page: Any, arguments: argparse.Namespace) -> None:
+    """The surprise of the text that was written."""
+    page.locator("#take-written").click()
+    page.locator("#inside-result .token").first.wait_for(timeout=60_000)
+    page.evaluate("window.scrollTo(0, 0)")
+
+
+def compare(page: Any, arguments: argparse.Namespace) -> None:
+    """Two checkpoints, to the end."""
+    page.get_by_label("Seed of both").fill(arguments.seed)
+    page.locator("#compare-go").click()
+    page.locator("#comparison").get_by_text("part", exact=False).first.wait_for(timeout=120_000)
+    page.locator("#compare-stop:disabled").wait_for(timeout=120_000)
+
+
+SCENES = {"Write": write, "Inside": inside, "Compare": compare}
 
 
 if __name__ == "__main__":
