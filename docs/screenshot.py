@@ -39,8 +39,7 @@ def take(browser: Browser, arguments: argparse.Namespace, suffix: str) -> None:
     page.goto(arguments.url)
     page.get_by_text("Ready.", exact=True).wait_for(timeout=120_000)
     page.wait_for_timeout(1000)
-    tabs = page.get_by_role("tab").all_inner_texts()
-    for name in ["Write", *(name for name in tabs if name != "Write")]:
+    for name in page.locator(".tab-container[aria-hidden] button").all_text_contents():
         stem = name.lower().replace(" ", "-")
         open_tab(page, name)
         page.wait_for_timeout(500)
@@ -56,8 +55,9 @@ def take(browser: Browser, arguments: argparse.Namespace, suffix: str) -> None:
 def open_tab(page: Any, name: str) -> None:
     """Open a tab, also where the narrow screen hides it behind a menu."""
     tab = page.get_by_role("tab", name=name, exact=True)
-    if not tab.is_visible():
+    if tab.count() == 0:
         page.get_by_role("button", name="More tabs").click()
+        tab = page.locator(".overflow-dropdown").get_by_text(name, exact=True)
     tab.click()
 
 
@@ -71,7 +71,7 @@ def write(page: Any, arguments: argparse.Namespace) -> None:
     page.wait_for_timeout(1500)
     page.evaluate("window.scrollTo(0, 0)")
     if page.viewport_size["width"] > 1000:
-        page.locator("#canvas .token.s4").first.hover()
+        page.locator("#canvas .token.s3, #canvas .token.s4").first.hover()
 
 
 def inside(page: Any, arguments: argparse.Namespace) -> None:

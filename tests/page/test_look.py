@@ -33,7 +33,9 @@ def looking(request: pytest.FixtureRequest, browser: Any, lab_address: str) -> A
 
 def test_every_tab_can_be_read(looking: Any) -> None:
     problems = []
-    for name in looking.get_by_role("tab").all_inner_texts():
+    names = looking.locator(".tab-container[aria-hidden] button").all_text_contents()
+    assert names == ["Write", "Tokens", "Inside", "Learn", "Compare", "About"]
+    for name in names:
         open_tab(looking, name)
         looking.wait_for_timeout(700)
         problems += [f"{name}: {problem}" for problem in looking.evaluate(LOOK)]
@@ -43,7 +45,7 @@ def test_every_tab_can_be_read(looking: Any) -> None:
 def test_the_keyboard_reaches_everything_and_shows_where_it_is(lab_page: Any) -> None:
     reached, hidden = set(), []
     lab_page.locator("#document textarea").focus()
-    for _ in range(80):
+    for _ in range(45):
         lab_page.keyboard.press("Tab")
         focus = lab_page.evaluate(FOCUS)
         if focus is not None:
@@ -60,6 +62,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(lab_page: Any) ->
 def open_tab(page: Any, name: str) -> None:
     """Open a tab, also where the narrow screen hides it behind a menu."""
     tab = page.get_by_role("tab", name=name, exact=True)
-    if not tab.is_visible():
+    if tab.count() == 0:
         page.get_by_role("button", name="More tabs").click()
+        tab = page.locator(".overflow-dropdown").get_by_text(name, exact=True)
     tab.click()
