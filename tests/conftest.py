@@ -20,27 +20,43 @@ settings.load_profile("busy")
 
 gc.disable()  # until the tests are collected: they import torch, transformers and gradio, which leave no garbage
 
-# The files that take longest, the longest first: they begin, so that no process is left alone with one at the end.
-LONGEST = (
+# Folders whose tests share what takes long to make (a page and its browser; a proved bundle): each in one process.
+TOGETHER = ("tests/page/", "tests/hub_export/")
+# What takes longest begins, so that no process is left alone with it at the end. A process takes two at the start: the
+# first and the third, the second and the fourth.
+FIRST = (
+    "tests/page/",
     "tests/test_readme.py",
-    "tests/hub_export/test_push.py",
+    "tests/train/test_sweep.py",
+    "tests/hub_export/",
     "tests/test_app.py",
-    "tests/page",
-    "tests/hub_export/test_space.py",
     "tests/docs/test_notebooks.py",
-    "tests/train",
-    "tests/hub_export",
+    "tests/train/",
+    "tests/test_app_fill.py",
     "tests/corpus/test_steps.py",
+    "tests/panels/test_terminal.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of the files that take longest first; the order within a file stays."""
+    """Put the tests of `FIRST` in front; the order within a file stays."""
 
     def rank(item: pytest.Item) -> int:
-        return next((number for number, name in enumerate(LONGEST) if item.nodeid.startswith(name)), len(LONGEST))
+        return next((number for number, name in enumerate(FIRST) if item.nodeid.startswith(name)), len(FIRST))
 
     items.sort(key=rank)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadfile`, with the folders of `TOGETHER` like one file each; None leaves it to pytest-xdist."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((name for name in TOGETHER if nodeid.startswith(name)), super()._split_scope(nodeid))
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
