@@ -135,6 +135,7 @@ class Trainer:
     last_loss: float = math.nan
     stop_signal: str | None = None  # why to stop before the last step
     watch: Watch | None = None
+    pace_mark: tuple[int, float] = (0, 0.0)  # step and seconds when the time limit was last looked at
 
     @classmethod
     def build(
@@ -370,14 +371,18 @@ class Trainer:
             self.report.say(f"from an empty prompt (kept in {self.run_dir / 'output.txt'}):\n{text}")
 
     def _fit_time(self) -> None:
-        """Where the time limit ends the run before its last step, shorten the schedule."""
+        """Let the schedule end where the time limit will end the run, at the pace of the last steps: a machine that was
+        busy for a while makes the run shorter, and longer again afterwards."""
         state, limit = self.state, self.config.run.max_seconds
         if not limit or state.step % 10 or state.step >= self.schedule.steps:
             return
         seconds = over_processes(self.accelerator, state.seconds, "mean")
-        reachable = max(state.step + 1, int(limit * state.step / seconds))
-        if reachable < self.schedule.steps * 0.99:
-            self.schedule.shorten(state.step, reachable)
+        step_before, seconds_before = self.pace_mark
+        self.pace_mark = state.step, seconds
+        pace = (state.step - step_before) / max(seconds - seconds_before, 1e-9)
+        reachable = min(self.config.run.steps, max(state.step + 1, int(state.step + (limit - seconds) * pace)))
+        if not 0.99 <= reachable / self.schedule.steps <= 1.2:
+            self.schedule.resize(state.step, reachable)
             assert self.report.bar is not None
             self.report.bar.total = reachable
 

@@ -11,13 +11,13 @@ from train.recipe import ScheduleConfig
 class Schedule:
     """The learning-rate factor at each step, and how many steps there will be.
 
-    The state is `steps`, which may shrink to fit a time limit; where `wsd` began to fall, and from which factor; and,
+    The state is `steps`, which may change to fit a time limit; where `wsd` began to fall, and from which factor; and,
     for `plateau`, what the validation loss did so far.
     """
 
     config: ScheduleConfig
     steps: int  # the run's length
-    fall_step: int | None = None  # set when the length shrank while the rate was falling
+    fall_step: int | None = None  # set when the length changed while the rate was falling
     fall_factor: float = 1.0  # the factor at `fall_step`
     plateau_factor: float = 1.0  # product of the reductions so far
     best: float = math.inf  # lowest validation loss that counted as an improvement
@@ -44,9 +44,9 @@ class Schedule:
             return self.fall_step
         return round(self.steps * (1 - self.config.decay_fraction))
 
-    def shorten(self, step: int, steps: int) -> None:
-        """Shorten the run to `steps`, seen at `step`; a rate that is falling falls faster from where it is."""
-        assert step < steps <= self.steps
+    def resize(self, step: int, steps: int) -> None:
+        """Make the run end after `steps`, seen at `step`; a rate that is falling falls on from where it is."""
+        assert step < steps
         if self.config.name == "wsd" and step >= self.decay_start:
             self.fall_step, self.fall_factor = step, self.factor(step)
         self.steps = steps

@@ -45,7 +45,7 @@ def test_every_tab_can_be_read(looking: Any) -> None:
 def test_the_keyboard_reaches_everything_and_shows_where_it_is(lab_page: Any) -> None:
     reached, hidden = set(), []
     lab_page.locator("#document textarea").focus()
-    for _ in range(45):
+    for _ in range(80):
         lab_page.keyboard.press("Tab")
         focus = lab_page.evaluate(FOCUS)
         if focus is not None:

@@ -257,6 +257,27 @@ def test_a_time_limit_shortens_the_run(
     assert rates[-1] == pytest.approx(config.optimizer.learning_rate / 50)
 
 
+def test_a_busy_minute_at_the_beginning_does_not_shorten_the_rest(
+    tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first steps take five times as long as the others: what they took of the time is lost, and no more."""
+    ticks = itertools.count()
+    monkeypatch.setattr(loop.time, "monotonic", lambda: (lambda n: n / 100 + min(n, 5) / 25)(next(ticks)))
+    config = with_fields(
+        tiny,
+        run__dir=fresh_run_dir("busy"),
+        run__steps=100_000,
+        run__max_seconds=1.0,
+        run__evaluate_every=10_000,
+        run__checkpoint_every=10_000,
+        model__num_hidden_layers=1,
+    )
+    run = json.loads((train(config, recipe="debug") / "run.json").read_text())
+    assert run["status"] == "finished"
+    assert run["seconds"] == pytest.approx(1.0, abs=0.25)
+    assert run["step"] == pytest.approx(80, abs=3)
+
+
 def test_a_signal_to_the_command_saves_and_exits_cleanly(finished_run: Path, tmp_path: Path) -> None:
     """Two commands one after the other in one process: SIGINT for the first, SIGTERM for the second."""
     signals = (signal.SIGINT, signal.SIGTERM)

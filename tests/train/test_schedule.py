@@ -33,19 +33,19 @@ def test_cosine_falls_from_one_to_the_final_ratio() -> None:
 
 @given(
     steps=st.integers(10, 200),
-    shrinks=st.lists(st.tuples(st.integers(1, 199), st.integers(1, 199)), max_size=4),
+    changes=st.lists(st.tuples(st.integers(1, 199), st.integers(1, 199)), max_size=4),
     decay=st.sampled_from([0.2, 0.5, 1.0]),
 )
-def test_a_shortened_run_falls_without_a_jump_and_lands(
-    steps: int, shrinks: list[tuple[int, int]], decay: float
+def test_a_run_of_another_length_falls_without_a_jump_and_lands(
+    steps: int, changes: list[tuple[int, int]], decay: float
 ) -> None:
     schedule = Schedule(ScheduleConfig(name="wsd", decay_fraction=decay), steps)
     step, seen = 0, []
     while step < schedule.steps:
-        for at, to in shrinks:
-            if at == step and step < to < schedule.steps:
+        for at, to in changes:
+            if at == step and step < to:
                 before = schedule.factor(step)
-                schedule.shorten(step, to)
+                schedule.resize(step, to)
                 assert schedule.factor(step) == pytest.approx(before)
         seen.append(schedule.factor(step))
         step += 1
