@@ -371,28 +371,24 @@ class Trainer:
             self.report.say(f"from an empty prompt (kept in {self.run_dir / 'output.txt'}):\n{text}")
 
     def _fit_time(self) -> None:
-        """Let the schedule end where the time limit will end the run, at the pace of the last steps: a machine that was
-        busy for a while makes the run shorter, and longer again afterwards."""
+        """Let the schedule end where the time limit will end the run, at the pace of the last steps."""
         state, limit = self.state, self.config.run.max_seconds
         if not limit or state.step % 10 or state.step >= self.schedule.steps:
             return
         seconds = over_processes(self.accelerator, state.seconds, "mean")
-        step_before, seconds_before = self.pace_mark
-        self.pace_mark = state.step, seconds
-        pace = (state.step - step_before) / max(seconds - seconds_before, 1e-9)
+        pace = (state.step - self.pace_mark[0]) / max(seconds - self.pace_mark[1], 1e-9)
         reachable = min(self.config.run.steps, max(state.step + 1, int(state.step + (limit - seconds) * pace)))
+        self.pace_mark = state.step, seconds
         if not 0.99 <= reachable / self.schedule.steps <= 1.2:
             self.schedule.resize(state.step, reachable)
-            assert self.report.bar is not None
-            self.report.bar.total = reachable
+            self.report.plan(reachable)
 
     def _show(self) -> None:
-        speed = f"{self.state.tokens_seen / self.state.seconds:,.0f}"
         shown = {"loss": f"{self.last_loss:.3f}"}
         if self.evaluation is not None:
             key = "bits_per_byte" if self.objective.is_of_the_text else "validation_loss"
             shown[key.replace("_per_", "/").replace("_", " ")] = f"{self.evaluation[key]:.4f}"
-        self.report.show(**shown, **{"tokens/s": speed})
+        self.report.show(**shown, **{"tokens/s": f"{self.state.tokens_seen / self.state.seconds:,.0f}"})
 
     def _write_run(self, status: str) -> None:
         state = self.state

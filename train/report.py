@@ -62,6 +62,11 @@ class Report:
         self.bar.set_postfix(values, refresh=False)
         self.bar.update()
 
+    def plan(self, steps: int) -> None:
+        """The run ends after another number of steps than the bar was begun with."""
+        assert self.bar is not None
+        self.bar.total = steps
+
     def close(self) -> None:
         """Take the bar away."""
         if self.bar is not None:
