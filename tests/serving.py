@@ -1,4 +1,4 @@
-"""`python app.py …` in a process of its own, for the tests of the page."""
+"""`python app.py …` in a process of its own, and its page in a browser, for the tests of the page."""
 
 import os
 import socket
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -44,3 +45,30 @@ def serving(model: Path | str, *, cwd: Path) -> Iterator[tuple[str, psutil.Proce
         process.terminate()
         rest, _ = process.communicate(timeout=30)
     assert "Traceback" not in rest, rest
+
+
+class Window:
+    """A page in the browser, ready, which one test uses after the other: opening one takes seconds of CPU time."""
+
+    SIZE = {"width": 1280, "height": 720}
+
+    def __init__(self, browser: Any, address: str) -> None:
+        self.page, self._address = browser.new_page(viewport=self.SIZE), address
+        self._asked: list[str] = []
+        self._errors: list[str] = []
+        self.page.on("request", lambda request: self._asked.append(request.url))
+        self.page.on("console", lambda said: self._errors.append(said.text) if said.type == "error" else None)
+        self.page.on("pageerror", lambda error: self._errors.append(str(error)))
+        self.page.goto(address)
+        self.page.get_by_text("Ready.", exact=True).wait_for()
+
+    @contextmanager
+    def lent(self) -> Iterator[Any]:
+        """The page for one test, as large as at the beginning; it must ask no other host and report no error."""
+        if self.page.viewport_size != self.SIZE:
+            self.page.set_viewport_size(self.SIZE)
+            self.page.wait_for_timeout(300)  # the tabs come out of their menu
+        yield self.page
+        assert [url for url in self._asked if not url.startswith((self._address, "data:", "blob:"))] == []
+        assert self._errors == []
+        self._asked.clear()

@@ -18,7 +18,7 @@ from panels.models import LoadedModel, load_model
 from panels.sampling import settings_from
 from panels.writing import write
 from tests.panels.tiny_model import PROMPTS, save_checkpoint
-from tests.serving import ROOT, free_port, serving, start
+from tests.serving import ROOT, Window, free_port, serving, start
 
 LONG = 1_000_000  # more tokens than any test waits for
 
@@ -156,20 +156,22 @@ def test_nothing_is_served_from_the_disk(server, model):
         assert refusal.value.code in (403, 404)
 
 
+@pytest.fixture(scope="module")
+def window(browser, server) -> Iterator[Window]:
+    """The page in the browser, one for all tests."""
+    window = Window(browser, server[0])
+    yield window
+    window.page.close()
+
+
 @pytest.fixture
-def page(browser, server) -> Iterator[Any]:
-    """The page, ready; it must ask no other host for anything and report no error."""
-    page = browser.new_page()
-    elsewhere, errors = [], []
-    page.on("request", lambda request: None if request.url.startswith(server[0]) else elsewhere.append(request.url))
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(server[0])
-    page.get_by_text("Ready.", exact=True).wait_for()
-    yield page
-    page.close()
-    assert [url for url in elsewhere if not url.startswith(("data:", "blob:"))] == []
-    assert errors == []
+def page(window) -> Iterator[Any]:
+    """The page, ready, with an empty document and a random seed."""
+    with window.lent() as page:
+        button(page, "Clear").click()
+        page.get_by_text("A new page.").wait_for()
+        page.get_by_label("Seed").fill("")
+        yield page
 
 
 def button(page: Any, name: str) -> Any:
@@ -243,6 +245,7 @@ def test_who_waits_sees_how_many_are_before_and_stop_leaves_the_line(page, serve
     try:
         for job in jobs:
             next(iter(job))
+        set_length(page, 5)
         page.get_by_label("Your text").fill("She asked")
         button(page, "Generate").click()
         expect(page.locator("#status")).to_contain_text("Waiting: 1 person is before you.")

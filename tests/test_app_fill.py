@@ -9,7 +9,7 @@ import pytest
 from modeling.infilling import fill_in
 from panels.models import load_model
 from tests.panels.tiny_model import save_masked_checkpoint
-from tests.serving import serving
+from tests.serving import Window, serving
 from tests.test_app import button
 
 
@@ -25,17 +25,18 @@ def address(model, tmp_path_factory) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def window(browser, address) -> Iterator[Window]:
+    window = Window(browser, address)
+    yield window
+    window.page.close()
+
+
 @pytest.fixture
-def page(browser, address) -> Iterator[Any]:
-    page = browser.new_page()
-    errors = []
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(address)
-    page.get_by_text("Ready.", exact=True).wait_for()
-    yield page
-    page.close()
-    assert errors == []
+def page(window) -> Iterator[Any]:
+    """The page, as the test before left it."""
+    with window.lent() as page:
+        yield page
 
 
 def test_the_api_offers_fill_and_gives_what_the_model_thinks(address, model):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from tests.serving import serving
+from tests.serving import Window, serving
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,18 +34,16 @@ def lab_address(lab_run: Path) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def window(browser: Any, lab_address: str) -> Iterator[Window]:
+    """The page in the browser, one for all tests of a file."""
+    window = Window(browser, lab_address)
+    yield window
+    window.page.close()
+
+
 @pytest.fixture
-def lab_page(browser: Any, lab_address: str) -> Iterator[Any]:
-    """The page, ready; it must ask no other host for anything and report no error."""
-    page = browser.new_page()
-    elsewhere: list[str] = []
-    errors: list[str] = []
-    page.on("request", lambda request: elsewhere.append(request.url))
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(lab_address)
-    page.get_by_text("Ready.", exact=True).wait_for()
-    yield page
-    page.close()
-    assert [url for url in elsewhere if not url.startswith((lab_address, "data:", "blob:"))] == []
-    assert errors == []
+def lab_page(window: Window) -> Iterator[Any]:
+    """The page, as the test before left it."""
+    with window.lent() as page:
+        yield page

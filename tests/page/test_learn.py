@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,36 +15,33 @@ from modeling.decoding import SamplingSettings
 from panels.models import load_model
 from panels.runs import read_object
 from panels.writing import write
-from tests.serving import serving
+from tests.serving import Window
 
 STRANGE = "</script><img src=x onerror=alert(1)> ${1+1}"
 SETTLED = 60_000  # milliseconds for a process to have begun, on a busy machine
 
 
 @pytest.fixture(scope="module")
-def home(lab_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home of this file's own, with a copy of the run; no process that the page started outlives it."""
-    home = tmp_path_factory.mktemp("learn")
-    shutil.copytree(lab_run, home / "runs" / "lab")
+def home(lab_run: Path) -> Iterator[Path]:
+    """Where the page looks for runs; no process that it started outlives these tests."""
+    home = lab_run.parents[1]
     yield home
     for note in home.glob("runs/*/page.json"):
         with contextlib.suppress(ProcessLookupError):
             os.kill(read_object(note)["pid"], signal.SIGKILL)
 
 
-@pytest.fixture(scope="module")
-def lab_address(home: Path) -> Iterator[str]:
-    """Address of the page of that copy."""
-    with serving(home / "runs" / "lab", cwd=home) as (address, _):
-        yield address
+@pytest.fixture(scope="module", autouse=True)
+def opened(window: Window) -> None:
+    """The tab is open and up to date."""
+    with window.page.expect_response(lambda response: '[null,"lab"]' in (response.request.post_data or "")):
+        window.page.get_by_role("tab", name="Learn").click()  # the timer's first tick, after which nothing is asked
+    window.page.locator("#learn-curves .loss .field").wait_for()
 
 
 @pytest.fixture
 def tab(lab_page: Any) -> Any:
-    """The page with the tab open, brought up to date."""
-    with lab_page.expect_response(lambda response: '[null,"lab"]' in (response.request.post_data or "")):
-        lab_page.get_by_role("tab", name="Learn").click()  # the timer's first tick, after which nothing is asked
-    lab_page.locator("#learn-curves .loss .field").wait_for()
+    """The page."""
     return lab_page
 
 
@@ -101,9 +97,11 @@ def test_the_curves_and_the_time_lapse_are_those_of_the_run(tab: Any, home: Path
     last = tab.locator("#learn-curves table tbody tr").last.locator("td").all_inner_texts()
     assert last[0] == str(metrics[-1]["step"])
     assert float(last[3]) == pytest.approx(metrics[-1]["validation_loss"], rel=1e-4)
+    tab.get_by_text("The numbers as a table").click()
     tab.locator("#learn-curves .loss .closer input").check()
     assert tab.locator("#learn-curves .late .field").is_visible()
     assert not field.is_visible()
+    tab.locator("#learn-curves .late .closer input").uncheck()
 
     # The slider moves through the samples without asking anybody.
     requests: list[str] = []

@@ -153,7 +153,7 @@ def test_strange_texts_second_tokenizers_and_errors(tab: Any, lab_run: Path) -> 
     tab.wait_for_function("document.documentElement.scrollWidth <= 360")
 
 
-def test_the_endpoint(tab: Any, lab_address: str, lab_run: Path) -> None:
+def test_the_endpoint(lab_address: str, lab_run: Path) -> None:
     from gradio_client import Client
     from gradio_client.exceptions import AppError
 

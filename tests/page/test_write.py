@@ -3,9 +3,20 @@
 import re
 from typing import Any
 
+import pytest
+
 from tests.test_app import button, set_length, wait_until
 
 MARKUP = "<img src=x onerror=alert(1)></script> The"
+
+
+@pytest.fixture
+def page(lab_page: Any) -> Any:
+    """The page with an empty document."""
+    lab_page.keyboard.press("Escape")
+    button(lab_page, "Clear").click()
+    lab_page.get_by_text("A new page.").wait_for()
+    return lab_page
 
 
 def write(page: Any, prompt: str | None, *, tokens: int = 40, seed: str = "5") -> str:
@@ -44,10 +55,10 @@ def options(page: Any) -> Any:
     return page.get_by_role("dialog").get_by_role("option")
 
 
-def test_the_canvas_shows_what_was_written_and_what_could_have_been(lab_page):
+def test_the_canvas_shows_what_was_written_and_what_could_have_been(page):
     from playwright.sync_api import expect
 
-    page, document = lab_page, lab_page.get_by_label("Your text")
+    document = page.get_by_label("Your text")
     first = write(page, MARKUP)
     assert canvas_text(page) == first[len(MARKUP) :]
     assert page.locator("#canvas .head").text_content() == MARKUP
@@ -110,10 +121,10 @@ def test_the_canvas_shows_what_was_written_and_what_could_have_been(lab_page):
     expect(page.locator("#canvas .token").first).to_be_hidden()
 
 
-def test_retry_writes_the_last_go_anew(lab_page):
+def test_retry_writes_the_last_go_anew(page):
     from playwright.sync_api import expect
 
-    page, document = lab_page, lab_page.get_by_label("Your text")
+    document = page.get_by_label("Your text")
     expect(button(page, "Retry")).to_be_disabled()
     first = write(page, "About", tokens=20)
     longer = write(page, None, tokens=20)
@@ -178,8 +189,7 @@ ODD = (
 """Texts, as the browser writes them."""
 
 
-def test_no_text_is_too_odd(lab_page):
-    page = lab_page
+def test_no_text_is_too_odd(page):
     for prompt in ODD:
         page.evaluate(
             f"""() => {{
