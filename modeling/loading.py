@@ -126,10 +126,12 @@ def _load(auto_class: str, folder: Path, device: str | None) -> Any:
 
         import modeling.auto  # noqa: F401  registers ScratchGPT with the Auto classes
 
+        loader = getattr(transformers, auto_class)
+
     transformers_logging.disable_progress_bar()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        loaded: Any = getattr(transformers, auto_class).from_pretrained(
+        loaded: Any = loader.from_pretrained(
             folder,
             dtype=torch.float32 if device == "cpu" else "auto",
             local_files_only=True,

@@ -9,7 +9,9 @@ import os
 import socket
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from modeling.importing import quick_imports
 from modeling.loading import run_checkpoint
 from panels.models import ModelLoader, ModelSource, run_around
 
@@ -36,8 +38,10 @@ def serve(source: ModelSource, arguments: argparse.Namespace) -> None:
     check_port(arguments.host, arguments.port)
     options = mcp_options() if arguments.mcp else {}
     run = find_run(source, arguments.run, Path.cwd())
-    from panels.lab import Lab
-    from panels.page import build_page, launch_options
+    with quick_imports():
+        import_gradio()
+        from panels.lab import Lab
+        from panels.page import build_page, launch_options
 
     loader = ModelLoader(source)
     page = build_page(Lab(loader=loader, run=run, allow_training=arguments.allow_training))
@@ -50,6 +54,19 @@ def serve(source: ModelSource, arguments: argparse.Namespace) -> None:
         print(f"MCP tools are on {address}/gradio_api/mcp/", flush=True)
     loader.start().wait()
     page.block_thread()
+
+
+def import_gradio() -> None:
+    """Import gradio in two thirds of the time.
+
+    Each import of gradio 6 writes type stubs of its components beside them, for editors, unless it is told that a
+    component has no source file."""
+
+    def has_none(_: object) -> str:
+        raise OSError
+
+    with mock.patch("inspect.getfile", has_none):
+        import gradio  # noqa: F401
 
 
 def check_port(host: str, port: int) -> None:

@@ -1,6 +1,7 @@
-"""What every test process needs: Ctrl-C that interrupts, and one browser."""
+"""What every test process needs: Ctrl-C that interrupts, one browser, and one Python that knows nothing of us."""
 
 import gc
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from tests.warm import WarmPython
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -76,3 +79,13 @@ def browser() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=flags)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmPython]:
+    """Python without this project, without the Hub, and with an HF_HOME that was empty."""
+    folder = tmp_path_factory.mktemp("stranger")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
+    environment |= {"HF_HOME": str(folder / "hf_home"), "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    with WarmPython.start(folder, environment, folder) as python:
+        yield python

@@ -47,13 +47,14 @@ def serving(model: Path | str, *, cwd: Path) -> Iterator[tuple[str, psutil.Proce
     assert "Traceback" not in rest, rest
 
 
+SIZE = {"width": 1280, "height": 720}
+
+
 class Window:
     """A page in the browser, ready, which one test uses after the other: opening one takes seconds of CPU time."""
 
-    SIZE = {"width": 1280, "height": 720}
-
     def __init__(self, browser: Any, address: str) -> None:
-        self.page, self._address = browser.new_page(viewport=self.SIZE), address
+        self.page, self._address = browser.new_page(viewport=SIZE), address
         self._asked: list[str] = []
         self._errors: list[str] = []
         self.page.on("request", lambda request: self._asked.append(request.url))
@@ -65,8 +66,8 @@ class Window:
     @contextmanager
     def lent(self) -> Iterator[Any]:
         """The page for one test, as large as at the beginning; it must ask no other host and report no error."""
-        if self.page.viewport_size != self.SIZE:
-            self.page.set_viewport_size(self.SIZE)
+        if self.page.viewport_size != SIZE:
+            self.page.set_viewport_size(SIZE)
             self.page.wait_for_timeout(300)  # the tabs come out of their menu
         yield self.page
         assert [url for url in self._asked if not url.startswith((self._address, "data:", "blob:"))] == []

@@ -87,12 +87,12 @@ def test_the_api_offers_generate_and_hides_what_is_the_pages_own(client):
 
 
 def test_generate_yields_the_text_so_far(client, loaded):
-    texts = list(client.submit("The lamp", 150, 0.9, 20, 0.9, 0.01, 1.1, 5, api_name="/generate"))
+    texts = list(client.submit("The lamp", 60, 0.9, 20, 0.9, 0.01, 1.1, 5, api_name="/generate"))
     assert len(texts) > 1
     assert all(text.startswith("The lamp") for text in texts)
     assert [len(text) for text in texts] == sorted(len(text) for text in texts)
     options = settings_from(
-        max_new_tokens=150, temperature=0.9, top_k=20, top_p=0.9, min_p=0.01, repetition_penalty=1.1, seed=5
+        max_new_tokens=60, temperature=0.9, top_k=20, top_p=0.9, min_p=0.01, repetition_penalty=1.1, seed=5
     )
     assert texts[-1] == list(write(loaded, "The lamp", options))[-1].text
 

@@ -147,11 +147,11 @@ def test_command(
     words = [*shlex.split(command), *shlex.split(ADDED[command].format(port=port))]
     if "demo" in command or command == "python app.py --model runs/mine":
         output = serve(words, port, project, environment, tmp_path / "log")
-    elif words[0] == "python":
-        status, output = warm_python.run(*words[1:], typed="Once\n" if "--terminal" in command else "")
-        assert status == 0, output
     else:
-        done = subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True, check=False)
+        if words[0] == "python":
+            done = warm_python.run(*words[1:], typed="Once\n" if "--terminal" in command else "")
+        else:
+            done = subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True, check=False)
         output = done.stdout + done.stderr
         assert done.returncode == 0, output
     assert "Traceback" not in output
@@ -166,9 +166,9 @@ def test_the_published_model_loads_as_the_readme_says(
     if "your-name/my-gpt" not in hub.repositories:
         pytest.skip("needs the push, which runs with the whole file")
     (snippet,) = blocks("python")
-    status, output = warm_python.run("-c", snippet, folder=Path(environment["HF_HOME"]))
-    assert status == 0, output
-    assert "\nOne morning" in f"\n{output}"
+    done = warm_python.run("-c", snippet, folder=Path(environment["HF_HOME"]))
+    assert done.returncode == 0, done.stderr
+    assert "\nOne morning" in f"\n{done.stdout}"
 
 
 def test_the_pictures_are_there() -> None:

@@ -17,15 +17,14 @@ from transformers import AutoTokenizer, GenerationMixin, PreTrainedModel
 gc.freeze()
 gc.enable()
 for line in sys.stdin:
-    words, folder, given, said = json.loads(line)
+    words, folder, *files = json.loads(line)
     child = os.fork()
     if not child:
-        os.dup2(os.open(given, os.O_RDONLY), 0)
-        for number in (1, 2):
-            os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND), number)
+        for number, (file, mode) in enumerate(zip(files, (os.O_RDONLY, os.O_WRONLY, os.O_WRONLY))):
+            os.dup2(os.open(file, mode), number)
         sys.stdin = open(0)
         os.chdir(folder)
-        sys.argv = words[1:] if words[0] == "-m" else words
+        sys.argv = {"-m": words[1:], "-c": ["-c", *words[2:]]}.get(words[0], words)
         if words[0] == "-m":
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
         elif words[0] == "-c":
@@ -44,7 +43,8 @@ class WarmPython:
     """
 
     def __init__(self, process: subprocess.Popen[str], folder: Path, scratch: Path) -> None:
-        self.process, self.folder, self.given, self.said = process, folder, scratch / "given", scratch / "said"
+        self.process, self.folder = process, folder
+        self.files = [scratch / name for name in ("stdin", "stdout", "stderr")]
 
     @classmethod
     @contextlib.contextmanager
@@ -56,13 +56,14 @@ class WarmPython:
         ) as process:
             yield cls(process, folder, scratch)
 
-    def run(self, *words: str, typed: str = "", folder: Path | None = None) -> tuple[int, str]:
-        """The exit status, and what went to both outputs."""
+    def run(self, *words: str, typed: str = "", folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Like `subprocess.run`."""
         assert self.process.stdin
         assert self.process.stdout
-        self.given.write_text(typed)
-        self.said.write_text("")
-        task = (words, str(folder or self.folder), str(self.given), str(self.said))
+        for file, text in zip(self.files, (typed, "", ""), strict=True):
+            file.write_text(text)
+        task = (words, str(folder or self.folder), *map(str, self.files))
         self.process.stdin.write(json.dumps(task) + "\n")
         self.process.stdin.flush()
-        return int(self.process.stdout.readline()), self.said.read_text()
+        status = int(self.process.stdout.readline())
+        return subprocess.CompletedProcess(words, status, *(file.read_text() for file in self.files[1:]))

@@ -1,10 +1,9 @@
 """A run folder made by hand as training writes it, tiny, and one bundle made from it."""
 
 import json
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 from types import SimpleNamespace
 from typing import Any
 
@@ -125,22 +124,11 @@ def made(pristine_bundle: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(pristine_bundle, tmp_path / "made"))
 
 
-@pytest.fixture(scope="session")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmPython]:
-    """Python without this project, without the Hub, and with an HF_HOME that was empty."""
-    folder = tmp_path_factory.mktemp("stranger")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
-    environment |= {"HF_HOME": str(folder / "hf_home"), "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    with WarmPython.start(folder, environment, folder) as python:
-        yield python
-
-
 @pytest.fixture
 def quick_proofs(stranger: WarmPython, monkeypatch: pytest.MonkeyPatch) -> None:
     """Proofs by the stranger, who has torch imported already; other tests see that a fresh process is as strict."""
 
-    def run(command: list[str], *, cwd: Path, **_: Any) -> SimpleNamespace:
-        status, said = stranger.run(*command[command.index("-P") + 1 :], folder=cwd)
-        return SimpleNamespace(returncode=status, stderr=said)
+    def run(command: list[str], *, cwd: Path, **_: Any) -> CompletedProcess[str]:
+        return stranger.run(*command[command.index("-P") + 1 :], folder=cwd)
 
     monkeypatch.setattr(fresh, "subprocess", SimpleNamespace(run=run, DEVNULL=None))

@@ -116,9 +116,9 @@ def test_a_stranger_fills_blanks_with_it(masked_bundle: Path, stranger: WarmPyth
     assert text == "The robot<|mask|> three moons"
     script = masked_bundle.parent / "stranger.py"
     script.write_text(STRANGER)
-    status, said = stranger.run(str(script), str(masked_bundle), text)
-    assert status == 0, said
-    guesses, (tokens, values) = map(json.loads, said.splitlines()[-2:])
+    done = stranger.run(str(script), str(masked_bundle), text)
+    assert done.returncode == 0, done.stderr
+    guesses, (tokens, values) = map(json.loads, done.stdout.splitlines()[-2:])
     assert [token for token, _ in guesses] == tokens
     assert [score for _, score in guesses] == pytest.approx(values, rel=1e-4)
 

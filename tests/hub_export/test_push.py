@@ -113,6 +113,7 @@ def test_the_plain_classes_push_a_repository_that_loads(published: Published) ->
     assert str(published.home).encode() not in uploaded
 
 
+@pytest.mark.slow  # three commands with torch; each part has a quick test: the Space, faults, tags, going on
 def test_a_bundle_is_published_with_its_space_and_each_command_goes_on_from_the_last(
     hub: Hub, pristine_bundle: Path, tmp_path: Path
 ) -> None:

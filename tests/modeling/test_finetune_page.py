@@ -1,31 +1,25 @@
 """The program in docs/finetune.md runs as it stands: beside a bundle and a book, in a process of its own."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
-from tests.warm import QUICK
 from tokenization import ScratchGPTTokenizer, save_tokenizer
 
 PAGE = Path(__file__).parents[2] / "docs" / "finetune.md"
 
 
-def test_the_program_of_the_page_makes_a_plain_model(tmp_path):
+def test_the_program_of_the_page_makes_a_plain_model(stranger, tmp_path):
     pytest.importorskip("peft", reason="needs peft")
     program = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[0]
     shape = {"vocab_size": 257, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     ScratchGPTForCausalLM(ScratchGPTConfig(**shape, max_position_embeddings=32)).save_pretrained(tmp_path / "bundle")
     save_tokenizer(ScratchGPTTokenizer.from_merges([]), tmp_path / "bundle")
     (tmp_path / "book.txt").write_text("The keeper counts the ships. " * 40, encoding="utf-8")
-    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-c", QUICK + program]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = stranger.run("-c", program, folder=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "trainable params:" in done.stdout
     assert (tmp_path / "finetuned-adapter" / "adapter_model.safetensors").exists()

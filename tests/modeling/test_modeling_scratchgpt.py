@@ -1,9 +1,6 @@
 """The model: causality, caches, initialisation, losses, dropout, saving."""
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +10,6 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, StaticCache
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM, ScratchGPTModel
 from tests.modeling.families import GROUPED as MODERN
-from tests.warm import QUICK
 
 REMOTE_FILES = ("configuration_scratchgpt.py", "kernels_scratchgpt.py", "modeling_scratchgpt.py")
 POSITIONS = ("learned", "sinusoidal", "rope")
@@ -250,10 +246,9 @@ assert "modeling" not in sys.modules
 """
 
 
-def test_saved_folders_load_elsewhere(tmp_path):
-    """In a fresh process with an empty home and another working directory: equal bits, tied weights, saved again."""
-    home, folders = tmp_path / "home", []
-    home.mkdir()
+def test_saved_folders_load_elsewhere(stranger, tmp_path):
+    """In a process with an empty home and another working directory: equal bits, tied weights, saved again."""
+    folders = []
     ids_BL = draw_ids(2, 9)
     for name, family in (("classic", CLASSIC), ("modern", MODERN), ("waves", {"position_embedding": "sinusoidal"})):
         folders.append(tmp_path / name)
@@ -267,10 +262,7 @@ def test_saved_folders_load_elsewhere(tmp_path):
             answers["AutoModelForMaskedLM"] = masked(ids_BL)[0]
             assert torch.equal(local(ids_BL)[0], answers["AutoModelForCausalLM"])
         torch.save(answers, f"{folders[-1]}-answers.pt")
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    command = [sys.executable, "-c", QUICK + LOAD_ELSEWHERE, *map(str, folders)]
-    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
+    done = stranger.run("-c", LOAD_ELSEWHERE, *map(str, folders))
     assert done.returncode == 0, done.stderr
     for folder in folders:
         again, answers = f"{folder}-again", torch.load(f"{folder}-answers.pt")

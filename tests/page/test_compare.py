@@ -1,8 +1,6 @@
 """Compare and About in a browser: a bundle with a card that tries everything, and the run that it came from."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -149,7 +147,7 @@ def test_settings_ideas_and_what_goes_wrong(lab_page, home):
     expect(status).to_contain_text("Both with seed")
 
 
-def test_about_and_its_code_runs_as_pasted(lab_page, home, lab_address):
+def test_about_and_its_code_runs_as_pasted(lab_page, home, lab_address, stranger):
     from playwright.sync_api import expect
 
     page = lab_page
@@ -171,6 +169,6 @@ def test_about_and_its_code_runs_as_pasted(lab_page, home, lab_address):
     assert 'from_pretrained("bundle", trust_remote_code=True)' in codes[0]
     assert f'Client("{lab_address}")' in codes[1]
     for code in codes:
-        done = subprocess.run([sys.executable, "-c", code], cwd=home, capture_output=True, text=True, timeout=300)
+        done = stranger.run("-c", code, folder=home)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()

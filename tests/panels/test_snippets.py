@@ -1,10 +1,7 @@
 """What is taken along runs as it stands; the curl command is run in tests/page/test_controls.py, against a page."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,24 +14,11 @@ from tests.panels.tiny_model import CONTEXT
 PROMPT = 'The "lamp" \\ burned\nlow, 🌊 in <|endoftext|> Zürich'
 
 
-def run(code: str, home: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=home,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=os.environ | {"PYTHONPATH": "", "HF_HUB_OFFLINE": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.removesuffix("\n")
-
-
 def text_of(loaded, prompt, settings, stop="") -> str:
     return list(write(loaded, prompt, settings, stop=stop))[-1].text
 
 
-def test_python_runs_elsewhere_and_greedy_writes_the_pages_text(loaded, checkpoint):
+def test_python_runs_elsewhere_and_greedy_writes_the_pages_text(loaded, checkpoint, stranger):
     settings = settings_from(temperature=0, repetition_penalty=1.3, max_new_tokens=12)
     plain = text_of(loaded, "The", settings)
     stop = plain[-4:-2]
@@ -53,7 +37,9 @@ def test_python_runs_elsewhere_and_greedy_writes_the_pages_text(loaded, checkpoi
     drawing = settings_from(temperature=0.7, top_k=7, top_p=0.9, min_p=0.01, typical_p=0.95, seed=2**40)
     codes.append(python_code(loaded, "The lamp " * 40, drawing, home=checkpoint.parent))
     codes.append('print(f"{len(ids)} and {output.shape[1] - len(ids)}")')
-    *printed, _, lengths = run("\nprint('====')\n".join(codes), checkpoint.parent).split("\n====\n")
+    done = stranger.run("-c", "\nprint('====')\n".join(codes), folder=checkpoint.parent)
+    assert done.returncode == 0, done.stderr
+    *printed, _, lengths = done.stdout.removesuffix("\n").split("\n====\n")
     assert printed == expected
     assert lengths == f"{CONTEXT // 2} and {CONTEXT // 2}"
 
