@@ -1,5 +1,6 @@
 """A really trained, tiny run, its page in a process of its own, and a browser that looks at it."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -7,30 +8,50 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
+from modeling.loading import run_checkpoint
 from tests.serving import Window, serving
 
 ROOT = Path(__file__).parents[2]
 
 
+EVIL = """---
+license: mit
+title: [broken
+
+# A card <b>of</b> a stranger
+
+<script>window.broken = 1</script> <img src=x onerror="window.broken = 2">
+![far](https://example.org/a.png) [link](javascript:window.broken=3) <svg onload="window.broken = 4">
+<iframe src="https://example.org/"></iframe> <div style="background: url(https://example.org/b.png)">block</div>
+
+```mermaid
+graph TD; A@{ img: "https://example.org/c.png" } --> B;
+```
+
+> ```
+<img src="https://example.org/d.png" onerror="window.broken = 5">
+"""
+
+
 @pytest.fixture(scope="session")
 def lab_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder `runs/lab` with two checkpoints, trained once for all test processes."""
-    home = tmp_path_factory.getbasetemp().parent / "lab-home"
+    """A run folder `runs/lab` with two checkpoints, and beside `runs` the folder `bundle` of the best one, with a card
+    that tries everything."""
+    home = tmp_path_factory.mktemp("lab")
     run = home / "runs" / "lab"
-    with FileLock(str(home) + ".lock"):
-        if not run.is_dir():
-            command = [sys.executable, "-m", "train", "debug", "--run-dir", str(run)]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-m", "train", "debug", "--run-dir", str(run)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    bundle = shutil.copytree(run_checkpoint(run), home / "bundle")
+    (bundle / "README.md").write_text(EVIL)
     return run
 
 
 @pytest.fixture(scope="session")
 def lab_address(lab_run: Path) -> Iterator[str]:
-    """Address of the page of that run."""
-    with serving(lab_run, cwd=lab_run.parents[1]) as (address, _):
+    """Address of the page of that bundle."""
+    with serving("bundle", cwd=lab_run.parents[1]) as (address, _):
         yield address
 
 
