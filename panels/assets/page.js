@@ -8,7 +8,7 @@ document.addEventListener("keydown", (event) => {
     event.preventDefault();
     (find("generate") ?? find("fill-in"))?.click();
   } else if (event.key === "Escape") {
-    find("stop")?.click();
+    (find("stop") ?? find("fill-stop"))?.click();
   }
 });
 
