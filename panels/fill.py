@@ -135,31 +135,37 @@ def arrived(lab: Lab) -> list[Any]:
 
 def show(lab: Lab, sheet: Sheet, text: str) -> Iterator[list[Any]]:
     """Guess the blanks of `text` as soon as it is one's turn: document, status, candidates, Undo and Stop, on the way
-    and at last. A request that was stopped says nothing more."""
+    and at last."""
     should_stop = sheet.visitor.ask()
     message = "Guessing …" if lab.loader.ready else "The model is still loading …"
     yield [text, render_status("busy", message), gr.skip(), _undo(sheet), gr.Button(interactive=True)]
     from modeling.decoding import StoppedError
     from panels.filling import fill
 
-    blanks: list[Blank] = []
+    status, blanks = "", []
     try:
         lab.loader.expect(should_stop)
         with lab.line.enter() as place:
             for ahead in place.until_turn(should_stop):
                 yield told(render_status("busy", waiting(ahead)))
-            if should_stop():
-                return
-            blanks = lab.loader.call(fill, text, TOP, should_stop=should_stop)
+            if not should_stop():
+                blanks = lab.loader.call(fill, text, TOP, should_stop=should_stop)
         message = f"{len(blanks)} blank{'' if len(blanks) == 1 else 's'}. Choose a word and it goes into the text."
         status = render_status("idle", message)
     except StoppedError:
-        return
+        pass
     except ValueError as error:
         status = render_status("trouble", str(error))
-    if not should_stop():
-        sheet.text, sheet.blanks = text, blanks
-        yield [gr.skip(), status, render_candidates(text, blanks), gr.skip(), gr.Button(interactive=False)]
+    if should_stop():
+        yield halted(sheet)
+        return
+    sheet.text, sheet.blanks = text, blanks
+    yield [gr.skip(), status, render_candidates(text, blanks), gr.skip(), gr.Button(interactive=False)]
+
+
+def halted(sheet: Sheet) -> list[Any]:
+    """The last answer of a request that was ended; where a newer one ended it, that one speaks."""
+    return told(render_status("idle", "Stopped."), stop=False) if sheet.visitor.stopped else told(gr.skip())
 
 
 def put_in(lab: Lab, sheet: Sheet, text: str, blank: int, candidate: int) -> Iterator[list[Any]]:
@@ -175,14 +181,14 @@ def put_in(lab: Lab, sheet: Sheet, text: str, blank: int, candidate: int) -> Ite
     if len(sheet.blanks) > 1:
         yield from show(lab, sheet, filled)
         return
-    sheet.visitor.stop()
+    sheet.visitor.ask()
     sheet.text, sheet.blanks = filled, []
     yield [filled, render_status("idle", "No blank is left."), "", _undo(sheet), gr.Button(interactive=False)]
 
 
 def go_back(sheet: Sheet) -> list[Any]:
     """Undo: the text before the last word was put in."""
-    sheet.visitor.stop()
+    sheet.visitor.ask()
     if not sheet.past:
         return [gr.skip(), gr.skip(), gr.skip(), _undo(sheet), gr.Button(interactive=False)]
     text = sheet.past.pop()
@@ -194,10 +200,10 @@ def go_back(sheet: Sheet) -> list[Any]:
 def ask_to_stop(sheet: Sheet) -> list[Any]:
     """End the present request: one that waits leaves the line."""
     sheet.visitor.stop()
-    return told(render_status("idle", "Stopped."), stop=False)
+    return halted(sheet)
 
 
-def told(status: str, *, stop: bool | None = None) -> list[Any]:
+def told(status: Any, *, stop: bool | None = None) -> list[Any]:
     """What changes nothing but the status, and whether there is something to stop."""
     return [gr.skip(), status, gr.skip(), gr.skip(), gr.skip() if stop is None else gr.Button(interactive=stop)]
 

@@ -110,31 +110,38 @@ def said(lab: Lab) -> str:
 
 def show(lab: Lab, visitor: Visitor, text: str, view: str) -> Iterator[list[Any]]:
     """Status, result and Stop, while a look waits for its turn and at last; what is wrong with the text stands in the
-    status. A look that was stopped says nothing more."""
+    status."""
     should_stop = visitor.ask()
     message = "Looking …" if lab.loader.ready else "The model is still loading …"
     yield [render_status("busy", message), gr.skip(), gr.Button(interactive=True)]
     from modeling.decoding import StoppedError
 
+    status = result = ""
     try:
         lab.loader.expect(should_stop)
         with lab.line.enter() as place:
             for ahead in place.until_turn(should_stop):
                 yield [render_status("busy", waiting(ahead)), gr.skip(), gr.skip()]
-            if should_stop():
-                return
-            found = [said(lab), look_at(lab, text, view, should_stop)]
+            if not should_stop():
+                result = look_at(lab, text, view, should_stop)
+        status = said(lab)
     except StoppedError:
-        return
+        pass
     except ValueError as error:
-        found = [render_status("trouble", str(error)), ""]
-    if not should_stop():
-        yield [*found, gr.Button(interactive=False)]
+        status, result = render_status("trouble", str(error)), ""
+    yield halted(visitor) if should_stop() else [status, result, gr.Button(interactive=False)]
+
+
+def halted(visitor: Visitor) -> list[Any]:
+    """The last answer of a look that was ended; where a newer one ended it, that one speaks."""
+    if not visitor.stopped:
+        return [gr.skip()] * 3
+    return [render_status("idle", "Stopped."), gr.skip(), gr.Button(interactive=False)]
 
 
 def clear(lab: Lab, visitor: Visitor) -> list[Any]:
     """Another view, and no text to look at."""
-    visitor.stop()
+    visitor.ask()
     return [said(lab), "", gr.Button(interactive=False)]
 
 
@@ -150,7 +157,7 @@ def look_at(lab: Lab, text: str, view: str, should_stop: Callable[[], bool]) -> 
 def ask_to_stop(visitor: Visitor) -> list[Any]:
     """End the present look: one that waits leaves the line."""
     visitor.stop()
-    return [render_status("idle", "Stopped."), gr.skip(), gr.Button(interactive=False)]
+    return halted(visitor)
 
 
 def add_endpoint(lab: Lab) -> None:

@@ -93,16 +93,17 @@ class Visitor:
     """One visitor of a tab whose newest request alone counts."""
 
     newest: int = 0
+    stopped: bool = False  # by hand
 
     def ask(self) -> Callable[[], bool]:
         """Begin a request. Returns what tells it whether to stop: a newer one came, or Stop was pressed."""
-        self.newest += 1
+        self.newest, self.stopped = self.newest + 1, False
         number = self.newest
         return lambda: number != self.newest
 
     def stop(self) -> None:
         """End the present request."""
-        self.newest += 1
+        self.newest, self.stopped = self.newest + 1, True
 
 
 def waiting(ahead: int) -> str:

@@ -88,7 +88,8 @@ def test_who_waits_is_told_and_stop_and_undo_leave_the_line(lab: Lab) -> None:
             assert "Waiting: 1 person is before you." in next(answers)[1]
             left = leave(sheet)
             assert not left[4].interactive
-            assert list(answers) == []
+            (over,) = answers
+            assert ("Stopped." in over[1]) == (leave is ask_to_stop)
             assert len(lab.line._places) == 1
         assert last(put_in(lab, sheet, filled, 0, 0))[0] == filled  # these blanks are guessed first
         last(show(lab, sheet, "The ____ and ____ burned"))

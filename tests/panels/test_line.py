@@ -69,5 +69,8 @@ def test_a_visitors_newest_request_counts() -> None:
     assert not first()
     second = visitor.ask()
     assert (first(), second()) == (True, False)
+    assert not visitor.stopped
     visitor.stop()
-    assert (first(), second()) == (True, True)
+    assert (first(), second(), visitor.stopped) == (True, True, True)
+    visitor.ask()
+    assert not visitor.stopped

@@ -46,16 +46,22 @@ def test_a_look_waits_for_its_turn_and_says_how_many_are_before(lab: Lab) -> Non
 
 def test_stop_and_a_newer_look_leave_the_line(lab: Lab) -> None:
     visitor = Visitor()
+
+    def press_stop() -> list[Any]:
+        return inside.ask_to_stop(visitor)
+
     with lab.line.enter():
-        for leave in (lambda: inside.ask_to_stop(visitor), lambda: next(inside.show(lab, visitor, "x", "Surprise"))):
+        for leave in (press_stop, lambda: next(inside.show(lab, visitor, "x", inside.SURPRISE))):
             answers = inside.show(lab, visitor, "The lamp", inside.SURPRISE)
             next(answers)
             assert "Waiting" in next(answers)[0]
             leave()
             began = time.monotonic()
-            assert list(answers) == []
+            (last,) = answers
+            assert ("Stopped." in last[0]) == (leave is press_stop)
             assert time.monotonic() - began < 0.2
             assert len(lab.line._places) == 1
+    assert last == [gr.skip()] * 3  # the newer look speaks
     status, result, stop = inside.ask_to_stop(visitor)
     assert "Stopped." in status
     assert (result, stop.interactive) == (gr.skip(), False)
@@ -95,7 +101,7 @@ def test_stop_ends_a_long_look_between_two_passes(lab: Lab, monkeypatch: pytest.
     monkeypatch.setattr(inspection, "_scored", lambda *each: (visitor.stop(), scored(*each))[1])
     answers = inside.show(lab, visitor, TEXT * 3, inside.SURPRISE)
     assert "Looking" in next(answers)[0]
-    assert list(answers) == []
+    assert "Stopped." in list(answers)[-1][0]
 
 
 def test_on_zerogpu_nothing_goes_along_that_cannot_travel(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
