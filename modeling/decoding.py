@@ -24,10 +24,14 @@ from .lean import LeanReader, is_plain
 from .modeling_scratchgpt import ScratchGPTForCausalLM
 from .sampling import Alternative, Draw, Sampler, SamplingSettings
 
-__all__ = ["Alternative", "SamplingSettings", "Step", "context_length", "stream"]
+__all__ = ["Alternative", "SamplingSettings", "Step", "StoppedError", "context_length", "stream"]
 
 PREFILL_CHUNK = 256
 """Tokens of a prompt read in one pass; between two passes a stop and the deadline are looked at."""
+
+
+class StoppedError(Exception):
+    """`should_stop()` said so: there is no result."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,13 +4,13 @@ All blanks of a text are hidden at once, and each is guessed by itself: two blan
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from .decoding import context_length
+from .decoding import StoppedError, context_length
 
 UNDERSCORES = "_{3,}"
 """How people write a blank, as a regular expression."""
@@ -36,7 +36,9 @@ class Blank:
     candidates: tuple[Candidate, ...]  # the likeliest, in that order
 
 
-def fill_in(model: Any, tokenizer: Any, text: str, top: int = 10) -> list[Blank]:
+def fill_in(
+    model: Any, tokenizer: Any, text: str, top: int = 10, *, should_stop: Callable[[], bool] | None = None
+) -> list[Blank]:
     """The likeliest tokens for each blank of a text, in order.
 
     A blank is the tokenizer's mask token or a run of three underscores or more, and stands for one token. Nothing else
@@ -47,9 +49,11 @@ def fill_in(model: Any, tokenizer: Any, text: str, top: int = 10) -> list[Blank]
         tokenizer: its tokenizer.
         text: with at least one blank.
         top: how many candidates; special tokens are none.
+        should_stop: asked before each blank.
 
     Raises:
         ValueError: for a text without a blank, a tokenizer without a mask token, or `top` below 1.
+        StoppedError: when `should_stop()`.
     """
     if top < 1:
         raise ValueError(f"top: expected a whole number, 1 or more, got {top}")
@@ -70,6 +74,8 @@ def fill_in(model: Any, tokenizer: Any, text: str, top: int = 10) -> list[Blank]
     special = sorted(set(tokenizer.all_special_ids))
     found = []
     for position, (start, end) in zip(positions, spans, strict=True):
+        if should_stop is not None and should_stop():
+            raise StoppedError
         left = [token for token in ids[max(0, position - LEFT_CONTEXT) : position] if token not in special]
         probability_V = probabilities_at(model, ids, position)
         probability_V[special] = 0.0

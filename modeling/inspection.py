@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .decoding import PREFILL_CHUNK, CacheReader, context_length
+from .decoding import PREFILL_CHUNK, CacheReader, StoppedError, context_length
 
 FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "layer_norm", "ln_out", "final_norm")
 """What the architectures of transformers call the normalisation before their output layer."""
@@ -58,15 +58,16 @@ def next_token_logits(model: Any, ids: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def surprises(model: Any, ids: Sequence[int]) -> list[Surprise]:
+def surprises(model: Any, ids: Sequence[int], *, should_stop: Callable[[], bool] | None = None) -> list[Surprise]:
     """How surprising each of `ids` is, given those before it. The first, before which nothing stands, is not scored:
     put a beginning-of-text token there to have a whole text scored.
 
     A text longer than the context is read in windows, each beginning half a context before the tokens that it scores,
-    as `python -m train.evaluate` reads it.
+    as `python -m train.evaluate` reads it. `should_stop` is asked after every pass of the model.
 
     Raises:
         ValueError: for no ids, one outside the vocabulary, or a model that gives no numbers.
+        StoppedError: when `should_stop()`.
     """
     ids = _checked(model, ids)
     context = max(2, context_length(model) or len(ids))
@@ -79,6 +80,8 @@ def surprises(model: Any, ids: Sequence[int]) -> list[Surprise]:
             position += len(logits_NV)
             targets = ids[len(found) : position]
             found += _scored(logits_NV[behind : behind + len(targets)], targets)
+            if should_stop is not None and should_stop():
+                raise StoppedError
     return found
 
 

@@ -46,8 +46,7 @@ def build(lab: Lab, document: Component) -> tuple[gr.HTML, gr.HTML]:
         lambda text: look_ahead(lab, text),
         document,
         numbers,
-        concurrency_id="model",
-        concurrency_limit=1,
+        concurrency_limit=1,  # a short look, asked for at every pause: it stands in no line
         show_progress="hidden",
         api_visibility="private",
     )

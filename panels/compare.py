@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,13 +14,13 @@ from panels import zero
 from panels.comparing import Comparison, Side, compare, compare_settings
 from panels.contrast import Title, render_comparison
 from panels.lab import Lab
-from panels.line import Line, Place
+from panels.line import Line, waiting
 from panels.markup import render
-from panels.models import LOADING_LIMIT, STILL_LOADING, LoadedModel
+from panels.models import LoadedModel
 from panels.sampling import CONTROLS, DEFAULTS, settings_from
 from panels.shelf import OWN, Shelf
 from panels.words import facts_in_words
-from panels.write import LOADING, READY, WAITING_PACE, render_status
+from panels.write import LOADING, READY, render_status
 from panels.writing import PACE, TIME_LIMIT
 
 if TYPE_CHECKING:
@@ -199,14 +198,11 @@ def comparisons(
 
     Raises SideTroubleError for a model that cannot be had, ValueError for a full line and for a page's own model that
     does not arrive."""
-    deadline = time.monotonic() + LOADING_LIMIT
-    while not lab.loader.done.wait(PACE) and not should_stop():
-        if time.monotonic() > deadline:
-            raise ValueError(STILL_LOADING)
+    lab.loader.expect(should_stop)
     with line.enter() as place:
-        yield from _wait(place, should_stop)
+        yield from map(waiting, place.until_turn(should_stop))
         with lab.line.enter() as place:
-            yield from _wait(place, should_stop)
+            yield from map(waiting, place.until_turn(should_stop))
             sides: list[Side] = []
             for number, choice in enumerate(choices):
                 if should_stop():
@@ -221,11 +217,6 @@ def comparisons(
                 yield lab.loader.call(compare_settings, prompt, *settings)
             else:
                 yield from compare(sides[0], sides[1], prompt, should_stop=should_stop)
-
-
-def _wait(place: Place, should_stop: Callable[[], bool]) -> Iterator[str]:
-    while not should_stop() and (ahead := place.wait(WAITING_PACE)):
-        yield f"Waiting: {'1 person is' if ahead == 1 else f'{ahead} people are'} before you."
 
 
 def _load(shelf: Shelf, side: int, choice: str, should_stop: Callable[[], bool]) -> LoadedModel | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,11 @@ from gradio.events import api
 
 from panels.desk import HISTORY
 from panels.lab import Lab
+from panels.line import Visitor, waiting
 from panels.markup import render
-from panels.models import ModelLoader, ModelSource
+from panels.models import ModelSource
 from panels.terminal import visible
-from panels.write import LOADING, READY, render_status
+from panels.write import BROKEN, LOADING, READY, render_status
 
 if TYPE_CHECKING:
     from modeling.infilling import Blank
@@ -66,15 +68,16 @@ class Sheet:
     text: str = ""  # whose blanks these are
     blanks: list[Blank] = field(default_factory=list)
     past: list[str] = field(default_factory=list)  # the texts that Undo goes back to, the newest last
+    visitor: Visitor = field(default_factory=Visitor)
 
 
 def build(lab: Lab) -> list[Component]:
     """Lay out the tab and wire it. Returns its status line and its examples, which `arrived` brings up to date when
     the model is there."""
-    loader = lab.loader
     document = gr.Textbox(
         label="Your text",
-        info="Put underscores where a word is missing, or select a word and press Blank. Ctrl+Enter fills in.",
+        info="Put underscores where a word is missing, or select a word and press Blank. Ctrl+Enter fills in, Esc "
+        "stops.",
         placeholder="The lamp burned ____ on the table.",
         lines=4,
         max_lines=12,
@@ -82,34 +85,46 @@ def build(lab: Lab) -> list[Component]:
         html_attributes=gr.InputHTMLAttributes(spellcheck=False),
     )
     with gr.Row(elem_id="fill-actions"):
-        fill = gr.Button("Fill in", variant="primary", elem_id="fill-in", min_width=130)
+        go = gr.Button("Fill in", variant="primary", elem_id="fill-in", min_width=130)
+        stop = gr.Button("Stop", variant="stop", elem_id="fill-stop", min_width=70, interactive=False)
         blank = gr.Button("Blank", elem_id="blank", min_width=80)
         undo = gr.Button("Undo", elem_id="fill-undo", min_width=80, interactive=False)
-    status = gr.HTML(READY if loader.ready else LOADING, elem_id="fill-status")
+    status = gr.HTML(READY if lab.loader.ready else LOADING, elem_id="fill-status")
     candidates = gr.HTML("", elem_id="candidates", js_on_load=CHOOSE)
     samples = gr.Dataset(
         components=["textbox"],
         label="Beginnings from the training text, with a blank",
         elem_id="blanked",
-        **examples(loader.source),
+        **examples(lab.source),
     )
     sheet = gr.State(Sheet())
-    outputs = [document, status, candidates, undo]
-    on_model: dict[str, Any] = {
-        "concurrency_id": "model", "concurrency_limit": 1, "show_progress": "hidden", "api_visibility": "private",
-    }  # fmt: skip
+    outputs = [document, status, candidates, undo, stop]
+    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
-    def guess(sheet: Sheet, text: str) -> list[Any]:
-        return show(sheet, text, loader)
+    def guess(sheet: Sheet, text: str) -> Iterator[list[Any]]:
+        yield from show(lab, sheet, text)
 
-    def choose(sheet: Sheet, text: str, event: gr.EventData) -> list[Any]:
-        return put_in(sheet, text, event.blank, event.candidate, loader)
+    def choose(sheet: Sheet, text: str, event: gr.EventData) -> Iterator[list[Any]]:
+        yield from put_in(lab, sheet, text, event.blank, event.candidate)
 
-    fill.click(guess, [sheet, document], outputs, **on_model)
-    candidates.select(choose, [sheet, document], outputs, **on_model)
-    undo.click(lambda sheet: go_back(sheet), sheet, outputs, queue=False, api_visibility="private")
+    def take(sheet: Sheet, sample: list[str]) -> Iterator[list[Any]]:
+        yield from show(lab, sheet, sample[0])
+
+    for event, answer, given in (
+        (go.click, guess, document), (candidates.select, choose, document), (samples.click, take, samples),
+    ):  # fmt: skip
+        running = event(
+            answer,
+            [sheet, given],
+            outputs,
+            concurrency_limit=None,
+            trigger_mode="multiple",  # a newer request ends those before it
+            **private,
+        )
+        running.failure(lambda: told(BROKEN, stop=False), None, outputs, queue=False, **private)
+    undo.click(go_back, sheet, outputs, queue=False, **private)
+    stop.click(ask_to_stop, sheet, outputs, queue=False, **private)
     blank.click(None, None, None, js=BLANK_SELECTION)
-    samples.click(lambda sheet, sample: show(sheet, sample[0], loader), [sheet, samples], outputs, **on_model)
     return [status, samples]
 
 
@@ -118,54 +133,83 @@ def arrived(lab: Lab) -> list[Any]:
     return [READY, gr.update(**examples(lab.source))]
 
 
-def show(sheet: Sheet, text: str, loader: ModelLoader) -> list[Any]:
-    """Guess the blanks of `text`: document, status, candidates and the Undo button."""
+def show(lab: Lab, sheet: Sheet, text: str) -> Iterator[list[Any]]:
+    """Guess the blanks of `text` as soon as it is one's turn: document, status, candidates, Undo and Stop, on the way
+    and at last."""
+    should_stop = sheet.visitor.ask()
+    message = "Guessing …" if lab.loader.ready else "The model is still loading …"
+    yield [text, render_status("busy", message), gr.skip(), _undo(sheet), gr.Button(interactive=True)]
+    from modeling.decoding import StoppedError
+    from panels.filling import fill
+
+    status, blanks = "", []
     try:
-        sheet.blanks = guesses(loader, text, TOP)
-        sheet.text = text
-        count = len(sheet.blanks)
-        message = f"{count} blank{'' if count == 1 else 's'}. Choose a word and it goes into the text."
+        lab.loader.expect(should_stop)
+        with lab.line.enter() as place:
+            for ahead in place.until_turn(should_stop):
+                yield told(render_status("busy", waiting(ahead)))
+            if not should_stop():
+                blanks = lab.loader.call(fill, text, TOP, should_stop=should_stop)
+        message = f"{len(blanks)} blank{'' if len(blanks) == 1 else 's'}. Choose a word and it goes into the text."
         status = render_status("idle", message)
+    except StoppedError:
+        pass
     except ValueError as error:
-        sheet.blanks = []
         status = render_status("trouble", str(error))
-    return [text, status, render_candidates(text, sheet.blanks), gr.Button(interactive=bool(sheet.past))]
+    if should_stop():
+        yield halted(sheet)
+        return
+    sheet.text, sheet.blanks = text, blanks
+    yield [gr.skip(), status, render_candidates(text, blanks), gr.skip(), gr.Button(interactive=False)]
 
 
-def put_in(sheet: Sheet, text: str, blank: int, candidate: int, loader: ModelLoader) -> list[Any]:
+def halted(sheet: Sheet) -> list[Any]:
+    """The last answer of a request that was ended; where a newer one ended it, that one speaks."""
+    return told(render_status("idle", "Stopped."), stop=False) if sheet.visitor.stopped else told(gr.skip())
+
+
+def put_in(lab: Lab, sheet: Sheet, text: str, blank: int, candidate: int) -> Iterator[list[Any]]:
     """Put a candidate into its blank, and guess what is still blank."""
     from modeling.infilling import insert
 
     if text != sheet.text or blank >= len(sheet.blanks):
-        return show(sheet, text, loader)
+        yield from show(lab, sheet, text)
+        return
     chosen = sheet.blanks[blank]
     sheet.past = [*sheet.past, text][-HISTORY:]
     filled = insert(text, chosen, chosen.candidates[candidate])
     if len(sheet.blanks) > 1:
-        return show(sheet, filled, loader)
+        yield from show(lab, sheet, filled)
+        return
+    sheet.visitor.ask()
     sheet.text, sheet.blanks = filled, []
-    return [filled, render_status("idle", "No blank is left."), "", gr.Button(interactive=True)]
+    yield [filled, render_status("idle", "No blank is left."), "", _undo(sheet), gr.Button(interactive=False)]
 
 
 def go_back(sheet: Sheet) -> list[Any]:
     """Undo: the text before the last word was put in."""
+    sheet.visitor.ask()
     if not sheet.past:
-        return [gr.skip(), gr.skip(), gr.skip(), gr.Button(interactive=False)]
+        return [gr.skip(), gr.skip(), gr.skip(), _undo(sheet), gr.Button(interactive=False)]
     text = sheet.past.pop()
     sheet.blanks = []
     message = render_status("idle", "Back to the text before: Fill in guesses again.")
-    return [text, message, "", gr.Button(interactive=bool(sheet.past))]
+    return [text, message, "", _undo(sheet), gr.Button(interactive=False)]
 
 
-def guesses(loader: ModelLoader, text: str, top: int) -> list[Blank]:
-    """The blanks of a text with their likeliest words.
+def ask_to_stop(sheet: Sheet) -> list[Any]:
+    """End the present request: one that waits leaves the line."""
+    sheet.visitor.stop()
+    return halted(sheet)
 
-    Raises:
-        ValueError: for a text without a blank or with too many, a model that is none for blanks, or that does not come.
-    """
-    from panels.filling import fill
 
-    return loader.call(fill, text, top)
+def told(status: Any, *, stop: bool | None = None) -> list[Any]:
+    """What changes nothing but the status, and whether there is something to stop."""
+    return [gr.skip(), status, gr.skip(), gr.skip(), gr.skip() if stop is None else gr.Button(interactive=stop)]
+
+
+def _undo(sheet: Sheet) -> gr.Button:
+    return gr.Button(interactive=bool(sheet.past))
 
 
 def render_candidates(text: str, blanks: list[Blank]) -> str:
@@ -222,14 +266,16 @@ def examples(source: ModelSource) -> dict[str, Any]:
 def add_endpoint(lab: Lab) -> None:
     """Offer the API's `/fill`."""
 
-    def fill(text: str, top: int = TOP) -> list[dict[str, Any]]:
+    def fill_in(text: str, top: int = TOP) -> list[dict[str, Any]]:
         """The likeliest words for each blank (____) of a text: a list of blanks, each with the characters `start` to
         `end` of the text that a word takes the place of, and `candidates` with `token_id`, `text` and `probability`."""
+        from panels.filling import fill
+
         try:
             if not isinstance(text, str):
                 raise ValueError(f"text: expected text, got {type(text).__name__}.")
-            return [dataclasses.asdict(blank) for blank in guesses(lab.loader, text, top)]
+            return [dataclasses.asdict(blank) for blank in lab.in_turn(fill, text, top)]
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    api(fill, api_name="fill", concurrency_id="model", concurrency_limit=1)
+    api(fill_in, api_name="fill", concurrency_limit=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
@@ -13,9 +13,10 @@ from gradio.events import api
 
 from panels.inside_views import render_heads, render_lens, render_reading
 from panels.lab import Lab
+from panels.line import Visitor, waiting
 from panels.looking import TEXT_LIMIT, heads, lens, next_tokens, surprise
 from panels.sampling import DEFAULTS, number, settings_from
-from panels.write import LOADING, READY, render_status
+from panels.write import BROKEN, LOADING, READY, render_status
 from panels.writing import plain_text
 
 TITLE = "Inside"
@@ -31,7 +32,7 @@ def build(lab: Lab) -> list[Component]:
     date when the model is there."""
     text = gr.Textbox(
         label="Text to look into",
-        info=f"Any text, up to {TEXT_LIMIT:,} characters. Ctrl+Enter looks.",
+        info=f"Any text, up to {TEXT_LIMIT:,} characters. Ctrl+Enter looks, Esc stops.",
         placeholder="Paste a text, or take the one you have written with the model …",
         lines=3,
         max_lines=10,
@@ -41,6 +42,7 @@ def build(lab: Lab) -> list[Component]:
     view = gr.Radio(**views(lab), label="View", elem_id="inside-view")
     with gr.Row(elem_id="inside-actions"):
         look = gr.Button("Look inside", variant="primary", elem_id="look-inside", min_width=130)
+        stop = gr.Button("Stop", variant="stop", elem_id="inside-stop", min_width=70, interactive=False)
         take = gr.Button(
             "Take the text of the Write tab", elem_id="take-written", min_width=130, visible=not lab.source.masked
         )
@@ -53,25 +55,29 @@ def build(lab: Lab) -> list[Component]:
         **examples(lab),
     )
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    on_model: dict[str, Any] = {
-        "concurrency_id": "model", "concurrency_limit": 1, "show_progress": "hidden", "api_visibility": "private",
-    }  # fmt: skip
+    visitor, shown = gr.State(Visitor()), [status, result, stop]
 
-    def look_after(begun: Any) -> None:
-        begun.then(lambda: render_status("busy", "Looking …"), None, status, **quiet).then(
-            lambda text, view: show(lab, text, view), [text, view], [status, result], **on_model
-        )
+    def run(visitor: Visitor, text: str, view: str) -> Iterator[list[Any]]:
+        yield from show(lab, visitor, text, view)
 
-    look_after(look.click(None, None, None, js="() => {}"))
-    look_after(samples.click(lambda sample: sample[0], samples, text, **quiet))
+    def turn_to(visitor: Visitor, text: str, view: str) -> Iterator[list[Any]]:
+        yield from show(lab, visitor, text, view) if text else [clear(lab, visitor)]
+
+    events = [(look.click, run), (samples.click(lambda sample: sample[0], samples, text, **quiet).then, run)]
     if written := written_text():
-        look_after(take.click(None, written, text, js="(text) => text"))
-    view.input(
-        lambda text, view: show(lab, text, view) if text else [gr.skip(), ""],
-        [text, view],
-        [status, result],
-        **on_model,
-    )
+        events.append((take.click(None, written, text, js="(text) => text").then, run))
+    for event, answer in (*events, (view.input, turn_to)):
+        looking = event(
+            answer,
+            [visitor, text, view],
+            shown,
+            concurrency_limit=None,
+            trigger_mode="multiple",  # a newer look ends those before it
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        looking.failure(lambda: [BROKEN, "", gr.Button(interactive=False)], None, shown, **quiet)
+    stop.click(ask_to_stop, visitor, shown, **quiet)
     return [status, view, samples]
 
 
@@ -102,22 +108,62 @@ def said(lab: Lab) -> str:
     return render_status("idle", MASKED) if lab.source.masked else READY
 
 
-def show(lab: Lab, text: str, view: str) -> list[Any]:
-    """Status and result for a text; what is wrong with it stands in the status."""
+def show(lab: Lab, visitor: Visitor, text: str, view: str) -> Iterator[list[Any]]:
+    """Status, result and Stop, while a look waits for its turn and at last; what is wrong with the text stands in the
+    status."""
+    should_stop = visitor.ask()
+    message = "Looking …" if lab.loader.ready else "The model is still loading …"
+    yield [render_status("busy", message), gr.skip(), gr.Button(interactive=True)]
+    from modeling.decoding import StoppedError
+
+    status = result = ""
     try:
-        if view == LENS:
-            return [READY, render_lens(lab.loader.call(lens, text))]
-        if view == ATTENTION:
-            return [said(lab), render_heads(lab.loader.call(heads, text))]
-        return [READY, render_reading(lab.loader.call(surprise, text), lab.source.bits_per_byte)]
+        lab.loader.expect(should_stop)
+        with lab.line.enter() as place:
+            for ahead in place.until_turn(should_stop):
+                yield [render_status("busy", waiting(ahead)), gr.skip(), gr.skip()]
+            if not should_stop():
+                result = look_at(lab, text, view, should_stop)
+        status = said(lab)
+    except StoppedError:
+        pass
     except ValueError as error:
-        return [render_status("trouble", str(error)), ""]
+        status, result = render_status("trouble", str(error)), ""
+    yield halted(visitor) if should_stop() else [status, result, gr.Button(interactive=False)]
+
+
+def halted(visitor: Visitor) -> list[Any]:
+    """The last answer of a look that was ended; where a newer one ended it, that one speaks."""
+    if not visitor.stopped:
+        return [gr.skip()] * 3
+    return [render_status("idle", "Stopped."), gr.skip(), gr.Button(interactive=False)]
+
+
+def clear(lab: Lab, visitor: Visitor) -> list[Any]:
+    """Another view, and no text to look at."""
+    visitor.ask()
+    return [said(lab), "", gr.Button(interactive=False)]
+
+
+def look_at(lab: Lab, text: str, view: str, should_stop: Callable[[], bool]) -> str:
+    """The result for a text, now. Raises ValueError for what is wrong with the text, StoppedError."""
+    if view == LENS:
+        return render_lens(lab.loader.call(lens, text))
+    if view == ATTENTION:
+        return render_heads(lab.loader.call(heads, text))
+    return render_reading(lab.loader.call(surprise, text, should_stop=should_stop), lab.source.bits_per_byte)
+
+
+def ask_to_stop(visitor: Visitor) -> list[Any]:
+    """End the present look: one that waits leaves the line."""
+    visitor.stop()
+    return halted(visitor)
 
 
 def add_endpoint(lab: Lab) -> None:
     """Offer the API's `/next_token` and `/surprise`."""
     for name, answer in endpoints(lab).items():
-        api(answer, api_name=name, concurrency_id="model", concurrency_limit=1)
+        api(answer, api_name=name, concurrency_limit=None)
 
 
 def endpoints(lab: Lab) -> dict[str, Callable[..., Any]]:
@@ -156,7 +202,7 @@ def endpoints(lab: Lab) -> dict[str, Callable[..., Any]]:
                 repetition_penalty=repetition_penalty,
                 typical_p=typical_p,
             )
-            return lab.loader.call(next_tokens, prompt, number("top", top, int), settings)
+            return lab.in_turn(next_tokens, prompt, number("top", top, int), settings)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
@@ -170,7 +216,7 @@ def endpoints(lab: Lab) -> dict[str, Callable[..., Any]]:
             text: from 1 to 20,000 characters.
         """
         try:
-            reading = lab.loader.call(surprise, text)
+            reading = lab.in_turn(surprise, text)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
         return {

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from panels.line import Line
 from panels.models import ModelLoader, ModelSource, run_around
+
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -34,3 +38,13 @@ class Lab:
     def may_train(self) -> bool:
         """Whether a run may be started from the page."""
         return self.allow_training or not self.is_public
+
+    def in_turn(self, function: Callable[..., T], *arguments: Any) -> T:
+        """`loader.call`, but only when the model is there and those who came before have had their turn.
+
+        Raises ValueError for a full line too."""
+        self.loader.expect()
+        with self.line.enter() as place:
+            for _ in place.until_turn():
+                pass
+            return self.loader.call(function, *arguments)

@@ -14,6 +14,7 @@ from gradio.components import Component
 
 from panels.curves import render_curves
 from panels.lab import Lab
+from panels.line import waiting
 from panels.markup import render
 from panels.runs import RunView, Watch, known_runs, watch
 from panels.sampling import settings_from
@@ -26,8 +27,6 @@ from panels.write import render_status
 TITLE = "Learn"
 PACE = 1.5
 """Seconds between two looks at a run that is going."""
-WAITING_PACE = 0.25
-"""Seconds between two words on how long the line in front of the model still is."""
 VIEW = 9
 """Components that show a run."""
 OWN_FILMS = 8
@@ -351,11 +350,10 @@ def _shoot(
     others = bench.films.get(name or "", [])
     watched, made, expected = watch(run), None, 0
     with lab.line.enter() as place:
-        while ahead := place.wait(WAITING_PACE):
-            if bench.stop:
-                return
-            who = "1 person is" if ahead == 1 else f"{ahead} people are"
-            yield gr.skip(), render_status("busy", f"Waiting: {who} before you.")
+        for ahead in place.until_turn(lambda: bench.stop):
+            yield gr.skip(), render_status("busy", waiting(ahead))
+        if bench.stop:
+            return
         frames = film(run, prompt, seed=drawn, tokens=settings.max_new_tokens, should_stop=lambda: bench.stop)
         for made, expected in frames:
             bench.films[name or ""] = [made, *others][:OWN_FILMS]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -119,11 +120,12 @@ def checked_text(text: Any, name: str = "text", *, may_be_empty: bool = False) -
     return plain_text(text)
 
 
-def surprise(loaded: LoadedModel, text: str) -> Reading:
+def surprise(loaded: LoadedModel, text: str, *, should_stop: Callable[[], bool] | None = None) -> Reading:
     """The surprise of each token of a text, given all before it; the figures are those of `python -m train.evaluate`.
 
     Raises:
         ValueError: for a masked model, or a text that is none, empty or too long.
+        StoppedError: when `should_stop()`, which is asked now and then.
     """
     from modeling.inspection import surprises
     from tokenization.pieces import label
@@ -131,7 +133,8 @@ def surprise(loaded: LoadedModel, text: str) -> Reading:
     check_writes(loaded, "its tokens have no surprise that adds up to that of the text")
     text = checked_text(text)
     pieces, first = pieces_of(loaded, text), beginning(loaded)
-    found = surprises(loaded.model, [*first, *(piece.token_id for piece in pieces)])[len(first) :]
+    ids = [*first, *(piece.token_id for piece in pieces)]
+    found = surprises(loaded.model, ids, should_stop=should_stop)[len(first) :]
     tokens = [
         ReadToken(
             token_id=piece.token_id,

@@ -9,6 +9,7 @@ import json
 import re
 import struct
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ T = TypeVar("T")
 LOADING_LIMIT = 600.0
 """Seconds a request waits for a model that is still loading."""
 STILL_LOADING = "The model is still loading. Try again in a minute."
+PACE = 0.06
+"""Seconds after which one who waits for the model notices that there is no need to any more."""
 HOW_TO_GET_ONE = "`make demo` trains one in three minutes; `--model` takes a bundle, a checkpoint, a run or a Hub id"
 
 
@@ -96,6 +99,15 @@ class ModelLoader:
         Raises ValueError when it cannot be loaded, TimeoutError when it is not there after `seconds`."""
         return self._future.result(timeout=seconds)
 
+    def expect(self, should_stop: Callable[[], bool] = lambda: False) -> None:
+        """Wait until the model is loaded, loading has failed, or `should_stop()`.
+
+        Raises ValueError when it takes too long."""
+        deadline = time.monotonic() + LOADING_LIMIT
+        while not self.done.wait(PACE) and not should_stop():
+            if time.monotonic() > deadline:
+                raise ValueError(STILL_LOADING)
+
     def _run(self) -> None:
         try:
             self._future.set_result(load_model(self._source, device="cpu" if zero.is_here() else None))
@@ -111,18 +123,19 @@ class ModelLoader:
 
         yield from write(self._placed(), prompt, settings, stop=stop, alternatives=alternatives)
 
-    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+    def call(self, function: Callable[..., T], *arguments: Any, should_stop: Callable[[], bool] | None = None) -> T:
         """`function(model, *arguments)` with the loaded model, where it computes best.
 
-        The function stands in a module, and takes and returns data alone: on ZeroGPU it runs in another process.
+        The function stands in a module, and takes and returns data alone: on ZeroGPU it runs in another process, which
+        cannot ask `should_stop`; elsewhere one that is given goes to the function too.
         Waits for a model that is still loading. Raises ValueError when it cannot be loaded, or takes too long."""
-        if not self.done.wait(LOADING_LIMIT):
-            raise ValueError(STILL_LOADING)
+        self.expect()
         self.wait()
-        return next(iter(self._call_on_gpu(function, *arguments)))
+        named = {} if should_stop is None or zero.is_here() else {"should_stop": should_stop}
+        return next(iter(self._call_on_gpu(function, *arguments, **named)))
 
-    def _call(self, function: Callable[..., T], *arguments: Any) -> Generator[T, None, None]:
-        yield function(self._placed(), *arguments)
+    def _call(self, function: Callable[..., T], *arguments: Any, **named: Any) -> Generator[T, None, None]:
+        yield function(self._placed(), *arguments, **named)
 
     def _placed(self) -> LoadedModel:
         """The loaded model; on the GPU that ZeroGPU has lent to this process."""

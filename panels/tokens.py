@@ -12,7 +12,6 @@ from gradio.events import api
 from panels import tokenizing
 from panels.lab import Lab
 from panels.markup import render
-from panels.models import LOADING_LIMIT, STILL_LOADING
 from panels.write import LOADING, READY, render_status
 
 TITLE = "Tokens"
@@ -129,8 +128,7 @@ def fetch(lab: Lab, other: str | None) -> Any:
 
 def tokenizer_of(lab: Lab) -> Any:
     """The tokenizer of the model; waits for one that is loading. Raises ValueError when it does not come."""
-    if not lab.loader.done.wait(LOADING_LIMIT):
-        raise ValueError(STILL_LOADING)
+    lab.loader.expect()
     return lab.loader.wait().tokenizer
 
 

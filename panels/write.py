@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +15,18 @@ from panels import controls, zero
 from panels.canvas import ALTERNATIVES, canvas_data, render_canvas, render_head, render_tokens, take
 from panels.desk import Desk
 from panels.lab import Lab
+from panels.line import waiting
 from panels.markup import render
 from panels.memorised import render_note
-from panels.models import LOADING_LIMIT, STILL_LOADING, ModelLoader, ModelSource
+from panels.models import ModelLoader, ModelSource
 from panels.next_token import with_token
 from panels.sampling import DEFAULTS, number, settings_from, stop_text
-from panels.writing import PACE, TIME_LIMIT, Draft, write
+from panels.writing import TIME_LIMIT, Draft, write
 
 if TYPE_CHECKING:
     from modeling.decoding import SamplingSettings
 
 TITLE = "Write"
-WAITING_PACE = 0.25
-"""Seconds between two words on how long the line still is."""
 
 STATUS = """
 <div class="status {{ state }}" role="status" aria-live="{{ 'off' if state == 'busy' else 'polite' }}">
@@ -348,14 +346,9 @@ def generate_drafts(
     Until then drafts of the prompt alone come, which say how many are `ahead`. Raises ValueError for a wrong setting, a
     full line, and for a model that does not arrive."""
     settings = settings_from(seed=seed, **values)
-    deadline = time.monotonic() + LOADING_LIMIT
-    while not lab.loader.done.wait(PACE) and not should_stop():
-        if time.monotonic() > deadline:
-            raise ValueError(STILL_LOADING)
+    lab.loader.expect(should_stop)
     with lab.line.enter() as place:
-        while ahead := place.wait(WAITING_PACE):
-            if should_stop():
-                return
+        for ahead in place.until_turn(should_stop):
             yield Draft(text=prompt, ahead=ahead)
         if not should_stop():
             yield from _write(lab.loader, prompt, settings, stop, alternatives, should_stop)
@@ -385,8 +378,7 @@ def _write(
 def draft_status(draft: Draft, *, is_same: bool = False) -> str:
     """The status line of a text that waits, is being written, or is done; `is_same`: it is the one that was there."""
     if draft.ahead:
-        who = "1 person is" if draft.ahead == 1 else f"{draft.ahead} people are"
-        return render_status("busy", f"Waiting: {who} before you.")
+        return render_status("busy", waiting(draft.ahead))
     message = SAME if draft.ending and is_same else ENDINGS[draft.ending]
     return render_status("idle" if draft.ending else "busy", message, draft)
 
@@ -399,3 +391,4 @@ def render_status(state: str, message: str, draft: Draft | None = None) -> str:
 
 LOADING = render_status("busy", "Loading the model … you can write already.")
 READY = render_status("idle", "Ready.")
+BROKEN = render_status("trouble", "That went wrong; the page's log says why.")

@@ -252,10 +252,21 @@ def test_who_waits_sees_how_many_are_before_and_stop_leaves_the_line(page, serve
         button(page, "Stop").click()
         expect(page.locator("#status")).to_contain_text("Nothing was written.")
         expect(button(page, "Generate")).to_be_enabled()
+        page.get_by_role("tab", name="Inside").click()
+        page.get_by_label("Text to look into").fill("She asked")
+        button(page, "Look inside").click()
+        expect(page.locator("#inside-status")).to_contain_text("Waiting: 1 person is before you.")
+        page.keyboard.press("Escape")
+        expect(page.locator("#inside-status")).to_contain_text("Stopped.")
+        expect(page.locator("#inside-stop")).to_be_disabled()
+        button(page, "Look inside").click()
+        expect(page.locator("#inside-status")).to_contain_text("Waiting: 1 person is before you.")
     finally:
         for job, client in zip(jobs, clients, strict=True):
             job.cancel()
             client.close()
+    page.get_by_role("region", name="Surprise").wait_for()
+    page.get_by_role("tab", name="Write").click()
     button(page, "Generate").click()
     button(page, "Continue").wait_for()
 

@@ -34,7 +34,6 @@ function stepOf(key, box, item) {
 }
 
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) document.getElementById("look-inside")?.click();
   const item = event.target.closest?.(`${INSIDE} :is(${ITEM})`);
   if (!item || event.ctrlKey || event.metaKey || event.altKey) return;
   const box = item.closest('[role="listbox"], [role="grid"]');

@@ -4,11 +4,12 @@ const find = (id) => document.getElementById(id);
 window.scratch = {};
 
 document.addEventListener("keydown", (event) => {
+  const press = (...names) => names.map(find).find((button) => button?.checkVisibility())?.click();
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
-    (find("generate") ?? find("fill-in"))?.click();
+    press("generate", "fill-in", "look-inside");
   } else if (event.key === "Escape") {
-    find("stop")?.click();
+    press("stop", "fill-stop", "inside-stop");
   }
 });
 

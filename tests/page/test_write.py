@@ -1,10 +1,18 @@
 """The Write tab in the browser: the canvas with mouse, keyboard and finger, branches, Retry, odd texts."""
 
+import json
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from panels import writing
+from panels.canvas import ALTERNATIVES
+from panels.models import load_model
+from panels.sampling import settings_from
 from tests.test_app import button, set_length, wait_until
 
 MARKUP = "<img src=x onerror=alert(1)></script> The"
@@ -174,6 +182,54 @@ def test_the_canvas_and_stop_on_a_phone(browser, lab_address):
     over(page)
     assert page.get_by_label("Your text").input_value().endswith(canvas_text(page))
     context.close()
+
+
+@pytest.fixture
+def repeated(lab_run: Path) -> Iterator[list[writing.Token]]:
+    """What the model writes behind "About" with seed 5. As long as the test goes, its tokens but for the first two and
+    the last two are the first document of the training text."""
+    settings = settings_from(seed=5, max_new_tokens=40)
+    drafts = writing.write(load_model(lab_run), "About", settings, alternatives=ALTERNATIVES)
+    tokens = [token for draft in drafts for token in draft.tokens]
+    manifest, shard = lab_run / "tokens" / "manifest.json", lab_run / "tokens" / "train-repeated.npy"
+    content = manifest.read_text()
+    told = json.loads(content)
+    train, separator = told["train"], told["end_of_text"]
+    kind = np.load(manifest.with_name(train["files"][0])).dtype
+    ids = [separator, *(token.token_id for token in tokens[2:-2])]
+    np.save(shard, np.array(ids, dtype=kind))
+    more = {
+        "files": [shard.name, *train["files"]],
+        "tokens": train["tokens"] + len(ids),
+        "documents": train["documents"] + 1,
+    }
+    manifest.write_text(json.dumps(told | {"train": train | more}))
+    yield tokens
+    manifest.write_text(content)
+    shard.unlink()
+
+
+def test_a_passage_of_the_training_text_is_named_and_shown(page, lab_run, repeated):
+    from playwright.sync_api import expect
+
+    count = len(repeated) - 4
+    passage = "".join(token.text for token in repeated[2:-2]).strip()
+    documents = json.loads((lab_run / "tokens" / "manifest.json").read_text())["train"]["documents"]
+    text = write(page, "About")
+    assert text == "About" + "".join(token.text for token in repeated)
+    note = page.get_by_role("complementary", name="Memorised?")
+    words = f"{count} tokens in a row ({len(passage.split())} words) stand word for word in the training text"
+    expect(note).to_contain_text(f"{words}: document 1 of {documents:,}, 0% of the way through it.")
+    assert note.locator("blockquote").text_content() == passage
+    mark = button(page, "Show it on the canvas")
+    mark.click()
+    expect(mark).to_have_attribute("aria-pressed", "true")
+    marked = page.locator("#canvas .token").evaluate_all("all => all.map(each => each.classList.contains('passage'))")
+    assert marked == [False, False, *[True] * count, False, False]
+    mark.click()
+    expect(page.locator("#canvas .passage")).to_have_count(0)
+    button(page, "Undo").click()
+    expect(note).to_have_count(0)
 
 
 ODD = (

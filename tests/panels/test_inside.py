@@ -25,6 +25,7 @@ from panels.looking import Cell, Heads, Lens, Reading, ReadToken, beginning, hea
 from panels.models import LoadedModel, ModelLoader, load_model
 from panels.sampling import settings_from
 from panels.writing import encode_prompt, plain_text
+from tests.panels.test_looks import shown
 from tests.panels.test_vocabularies import make, make_tokenizer
 from tests.panels.tiny_model import PROMPTS, TEXT
 from tokenization import save_tokenizer
@@ -224,7 +225,7 @@ def test_a_masked_model_says_what_it_can_do(masked: LoadedModel) -> None:
     status, views, _ = inside.arrived(lab)
     assert "Its attention can be looked at here" in status
     assert views["choices"] == [inside.ATTENTION]
-    status, result = inside.show(lab, "The lamp", inside.ATTENTION)
+    status, result = shown(lab, "The lamp", inside.ATTENTION)
     assert "trouble" not in status
     assert 'data-causal="0"' in result
 
@@ -232,7 +233,7 @@ def test_a_masked_model_says_what_it_can_do(masked: LoadedModel) -> None:
 @pytest.mark.parametrize("view", inside.VIEWS)
 @pytest.mark.parametrize("text", NASTY)
 def test_every_text_is_shown_as_text(lab: Lab, view: str, text: str) -> None:
-    status, result = inside.show(lab, text, view)
+    status, result = shown(lab, text, view)
     assert "trouble" not in status
     assert not re.search(r"<(img|script|/script|b>)", result)
     result.encode()
@@ -251,11 +252,11 @@ def test_a_view_chosen_while_the_model_loads_stays(lab: Lab) -> None:
 
 def test_trouble_stands_in_the_status_and_the_page_goes_on(lab: Lab) -> None:
     for view in inside.VIEWS:
-        status, result = inside.show(lab, "x" * 100_000, view)
+        status, result = shown(lab, "x" * 100_000, view)
         assert "trouble" in status
         assert "got 100,000" in status
         assert result == ""
-    assert "trouble" not in inside.show(lab, "The lamp", inside.SURPRISE)[0]
+    assert "trouble" not in shown(lab, "The lamp", inside.SURPRISE)[0]
 
 
 def test_html_says_each_number() -> None:

@@ -1,5 +1,6 @@
 """What the Write tab answers to its visitors' events, without a page."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,9 +10,11 @@ import pytest
 
 from panels.desk import Desk
 from panels.lab import Lab
+from panels.memorised import render_note
 from panels.models import ModelLoader, find_model
 from panels.sampling import DEFAULTS
 from panels.write import ask_to_stop, begin, branch, go_back, put_down, settle, turn_page, write_again, write_at
+from tests.panels.tiny_model import save_run
 
 SKIPPED = gr.skip()
 SETTINGS = DEFAULTS | {"max_new_tokens": 12}
@@ -114,3 +117,27 @@ def test_a_token_by_hand_and_a_new_page_can_be_undone(lab):
     assert turn_page(lab, desk, "The lamp ", "She")[0] == "She"
     assert turn_page(lab, desk, "She")[0] == ""
     assert [go_back(lab, desk)[0] for _ in range(3)] == ["She", "The lamp ", "The lamp"]
+
+
+def test_the_page_goes_on_writing_when_the_folder_of_its_model_is_gone(tmp_path):
+    run = save_run(tmp_path / "run")
+    loader = ModelLoader(find_model(run)).start()
+    loader.wait()
+    lab, desk = Lab(loader=loader, home=tmp_path), Desk()
+    shutil.rmtree(run)
+    assert begin(lab, desk, "The lamp")[0] == "The lamp"
+    *_, draft, last = go(lab, desk)
+    assert "12 tokens" in draft[1]
+    assert last[2].count('class="token') == 12
+    assert last[3]
+    assert render_note(lab, desk.page) == ""
+    first = desk.page.text
+    write_again(lab, desk, first)
+    assert go(lab, desk, seed=2)[-1][0] != first
+    assert go_back(lab, desk)[0] == first
+    space = lab.loader.wait().tokenizer.encode_ordinary(" ")[0]
+    assert put_down(lab, desk, first, SimpleNamespace(token=space))[0] == first + " "
+    assert begin(lab, desk, first + " ")[0] == first + " "
+    longer = go(lab, desk)[-1][0]
+    assert longer.startswith(first + " ")
+    assert len(longer) > len(first) + 1
