@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from panels import tokenizing, tokens
-from panels.models import LoadedModel
+from panels.models import LoadedModel, ModelLoader
 from tests.panels.tiny_model import TEXT
 from tokenization import load_tokenizer, save_tokenizer, train_vocabulary
 from tokenization.pieces import pieces
@@ -27,10 +28,9 @@ def lab(loaded: LoadedModel, tokenizer: Any, tmp_path: Path) -> Any:
     for name, kind in (("words", "wordpiece"), ("signs", "characters")):
         save_tokenizer(train_vocabulary(kind, [TEXT], 60), tmp_path / "runs" / name / "tokenizer")
     (tmp_path / "runs" / "empty").mkdir()
-    model = SimpleNamespace(tokenizer=tokenizer, source=loaded.source)
-    loader = SimpleNamespace(
-        done=SimpleNamespace(wait=lambda seconds: True), wait=lambda: model, source=loaded.source, ready=True
-    )
+    loader = ModelLoader(loaded.source)
+    loader._future.set_result(dataclasses.replace(loaded, tokenizer=tokenizer))
+    loader.done.set()
     return SimpleNamespace(loader=loader, home=tmp_path, source=loaded.source, is_public=False, run=None)
 
 
@@ -163,18 +163,18 @@ def test_gpt2_of_the_cache(lab: Any, tokenizer: Any, tmp_path: Path, monkeypatch
     assert told["columns"][1]["tokens"] == told["columns"][0]["tokens"]
 
 
-def test_a_model_that_does_not_load(lab: Any, tmp_path: Path) -> None:
-    def gone() -> Any:
-        raise ValueError("The weights are gone.")
-
-    lab.loader.wait = gone
-    assert "The weights are gone." in tokens.show(lab, "a", None)[0]
-    lab.loader.done.wait = lambda seconds: False
+def test_a_model_that_does_not_load(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.loader = ModelLoader(lab.source)
+    monkeypatch.setattr("panels.models.LOADING_LIMIT", 0.0)
     assert "still loading" in tokens.show(lab, "a", None)[0]
+    lab.loader._future.set_exception(ValueError("The weights are gone."))
+    lab.loader.done.set()
+    assert "The weights are gone." in tokens.show(lab, "a", None)[0]
 
 
 def test_a_vocabulary_without_merges_says_so(lab: Any) -> None:
-    lab.loader.wait().tokenizer = load_tokenizer(lab.home / "runs/words/tokenizer")
+    model = dataclasses.replace(lab.loader.wait(), tokenizer=load_tokenizer(lab.home / "runs/words/tokenizer"))
+    lab.loader = SimpleNamespace(expect=lambda: None, wait=lambda: model)
     told = data_of(tokens.show(lab, "the lamp", None))
     assert told["replay"]["message"].startswith("WordPiece takes the longest pieces")
     assert told["replay"]["merges"] == []
