@@ -271,17 +271,6 @@ def test_who_waits_sees_how_many_are_before_and_stop_leaves_the_line(page, serve
     button(page, "Continue").wait_for()
 
 
-def test_a_closed_tab_ends_the_computing(browser, server):
-    page = browser.new_page()
-    page.goto(server[0])
-    page.get_by_text("Ready.", exact=True).wait_for()
-    set_length(page, 1000)
-    button(page, "Generate").click()
-    page.get_by_text("tokens/s").wait_for()
-    page.close()
-    wait_until(lambda: not is_computing(server[1]), 5)
-
-
 def test_beginnings_clear_and_dice(page):
     from playwright.sync_api import expect
 
@@ -315,6 +304,15 @@ def test_it_fits_a_phone(page):
         button(page, name).bounding_box()["height"] for name in ("Generate", "Stop", "Retry", "Undo", "Clear", "Roll")
     ]
     assert min(heights) >= 44
+
+
+def test_a_closed_tab_ends_the_computing(page, server):
+    """The last test with the page."""
+    set_length(page, 1000)
+    button(page, "Generate").click()
+    page.get_by_text("tokens/s").wait_for()
+    page.close()
+    wait_until(lambda: not is_computing(server[1]), 5)
 
 
 def test_a_port_in_use(model, tmp_path):

@@ -74,6 +74,7 @@ def test_there_are_no_other_notebooks() -> None:
     assert sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")) == sorted(NAMES)
 
 
+@pytest.mark.slow  # the notebook in which a model is trained, exported and loaded
 def test_from_text_to_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = execute("text_to_page", tmp_path, monkeypatch)
 

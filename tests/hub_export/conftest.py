@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -124,11 +127,19 @@ def made(pristine_bundle: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(pristine_bundle, tmp_path / "made"))
 
 
-@pytest.fixture
-def quick_proofs(stranger: WarmPython, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def proofs_by(stranger: WarmPython) -> Iterator[None]:
     """Proofs by the stranger, who has torch imported already; other tests see that a fresh process is as strict."""
 
     def run(command: list[str], *, cwd: Path, **_: Any) -> CompletedProcess[str]:
         return stranger.run(*command[command.index("-P") + 1 :], folder=cwd)
 
-    monkeypatch.setattr(fresh, "subprocess", SimpleNamespace(run=run, DEVNULL=None))
+    with mock.patch.object(fresh, "subprocess", SimpleNamespace(run=run, DEVNULL=None)):
+        yield
+
+
+@pytest.fixture
+def quick_proofs(stranger: WarmPython) -> Iterator[None]:
+    """`proofs_by` the stranger in one test."""
+    with proofs_by(stranger):
+        yield

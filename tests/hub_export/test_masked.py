@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from hub_export import bundle
 from hub_export.vocabulary import Vocabulary
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
-from tests.hub_export.conftest import TEXT, write_lines
+from tests.hub_export.conftest import TEXT, proofs_by, write_lines
 from tests.hub_export.test_card import code_blocks
 from tests.warm import WarmPython
 from tokenization import save_tokenizer
@@ -81,10 +81,11 @@ def make_run(run: Path, kind: str, *, masked: bool) -> Path:
 
 
 @pytest.fixture(scope="module")
-def masked_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def masked_bundle(stranger: WarmPython, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A proved bundle of a masked model with our own tokenizer."""
     folder = tmp_path_factory.mktemp("masked")
-    return bundle(make_run(folder / "run", "bpe", masked=True), folder / "tiny")
+    with proofs_by(stranger):
+        return bundle(make_run(folder / "run", "bpe", masked=True), folder / "tiny")
 
 
 def test_its_card_names_its_numbers(masked_bundle: Path) -> None:

@@ -7,15 +7,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, Q
 
 import hub_export.stock
 from hub_export.native import native
+from tests.hub_export.conftest import proofs_by
 from tests.hub_export.families import CLASSIC, MODERN, save_model
+from tests.warm import WarmPython
 from tokenization import load_tokenizer
 
 
 @pytest.fixture(scope="module")
-def made_folder(pristine_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_folder(stranger: WarmPython, pristine_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `native` makes of the run of the tests, in a folder that no test changes."""
     out = tmp_path_factory.mktemp("native") / "tiny"
-    words = native(pristine_run, out)
+    with proofs_by(stranger):
+        words = native(pristine_run, out)
     assert words.startswith(f"{out}: Qwen3ForCausalLM, which transformers loads without remote code. Proved in a fresh")
     return out
 

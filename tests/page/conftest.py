@@ -1,8 +1,6 @@
 """A really trained, tiny run, its page in a process of its own, and a browser that looks at it."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ import pytest
 
 from modeling.loading import run_checkpoint
 from tests.serving import Window, serving
+from tests.warm import WarmPython
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,13 +34,12 @@ graph TD; A@{ img: "https://example.org/c.png" } --> B;
 
 
 @pytest.fixture(scope="session")
-def lab_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lab_run(stranger: WarmPython, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder `runs/lab` with two checkpoints, and beside `runs` the folder `bundle` of the best one, with a card
     that tries everything."""
     home = tmp_path_factory.mktemp("lab")
     run = home / "runs" / "lab"
-    command = [sys.executable, "-m", "train", "debug", "--run-dir", str(run)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = stranger.run("-m", "train", "debug", "--run-dir", str(run), folder=ROOT)
     assert done.returncode == 0, done.stderr
     bundle = shutil.copytree(run_checkpoint(run), home / "bundle")
     (bundle / "README.md").write_text(EVIL)

@@ -21,17 +21,18 @@ FOCUS = """
 """
 
 
-@pytest.fixture(params=[("light", 1280), ("dark", 360)], ids=lambda look: f"{look[0]}-{look[1]}")
-def looking(request: pytest.FixtureRequest, browser: Any, lab_address: str) -> Any:
-    colours, width = request.param
-    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=colours)
+@pytest.fixture
+def dark_phone(browser: Any, lab_address: str) -> Any:
+    page = browser.new_page(viewport={"width": 360, "height": 800}, color_scheme="dark")
     page.goto(lab_address)
     page.get_by_text("Ready.", exact=True).wait_for()
     yield page
     page.close()
 
 
-def test_every_tab_can_be_read(looking: Any) -> None:
+@pytest.mark.parametrize("look", ["lab_page", "dark_phone"])
+def test_every_tab_can_be_read(look: str, request: pytest.FixtureRequest) -> None:
+    looking = request.getfixturevalue(look)
     problems = []
     names = looking.locator(".tab-container[aria-hidden] button").all_text_contents()
     assert names == ["Write", "Tokens", "Inside", "Learn", "Compare", "About"]
@@ -44,6 +45,7 @@ def test_every_tab_can_be_read(looking: Any) -> None:
 
 def test_the_keyboard_reaches_everything_and_shows_where_it_is(lab_page: Any) -> None:
     reached, hidden = set(), []
+    open_tab(lab_page, "Write")
     lab_page.locator("#document textarea").focus()
     for _ in range(80):
         lab_page.keyboard.press("Tab")

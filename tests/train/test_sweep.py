@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import optuna
@@ -13,7 +10,7 @@ import pytest
 from tqdm import tqdm
 
 from tests.train.test_loop import curve, stop_after
-from tests.warm import QUICK
+from tests.warm import WarmPython
 from train.__main__ import main as train_main
 from train.recipe import from_json
 from train.recipes import get_recipe
@@ -97,11 +94,10 @@ def test_trials_share_tokens_and_only_the_best_keeps_weights(finished: Path) -> 
     assert [run.name for run in runs if (run / "checkpoints").exists()] == [f"trial-{best:03d}"]
 
 
-def test_a_killed_search_goes_on_to_the_same_numbers(finished: Path, tmp_path: Path) -> None:
+def test_a_killed_search_goes_on_to_the_same_numbers(stranger: WarmPython, finished: Path, tmp_path: Path) -> None:
     arguments = [*SEARCH, "--sweep-dir", str(tmp_path / "killed")]
-    command = [sys.executable, "-c", QUICK + KILLED, "2", "5", *arguments]
-    killed = subprocess.run(command, cwd=ROOT, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    killed = stranger.run("-c", KILLED, "2", "5", *arguments, folder=ROOT)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     run_dir = tmp_path / "killed/trials/trial-002"
     assert [path.name for path in (run_dir / "checkpoints").glob("step-*")] == ["step-000004"]
     with pytest.raises(SystemExit, match=r"got one with a search; go on with it with --resume"):
