@@ -336,6 +336,7 @@ def test_no_model(tmp_path):
     assert "`make demo` trains one" in output
 
 
+@pytest.mark.slow  # seven seconds for a message; the loader has quick tests of its own
 def test_a_model_that_fails_while_loading_ends_the_page(tmp_path):
     folder = save_checkpoint(tmp_path / "broken")
     config = json.loads((folder / "config.json").read_text())

@@ -78,6 +78,7 @@ def changes(hub: Hub) -> list[str]:
     return [request for request in hub.requests if not request.startswith(("GET ", "HEAD "))]
 
 
+@pytest.mark.slow  # the quick suite pushes a run, and loads it, as the README says
 def test_a_run_is_published_whole(published: Published, pristine_run: Path) -> None:
     hub, pushed = published.hub, published.pushed
     assert pushed.returncode == 0, pushed.stderr
@@ -107,6 +108,7 @@ def test_a_run_is_published_whole(published: Published, pristine_run: Path) -> N
     assert published.loaded.stdout.split("\n")[0] == LOADED
 
 
+@pytest.mark.slow
 def test_the_plain_classes_push_a_repository_that_loads(published: Published) -> None:
     assert published.loaded.stdout.split("\n")[1] == LOADED
     uploaded = b"".join(published.hub.repositories["alice/plain"].files.values())
@@ -146,6 +148,7 @@ def test_a_bundle_is_published_with_its_space_and_each_command_goes_on_from_the_
     assert "your-name" not in card
 
 
+@pytest.mark.usefixtures("quick_proofs")
 def test_a_bundle_that_is_dirty_or_was_not_proved_is_refused(hub: Hub, made: Path, tmp_path: Path) -> None:
     with (made / "README.md").open("a", encoding="utf-8") as card:
         card.write("By hand.\n")
