@@ -61,8 +61,10 @@ def main(arguments: list[str] | None = None) -> None:
             check_account(publishes)
         with quick_imports():
             from train.loop import train
+            from train.sharding import leave_processes
 
         run_dir = train(config, recipe=name)
+        leave_processes()
         if publishes:
             publish(run_dir, publishes)
     except (ValueError, OSError) as error:

@@ -4,6 +4,7 @@ Every function is the identity, or costs nothing, where nothing is sharded. A te
 process: they must all call the function, in the same order.
 """
 
+import gc
 import os
 from typing import Any
 
@@ -28,6 +29,17 @@ def shard_on_cpus(accelerator: Any) -> None:
         accelerator.state.fsdp_plugin = plugin
         accelerator.state.distributed_type = DistributedType.FSDP
         PartialState._shared_state["distributed_type"] = DistributedType.FSDP  # from here the state is refreshed
+
+
+def leave_processes() -> None:
+    """End the work with the other processes, when the training is over and its model was let go.
+
+    The model goes first: a data-parallel reducer that is the last owner of a gloo process group waits, with the
+    interpreter's lock in its hands, for threads that need that lock (torch 2.13), and the process never ends.
+    """
+    if torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.destroy_process_group()
 
 
 def whole(tensor: Tensor) -> Tensor:

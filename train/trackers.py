@@ -88,7 +88,8 @@ def tracking(
     finally:
         report.track = None
         with redirect_stdout(io.StringIO()) if report.quiet else nullcontext():
-            accelerator.end_training()
+            for tracker in accelerator.trackers:
+                tracker.finish()
 
 
 def flat_config(config: Config) -> dict[str, Any]:

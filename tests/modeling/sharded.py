@@ -54,6 +54,8 @@ def main(how: str, family: str, out: str) -> None:
     if accelerator.is_main_process:
         answer = {"losses": losses, "processes": accelerator.num_processes, "sharded": sharded}
         Path(out).write_text(json.dumps(answer), encoding="utf-8")
+    model = optimizer = loss = None
+    accelerator.free_memory()  # while a reducer owns the process group, ending it can hang: train/sharding.py
     accelerator.end_training()
 
 
