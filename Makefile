@@ -55,5 +55,5 @@ clean:
 	@touch $@
 
 .venv/ready-dev: .venv/ready requirements-dev.txt
-	$(VENV)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(VENV)/pip install --quiet --disable-pip-version-check --no-compile -r requirements-dev.txt
 	@touch $@
