@@ -5,9 +5,10 @@ writes with a fixed seed, and each tab is shown at work on that text."""
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from playwright.sync_api import Browser, expect, sync_playwright
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 PICTURES = Path(__file__).parent / "pictures"
 LOOKS: dict[str, dict[str, Any]] = {
@@ -25,6 +26,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="tabs to take (default: all)")
     parser.add_argument("--chromium", default="/usr/bin/chromium", help="the browser (default: %(default)s)")
     arguments = parser.parse_args()
+    from playwright.sync_api import sync_playwright
+
     PICTURES.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=arguments.chromium, args=["--no-sandbox", "--disable-gpu"])
@@ -33,7 +36,7 @@ def main() -> None:
         browser.close()
 
 
-def take(browser: Browser, arguments: argparse.Namespace, suffix: str) -> None:
+def take(browser: "Browser", arguments: argparse.Namespace, suffix: str) -> None:
     """All tabs in one look."""
     page = browser.new_page(**LOOKS[suffix])
     page.goto(arguments.url)
@@ -63,6 +66,8 @@ def open_tab(page: Any, name: str) -> None:
 
 def write(page: Any, arguments: argparse.Namespace) -> None:
     """A beginning, and the model's text; a surprising token shows what else could have come."""
+    from playwright.sync_api import expect
+
     page.locator("#beginnings button").first.click()
     expect(page.get_by_label("Your text")).not_to_be_empty()
     page.get_by_label("Seed").fill(arguments.seed)

@@ -9,7 +9,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.hub_export.hub_double import WRITE_TOKEN, Hub
+from tests.serving import free_port
 from tests.warm import WarmPython
 
 ROOT = Path(__file__).parents[1]
@@ -95,12 +95,6 @@ def warm_python(
 ) -> Iterator[WarmPython]:
     with WarmPython.start(project, environment, tmp_path_factory.mktemp("warm")) as warm:
         yield warm
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_for_page(process: subprocess.Popen[str], port: int, log: Path) -> str:

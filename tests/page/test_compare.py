@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from docs.screenshot import open_tab
 from panels.comparing import Side, compare
 from panels.contrast import percent, sentence
 from panels.models import load_model
 from panels.sampling import settings_from
-from tests.page.test_look import LOOK, open_tab
+from tests.page.test_look import LOOK
 
 PROMPT = "the cat </script><img src=x onerror=alert(1)> שלום"
 

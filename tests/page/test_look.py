@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from docs.screenshot import open_tab
+
 LOOK = Path(__file__).with_name("look.js").read_text(encoding="utf-8")
 FOCUS = """
 () => {
@@ -59,12 +61,3 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(lab_page: Any) ->
     lab_page.keyboard.press("Tab")
     lab_page.keyboard.press("Enter")
     lab_page.get_by_role("tab", name="Tokens", selected=True).wait_for()
-
-
-def open_tab(page: Any, name: str) -> None:
-    """Open a tab, also where the narrow screen hides it behind a menu."""
-    tab = page.get_by_role("tab", name=name, exact=True)
-    if tab.count() == 0:
-        page.get_by_role("button", name="More tabs").click()
-        tab = page.locator(".overflow-dropdown").get_by_text(name, exact=True)
-    tab.click()

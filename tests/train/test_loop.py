@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -234,23 +235,30 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     assert not list((run_dir / "checkpoints").glob(".*"))
 
 
-def test_a_time_limit_shortens_the_run(
-    tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a clock by which every step takes a hundredth of a second, one second is a hundred steps."""
+def train_for_a_second(
+    tiny: Config, run_dir: Path, monkeypatch: pytest.MonkeyPatch, clock: Callable[[int], float]
+) -> tuple[Config, dict[str, Any]]:
+    """Train within a limit of one second, on a clock that goes by how often it is read; the config, and run.json."""
     ticks = itertools.count()
-    monkeypatch.setattr(loop.time, "monotonic", lambda: next(ticks) / 100)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock(next(ticks)))
     config = with_fields(
         tiny,
-        run__dir=fresh_run_dir("timed"),
+        run__dir=run_dir,
         run__steps=100_000,
         run__max_seconds=1.0,
         run__evaluate_every=10_000,
         run__checkpoint_every=10_000,
         model__num_hidden_layers=1,
     )
-    run_dir = train(config, recipe="debug")
-    run = json.loads((run_dir / "run.json").read_text())
+    return config, json.loads((train(config, recipe="debug") / "run.json").read_text())
+
+
+def test_a_time_limit_shortens_the_run(
+    tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock by which every step takes a hundredth of a second, one second is a hundred steps."""
+    run_dir = fresh_run_dir("timed")
+    config, run = train_for_a_second(tiny, run_dir, monkeypatch, lambda tick: tick / 100)
     assert (run["status"], run["step"]) == ("finished", 100)
     rates = [line["learning_rate"] for line in curve(run_dir)]
     assert rates[30] == config.optimizer.learning_rate
@@ -261,18 +269,8 @@ def test_a_busy_minute_at_the_beginning_does_not_shorten_the_rest(
     tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first steps take five times as long as the others: what they took of the time is lost, and no more."""
-    ticks = itertools.count()
-    monkeypatch.setattr(loop.time, "monotonic", lambda: (lambda n: n / 100 + min(n, 5) / 25)(next(ticks)))
-    config = with_fields(
-        tiny,
-        run__dir=fresh_run_dir("busy"),
-        run__steps=100_000,
-        run__max_seconds=1.0,
-        run__evaluate_every=10_000,
-        run__checkpoint_every=10_000,
-        model__num_hidden_layers=1,
-    )
-    run = json.loads((train(config, recipe="debug") / "run.json").read_text())
+    run_dir = fresh_run_dir("busy")
+    _, run = train_for_a_second(tiny, run_dir, monkeypatch, lambda tick: tick / 100 + min(tick, 5) / 25)
     assert run["status"] == "finished"
     assert run["seconds"] == pytest.approx(1.0, abs=0.25)
     assert run["step"] == pytest.approx(80, abs=3)
