@@ -42,8 +42,8 @@ def tab(lab_page: Any) -> Any:
 
 def look(page: Any, text: str, view: str) -> None:
     """Look at a text by Ctrl+Enter, and wait until the answer is there, nothing of one before it."""
+    page.locator("#inside-text textarea").fill("")  # or the other view would look, and answer late
     page.get_by_role("radio", name=view).check()
-    page.locator("#inside-text textarea").fill("")
     page.get_by_role("button", name="Look inside").click()
     page.locator("#inside-status .trouble").wait_for()
     page.locator("#inside-result section").wait_for(state="detached")
