@@ -15,16 +15,20 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
+from train.kernels import use_kernels
+from train.loss import ModelWithLoss
 
 VOCABULARY = 8257
 
 
-def build_ours(dropout: float) -> torch.nn.Module:
-    """The model of the recipe."""
+def build_ours(dropout: float, device: str = "cpu") -> torch.nn.Module:
+    """The model of the recipe with its loss, as `python -m train` trains it."""
     config = ScratchGPTConfig(
         vocab_size=VOCABULARY, embedding_dropout=dropout, attention_dropout=dropout, residual_dropout=dropout
     )
-    return ScratchGPTForCausalLM(config)
+    model = ScratchGPTForCausalLM(config)
+    use_kernels(model, device)
+    return ModelWithLoss(model)
 
 
 def build_gpt2(dropout: float) -> torch.nn.Module:
@@ -52,7 +56,8 @@ def make_step(model: torch.nn.Module, inputs: dict[str, Any], precision: str) ->
 
     def step() -> float:
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-            loss = model(**inputs).loss
+            outputs = model(**inputs)
+            loss = outputs if isinstance(outputs, torch.Tensor) else outputs.loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -82,10 +87,10 @@ def run(
         torch.set_num_threads(threads)
     torch.manual_seed(0)
     ids_BL = torch.randint(VOCABULARY, (batch_size, sequence_length + 1), device=device)
-    ours = {"input_ids": ids_BL[:, :-1], "shift_labels": ids_BL[:, 1:], "skip_logits": True}
+    ours = {"input_BL": ids_BL[:, :-1], "target_BL": ids_BL[:, 1:]}
     theirs = {"input_ids": ids_BL[:, :-1], "labels": ids_BL[:, :-1], "use_cache": False}
     takers = {
-        "scratchgpt": make_step(build_ours(dropout).to(device), ours, precision),
+        "scratchgpt": make_step(build_ours(dropout, device).to(device), ours, precision),
         "gpt2": make_step(build_gpt2(dropout).to(device), theirs, precision),
     }
     seconds: dict[str, list[float]] = {name: [] for name in takers}

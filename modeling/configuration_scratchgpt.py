@@ -6,13 +6,33 @@ rotary positions, normed queries and keys, a gated SiLU MLP, tied embeddings, no
 """
 
 import difflib
+import inspect
 import os
+import re
 from collections.abc import Iterable
-from dataclasses import fields
-from typing import Any, ClassVar, Literal
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
 
+import transformers
+from transformers import PretrainedConfig
 from transformers.activations import ACT2FN
-from transformers.configuration_utils import PreTrainedConfig, strict  # pyright: ignore[reportPrivateImportUsage]
+
+CODE_VERSION = "0.1.1"
+"""Version of ScratchGPT that these files belong to; config.json keeps it as `scratchgpt_version`."""
+LOWEST_TRANSFORMERS, NEWEST_TRANSFORMERS = "4.57.6", "5.24.0"
+"""The versions of transformers between which these files were run (docs/compatibility.md); newer ones are allowed."""
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """The numbers of a version, for comparisons: (5, 24, 0) of "5.24.0", "5.24.0rc1" and "5.24.0.dev0"."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+
+
+if version_numbers(transformers.__version__) < version_numbers(LOWEST_TRANSFORMERS):
+    raise ImportError(
+        f"ScratchGPT models need transformers {LOWEST_TRANSFORMERS} or newer, got {transformers.__version__}: "
+        "run `pip install --upgrade transformers`."
+    )
 
 AUTO_MAP = {
     "AutoConfig": "configuration_scratchgpt.ScratchGPTConfig",
@@ -20,12 +40,15 @@ AUTO_MAP = {
     "AutoModelForCausalLM": "modeling_scratchgpt.ScratchGPTForCausalLM",
     "AutoModelForMaskedLM": "modeling_scratchgpt.ScratchGPTForMaskedLM",
 }
+# Names, in a config.json, the version of ScratchGPT that wrote it.
+VERSION_KEY = "scratchgpt_version"
 # What transformers and its tools write into a config.json beside a model's own fields.
 FOREIGN_KEYS = frozenset(
     {
-        *("model_type", "auto_map", "name_or_path", "num_labels", "torch_dtype", "tokenizer_class"),
+        *("model_type", "auto_map", "name_or_path", "num_labels", "dtype", "torch_dtype", "tokenizer_class"),
+        *("task_specific_params", VERSION_KEY),
         *("attn_implementation", "experts_implementation", "output_attentions", "rope_scaling"),
-        *("quantization_config", "task_specific_params"),
+        "quantization_config",
     }
 )
 # Rotary positions: what scales them to a longer context, and the settings that each kind must and may have.
@@ -47,34 +70,22 @@ COMMON_ROPE_SETTINGS = frozenset({"rope_theta", "original_max_position_embedding
 EXTRA_KEYS = "extra_keys"
 
 
-def plain_type_errors(config_class: type) -> type:
-    """Make a `strict` class raise ValueError, in one line, when a field is given a value of the wrong type."""
-    strict_setattr: Any = config_class.__setattr__
-    types = {field.name: field.type for field in fields(config_class)}
-
-    def checked_setattr(self: Any, name: str, value: Any) -> None:
-        try:
-            strict_setattr(self, name, value)
-        except Exception as error:
-            if name not in types or not isinstance(error.__cause__, TypeError):
-                raise
-            expected = getattr(types[name], "__args__", None) or (types[name],)
-            words = " or ".join(getattr(kind, "__name__", repr(kind)) for kind in expected)
-            raise ValueError(
-                f"{name} must be {words.replace('NoneType', 'None')}; got {value!r} ({type(value).__name__})."
-            ) from error.__cause__
-
-    config_class.__setattr__ = checked_setattr  # pyright: ignore[reportAttributeAccessIssue]
-    return config_class
+def is_a(value: Any, kind: Any) -> bool:
+    """Whether a value is of an annotated type: a class, a union, a Literal, or a list of one of them."""
+    if get_origin(kind) is UnionType:
+        return any(is_a(value, option) for option in get_args(kind))
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(is_a(item, get_args(kind)[0]) for item in value)
+    return isinstance(value, get_origin(kind) or kind) and (kind is bool or not isinstance(value, bool))
 
 
-@plain_type_errors
-@strict
-class ScratchGPTConfig(PreTrainedConfig):
+class ScratchGPTConfig(PretrainedConfig):
     """Shape and choices of a ScratchGPT model. All arguments are keywords; an unknown one is a ValueError."""
 
     model_type = "scratchgpt"
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+    keys_to_ignore_at_inference = ["past_key_values", "cache"]  # noqa: RUF012  the second from transformers 5.24 on
     base_model_tp_plan = {  # noqa: RUF012
         "layers.*.self_attn.q_proj": "colwise",
         "layers.*.self_attn.k_proj": "colwise",
@@ -116,7 +127,7 @@ class ScratchGPTConfig(PreTrainedConfig):
     norm_eps: float | int = 1e-5
     """Added to the variance in every norm."""
     position_embedding: Literal["learned", "sinusoidal", "rope"] = "learned"
-    """learned: a table added to the embeddings; sinusoidal: fixed waves added to them; rope: rotated queries, keys."""
+    """learned: a table added to the embeddings; sinusoidal: fixed sines and cosines; rope: rotated queries and keys."""
     rope_theta: float | int = 10000.0
     """Base of the rotary frequencies; read only with position_embedding="rope"."""
     rope_parameters: dict[str, Any] | None = None
@@ -156,12 +167,19 @@ class ScratchGPTConfig(PreTrainedConfig):
     pad_token_id: int | None = None
     """Id of the token that fills up a batch. Its embedding is learned like any other: it may be the eos token."""
 
-    def __post_init__(self, **kwargs: Any) -> None:
-        extra_keys = kwargs.pop(EXTRA_KEYS, ())
-        self._reject_unknown(name for name in kwargs if name not in extra_keys)
+    def __init__(self, **kwargs: Any) -> None:
+        # An __init__ of its own: before 5.4 transformers' configs were no dataclasses, and every version takes one.
+        defaults = {name: getattr(ScratchGPTConfig, name) for name in FIELDS}
+        values = {name: kwargs.pop(name, default) for name, default in defaults.items()}
+        rope_scaling, extra_keys = kwargs.pop("rope_scaling", None), kwargs.pop(EXTRA_KEYS, ())
+        version = kwargs.pop(VERSION_KEY, CODE_VERSION)
+        self._reject_unknown((name for name in kwargs if name not in extra_keys), version)
+        super().__init__(**kwargs)  # first: before 5.0 it sets some of our fields to its own defaults
+        for name, value in values.items():
+            setattr(self, name, value)
         if not self.gated_mlp:
             plan: dict[str, Any] = dict(type(self).base_model_tp_plan or {})
-            del plan["layers.*.mlp.gate_proj"]
+            plan.pop("layers.*.mlp.gate_proj", None)
             self.base_model_tp_plan = plan  # pyright: ignore[reportAttributeAccessIssue]
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
@@ -171,39 +189,50 @@ class ScratchGPTConfig(PreTrainedConfig):
             self.head_dim = self.hidden_size // self.num_attention_heads
         self.validate_sizes()
         self.validate_choices()
-        super().__post_init__(**kwargs)
+        self.rope_parameters = self._complete_rope_parameters(dict(rope_scaling or self.rope_parameters or {}))
+        self.validate_rope_parameters()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Keep rope_theta and rope_parameters in step when either is set later."""
+        """Check the type of a field, and keep rope_theta and rope_parameters in step when either is set later."""
+        if name in FIELDS and not is_a(value, FIELDS[name]):
+            kinds = get_args(FIELDS[name]) or (FIELDS[name],)
+            expected = " or ".join(getattr(kind, "__name__", repr(kind)) for kind in kinds)
+            raise ValueError(
+                f"{name} must be {expected.replace('NoneType', 'None')}; got {value!r} ({type(value).__name__})."
+            )
         if name == "rope_parameters" and value and self.rope_parameters:
             value = {"rope_type": value.get("type", "default"), "rope_theta": self.rope_theta, **value}
         super().__setattr__(name, value)
         if name == "rope_theta" and self.rope_parameters:
             self.rope_parameters["rope_theta"] = value
 
-    def convert_rope_params_to_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """transformers' hook that settles `rope_parameters`; takes its old name, `rope_scaling`, from the arguments."""
-        given = kwargs.pop("rope_scaling", None) or self.rope_parameters or {}
-        self.rope_parameters = dict(given)
-        if self.position_embedding == "rope":
-            self.rope_theta = given.get("rope_theta", self.rope_theta)
-            self.standardize_rope_params()
-        self.validate_rope_parameters()
-        return kwargs
+    def _complete_rope_parameters(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Rotary settings with their type, base and (where it matters) the context length that they stretch."""
+        if self.position_embedding != "rope":
+            return given
+        self.rope_theta = given.get("rope_theta", self.rope_theta)
+        complete = {"rope_type": given.pop("type", "default"), "rope_theta": self.rope_theta, **given}
+        if complete["rope_type"] in ("yarn", "llama3"):
+            complete.setdefault("original_max_position_embeddings", self.max_position_embeddings)
+        return complete
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
         """Write config.json with an `auto_map` for every class, so that a saved folder loads under each head."""
         self.auto_map = dict(AUTO_MAP)
+        for validate in (self.validate_sizes, self.validate_choices, self.validate_rope_parameters):
+            validate()  # fields may have been set since this config was made
         super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """As transformers' own, and under `extra_keys` the names of attributes that were set from outside."""
+        """As transformers' own, with the version of this code, and under `extra_keys` the names of attributes that were
+        set from outside."""
         written = super().to_dict()
         if written["rope_parameters"]:
             written["rope_theta"] = written["rope_parameters"]["rope_theta"]
         if not self.scales_positions:
             del written["rope_parameters"]
-        known = {field.name for field in fields(self)} | FOREIGN_KEYS
+        written[VERSION_KEY] = CODE_VERSION
+        known = FIELDS.keys() | FOREIGN_KEYS | PretrainedConfig().to_dict().keys()
         extra_keys = sorted(name for name in written if name not in known and not name.startswith("_"))
         return written | ({EXTRA_KEYS: extra_keys} if extra_keys else {})
 
@@ -212,14 +241,16 @@ class ScratchGPTConfig(PreTrainedConfig):
         """Whether rotary positions are scaled to a longer context than the one trained at."""
         return (self.rope_parameters or {}).get("rope_type", "default") != "default"
 
-    def _reject_unknown(self, names: Iterable[str]) -> None:
+    def _reject_unknown(self, names: Iterable[str], version: str) -> None:
         """Raise a ValueError for a name that is neither a field nor one of transformers' own keys."""
-        known = [name for name in ScratchGPTConfig.__annotations__ if name != "keys_to_ignore_at_inference"]
+        known = FOREIGN_KEYS | PretrainedConfig().to_dict().keys()
         for name in names:
-            if name in FOREIGN_KEYS or name.startswith("_"):
+            if name in known or name.startswith("_"):
                 continue
-            close = difflib.get_close_matches(name, known, n=3)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"the fields are {', '.join(sorted(known))}."
+            close = difflib.get_close_matches(name, FIELDS, n=3)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"the fields are {', '.join(sorted(FIELDS))}."
+            if version_numbers(version) > version_numbers(CODE_VERSION):
+                hint = f"ScratchGPT {version} wrote it, and this is the code of {CODE_VERSION}: take the newer code."
             raise ValueError(f"ScratchGPTConfig has no field {name!r}; {hint}")
 
     def validate_sizes(self) -> None:
@@ -315,3 +346,7 @@ class ScratchGPTConfig(PreTrainedConfig):
             raise ValueError("low_freq_factor in rope_parameters must be below high_freq_factor.")
         if rope_type == "dynamic" and self.head_dim == 2:
             raise ValueError('rope_type "dynamic" needs a head_dim above 2.')
+
+
+FIELDS: dict[str, Any] = inspect.get_annotations(ScratchGPTConfig)
+"""The fields' names and types."""

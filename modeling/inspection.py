@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .decoding import PREFILL_CHUNK, CacheReader, StoppedError, context_length
+from .decoding import PREFILL_CHUNK, CacheReader, StoppedError, cache_argument, context_length
 
 FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "layer_norm", "ln_out", "final_norm")
 """What the architectures of transformers call the normalisation before their output layer."""
@@ -160,23 +160,12 @@ def _guesses(logits_NV: Tensor, top: int) -> list[list[Guess]]:
 def _logits(model: Any, ids: list[int]) -> Iterator[Tensor]:
     """Logits (N, V) of what comes after each of `ids`, some tokens at a time where the model can go on from a cache:
     those of a whole text would be large."""
-    parameters = inspect.signature(model.forward).parameters
-    if len(ids) <= PREFILL_CHUNK or "past_key_values" not in parameters or model._is_stateful:
+    if len(ids) <= PREFILL_CHUNK or model._is_stateful or cache_argument(model) is None:
         yield _forward(model, ids).logits[0]
         return
-    cache = None
+    reader = CacheReader(model)
     for start in range(0, len(ids), PREFILL_CHUNK):
-        chunk = ids[start : start + PREFILL_CHUNK]
-        mask = {"attention_mask": torch.ones(1, start + len(chunk), dtype=torch.long, device=model.device)}
-        outputs = _forward(
-            model,
-            chunk,
-            past_key_values=cache,
-            use_cache=True,
-            **(mask if "attention_mask" in parameters else {}),
-        )
-        cache = outputs.past_key_values
-        yield outputs.logits[0]
+        yield reader.read_all(ids[start : start + PREFILL_CHUNK])
 
 
 def _forward(model: Any, ids: list[int], **options: Any) -> Any:

@@ -3,16 +3,22 @@
 Finding reads small files only and imports nothing heavy; loading takes the seconds.
 """
 
+import functools
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
 
 from modeling.importing import quick_imports
 
+logger = logging.getLogger(__name__)
+
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "README.md", "slow/*")
 CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel")
 MASKED_HEADS = ("ForMaskedLM",)
+CHECK_RECORD = "proof.json"
+"""Written into a bundle by `python -m hub_export`: among other things, the transformers that it was checked with."""
 
 
 def find_folder(source: str | Path) -> Path | None:
@@ -91,7 +97,8 @@ def load_causal_lm(folder: Path, *, device: str | None = None) -> Any:
         device: default CUDA where there is one, else the CPU (in float32).
 
     Raises:
-        ValueError: for a model that is broken, not whole, or no causal language model.
+        ValueError: for a model that is broken, not whole, or no causal language model, or that a newer ScratchGPT wrote
+            in a way that this one does not read.
     """
     heads = _heads(folder)
     if heads and not any(name.endswith(CAUSAL_HEADS) for name in heads):
@@ -136,16 +143,57 @@ def _load(auto_class: str, folder: Path, device: str | None) -> Any:
             dtype=torch.float32 if device == "cpu" else "auto",
             local_files_only=True,
             trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # they are errors below, with a message that names them
             output_loading_info=True,
         )
         model, loading = loaded
     except Exception as error:  # every library below has exceptions of its own for a broken file
-        raise ValueError(f"cannot load the model in {folder}: {first_line(error)}") from error
+        reason = first_line(error)
+        raise ValueError(f"cannot load the model in {folder}: {_newer_version(folder, reason) or reason}") from error
     wrong = sorted(loading["missing_keys"]) + sorted(key for key, *_ in loading["mismatched_keys"])
+    unknown = sorted(loading["unexpected_keys"])
+    if (wrong or unknown) and (
+        sentence := _newer_version(folder, f"its weights have another shape: {[*wrong, *unknown][0]}")
+    ):
+        raise ValueError(f"cannot load the model in {folder}: {sentence}")
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise ValueError(f"{folder} is no whole model: its weights lack {wrong[0]}{more}; export or copy it again")
+    _log_other_transformers(folder, transformers.__version__)
     return model.to(device).eval()
+
+
+def _newer_version(folder: Path, reason: str) -> str | None:
+    """What to do about a model that cannot be loaded, where a newer ScratchGPT wrote it; None where none did."""
+    from modeling.configuration_scratchgpt import CODE_VERSION, VERSION_KEY, version_numbers
+
+    config = read_json_object(folder / "config.json")
+    version = str(config.get(VERSION_KEY, ""))
+    if config.get("model_type") != "scratchgpt" or version_numbers(version) <= version_numbers(CODE_VERSION):
+        return None
+    cause = reason.partition(";")[0].rstrip(".")
+    return (
+        f"ScratchGPT {version} wrote it, and this is ScratchGPT {CODE_VERSION} ({cause}); "
+        f"get ScratchGPT {version} or a newer one, and run the same command there"
+    )
+
+
+@functools.cache
+def _log_other_transformers(folder: Path, installed: str) -> None:
+    """Log, once for each folder, that a bundle was checked with another transformers than the installed one."""
+    try:
+        checked = read_json_object(folder / CHECK_RECORD).get("transformers")
+    except ValueError:  # none, or a damaged one: loading needs none, and publishing says so
+        return
+    if isinstance(checked, str) and checked != installed:
+        logger.warning(
+            "%s was checked with transformers %s, and transformers %s is installed: to check it with that, run "
+            "`python -m hub_export verify %s`",
+            folder,
+            checked,
+            installed,
+            folder,
+        )
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from .configuration_scratchgpt import ScratchGPTConfig
-from .kernels_scratchgpt import CROSS_ENTROPY_ROWS
+
+CROSS_ENTROPY_ROWS = 512
+"""Tokens whose logits exist at once while the loss is computed (`train.kernels`)."""
 
 
 def count_parameters(config: ScratchGPTConfig) -> int:
@@ -67,7 +69,7 @@ def memory_bytes(
     bytes_per_value: int = 4,
     optimizer_averages: int = 2,
 ) -> MemoryEstimate:
-    """Estimate the memory of a training step with `skip_logits`.
+    """Estimate the memory of a step of `python -m train`, whose loss never holds all logits.
 
     batch_size counts sequences of sequence_length tokens. bytes_per_value is 4 for float32, 2 for pure bfloat16.
     optimizer_averages is the optimizer's float32 values for each parameter: 2 for AdamW, 1 for Muon or momentum, 0

@@ -209,6 +209,7 @@ class ScratchGPTTokenizer(PreTrainedTokenizer):
             add_prefix_space=add_prefix_space,
             **kwargs,
         )
+        self.special_tokens_pattern = None  # transformers 5.0 and 5.1 would put [CLS] and [SEP] around every text
 
     @classmethod
     def from_merges(

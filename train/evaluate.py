@@ -31,6 +31,7 @@ from modeling.infilling import surroundings
 from modeling.loading import fetch, find_folder, is_masked_lm, load_model
 from tokenization import encode_corpus, load_tokenizer
 from train.batches import IGNORED, Batch
+from train.loss import ModelWithLoss
 from train.report import perplexity
 
 DEFAULT_CONTEXT = 1024  # for models that know no limit
@@ -39,14 +40,11 @@ NO_TOKENS = "expected a text of at least one token, got an empty one"
 
 
 @torch.no_grad()
-def evaluate(
-    model: Any, batches: Iterable[Batch], device: torch.device, *, label_name: str = "shift_labels"
-) -> tuple[float, int]:
+def evaluate(model: Any, batches: Iterable[Batch], device: torch.device) -> tuple[float, int]:
     """Mean loss over all targets of the batches; a batch without a target is left out.
 
     Args:
-        model: called with `input_ids`, `skip_logits` and the targets; in evaluation mode while this runs.
-        label_name: the model's argument that takes targets: `shift_labels` (causal) or `labels` (masked).
+        model: a `ModelWithLoss`, as it is or wrapped; in evaluation mode while this runs.
 
     Returns:
         (nats per token, number of targets).
@@ -58,8 +56,7 @@ def evaluate(
         targets = int((batch.target_BL != IGNORED).sum())
         if not targets:
             continue
-        labels = {label_name: batch.target_BL.to(device)}
-        loss = model(input_ids=batch.input_BL.to(device), skip_logits=True, **labels).loss
+        loss = model(batch.input_BL.to(device), batch.target_BL.to(device))
         total += loss.double().cpu() * targets
         count += targets
     model.train(was_training)
@@ -93,7 +90,7 @@ def evaluate_text(model: Any, tokenizer: Any, texts: Iterable[str]) -> dict[str,
     beginning = next((token_id for token_id in candidates if token_id is not None), None)
     if beginning is None:
         raise ValueError("expected a tokenizer with a beginning- or end-of-text token, got one with neither")
-    context = getattr(model.config, "max_position_embeddings", None) or DEFAULT_CONTEXT
+    context = context_length(model) or DEFAULT_CONTEXT
     model.eval()
     total, tokens, size = 0.0, 0, ByteCount()
     for ids in encode_corpus(tokenizer, size.of(texts)):
@@ -201,9 +198,10 @@ def hidden_loss(model: Any, window: np.ndarray, positions: np.ndarray, mask_toke
     rows, columns = torch.arange(len(positions)), torch.from_numpy(positions)
     target_BL[rows, columns] = input_BL[rows, columns]
     input_BL[rows, columns] = mask_token_id
-    ours = {"skip_logits": True} if model.config.model_type == "scratchgpt" else {}
-    loss = model(input_ids=input_BL.to(model.device), labels=target_BL.to(model.device), **ours).loss
-    return loss.item() * len(positions)
+    input_BL, target_BL = input_BL.to(model.device), target_BL.to(model.device)
+    if model.config.model_type == "scratchgpt":
+        return ModelWithLoss(model)(input_BL, target_BL).item() * len(positions)
+    return model(input_ids=input_BL, labels=target_BL).loss.item() * len(positions)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -25,6 +25,8 @@ from train.checkpoint import (
     save_checkpoint,
 )
 from train.evaluate import evaluate
+from train.kernels import use_kernels
+from train.loss import ModelWithLoss
 from train.machine import check_processes, choose_device, choose_precision, describe, over_processes
 from train.objective import Objective, build_objective, check_objective, nats_to_bits_per_byte, sample_prompts
 from train.optimizer import build_optimizers, set_learning_rate
@@ -122,7 +124,7 @@ class Trainer:
     accelerator: Accelerator
     report: Report
     prepared: Prepared
-    model: Any  # the prepared (possibly wrapped, possibly compiled) model
+    model: Any  # the model with its loss, prepared (possibly wrapped, possibly compiled)
     unwrapped: Any  # the model itself
     objective: Objective
     optimizers: list[Any]
@@ -153,9 +155,10 @@ class Trainer:
         objective = build_objective(config, prepared)
         unwrapped = objective.model(model_config)
         torch.manual_seed(config.run.seed + accelerator.process_index)
-        model, *optimizers = accelerator.prepare(unwrapped, *build_optimizers(unwrapped, config.optimizer))
-        data = config.data
-        length = config.model.max_position_embeddings
+        use_kernels(unwrapped, accelerator.device)
+        parts = ModelWithLoss(unwrapped), *build_optimizers(unwrapped, config.optimizer)
+        model, *optimizers = accelerator.prepare(*parts)
+        data, length = config.data, config.model.max_position_embeddings
         per_draw = dict(batch_size=data.batch_size, length=length, seed=config.run.seed)
         batches: Batches = (
             RandomWindows(prepared.train, **per_draw)
@@ -279,17 +282,14 @@ class Trainer:
             target_BL = target_BL[rows].to(accelerator.device)
             more = index < len(micro_batches) - 1
             with accelerator.no_sync(self.model) if more else nullcontext():
-                labels = {self.objective.label_name: target_BL}
-                output = self.model(input_ids=input_BL, skip_logits=True, num_items_in_batch=per_process, **labels)
-                loss = output.loss
+                loss = self.model(input_BL, target_BL, num_items_in_batch=per_process)
                 accelerator.backward(loss)
             total += loss.detach()
         return over_processes(accelerator, float(total), "mean")
 
     def _evaluate(self) -> None:
-        device, label_name = self.accelerator.device, self.objective.label_name
-        loss, _ = evaluate(self.model, self.validation, device, label_name=label_name)
-        self.evaluation = self.objective.metrics(self.model, loss, device)
+        loss, _ = evaluate(self.model, self.validation, self.accelerator.device)
+        self.evaluation = self.objective.metrics(self.model, loss, self.accelerator.device)
         self.evaluation_step = self.state.step
         if self.schedule.evaluated(loss):
             self.report.say(f"step {self.state.step}: the validation loss is on a plateau, the learning rate falls")

@@ -32,7 +32,6 @@ SAMPLE_BLANK_EVERY, SAMPLE_FIRST_BLANK = 5, 2
 class Objective(Protocol):
     """What differs between the objectives."""
 
-    label_name: str  # the model's argument that takes a batch's targets
     loss_label: str  # the axis of loss.png
     is_of_the_text: bool  # whether the loss is that of the text, so that bits per byte and a floor make sense
 
@@ -86,7 +85,6 @@ def nats_to_bits_per_byte(prepared: Prepared) -> float:
 class CausalObjective:
     """Predict each next token."""
 
-    label_name = "shift_labels"
     loss_label = "loss (nats per token)"
     is_of_the_text = True
 
@@ -133,7 +131,6 @@ class CausalObjective:
 class MaskedObjective:
     """Predict hidden tokens from both sides."""
 
-    label_name = "labels"
     loss_label = "masked loss (nats per hidden token)"
     is_of_the_text = False
 
@@ -157,7 +154,7 @@ class MaskedObjective:
 
     def metrics(self, model: Any, loss: float, device: torch.device) -> dict[str, float]:
         """Masked loss, its exponential, and the pseudo-perplexity of one token of each validation window."""
-        alone, _ = evaluate(model, self.one_hidden, device, label_name=self.label_name)
+        alone, _ = evaluate(model, self.one_hidden, device)
         return {
             "validation_loss": loss,
             "masked_perplexity": perplexity(loss),

@@ -44,7 +44,7 @@ def main(how: str, family: str, out: str) -> None:
         starts_B1 = torch.arange(BATCH)[:, None] * 5 + step
         ids_BL = (starts_B1 + torch.arange(LENGTH)) % VOCABULARY
         mine_BL = ids_BL[accelerator.process_index :: accelerator.num_processes]
-        loss = model(input_ids=mine_BL, labels=mine_BL, skip_logits=True).loss
+        loss = model(input_ids=mine_BL, labels=mine_BL).loss
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -139,6 +139,14 @@ def test_greedy_with_penalty_up_to_the_full_context(make):
     assert tokens(model, PROMPT, choices) == generate(model, PROMPT, count, repetition_penalty=1.7)
 
 
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_generate_past_learned_positions_says_so_and_the_decoder_slides(use_cache):
+    model = scratchgpt()
+    with pytest.raises(ValueError, match=rf"reaches position {CONTEXT + 1}, but this model has learned positions for"):
+        generate(model, PROMPT, CONTEXT, use_cache=use_cache)
+    assert len(tokens(model, PROMPT, SamplingSettings(max_new_tokens=CONTEXT, seed=1))) == CONTEXT
+
+
 def paths(model, monkeypatch, prompt, choices) -> tuple[list, list]:
     """Steps by the lean path and by the model's own forward."""
     lean = list(stream(model, prompt, choices, alternatives=3))

@@ -5,6 +5,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
+from modeling.modeling_scratchgpt import CACHE_FIELD
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -137,10 +138,10 @@ def test_logits_are_equal_with_a_cache(pair):
                 ids_BL[:, start:stop],
                 attention_mask=mask_BL[:, :stop],
                 position_ids=positions_BL[:, start:stop],
-                past_key_values=caches[index],
                 use_cache=True,
+                **{CACHE_FIELD: caches[index]},
             )
-            caches[index] = output.past_key_values
+            caches[index] = output[CACHE_FIELD]
             logits.append(output.logits[mask_BL[:, start:stop].bool()])
         torch.testing.assert_close(*logits, **TOLERANCE)
 
@@ -148,9 +149,7 @@ def test_logits_are_equal_with_a_cache(pair):
 def test_losses_and_gradients_are_equal(pair):
     ours, theirs = pair
     ids_BL = draw_batch()[0]
-    losses = [
-        model(ids_BL, labels=ids_BL, **extra).loss for model, extra in ((ours, {"skip_logits": True}), (theirs, {}))
-    ]
+    losses = [model(ids_BL, labels=ids_BL).loss for model in (ours, theirs)]
     torch.testing.assert_close(*losses, **TOLERANCE)
     for loss in losses:
         loss.backward()

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, StaticCache
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM, ScratchGPTModel
 from tests.modeling.families import GROUPED as MODERN
 
-REMOTE_FILES = ("configuration_scratchgpt.py", "kernels_scratchgpt.py", "modeling_scratchgpt.py")
+REMOTE_FILES = ("configuration_scratchgpt.py", "modeling_scratchgpt.py")
 POSITIONS = ("learned", "sinusoidal", "rope")
 CLASSIC = {"attention_bias": True, "hidden_act": "gelu_new"}
 
@@ -207,12 +207,12 @@ def test_bfloat16_weights_and_autocast():
     for family in (CLASSIC, MODERN, {"qk_norm": True}):
         model, ids_BL = build(attention_dropout=0.1, **family).train(), draw_ids(2, 8)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = model(ids_BL, labels=ids_BL, skip_logits=True).loss
+            loss = model(ids_BL, labels=ids_BL).loss
         loss.backward()
         assert loss.dtype == torch.float32
         assert model.model.embed_tokens.weight.grad.isfinite().all()
         model = model.to(torch.bfloat16)
-        loss = model(ids_BL, labels=ids_BL, skip_logits=True).loss
+        loss = model(ids_BL, labels=ids_BL).loss
         loss.backward()
         assert loss.isfinite()
 
@@ -294,10 +294,6 @@ def test_masked_loss_counts_blanks_only():
     model, ids_BL = build(ScratchGPTForMaskedLM), draw_ids(2, 9)
     labels_BL = torch.full_like(ids_BL, -100)
     labels_BL[0, 3], labels_BL[1, 5] = 7, 11
-    whole, lean = model(ids_BL, labels=labels_BL), model(ids_BL, labels=labels_BL, skip_logits=True)
-    expected = functional.cross_entropy(whole.logits[[0, 1], [3, 5]], torch.tensor([7, 11]))
-    torch.testing.assert_close(whole.loss, expected)
-    torch.testing.assert_close(lean.loss, expected)
-    assert lean.logits is None
-    with pytest.raises(ValueError, match="skip_logits leaves only the loss, which needs labels"):
-        model(ids_BL, skip_logits=True)
+    output = model(ids_BL, labels=labels_BL)
+    expected = functional.cross_entropy(output.logits[[0, 1], [3, 5]], torch.tensor([7, 11]))
+    torch.testing.assert_close(output.loss, expected)

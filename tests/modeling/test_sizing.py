@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
 from modeling.sizing import count_parameters, flops_per_token, memory_bytes
+from train.kernels import use_kernels
+from train.loss import ModelWithLoss
 
 
 @st.composite
@@ -86,6 +88,7 @@ def test_flops_are_three_times_the_counted_forward():
 def test_activations_are_what_autograd_saves(fields):
     config = ScratchGPTConfig(vocab_size=64, hidden_size=128, num_attention_heads=2, num_hidden_layers=4, **fields)
     model = ScratchGPTForCausalLM(config)
+    use_kernels(model, "cpu")
     saved: dict[int, torch.UntypedStorage] = {}
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 
@@ -96,7 +99,7 @@ def test_activations_are_what_autograd_saves(fields):
 
     ids_BL = torch.randint(64, (4, 128))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = model(ids_BL, shift_labels=ids_BL, skip_logits=True).loss
+        loss = ModelWithLoss(model)(ids_BL, ids_BL)
     measured = sum(storage.nbytes() for storage in saved.values())
     estimate = memory_bytes(config, batch_size=4, sequence_length=128).activations
     assert loss.isfinite()

@@ -19,6 +19,7 @@ from train.__main__ import main
 from train.batches import IGNORED, evaluation_batches
 from train.evaluate import evaluate, evaluate_masked_text
 from train.loop import train
+from train.loss import ModelWithLoss
 from train.masking import Masking
 from train.objective import CausalObjective, MaskedObjective
 from train.recipe import Config
@@ -149,9 +150,8 @@ def test_batches_without_a_target_are_left_out(masked_run: Path, validation: Tok
     batches = evaluation_batches(validation, batch_size=2, length=32, windows=4, end_of_text=0)
     empty = type(batches[0])(batches[0].input_BL, torch.full_like(batches[0].input_BL, IGNORED))
     device = torch.device("cpu")
-    assert evaluate(model, [empty, *batches], device, label_name="labels") == evaluate(
-        model, batches, device, label_name="labels"
-    )
+    module = ModelWithLoss(model)
+    assert evaluate(module, [empty, *batches], device) == evaluate(module, batches, device)
 
 
 def test_the_picture_names_what_it_shows(masked_run: Path, finished_run: Path) -> None:

@@ -1,4 +1,6 @@
-"""Losses, dropout and blocked attention, held against torch's own."""
+"""The loss without logits, dropout and blocked attention, held against torch's own, and the model that uses them."""
+
+import copy
 
 import pytest
 import torch
@@ -6,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-import modeling.kernels_scratchgpt as kernels
-import modeling.modeling_scratchgpt as scratchgpt
-from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
-from modeling.kernels_scratchgpt import BlockedAttention, dropout, linear_cross_entropy
+from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
+from modeling.modeling_scratchgpt import AttentionMask
+from tests.modeling.families import GROUPED as MODERN
+from train import kernels
+from train.kernels import BlockedAttention, CpuDropout, linear_cross_entropy, use_kernels
+from train.loss import ModelWithLoss
 
 
 @pytest.fixture
@@ -96,33 +100,25 @@ def test_linear_cross_entropy_in_half_precision(small_chunks, dtype):
     torch.testing.assert_close(loss, expected, atol=2e-2, rtol=2e-2)
 
 
+def small_model(model_class=ScratchGPTForCausalLM, **fields):
+    torch.manual_seed(0)
+    return model_class(ScratchGPTConfig(vocab_size=50, hidden_size=24, num_hidden_layers=1, **fields))
+
+
 @pytest.mark.parametrize("tied", [False, True])
-def test_skip_logits_gives_the_same_loss_and_gradients(small_chunks, tied):
+@pytest.mark.parametrize("items", [None, torch.tensor(40)])
+@pytest.mark.parametrize("model_class", [ScratchGPTForCausalLM, ScratchGPTForMaskedLM])
+def test_the_loss_without_logits_is_the_models_own(small_chunks, tied, items, model_class):
     ids_BL = torch.randint(50, (3, 11))
-    labels_BL = ids_BL.clone()
-    labels_BL[0, :4] = -100
-    ways = [{"labels": labels_BL}, {"labels": labels_BL, "skip_logits": True}]
-    shifted_BL = functional.pad(labels_BL, (0, 1), value=-100)[:, 1:]
-    ways += [{"shift_labels": shifted_BL, "skip_logits": skip} for skip in (False, True)]
-    for extra in ({}, {"num_items_in_batch": torch.tensor(40)}):
-        results = []
-        for way in ways:
-            torch.manual_seed(0)
-            config = ScratchGPTConfig(vocab_size=50, hidden_size=24, num_hidden_layers=1, tie_word_embeddings=tied)
-            model = ScratchGPTForCausalLM(config)
-            output = model(ids_BL, **way, **extra)
-            assert (output.logits is None) == way.get("skip_logits", False)
-            assert output.past_key_values is None
-            output.loss.backward()
-            results.append([output.loss, *(parameter.grad for parameter in model.parameters())])
-        for other in results[1:]:
-            torch.testing.assert_close(other, results[0], atol=1e-6, rtol=1e-5)
-
-
-def test_skip_logits_needs_labels():
-    model = ScratchGPTForCausalLM(ScratchGPTConfig(vocab_size=50, hidden_size=24, num_hidden_layers=1))
-    with pytest.raises(ValueError, match="skip_logits leaves only the loss, which needs labels: give labels or shift"):
-        model(torch.zeros(1, 3, dtype=torch.long), skip_logits=True)
+    target_BL = torch.where(torch.rand(3, 11) < 0.6, ids_BL, -100)
+    own, alone = (small_model(model_class, tie_word_embeddings=tied) for _ in range(2))
+    name = "labels" if model_class is ScratchGPTForMaskedLM else "shift_labels"
+    expected = own(ids_BL, num_items_in_batch=items, **{name: target_BL}).loss
+    loss = ModelWithLoss(alone)(ids_BL, target_BL, items)
+    for value in (expected, loss):
+        value.backward()
+    got, wanted = ([parameter.grad for parameter in model.parameters()] for model in (alone, own))
+    torch.testing.assert_close([loss, *got], [expected, *wanted], atol=1e-6, rtol=1e-5)
 
 
 @given(rate=st.floats(0.01, 0.95), size=st.integers(1, 5))
@@ -130,7 +126,7 @@ def test_skip_logits_needs_labels():
 def test_dropout_keeps_the_mean_and_its_rate(rate, size):
     torch.manual_seed(0)
     x = torch.ones(size, 20_001, requires_grad=True)
-    y = dropout(x, rate, training=True)
+    y = CpuDropout(rate)(x)
     values = y.unique()
     assert values.numel() <= 2
     kept = (y != 0).float().mean().item()
@@ -142,11 +138,13 @@ def test_dropout_keeps_the_mean_and_its_rate(rate, size):
 
 def test_dropout_is_off_in_evaluation_and_follows_the_seed():
     x = torch.randn(4, 7)
-    assert dropout(x, 0.5, training=False) is x
+    dropout = CpuDropout(0.5)
+    assert dropout.eval()(x) is x
+    dropout.train()
     draws = []
     for _ in range(2):
         torch.manual_seed(5)
-        draws.append(dropout(x, 0.5, training=True))
+        draws.append(dropout(x))
     assert torch.equal(*draws)
 
 
@@ -188,31 +186,71 @@ def test_blocked_attention_is_attention(small_chunks, monkeypatch, is_causal, le
 
 def test_training_on_the_cpu_takes_the_blocked_way_and_is_right_on_average(monkeypatch):
     torch.manual_seed(0)
-    calls = []
-    blocked = kernels.blocked_attention
-    monkeypatch.setattr(
-        scratchgpt, "blocked_attention", lambda *args, **kwargs: calls.append(0) or blocked(*args, **kwargs)
-    )
-    fields = {"vocab_size": 50, "hidden_size": 24, "num_hidden_layers": 1, "num_key_value_heads": 3}
-    model = ScratchGPTForCausalLM(ScratchGPTConfig(attention_dropout=0.2, initializer_range=0.3, **fields))
+    calls, apply = [], BlockedAttention.apply
+    monkeypatch.setattr(BlockedAttention, "apply", lambda *arguments: calls.append(0) or apply(*arguments))
+    model = small_model(attention_dropout=0.2, initializer_range=0.3, num_key_value_heads=3)
+    use_kernels(model, "cpu")
     attention, x_BLE = model.model.layers[0].self_attn, torch.randn(2, 9, 24)
+    mask = AttentionMask(None, torch.arange(9), 0, None, is_causal=True)
     with torch.no_grad():
-        expected_BLE = attention.eval()(x_BLE)[0]
+        expected_BLE = attention.eval()(x_BLE, mask=mask)[0]
+        assert not calls
         attention.train()
-        average_BLE = torch.stack([attention(x_BLE)[0] for _ in range(3000)]).mean(0)
+        average_BLE = torch.stack([attention(x_BLE, mask=mask)[0] for _ in range(3000)]).mean(0)
     assert len(calls) == 3000
     assert (average_BLE - expected_BLE).abs().max() < 0.05 * expected_BLE.abs().max()
 
 
+def test_cpu_kernels_change_no_weight_and_no_evaluation(tmp_path):
+    model = small_model(attention_dropout=0.2, residual_dropout=0.1, embedding_dropout=0.1).eval()
+    ids_BL, names = torch.randint(50, (2, 9)), list(model.state_dict())
+    expected_BLV = model(ids_BL).logits
+    use_kernels(model, "cpu")
+    assert sum(isinstance(module, CpuDropout) for module in model.modules()) == 2
+    assert list(model.state_dict()) == names
+    assert torch.equal(model(ids_BL).logits, expected_BLV)
+    model.save_pretrained(tmp_path)
+    assert "cpu_dropout" not in (tmp_path / "config.json").read_text()
+    assert ScratchGPTForCausalLM.from_pretrained(tmp_path).config._attn_implementation == "sdpa"
+
+
+def test_on_a_gpu_torchs_own_kernels_stay() -> None:
+    model = small_model(residual_dropout=0.1)
+    use_kernels(model, "cuda:0")
+    assert model.config._attn_implementation == "sdpa"
+    assert not any(isinstance(module, CpuDropout) for module in model.modules())
+
+
+def test_cpu_attention_leaves_masks_and_caches_to_torch(monkeypatch):
+    ids_BL, mask_BL = torch.randint(50, (2, 9)), torch.ones(2, 9, dtype=torch.long)
+    mask_BL[0, :3] = 0
+    plain, fast = (small_model(attention_dropout=0.2).train() for _ in range(2))
+    use_kernels(fast, "cpu")
+    with torch.no_grad():
+        cached = plain.eval()(ids_BL[:, :5], use_cache=True, return_dict=False)[1]
+    monkeypatch.setattr(BlockedAttention, "apply", None)
+    for options in ({"attention_mask": mask_BL}, {"past_key_values": cached}):
+        results = []
+        for model in (plain.train(), fast):
+            torch.manual_seed(0)
+            given = {name: copy.deepcopy(value) for name, value in options.items()}
+            results.append(model(ids_BL, **given).logits)
+        assert torch.equal(*results)
+
+
+def test_a_tiny_rate_still_drops():
+    torch.manual_seed(0)
+    dropped = (CpuDropout(1e-6)(torch.ones(500_000)) == 0).sum().item()
+    assert 0 < dropped < 30  # the least rate there is: 1 / 65536
+
+
 def test_gradient_accumulation_adds_up():
     ids_BL = torch.randint(50, (4, 9))
-    torch.manual_seed(0)
-    model = ScratchGPTForCausalLM(ScratchGPTConfig(vocab_size=50, hidden_size=24, num_hidden_layers=1))
-    parameters = list(model.parameters())
-    whole = torch.autograd.grad(model(ids_BL, labels=ids_BL, skip_logits=True).loss, parameters)
-    items = torch.tensor(4 * 8)
+    model = small_model()
+    parameters, module = list(model.parameters()), ModelWithLoss(model)
+    whole = torch.autograd.grad(module(ids_BL, ids_BL), parameters)
     for half_BL in ids_BL.split(2):
-        model(half_BL, labels=half_BL, skip_logits=True, num_items_in_batch=items).loss.backward()
+        module(half_BL, half_BL, torch.tensor(4 * 9)).backward()
     torch.testing.assert_close([parameter.grad for parameter in parameters], list(whole), atol=1e-6, rtol=1e-4)
 
 
@@ -220,10 +258,27 @@ def test_gradient_accumulation_adds_up():
 def test_a_compiled_training_step_is_the_same():
     ids_BL, results = torch.randint(50, (2, 9)), []
     for backend in (None, "aot_eager"):
-        torch.manual_seed(0)
-        model = ScratchGPTForCausalLM(ScratchGPTConfig(vocab_size=50, hidden_size=24, num_hidden_layers=1))
-        call = model if backend is None else torch.compile(model, backend=backend)
-        loss = call(ids_BL, shift_labels=ids_BL, skip_logits=True).loss
+        model = small_model()
+        use_kernels(model, "cpu")
+        module = ModelWithLoss(model)
+        call = module if backend is None else torch.compile(module, backend=backend)
+        loss = call(ids_BL, ids_BL)
         loss.backward()
         results.append([loss, *(parameter.grad for parameter in model.parameters())])
     torch.testing.assert_close(*results)
+
+
+def test_training_in_bfloat16_has_a_finite_loss_and_gradients():
+    for family in ({}, MODERN, {"qk_norm": True}):
+        model = small_model(attention_dropout=0.1, **family).train()
+        use_kernels(model, "cpu")
+        module, ids_BL = ModelWithLoss(model), torch.randint(50, (2, 8))
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = module(ids_BL, ids_BL)
+        loss.backward()
+        assert loss.dtype == torch.float32
+        assert model.model.embed_tokens.weight.grad.isfinite().all()
+        module.to(torch.bfloat16)
+        loss = module(ids_BL, ids_BL)
+        loss.backward()
+        assert loss.isfinite()

@@ -1,5 +1,7 @@
-"""Attention written out, and what training computes faster than torch: the loss without logits, and on the CPU dropout,
-and attention with it.
+"""What training computes faster than torch: the loss without logits and, on the CPU, dropout and attention with it.
+
+None of it is part of a published model. Attention is registered with transformers' attention interface; dropout takes
+the place of the model's `nn.Dropout` modules (`use_kernels`); the loss is called by `train.loss`.
 
 Axes in tensor names: N tokens of all sequences in a row, E hidden_size, V vocabulary, B batch, L tokens, H query heads,
 G key/value heads, Z heads of all sequences in a row, D head_dim.
@@ -10,9 +12,11 @@ import math
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import AttentionInterface
 
-IGNORE_INDEX = -100
-CROSS_ENTROPY_ROWS = 512
+from modeling.sizing import CROSS_ENTROPY_ROWS
+from train.batches import IGNORED
+
 CROSS_ENTROPY_ALIGNMENT = 16
 ATTENTION_ROWS = 64
 ATTENTION_SCORES = 2**20
@@ -42,7 +46,7 @@ class LinearCrossEntropy(torch.autograd.Function):
             rows = slice(start, start + CROSS_ENTROPY_ROWS)
             x = x_NE[rows].to(dtype)
             target = target_N[rows, None]
-            counted = (target != IGNORE_INDEX).to(precise)
+            counted = (target != IGNORED).to(precise)
             target = target.clamp(min=0)
             logits = functional.linear(x, weight, bias).to(precise)
             logits[:, vocabulary:] = -math.inf
@@ -93,27 +97,7 @@ def linear_cross_entropy(
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VE.dtype
     with torch.autocast(device, enabled=False):
         total = LinearCrossEntropy.apply(x_NE, weight_VE, bias_V, target_N, dtype, torch.is_grad_enabled())
-    count = (target_N != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch
-    return total / (count.to(total.device) if isinstance(count, torch.Tensor) else count)
-
-
-def output_layer_loss(
-    output_layer: nn.Module,
-    x_NE: torch.Tensor,
-    target_N: torch.Tensor,
-    num_items_in_batch: torch.Tensor | int | None = None,
-) -> torch.Tensor:
-    """`linear_cross_entropy` of an output layer; of its own forward pass where that is more than its weights.
-
-    Adapters, quantisation, offloading, sharding and hooks make it more: then all logits are held at once.
-    """
-    hooked = output_layer._forward_hooks or output_layer._forward_pre_hooks or "forward" in output_layer.__dict__
-    if type(output_layer) is nn.Linear and not hooked:
-        return linear_cross_entropy(x_NE, output_layer.weight, output_layer.bias, target_N, num_items_in_batch)
-    logits_NV = output_layer(x_NE)
-    precise = torch.promote_types(logits_NV.dtype, torch.float32)
-    total = functional.cross_entropy(logits_NV.to(precise), target_N, ignore_index=IGNORE_INDEX, reduction="sum")
-    count = (target_N != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch
+    count = (target_N != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
     return total / (count.to(total.device) if isinstance(count, torch.Tensor) else count)
 
 
@@ -124,56 +108,27 @@ def draw_kept(shape: torch.Size, rate: float) -> tuple[torch.Tensor, float]:
     one after the other: with a rate of 0.2 that took a third of a training step.
     """
     count = math.prod(shape)
-    dropped = min(round(rate * 65536), 65535)
+    dropped = min(max(round(rate * 65536), 1), 65535)
     bits = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
     threshold = dropped - 32768
     return bits[:count].view(shape).clamp_(threshold - 1, threshold).sub_(threshold - 1), 65536 / (65536 - dropped)
 
 
-def dropout(x: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
-    """functional.dropout, with cheaper random numbers on the CPU."""
-    if rate == 0 or not training:
-        return x
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
-        return functional.dropout(x, rate)
-    kept, factor = draw_kept(x.shape, rate)
-    return x * kept * factor
+class CpuDropout(nn.Dropout):
+    """torch's, with cheaper random numbers on the CPU."""
 
-
-def eager_attention(
-    module: nn.Module,
-    q_BHLD: torch.Tensor,
-    k_BGSD: torch.Tensor,
-    v_BGSD: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    is_causal: bool = True,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention written out, in transformers' interface. Returns the output (B, L, H, D) and the weights (B, H, L, S).
-
-    The mask may be one to add, one that is True where attention is allowed, or None: then `is_causal` decides.
-    """
-    groups = q_BHLD.shape[1] // k_BGSD.shape[1]
-    k_BHSD, v_BHSD = k_BGSD.repeat_interleave(groups, dim=1), v_BGSD.repeat_interleave(groups, dim=1)
-    scores_BHLS = q_BHLD @ k_BHSD.transpose(-2, -1) * scaling
-    if attention_mask is None and is_causal and scores_BHLS.shape[-2] > 1:
-        attention_mask = torch.ones_like(scores_BHLS[0, 0], dtype=torch.bool).tril()
-    if attention_mask is not None and attention_mask.dtype == torch.bool:
-        scores_BHLS = scores_BHLS.masked_fill(~attention_mask, torch.finfo(scores_BHLS.dtype).min)
-    elif attention_mask is not None:
-        scores_BHLS = scores_BHLS + attention_mask
-    weights_BHLS = functional.softmax(scores_BHLS, dim=-1, dtype=torch.float32).to(q_BHLD.dtype)
-    weights_BHLS = functional.dropout(weights_BHLS, dropout, dropout > 0)
-    return (weights_BHLS @ v_BHSD).transpose(1, 2), weights_BHLS
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if self.p == 0 or not self.training or input.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().forward(input)
+        kept, factor = draw_kept(input.shape, self.p)
+        return input * kept * factor
 
 
 class BlockedAttention(torch.autograd.Function):
     """softmax(q k^T x scaling) v with dropout on the weights, a block of heads and rows at a time; Z counts all heads.
 
     For training on the CPU, where torch has no kernel for attention with dropout and falls back on whole matrices.
-    A block's scores stay in the cache, rows skip the keys after them, and the backward pass computes the weights anew
+    A block's scores stay in the cache, rows skip the keys after them, and the backward pass computes the weights again
     (as FlashAttention does, arXiv:2205.14135), so that only the dropout masks are kept.
     """
 
@@ -225,21 +180,60 @@ class BlockedAttention(torch.autograd.Function):
         return torch.softmax(scores, dim=-1)
 
 
-def blocked_attention(
+def cpu_dropout_attention(
     module: nn.Module,
     q_BHLD: torch.Tensor,
-    k_BGLD: torch.Tensor,
-    v_BGLD: torch.Tensor,
+    k_BGSD: torch.Tensor,
+    v_BGSD: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float,
     dropout: float = 0.0,
     is_causal: bool = True,
     **kwargs,
-) -> tuple[torch.Tensor, None]:
-    """BlockedAttention in transformers' interface, without a mask. Returns the output (B, L, H, D), and no weights."""
-    groups = q_BHLD.shape[1] // k_BGLD.shape[1]
-    heads = q_BHLD, k_BGLD.repeat_interleave(groups, dim=1), v_BGLD.repeat_interleave(groups, dim=1)
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """BlockedAttention in transformers' attention interface; torch's attention where it has nothing to gain.
+
+    That is without dropout, with a mask or a cache, and under torch.compile. Returns the output (B, L, H, D), and None.
+    """
+    is_plain = attention_mask is None and q_BHLD.shape[2] == k_BGSD.shape[2] and q_BHLD.device.type == "cpu"
+    if not dropout or not is_plain or torch.compiler.is_compiling():
+        attend = AttentionInterface()["sdpa"]
+        return attend(
+            module,
+            q_BHLD,
+            k_BGSD,
+            v_BGSD,
+            attention_mask,
+            dropout=dropout,
+            scaling=scaling,
+            is_causal=is_causal,
+            **kwargs,
+        )
+    groups = q_BHLD.shape[1] // k_BGSD.shape[1]
+    heads = q_BHLD, k_BGSD.repeat_interleave(groups, dim=1), v_BGSD.repeat_interleave(groups, dim=1)
     with torch.autocast("cpu", enabled=False):
-        q_ZLD, k_ZLD, v_ZLD = (x_BHLD.flatten(0, 1).to(v_BGLD.dtype) for x_BHLD in heads)
+        q_ZLD, k_ZLD, v_ZLD = (x_BHLD.flatten(0, 1).to(v_BGSD.dtype) for x_BHLD in heads)
         out_ZLD = BlockedAttention.apply(q_ZLD, k_ZLD, v_ZLD, scaling, dropout, is_causal)
     return out_ZLD.view(q_BHLD.shape).transpose(1, 2), None
+
+
+CPU_ATTENTION = "cpu_dropout"
+AttentionInterface.register(CPU_ATTENTION, cpu_dropout_attention)
+
+
+def use_kernels(model: nn.Module, device: torch.device | str) -> None:
+    """Let a ScratchGPT model train with this file's attention and dropout where they pay: on the CPU.
+
+    Its weights stay the same, and so does what it computes in evaluation mode.
+
+    Args:
+        model: a `PreTrainedModel` of ours; changed in place.
+        device: where it will train.
+    """
+    if torch.device(device).type != "cpu":
+        return
+    model.set_attn_implementation(CPU_ATTENTION)  # pyright: ignore[reportCallIssue]
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.Dropout:
+                setattr(parent, name, CpuDropout(child.p).train(child.training))

@@ -1,0 +1,192 @@
+"""What keeps a published model right while transformers changes: caches under any name, unknown arguments, alarms."""
+
+import functools
+import importlib.util
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import DynamicCache, StaticCache
+
+import modeling.configuration_scratchgpt as configuration
+from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
+from modeling.modeling_scratchgpt import CACHE_FIELD
+from tests.modeling.families import GROUPED
+
+FAMILIES = {"classic": {"attention_bias": True}, "modern": GROUPED, "sinusoidal": {"position_embedding": "sinusoidal"}}
+every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+
+
+def build(model_class: Any = ScratchGPTForCausalLM, **fields: Any) -> Any:
+    torch.manual_seed(0)
+    shape = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = ScratchGPTConfig(**shape, max_position_embeddings=24, initializer_range=0.3, **fields)
+    return model_class(config).eval()
+
+
+def draw_ids(*shape: int) -> torch.Tensor:
+    return torch.randint(61, shape, generator=torch.Generator().manual_seed(1))
+
+
+def cache_of(model: Any, kind: str) -> Any:
+    return DynamicCache(config=model.config) if kind == "dynamic" else StaticCache(model.config, max_cache_len=20)
+
+
+@every_family
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
+@pytest.mark.parametrize("name", ["past_key_values", "cache", "kv_state"])
+@torch.no_grad()
+def test_a_cache_is_found_under_any_name(family: dict, kind: str, name: str) -> None:
+    model, ids_BL = build(**family), draw_ids(2, 15)
+    expected_BLV = model(ids_BL, use_cache=False).logits
+    cache, parts = cache_of(model, kind), []
+    for part_BL in ids_BL.split([7, 1, 1, 4, 2], dim=1):
+        output = model(part_BL, **{name: cache})
+        assert output[CACHE_FIELD] is cache
+        parts.append(output.logits)
+    torch.testing.assert_close(torch.cat(parts, 1), expected_BLV, atol=1e-5, rtol=1e-5)
+
+
+@every_family
+def test_generate_is_right_when_transformers_renames_the_cache(family: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, ids_BL = build(**family), draw_ids(2, 5)
+    options: dict[str, Any] = {"max_new_tokens": 12, "return_dict_in_generate": True, "output_logits": True}
+    options |= {"do_sample": False, "attention_mask": torch.ones_like(ids_BL)}
+    expected = model.generate(ids_BL, use_cache=False, **options)
+    prepare = model.prepare_inputs_for_generation
+
+    @functools.wraps(prepare)
+    def renamed(*arguments: Any, **named: Any) -> dict[str, Any]:
+        inputs = prepare(*arguments, **named)
+        return {{"cache": "kv_state", "past_key_values": "kv_state"}.get(key, key): inputs[key] for key in inputs}
+
+    monkeypatch.setattr(model, "prepare_inputs_for_generation", renamed)
+    got = model.generate(ids_BL, **options)
+    assert torch.equal(got.sequences, expected.sequences)
+    torch.testing.assert_close(torch.stack(got.logits), torch.stack(expected.logits), atol=1e-5, rtol=1e-5)
+
+
+@every_family
+@pytest.mark.parametrize("padded", [False, True])
+def test_generate_without_its_cache_is_an_error_and_no_nonsense(
+    family: dict, padded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, ids_BL = build(**family), draw_ids(2, 5)
+    mask_BL = torch.ones_like(ids_BL)
+    mask_BL[0, :2] = 0 if padded else 1
+    prepare = model.prepare_inputs_for_generation
+
+    @functools.wraps(prepare)
+    def without(*arguments: Any, **named: Any) -> dict[str, Any]:
+        inputs = prepare(*arguments, **named)
+        return {key: inputs[key] for key in inputs if key not in ("cache", "past_key_values")}
+
+    monkeypatch.setattr(model, "prepare_inputs_for_generation", without)
+    with pytest.raises(ValueError, match="expected the cache of the tokens before these, got none: the text would be"):
+        model.generate(ids_BL, attention_mask=mask_BL, max_new_tokens=3, do_sample=False)
+
+
+@pytest.mark.parametrize("model_class", [ScratchGPTForCausalLM, ScratchGPTForMaskedLM])
+@pytest.mark.parametrize("value", [torch.ones(2), ((torch.ones(1),),), 3, True, "x"], ids=str)
+def test_an_unknown_argument_is_an_error_with_its_name(model_class: Any, value: Any) -> None:
+    with pytest.raises(TypeError, match="ScratchGPT's forward does not know the argument 'past', and without it"):
+        build(model_class)(draw_ids(1, 3), past=value)
+
+
+def test_an_unknown_argument_that_holds_nothing_is_none() -> None:
+    model, ids_BL = build(), draw_ids(1, 3)
+    assert torch.equal(model(ids_BL, past=None, flag=False).logits, model(ids_BL).logits)
+
+
+def test_two_caches_are_an_error() -> None:
+    model = build()
+    with pytest.raises(TypeError, match="expected one cache, got a second one as 'cache'"):
+        model(draw_ids(1, 3), past_key_values=cache_of(model, "dynamic"), cache=cache_of(model, "dynamic"))
+
+
+def test_a_mask_that_forgets_the_cached_tokens_is_an_error() -> None:
+    model, ids_BL = build(), draw_ids(2, 8)
+    cache = model(ids_BL[:, :5])[CACHE_FIELD]
+    mask_BL = torch.ones(2, 3, dtype=torch.long)
+    with pytest.raises(
+        ValueError, match="an attention_mask for all 8 tokens, those in the cache included, got one for 3"
+    ):
+        model(ids_BL[:, 5:], attention_mask=mask_BL, past_key_values=cache)
+
+
+@every_family
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@torch.no_grad()
+def test_texts_that_share_a_row_do_not_see_each_other(family: dict, attention: str) -> None:
+    """Positions that begin again say where the next text begins, as transformers' DataCollatorWithFlattening has it."""
+    model, ids_BL = build(**family), draw_ids(1, 12)
+    model.set_attn_implementation(attention)
+    positions_BL = torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2, 0, 1, 2, 3]])
+    alone = [model(part_BL).logits for part_BL in ids_BL.split([5, 3, 4], dim=1)]
+    together = model(ids_BL, position_ids=positions_BL).logits
+    torch.testing.assert_close(together, torch.cat(alone, 1), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_position_beyond_a_learned_table_is_an_error_in_words() -> None:
+    model = build()
+    with pytest.raises(ValueError, match="the input reaches position 31, but this model has learned positions for 24"):
+        model(draw_ids(1, 2), position_ids=torch.tensor([[0, 30]]))
+    with pytest.raises(ValueError, match="the input reaches position 25, but this model has learned positions for 24"):
+        model.generate(draw_ids(1, 20), max_new_tokens=9, do_sample=False, attention_mask=torch.ones(1, 20))
+
+
+def reload_with_version(version: str, monkeypatch: pytest.MonkeyPatch, name: str) -> Any:
+    """Import one of the remote files again, as if transformers were of another version."""
+    monkeypatch.setattr(sys.modules["transformers"], "__version__", version)
+    found = importlib.util.find_spec(f"modeling.{name}")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("version", ["4.56.2", "4.9.0", "3.5.1"])
+def test_transformers_that_is_too_old_is_named_with_the_one_needed(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = f"need transformers 4.57.6 or newer, got {version}: run `pip install --upgrade transformers`"
+    with pytest.raises(ImportError, match=expected):
+        reload_with_version(version, monkeypatch, "configuration_scratchgpt")
+
+
+@pytest.mark.parametrize(("version", "lines"), [("99.1.0", 1), ("5.24.0", 0), ("5.24.0rc1", 0), ("4.57.6", 0)])
+def test_transformers_newer_than_tested_is_said_once(
+    version: str, lines: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    module = reload_with_version(version, monkeypatch, "modeling_scratchgpt")
+    config = ScratchGPTConfig(vocab_size=7, hidden_size=8, num_attention_heads=2, num_hidden_layers=1)
+    for _ in range(2):
+        module.ScratchGPTForCausalLM(config)(torch.zeros(1, 2, dtype=torch.long))
+    said = [record.message for record in caplog.records if "newer than 5.24.0, the newest that" in record.message]
+    assert len(said) == lines
+
+
+def test_a_field_of_a_newer_scratchgpt_is_an_error_that_says_so(tmp_path: Path) -> None:
+    ScratchGPTConfig().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    written = json.loads(path.read_text())
+    assert written["scratchgpt_version"] == configuration.CODE_VERSION
+    path.write_text(json.dumps(written | {"scratchgpt_version": "9.0.0", "sliding_window": 128}))
+    with pytest.raises(ValueError, match=r"no field 'sliding_window'; ScratchGPT 9.0.0 wrote it, and this is the code"):
+        ScratchGPTConfig.from_pretrained(tmp_path)
+    path.write_text(json.dumps(written | {"scratchgpt_version": "9.0.0"}))
+    config = ScratchGPTConfig.from_pretrained(tmp_path)
+    config.save_pretrained(tmp_path)
+    assert json.loads(path.read_text())["scratchgpt_version"] == configuration.CODE_VERSION
+
+
+def test_the_code_has_the_version_of_the_project() -> None:
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    assert f'\nversion = "{configuration.CODE_VERSION}"\n' in text
