@@ -4,6 +4,7 @@ A name that is a folder on this machine is read from there, as `datasets` reads 
 program (`bookcorpus` is one) are read from the parquet copy that the Hub keeps of each.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .documents import Document
+from .network import connection_errors
 from .pieces import cut_text
 from .records import missing_field, record_documents
 
@@ -170,7 +172,10 @@ def _resolve(dataset: str, version: str | None) -> tuple[str, str | None]:
     """The full name of a data set, and the hash of the version's commit."""
     import huggingface_hub
 
-    info = huggingface_hub.HfApi().dataset_info(dataset, revision=version, timeout=_TIMEOUT)
+    try:
+        info = huggingface_hub.HfApi().dataset_info(dataset, revision=version, timeout=_TIMEOUT)
+    except json.JSONDecodeError as error:  # somebody else answered: the login page of a hotel's network, say
+        raise ConnectionError("something answered in its place, and not in JSON") from error
     return info.id, info.sha
 
 
@@ -212,7 +217,6 @@ def _explained(dataset: str) -> Iterator[None]:
 
 
 def _explain(dataset: str, error: Exception) -> str | None:
-    import httpx
     from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub import errors
 
@@ -244,7 +248,7 @@ def _explain(dataset: str, error: Exception) -> str | None:
         return f"expected the name of one of its configurations, {configs[1]}, got {found}; choose one of them"
     if has(errors.OfflineModeIsEnabled):
         return "cannot be reached, as the environment says to stay offline (HF_HUB_OFFLINE); unset it, or use --corpus"
-    if has(httpx.TransportError, ConnectionError, TimeoutError):
+    if has(*connection_errors()):
         return (
             f"the Hub cannot be reached ({reason}); check the network and run the same command again, or use text on "
             "this machine: --corpus PATH"

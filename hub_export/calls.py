@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from corpus.network import connection_errors
+
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
@@ -91,7 +93,6 @@ class Conversation:
 
     def _judge(self, doing: str, error: Exception) -> tuple[BaseException, float | None]:
         """What really happened, and how long the Hub wants to be left alone; None where another try cannot help."""
-        from httpx2 import HTTPError
         from huggingface_hub import get_token
         from huggingface_hub.errors import (
             HfHubHTTPError,
@@ -114,7 +115,7 @@ class Conversation:
             return cause, pause if pause <= LONGEST_WAIT else None
         if isinstance(cause, OfflineModeIsEnabled):
             return cause, None
-        if isinstance(cause, (HTTPError, ConnectionError, TimeoutError, RuntimeError, json.JSONDecodeError)):
+        if isinstance(cause, (*connection_errors(), RuntimeError, json.JSONDecodeError)):
             return cause, 0.0
         if isinstance(cause, ValueError):
             return cause, None

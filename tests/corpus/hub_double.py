@@ -4,6 +4,9 @@ import contextlib
 import hashlib
 import json
 import re
+import socket
+import socketserver
+import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,6 +30,7 @@ class DatasetHub:
     moved: dict[str, str] = field(default_factory=dict)  # old name -> new name
     requests: list[str] = field(default_factory=list)  # "METHOD /path", in order
     held: dict[str, threading.Event] = field(default_factory=dict)  # path of a file -> what its sending waits for
+    breaks_at: str | None = None  # path of a file, at whose request the connection is reset
 
     def create(self, name: str, files: dict[str, bytes], *, gated: bool = False) -> DatasetRepository:
         self.repositories[name] = DatasetRepository(branches={"main": files}, gated=gated)
@@ -56,6 +60,10 @@ class _Answer(Exception):  # noqa: N818 (it carries an answer, not always an err
         self.content = body if isinstance(body, bytes) else json.dumps(body if body is not None else {}).encode()
 
 
+class _Break(Exception):  # noqa: N818 (no error of ours)
+    """The connection is reset."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     hub: DatasetHub
     protocol_version = "HTTP/1.1"
@@ -73,6 +81,10 @@ class _Handler(BaseHTTPRequestHandler):
         except _Answer as answer:
             with contextlib.suppress(ConnectionError):
                 self._send(answer)
+        except _Break:
+            self.close_connection = True
+            reset = struct.pack("ii", 1, 0)  # linger no second
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
 
     do_HEAD = do_POST = do_GET
 
@@ -141,6 +153,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Answer(404, {"error": "Entry not found"}, headers | {"X-Error-Code": "EntryNotFound"})
         if self.command == "GET" and path in self.hub.held:
             self.hub.held[path].wait()
+        if self.command == "GET" and path == self.hub.breaks_at:
+            raise _Break
         content = files[path]
         headers |= {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "Content-Type": "application/octet-stream"}
         if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
@@ -158,3 +172,42 @@ class _Handler(BaseHTTPRequestHandler):
         rf"POST /api/datasets/{_repo}/paths-info/{_revision}": _paths_info,
         rf"(?:GET|HEAD) /datasets/{_repo}/resolve/{_revision}/(?P<path>.+)": _resolve,
     }
+
+
+@contextlib.contextmanager
+def serve_faults() -> Iterator[str]:
+    """The address of a Hub whose network fails as the name of the data set asked for says."""
+    done = threading.Event()
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            match = re.search(rb"/alice/(\w+)", self.request.recv(65536))
+            fault = match[1].decode() if match else "hangup"
+            if fault == "silence":
+                done.wait()
+            elif fault == "reset":
+                self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.request.close()
+            else:
+                self.request.sendall(_FAULTY[fault])
+
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        done.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+_FAULTY = {
+    "hangup": b"",
+    "garbage": b"no HTTP\r\n\r\n",
+    "short": b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 999\r\n\r\n{",
+    "packed": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nabcde",
+    "portal": b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 8\r\n\r\n<p>Login",
+}

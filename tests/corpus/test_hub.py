@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpus.documents import Document
-from tests.corpus.hub_double import PARQUET_COPY, DatasetHub
+from tests.corpus.hub_double import PARQUET_COPY, DatasetHub, serve_faults
 
 ROOT = Path(__file__).parents[2]
 
@@ -162,10 +162,21 @@ print(json.dumps(answers))
 """
 
 
-def ask(tmp_path: Path, url: str, *questions: tuple[str, dict[str, Any]], **environment: str) -> list[Any]:
-    """What `read_hub` answers in a process of its own, whose Hub is at `url`."""
+IMPATIENT = """
+import time
+import corpus.hub, datasets
+corpus.hub._TIMEOUT = 0.5
+datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
+time.sleep = lambda seconds: None
+"""
+
+
+def ask(
+    tmp_path: Path, url: str, *questions: tuple[str, dict[str, Any]], before: str = "", **environment: str
+) -> list[Any]:
+    """What `read_hub` answers in a process of its own, whose Hub is at `url`, after the code `before`."""
     done = subprocess.run(
-        [sys.executable, "-B", "-c", ASK, json.dumps(questions)],
+        [sys.executable, "-B", "-c", before + ASK, json.dumps(questions)],
         env={**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "hf"), "NO_PROXY": "127.0.0.1", **environment},
         cwd=ROOT,
         capture_output=True,
@@ -225,3 +236,52 @@ def test_without_a_network_it_says_so(tmp_path: Path) -> None:
     assert "check the network and run the same command again, or use text on this machine: --corpus PATH" in answer
     [answer] = ask(tmp_path, "http://127.0.0.1:9", ("alice/rows", {}), HF_HUB_OFFLINE="1")
     assert "as the environment says to stay offline (HF_HUB_OFFLINE)" in answer
+    [answer] = ask(tmp_path, "http://no-such-host.invalid", ("alice/rows", {}), NO_PROXY="*")
+    assert answer.startswith("alice/rows: the Hub cannot be reached (")
+
+
+FAULTS = {
+    "reset": "Connection reset by peer",
+    "hangup": "Server disconnected without sending a response",
+    "garbage": "illegal status line",
+    "short": "peer closed connection without sending complete message body",
+    "packed": "Error -3 while decompressing data",
+    "portal": "something answered in its place, and not in JSON",
+    "silence": "timed out",
+}
+
+
+def test_every_way_in_which_the_network_fails_is_said(tmp_path: Path) -> None:
+    with serve_faults() as url:
+        answers = ask(tmp_path, url, *((f"alice/{fault}", {}) for fault in FAULTS), before=IMPATIENT)
+    for (fault, reason), answer in zip(FAULTS.items(), answers, strict=True):
+        assert answer.startswith(f"alice/{fault}: the Hub cannot be reached (")
+        assert reason in answer
+        assert answer.endswith(
+            "check the network and run the same command again, or use text on this machine: --corpus PATH"
+        )
+
+
+def test_a_network_that_fails_in_the_middle_of_a_file_is_said(tmp_path: Path) -> None:
+    hub = DatasetHub(breaks_at="data/train-00001-of-00002.parquet")
+    hub.create("alice/rows", WITH_SPLITS)
+    with hub.serve():
+        [answer] = ask(tmp_path, hub.url, ("alice/rows", {}), before=IMPATIENT)
+    assert answer.startswith("alice/rows: the Hub cannot be reached (")
+    assert any("train-00000-of-00002" in request for request in hub.requests)
+
+
+def test_connection_errors_are_those_of_the_library_that_huggingface_hub_uses() -> None:
+    from huggingface_hub import get_session
+
+    from corpus.network import connection_errors
+
+    library = type(get_session()).__module__.partition(".")[0]
+    assert [kind.__module__.partition(".")[0] for kind in connection_errors()] == [library, "builtins", "builtins"]
+    assert {"ConnectError", "ReadTimeout", "RemoteProtocolError"} <= {
+        kind.__name__ for kind in subclasses(connection_errors()[0])
+    }
+
+
+def subclasses(kind: type) -> set[type]:
+    return {kind}.union(*map(subclasses, kind.__subclasses__()))
