@@ -1,4 +1,4 @@
-"""From a run folder to a folder that the Hugging Face Hub can serve: copied, described, proved, published."""
+"""From a run folder to a folder that the Hugging Face Hub can serve: copied, described, checked, published."""
 
 from .bundle import bundle
 from .verify import Proof, verify

@@ -1,4 +1,4 @@
-"""Command line: `python -m hub_export bundle RUN --out DIR`, `verify DIR`, `push RUN --repo NAME`,
+"""Command line: `python -m hub_export bundle RUN --out DIR`, `verify TARGET`, `push RUN --repo NAME`,
 `space RUN --out DIR`, `account --repo NAME`."""
 
 import dataclasses
@@ -28,7 +28,7 @@ class Export:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bundle(Export):
-    """Makes the model folder that goes to the Hub, proves it in a fresh process, and gives it its name."""
+    """Makes the model folder that goes to the Hub, checks it in an isolated process, and gives it its name."""
 
     out: Path
     """The folder to make."""
@@ -39,30 +39,27 @@ class Bundle(Export):
         from .bundle import bundle
 
         bundle(**_fields(self))
-        return f"{self.out}: exported, and proved in a fresh process. Publish it with `python -m hub_export push`."
+        return f"{self.out}: exported, and checked in an isolated process. Publish it with `python -m hub_export push`."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verify:
-    """Loads a bundle in a fresh process elsewhere, as a stranger would, and compares the logits."""
+    """Says which code a bundle or a model on the Hub carries, and checks it in an isolated process, where it generates.
 
-    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
-    """The bundle."""
+    It runs the model's code, as trust_remote_code=True does."""
+
+    target: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TARGET")]
+    """The bundle, or `user/name` on the Hub, with or without `@` and a revision."""
 
     def execute(self) -> str:
-        from .bundle import looks_like_bundle
-        from .record import write_record
-        from .verify import verify
+        from .published import verify_target
 
-        proof = verify(self.folder)
-        if looks_like_bundle(self.folder):
-            write_record(self.folder, proof.checks)
-        return f"{self.folder}: {proof}"
+        return verify_target(self.target)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Push(Export):
-    """Publishes a run, or a bundle that was proved, on the Hugging Face Hub: one commit, loaded from there, tagged.
+    """Publishes a run, or a bundle that was checked, on the Hugging Face Hub: one commit, loaded from there, tagged.
 
     What was interrupted is completed by the same command."""
 

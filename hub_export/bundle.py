@@ -1,5 +1,6 @@
-"""The model folder that goes to the Hub: one checkpoint copied, its card written, the whole proved, then named."""
+"""The model folder that goes to the Hub: a checkpoint, this project's code and a card, named once it is checked."""
 
+import logging
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 from corpus.files import atomic_folder
 
 from . import card
+from .code_version import project_code, put_code, read_code, refuse_newer
 from .record import write_record
 from .run_folder import CAUSAL, MASKED, RunFolder, read_object
 from .verify import verify
@@ -16,14 +18,7 @@ from .vocabulary import Vocabulary
 from .weights import WEIGHTS_NAME, read_weights
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-CHECKPOINT_FILES = (
-    "config.json",
-    WEIGHTS_NAME,
-    "configuration_scratchgpt.py",
-    "kernels_scratchgpt.py",
-    "modeling_scratchgpt.py",
-    *TOKENIZER_FILES,
-)
+CHECKPOINT_FILES = ("config.json", WEIGHTS_NAME, *TOKENIZER_FILES)
 # The first is of causal models alone; the last two are those of the sentencepiece library.
 OPTIONAL_CHECKPOINT_FILES = (
     "generation_config.json",
@@ -32,7 +27,6 @@ OPTIONAL_CHECKPOINT_FILES = (
     "tokenizer.model",
     "tokenizer.vocab",
 )
-SLOW_TOKENIZER_CODE = "tokenization_scratchgpt.py"
 SLOW_TOKENIZER_FILES = ("tokenizer_config.json", "vocab.json", "merges.txt")
 OPTIONAL_SLOW_TOKENIZER_FILES = (
     "merges.vocab", "merge_counts.json", "special_tokens_map.json", "added_tokens.json",
@@ -42,6 +36,8 @@ VOCABULARIES = (
 )  # fmt: skip
 RUN_FILES = ("loss.png", "prompts.json")  # copied when the run has written them
 AUTO_CLASSES = ("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM")
+
+logger = logging.getLogger(__name__)
 
 
 def bundle(
@@ -54,10 +50,10 @@ def bundle(
     license: str = card.LICENSE,
     language: str = card.LANGUAGE,
 ) -> Path:
-    """Exports one checkpoint of a run to the folder `out`, which has its name only once it is proved.
+    """Exports one checkpoint of a run to the folder `out`, which has its name only once it is checked.
 
     Nothing is converted. What is copied is named one by one, so no training state, training text or stray file comes
-    along.
+    along. The code is this project's, also for a checkpoint that an earlier version saved.
 
     Args:
         run: the run folder.
@@ -79,14 +75,20 @@ def bundle(
     run_folder = RunFolder.read(run)
     source = run_folder.checkpoint(checkpoint)
     _check_checkpoint(source)
+    saved, ours = read_code(source), project_code().version
+    if saved is not None and saved.version != ours:
+        logger.info(
+            "%s was saved with code of version %s; the bundle gets this project's, %s", source, saved.version, ours
+        )
     with atomic_folder(out, replace=force) as folder:
         for origin, name in _files(run_folder, source):
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(origin, folder / name)
+        put_code(folder)
         text = card.render_card(folder, run_folder, source, repo=repo, license=license, language=language)
         (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
         check_private(folder, machine_paths=(run_folder.path, out, Path.cwd(), Path.home(), Path(__file__).parents[1]))
-        write_record(folder, verify(folder, checkpoint=source).checks)
+        write_record(folder, verify(folder, checkpoint=source))
     return out
 
 
@@ -164,8 +166,6 @@ def _check_checkpoint(source: Path) -> None:
     if MASKED not in architectures:
         wanted.append("generation_config.json")
     missing = [name for name in wanted if not (source / name).is_file()]
-    if slow.is_dir() and _slow_tokenizer_code(source) is None:
-        missing.append(SLOW_TOKENIZER_CODE)
     if missing:
         raise ValueError(
             f"{source}: expected a whole checkpoint, but {', '.join(missing)} "
@@ -181,6 +181,7 @@ def _check_checkpoint(source: Path) -> None:
             f"{source}: expected a tokenizer with a mask token, which a {MASKED} needs, but it has none. "
             "Take another checkpoint of the run (`--checkpoint`)."
         )
+    refuse_newer(read_code(source), source)
     if absent := [name for name in AUTO_CLASSES if name not in (config.get("auto_map") or {})]:
         raise ValueError(
             f"{source / 'config.json'}: expected an auto_map for {', '.join(AUTO_CLASSES)}, but {', '.join(absent)} "
@@ -189,25 +190,16 @@ def _check_checkpoint(source: Path) -> None:
 
 
 def _files(run: RunFolder, source: Path) -> Iterator[tuple[Path, str]]:
-    """Yields each file to copy: where it is, and its name in the bundle."""
+    """Yields each file to copy, the code aside: where it is, and its name in the bundle."""
     for name in CHECKPOINT_FILES:
         yield source / name, name
     for name in OPTIONAL_CHECKPOINT_FILES:
         if (source / name).is_file():
             yield source / name, name
     if (source / "slow").is_dir():
-        code = _slow_tokenizer_code(source)
-        assert code is not None  # _check_checkpoint has looked
-        yield code, SLOW_TOKENIZER_CODE  # transformers looks for code at the root, whatever the subfolder
-        yield code, f"slow/{SLOW_TOKENIZER_CODE}"  # so that a copy of slow/ alone works too
         for name in SLOW_TOKENIZER_FILES + OPTIONAL_SLOW_TOKENIZER_FILES:
             if (source / "slow" / name).is_file():
                 yield source / "slow" / name, f"slow/{name}"
     for name in RUN_FILES:
         if (run.path / name).is_file():
             yield run.path / name, name
-
-
-def _slow_tokenizer_code(source: Path) -> Path | None:
-    candidates = (source / "slow" / SLOW_TOKENIZER_CODE, source / SLOW_TOKENIZER_CODE)
-    return next((path for path in candidates if path.is_file()), None)

@@ -62,6 +62,8 @@ def native(
             expected, or the proof failed.
         OSError: the folder cannot be written, or the disk is full.
     """
+    from tokenization.saving import name_known_class
+
     from .stock import stock_model
 
     out = Path(out)
@@ -75,7 +77,7 @@ def native(
         for name in ("generation_config.json", *TOKENIZER_FILES, *_OPTIONAL_TOKENIZER_FILES):
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
-        _name_tokenizer_class(folder / "tokenizer_config.json")
+        name_known_class(folder)
         text = _render_card(folder, source, run_folder, out.name, license, language)
         (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
         check_private(folder, machine_paths=(source, out, Path.cwd(), Path.home(), Path(__file__).parents[1]))
@@ -167,15 +169,6 @@ def _keep_old_keys(path: Path) -> None:
         if scaling["rope_type"] != "default":
             config["rope_scaling"] = scaling
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
-
-
-def _name_tokenizer_class(path: Path) -> None:
-    """The name that transformers 4 and 5 and transformers.js all know for a tokenizer that is its tokenizer.json."""
-    config = read_object(path)
-    if config.get("tokenizer_class") == "TokenizersBackend":
-        config["tokenizer_class"] = "PreTrainedTokenizerFast"
-        text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _render_card(

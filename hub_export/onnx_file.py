@@ -22,6 +22,7 @@ from torch import nn
 from transformers.cache_utils import DynamicCache
 
 from corpus.files import atomic_file
+from modeling.decoding import cache_of
 from modeling.loading import load_model
 
 from .native import find_source
@@ -136,7 +137,7 @@ class Graph:
         tensors = [empty] * (2 * config.num_hidden_layers)
         if past:
             with torch.inference_mode():
-                cache = self.model(input_ids_BL[:, :past], use_cache=True).past_key_values
+                cache = cache_of(self.model(input_ids_BL[:, :past], use_cache=True))
             tensors = [part.clone() for layer in cache.layers for part in (layer.keys, layer.values)]
         positions_BL = torch.arange(past, input_ids_BL.shape[1]).expand(ids_BL.shape).contiguous()
         return ids_BL, torch.ones_like(input_ids_BL), positions_BL, *tensors
@@ -207,7 +208,7 @@ class _Cached(nn.Module):
             past_key_values=DynamicCache(list(zip(past[::2], past[1::2], strict=True))),
             use_cache=True,
         )
-        present = (part for layer in outputs.past_key_values.layers for part in (layer.keys, layer.values))
+        present = (part for layer in cache_of(outputs).layers for part in (layer.keys, layer.values))
         return outputs.logits, *present
 
 

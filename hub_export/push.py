@@ -1,4 +1,4 @@
-"""Publishes a run or a bundle: account, proof, one commit, a load from the Hub, a version."""
+"""Publishes a run or a bundle: account, check, one commit, a load from the Hub, a version."""
 
 import json
 import logging
@@ -16,7 +16,8 @@ from . import card
 from .account import repository_id
 from .bundle import bundle, check_private, looks_like_bundle
 from .calls import Conversation
-from .record import RECORD, check_record, checksums
+from .record import RECORD, checksums
+from .renewal import copy_bundle
 from .run_folder import read_object
 from .space import HARDWARE, Pin, check_space_target, make_space
 from .upload import Target, Upload, check_target, is_same_file, look, plan_upload, publish, tag_version
@@ -41,11 +42,11 @@ def push(
     license: str = card.LICENSE,
     language: str = card.LANGUAGE,
 ) -> str:
-    """Publishes a run, or a bundle that is proved and as it was proved.
+    """Publishes a run, or a bundle that is as it was checked; an older one gets this project's code and a new check.
 
-    The account, the name and what is on the Hub under it are looked at first. Then the bundle is made and proved, and
+    The account, the name and what is on the Hub under it are looked at first. Then the bundle is made and checked, and
     all that will be uploaded is logged, before anything changes on the Hub. The model goes there in one commit, is
-    loaded from there by that commit in a fresh process, and gets the next version as its tag. The Space comes last.
+    loaded from there by that commit in an isolated process, and gets the next version as its tag. The Space comes last.
     Each step finds out whether it was done already, so the same call again completes what was interrupted.
 
     Args:
@@ -62,8 +63,8 @@ def push(
         What there is now, in words, with its addresses.
 
     Raises:
-        ValueError: no usable token, a name the Hub refuses, a repository that is not ours, a bundle that is dirty or
-            was not proved, a Hub that does not answer, or anything `bundle` raises.
+        ValueError: no usable token, a name the Hub refuses, a repository that is not ours, a bundle that is dirty, was
+            not checked or fails the check, a Hub that does not answer, or anything `bundle` raises.
         OSError: no room for the bundle.
     """
     from huggingface_hub import HfApi
@@ -182,7 +183,7 @@ def check_account(repo: str) -> str:
 
 
 def publish_model(hub: Conversation, upload: Upload, folder: Path) -> tuple[str, str]:
-    """Uploads a proved bundle, loads it from the Hub by its commit, and tags it.
+    """Uploads a checked bundle, loads it from the Hub by its commit, and tags it.
 
     Returns:
         The commit and the tag.
@@ -200,14 +201,14 @@ def publish_model(hub: Conversation, upload: Upload, folder: Path) -> tuple[str,
 
 
 def verify_landing(hub: Conversation, repo: str, commit: str, folder: Path) -> None:
-    """Loads a commit from the Hub in a fresh process with an empty cache, and compares it with the bundle.
+    """Loads a commit from the Hub in an isolated process with an empty cache, compares it with the bundle, generates.
 
     Raises:
-        ValueError: it does not load, or computes something else.
+        ValueError: it does not load, computes something else, or generates something wrong.
     """
     from huggingface_hub import get_token
 
-    logger.info("loading %s from the Hub by commit %s in a fresh process …", repo, commit[:8])
+    logger.info("loading %s from the Hub by commit %s in an isolated process …", repo, commit[:8])
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TRANSFORMERS_"))
     }
@@ -245,7 +246,7 @@ def verify_landing(hub: Conversation, repo: str, commit: str, folder: Path) -> N
 def _bundled(
     run: Path, scratch: Path, repo: str | None, *, checkpoint: str, license: str, language: str
 ) -> Iterator[Path]:
-    """The bundle to upload: made from a run, or a copy of one that is proved, with a card that knows its address."""
+    """The bundle to upload: made from a run, or a copy of one that is checked, with a card that knows its address."""
     folder = scratch / "bundle"
     if (run / "run.json").is_file() or not (run.is_dir() and looks_like_bundle(run)):
         bundle(run, folder, checkpoint=checkpoint, repo=repo, license=license, language=language)
@@ -255,8 +256,7 @@ def _bundled(
                 f"{run}: expected a run folder for --checkpoint, --license and --language, but this is a bundle, "
                 "which has them already. Leave them out, or push the run."
             )
-        check_record(run)
-        shutil.copytree(run, folder, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        copy_bundle(run, folder)
         if repo is not None:
             _address_card(folder, repo)
     check_private(folder, machine_paths=_places(run))

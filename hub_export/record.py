@@ -1,47 +1,72 @@
-"""proof.json: what was proved of a bundle, and the checksum of every file that it was proved with.
+"""proof.json: what was checked of a bundle, with which transformers, and the checksum of every file.
 
-A bundle is *dirty* when a file differs from the one that was proved: changed, added or missing. Whoever edits one (the
-card, say) runs `python -m hub_export verify DIR`, which proves it again and writes the record anew.
+A bundle is *dirty* when a file differs from the one that was checked: changed, added or missing. Whoever edits one (the
+card, say) runs `python -m hub_export verify DIR`, which checks it again and writes the record again.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from corpus.files import atomic_file
 
+from .code_version import MARK, read_code
 from .run_folder import read_object
+
+if TYPE_CHECKING:
+    from .verify import Proof
 
 RECORD = "proof.json"
 
 
-def write_record(folder: Path, checks: Iterable[str]) -> None:
-    """Writes proof.json into a bundle that has just been proved.
+def write_record(folder: Path, proof: "Proof") -> None:
+    """Writes proof.json into a bundle that has just been checked.
 
     Args:
         folder: the bundle.
-        checks: names of the checks that held.
+        proof: what the check found.
     """
+    code = read_code(folder)
+    record = {
+        "made_by": "scratchgpt",
+        MARK: code.version if code else None,
+        "transformers": proof.transformers,
+        "checks": list(proof.checks),
+        "sha256": checksums(folder),
+    }
     with atomic_file(folder / RECORD) as stream:
-        json.dump({"made_by": "scratchgpt", "checks": list(checks), "sha256": checksums(folder)}, stream, indent=1)
+        json.dump(record, stream, indent=1)
         stream.write("\n")
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """What proof.json holds; nothing where there is none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    return read_object(folder / RECORD) if (folder / RECORD).is_file() else {}
+
+
+def changed_files(folder: Path) -> list[str]:
+    """Names of the files that are not as they were when the bundle was checked: changed, added or missing."""
+    checked, here = read_record(folder).get("sha256") or {}, checksums(folder)
+    return sorted(name for name in checked.keys() | here.keys() if checked.get(name) != here.get(name))
+
+
 def check_record(folder: Path) -> None:
-    """Refuses a bundle that was not proved, or not as it is now.
+    """Refuses a bundle that was not checked, or not as it is now.
 
     Raises:
         ValueError: naming what differs and what to do.
     """
-    again = f"Prove it as it is now with `python -m hub_export verify {folder}`, or make it anew."
+    again = f"Check it as it is now with `python -m hub_export verify {folder}`, or make it anew."
     if not (folder / RECORD).is_file():
-        raise ValueError(f"{folder}: expected a proved bundle, but it has no {RECORD}. {again}")
-    proved, here = read_object(folder / RECORD).get("sha256") or {}, checksums(folder)
-    changed = sorted(name for name in proved.keys() | here.keys() if proved.get(name) != here.get(name))
-    if changed:
+        raise ValueError(f"{folder}: expected a checked bundle, but it has no {RECORD}. {again}")
+    if changed := changed_files(folder):
         raise ValueError(
-            f"{folder}: expected the files that were proved, but {', '.join(changed[:5])}"
+            f"{folder}: expected the files that were checked, but {', '.join(changed[:5])}"
             f"{f' and {len(changed) - 5} more' if len(changed) > 5 else ''} "
             f"{'is' if len(changed) == 1 else 'are'} not as then. {again}"
         )

@@ -3,6 +3,7 @@
 import ast
 import functools
 import json
+import logging
 import re
 import shutil
 import sys
@@ -23,6 +24,8 @@ PIN = "model.json"  # what the page reads to know its model
 PYTHON = "3.12.12"
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"  # a tenth of the size of those for CUDA
 DESCRIPTION_LENGTH = 60  # characters that the Hub allows
+
+logger = logging.getLogger(__name__)
 
 _CARD = Path(__file__).parent / "templates" / "space_card.md.jinja"
 
@@ -115,15 +118,38 @@ def page_files() -> list[Path]:
 
 
 def requirements(hardware: str) -> str:
-    """The text of requirements.txt: the libraries that the page imports, as they are installed here."""
+    """The text of a Space's requirements.txt: the libraries that the page imports, as they are installed here.
+
+    gradio is the version that the card names. huggingface_hub is pinned too, though a Space has one: together with
+    transformers and tokenizers it is what was run here. Where the installation is not the one of requirements.lock, the
+    text and the log say so in one line.
+    """
     chosen = HARDWARE[hardware]
     needed = {module.split(".")[0] for path in page_files() if path.suffix == ".py" for module in _imports(path)}
     needed -= PREINSTALLED | set(FOLDERS) | set(sys.stdlib_module_names)
-    versions = {name: version(name).split("+")[0] for name in needed | {"safetensors", "tokenizers"}}
+    needed |= {"huggingface_hub", "safetensors", "tokenizers"}
+    versions = {name: version(name).split("+")[0] for name in needed}
+    lines = []
+    if other := _not_locked(versions | {"gradio": version("gradio")}):
+        lines.append(f"# not the versions that were tested together (requirements.lock): {', '.join(other)}")
+        logger.warning("the Space gets %s", lines[0].removeprefix("# "))
     if chosen.torch:
         versions["torch"] = chosen.torch
-    lines = [f"--extra-index-url {chosen.wheels}"] if chosen.wheels else []
+    if chosen.wheels:
+        lines.append(f"--extra-index-url {chosen.wheels}")
     return "\n".join([*lines, *(f"{name}=={versions[name]}" for name in sorted(versions)), ""])
+
+
+def _not_locked(versions: dict[str, str]) -> list[str]:
+    """Which of these versions are not those of the lock files, with both: `numpy 2.5.0 instead of 2.4.6`."""
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("requirements*.lock")))
+    locked: dict[str, list[str]] = {}
+    for name, number in re.findall(r"^([\w.-]+)==([^\s;]+)", text, flags=re.MULTILINE):
+        locked.setdefault(name, []).append(number)
+    found = ((name, versions[name], locked.get(name.replace("_", "-").lower(), [])) for name in sorted(versions))
+    return [
+        f"{name} {here} instead of {' or '.join(there) or 'none'}" for name, here, there in found if here not in there
+    ]
 
 
 def _card(bundle: Path, pin: Pin | None, hardware: str) -> str:

@@ -28,6 +28,7 @@ CONFIG = "tokenizer_config.json"
 LISTING = "merges.vocab"
 COUNTS_FILE = "merge_counts.json"
 SOURCE = Path(tokenization_scratchgpt.__file__)
+BACKEND_CLASS, KNOWN_CLASS = "TokenizersBackend", "PreTrainedTokenizerFast"
 # What a tokenizer that was itself loaded remembers of the place it came from.
 TRACES_OF_LOADING = ("is_local", "local_files_only", "name_or_path")
 
@@ -91,6 +92,28 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     raise ValueError(f"{folder}: expected a tokenizer folder with {CONFIG}, got none: check the path")
 
 
+def name_known_class(folder: str | Path) -> None:
+    """Names in a folder's tokenizer_config.json the class that every transformers and transformers.js know.
+
+    A tokenizer that is its tokenizer.json is called `TokenizersBackend` by transformers 5, which 4 does not know;
+    `PreTrainedTokenizerFast` is the same class for both. Any other class, and a folder without the file, stay.
+
+    Raises:
+        ValueError: the file is no JSON object.
+    """
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        return
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: expected JSON, got: {error}; the file is damaged") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(config).__name__}; the file is damaged")
+    if config.get("tokenizer_class") == BACKEND_CLASS:
+        _edit_config(path.parent, drop=(), set_={"tokenizer_class": KNOWN_CLASS})
+
+
 def merge_listing(tokenizer: ScratchGPTTokenizer) -> str:
     """The merges for reading, one a line: `[th][e] -> [the] 261`. What cannot be printed is escaped."""
     lines = []
@@ -124,6 +147,7 @@ def _write(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     if not is_from_scratch(tokenizer):
         tokenizer.save_pretrained(folder)
         _edit_config(folder, drop=("auto_map", *TRACES_OF_LOADING) if tokenizer.is_fast else TRACES_OF_LOADING)
+        name_known_class(folder)
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if "auto_map" in config:
             raise ValueError(
@@ -136,6 +160,7 @@ def _write(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     assert isinstance(tokenizer, ScratchGPTTokenizer) or hasattr(tokenizer, "merges")
     build_fast(tokenizer).save_pretrained(folder)  # pyright: ignore[reportArgumentType]
     _edit_config(folder, drop=TRACES_OF_LOADING)
+    name_known_class(folder)
     slow = folder / SLOW
     tokenizer.save_pretrained(slow)
     name = ScratchGPTTokenizer.__name__

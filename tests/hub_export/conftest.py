@@ -12,9 +12,10 @@ from unittest import mock
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from hub_export import bundle, fresh
+from hub_export.record import RECORD, checksums
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from tests.warm import WarmPython
 from tokenization import save_tokenizer, train_vocabulary
@@ -125,6 +126,38 @@ def run(pristine_run: Path, tmp_path: Path) -> Path:
 def made(pristine_bundle: Path, tmp_path: Path) -> Path:
     """A copy of the bundle to damage."""
     return Path(shutil.copytree(pristine_bundle, tmp_path / "made"))
+
+
+def plant(folder: Path, code: str) -> Path:
+    """Adds code to a bundle's model, which it may redefine; its weights become strong enough for faults to show."""
+    path = folder / "modeling_scratchgpt.py"
+    path.write_text(f"{path.read_text(encoding='utf-8')}\n\n{code}", encoding="utf-8")
+    torch.manual_seed(0)
+    weights = load_file(folder / "model.safetensors")
+    weights = {name: weight + 0.2 * torch.randn_like(weight) for name, weight in weights.items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def make_old(folder: Path) -> Path:
+    """Makes a bundle or a checkpoint one of the first version: no mark, a third file, a class that few versions know.
+
+    The record of a bundle is then as that version wrote it.
+    """
+    path = folder / "configuration_scratchgpt.py"
+    path.write_text(path.read_text(encoding="utf-8").replace("CODE_VERSION", "NO_MARK"), encoding="utf-8")
+    (folder / "kernels_scratchgpt.py").write_text("IGNORE_INDEX = -100\n")
+    for name, changes in (
+        ("config.json", {"scratchgpt_version": None}),
+        ("tokenizer_config.json", {"tokenizer_class": "TokenizersBackend"}),
+    ):
+        content = json.loads((folder / name).read_text()) | changes
+        kept = {key: value for key, value in content.items() if value is not None}
+        (folder / name).write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
+    if (folder / RECORD).is_file():
+        record = {"made_by": "scratchgpt", "checks": ["AutoConfig"], "sha256": checksums(folder)}
+        (folder / RECORD).write_text(json.dumps(record))
+    return folder
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 import json
+import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,8 @@ from safetensors.torch import save_file
 
 from hub_export import bundle
 from hub_export.bundle import check_private
+from hub_export.code_version import ROOT, installed_transformers, project_code
+from tests.hub_export.conftest import make_old
 
 MODEL_FILES = {
     "README.md",
@@ -19,7 +23,6 @@ MODEL_FILES = {
     "generation_config.json",
     "loss.png",
     "model.safetensors",
-    "kernels_scratchgpt.py",
     "modeling_scratchgpt.py",
     "prompts.json",
     "proof.json",
@@ -100,6 +103,34 @@ def test_force_replaces_a_bundle_here_by_one_whose_tokenizer_has_no_slow_class(r
     assert "slow" not in card
 
 
+@pytest.mark.usefixtures("quick_proofs")
+@pytest.mark.parametrize("has_code", [True, False])
+def test_a_checkpoint_of_an_earlier_version_gets_this_projects_code(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, has_code: bool
+) -> None:
+    checkpoint = make_old(run / "checkpoints" / "step-000010")
+    before = {path: path.read_bytes() for path in checkpoint.rglob("*") if path.is_file()}
+    if not has_code:
+        for path in checkpoint.rglob("*.py"):
+            path.unlink()
+            del before[path]
+    caplog.set_level(logging.INFO, logger="hub_export")
+    made = bundle(run, tmp_path / "out")
+    ours = project_code().version
+    said = f"{checkpoint} was saved with code of version 0.1.0; the bundle gets this project's, {ours}"
+    assert (said in caplog.messages) == has_code
+    assert relative_files(made) == MODEL_FILES | {f"slow/{name}" for name in SLOW_FILES}
+    for name in ("configuration_scratchgpt.py", "modeling_scratchgpt.py"):
+        assert (made / name).read_bytes() == (ROOT / "modeling" / name).read_bytes()
+    for name in ("tokenization_scratchgpt.py", "slow/tokenization_scratchgpt.py"):
+        assert (made / name).read_bytes() == (ROOT / "tokenization" / "tokenization_scratchgpt.py").read_bytes()
+    config, record = (json.loads((made / name).read_text()) for name in ("config.json", "proof.json"))
+    assert config["scratchgpt_version"] == record["scratchgpt_version"] == ours
+    assert record["transformers"] == installed_transformers()
+    assert json.loads((made / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert {path: path.read_bytes() for path in checkpoint.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize("place", ["a file", "a folder of the user", "the run", "a checkpoint"])
 def test_never_replaces_what_is_no_bundle(run: Path, tmp_path: Path, place: str) -> None:
     out = {"the run": run, "a checkpoint": run / "checkpoints" / "step-000010"}.get(place, tmp_path / "out")
@@ -134,8 +165,14 @@ def _without_merges(run: Path) -> None:
     (run / "checkpoints/step-000010/slow/merges.txt").unlink()
 
 
-def _without_code(run: Path) -> None:
-    (run / "checkpoints/step-000010/modeling_scratchgpt.py").unlink()
+def _later_code(run: Path) -> None:
+    path = run / "checkpoints/step-000010/configuration_scratchgpt.py"
+    code = re.sub(r'CODE_VERSION = ".*"', 'CODE_VERSION = "99.0"', path.read_text(encoding="utf-8"))
+    path.write_text(code, encoding="utf-8")
+
+
+def _damaged_code(run: Path) -> None:
+    (run / "checkpoints/step-000010/configuration_scratchgpt.py").write_text("CODE_VERSION = (")
 
 
 def _edit_config(run: Path, **changes: object) -> None:
@@ -170,7 +207,11 @@ def _broken_state(run: Path) -> None:
         (_cut_weights, "expected a whole safetensors file, but it cannot be read"),
         (_without_tokenizer, "expected a tokenizer in the checkpoint, but tokenizer.json is missing"),
         (_without_merges, "expected a whole checkpoint, but slow/merges.txt is missing"),
-        (_without_code, "expected a whole checkpoint, but modeling_scratchgpt.py is missing"),
+        (
+            _later_code,
+            r"its code is of version 99\.0, later than this project's .* Update this project and run the same",
+        ),
+        (_damaged_code, r"configuration_scratchgpt\.py: expected Python, but it cannot be read"),
         (_other_model, "expected a ScratchGPTForCausalLM or a ScratchGPTForMaskedLM, got model_type 'gpt2'"),
         (_without_auto_model, "but AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM are missing"),
         (_other_shape, "expected a checkpoint that loads, but it does not"),

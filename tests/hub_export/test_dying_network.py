@@ -13,7 +13,7 @@ from tests.hub_export.hub_processes import Publisher
 REQUESTS = {False: 18, True: 27}
 """Of a first push of the tests' bundle, without and with its Space, when of what was uploaded only the config is
 fetched. A test counts them."""
-LOADING = range(16, 55)
+LOADING = range(16, 53)
 """The requests, with a Space, by which transformers loads all that was uploaded, instead of the config alone."""
 ALONE = [(number, False) for number in range(REQUESTS[False])]
 WITH_SPACE = [(number, True) for number in range(REQUESTS[True])]

@@ -91,7 +91,7 @@ def test_a_run_is_published_whole(published: Published, pristine_run: Path) -> N
     assert not [request for request in hub.requests if "xet" in request]
 
     said, _, after = pushed.stderr.partition(
-        "it loads from there: config, logits, bit for bit, tokenizer, from-scratch"
+        "it loads from there: config, logits, bit for bit, generation, tokenizer, from-scratch"
     )
     assert after
     assert f"to be uploaded:\nalice/moons (new, private): one commit of {len(BUNDLE_FILES)} files, " in said
@@ -156,11 +156,11 @@ def test_a_bundle_that_is_dirty_or_was_not_proved_is_refused(hub: Hub, made: Pat
     push = (*PUSH, made, "--repo", "moons")
     dirty = run_python(*push, hub=hub.url, home=tmp_path)
     assert dirty.returncode == 1
-    assert "expected the files that were proved, but README.md, notes.txt are not as then." in dirty.stderr
-    assert f"Prove it as it is now with `python -m hub_export verify {made}`, or make it anew." in dirty.stderr
+    assert "expected the files that were checked, but README.md, notes.txt are not as then." in dirty.stderr
+    assert f"Check it as it is now with `python -m hub_export verify {made}`, or make it anew." in dirty.stderr
     (made / "proof.json").unlink()
     unproved = run_python(*push, hub=hub.url, home=tmp_path)
-    assert "expected a proved bundle, but it has no proof.json." in unproved.stderr
+    assert "expected a checked bundle, but it has no proof.json." in unproved.stderr
     (made / "notes.txt").unlink()
     main(["verify", str(made)])
     assert run_python(*push, "--dry-run", hub=hub.url, home=tmp_path).returncode == 0

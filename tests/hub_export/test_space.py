@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import SpaceHardware, metadata_load
 
-from hub_export.space import HARDWARE, ROOT, Pin, make_space, page_files
+from hub_export.space import HARDWARE, ROOT, Pin, make_space, page_files, requirements
 from panels.writing import TIME_LIMIT
 from tests.hub_export.hub_double import Hub
 from tests.hub_export.hub_processes import environment, run_python
@@ -130,9 +130,26 @@ def test_requirements_are_what_the_page_imports(
     pinned = dict(line.split("==") for line in lines if "==" in line)
     assert pinned["torch"] == torch
     assert {"transformers", "tokenizers", "safetensors", "regex", "numpy", "jinja2"} <= set(pinned)
-    assert not {"gradio", "spaces", "huggingface_hub", "tyro", "datasets", "optuna", "matplotlib"} & set(pinned)
+    assert pinned["huggingface_hub"] == version("huggingface_hub")
+    assert not {"gradio", "spaces", "tyro", "datasets", "optuna", "matplotlib"} & set(pinned)
     assert ("--extra-index-url https://download.pytorch.org/whl/cpu" in lines) == (hardware == "cpu-basic")
     assert front_matter(made)["suggested_hardware"] == HARDWARE[hardware].name
+
+
+def test_versions_that_were_not_tested_together_are_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not requirements("zero").startswith("#")  # the tests run with what requirements.lock says
+    assert not caplog.records
+    other = {"transformers": "5.99.0", "gradio": "6.99.0"}
+    monkeypatch.setattr("hub_export.space.version", lambda name: other.get(name) or version(name))
+    first, *lines = requirements("zero").splitlines()
+    assert first == (
+        "# not the versions that were tested together (requirements.lock): "
+        f"gradio 6.99.0 instead of {version('gradio')}, transformers 5.99.0 instead of {version('transformers')}"
+    )
+    assert {"transformers==5.99.0", f"tokenizers=={version('tokenizers')}", "torch==2.11.0"} <= set(lines)
+    assert [record.getMessage() for record in caplog.records] == [f"the Space gets {first[2:]}"]
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,58 @@ import ast
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+import hub_export.landing
 import hub_export.proof
 from hub_export import verify
+from hub_export.code_version import installed_transformers
+from tests.hub_export.conftest import plant
+from tests.warm import WarmPython
+
+SWALLOWED = """
+def take_cache(arguments, cache, implementation):
+    return arguments.pop("cache", None) and None
+
+
+def check_beginning(*_):
+    pass
+"""
+"""transformers 5.24 hands a cache over as `cache`, and the first version of the model's code did not look for it."""
+EMPTIED = """
+attend = ScratchGPTAttention.forward
+
+
+def forward(self, *arguments, **options):
+    for cache in (*arguments, *options.values()):
+        if type(cache).__name__ == "StaticCache":
+            for layer in cache.layers:
+                if getattr(layer, "values", None) is not None:
+                    layer.values.zero_()
+    return attend(self, *arguments, **options)
+
+
+ScratchGPTAttention.forward = forward
+"""
+"""A static cache whose values are lost."""
+SAMPLED = """
+write = ScratchGPTForCausalLM.generate
+
+
+def generate(self, *arguments, **options):
+    options.update({"use_cache": False, "num_beams": 1} if options.get("do_sample") else {})
+    written = write(self, *arguments, **options)
+    if options.get("do_sample"):
+        written.logits[-1].neg_()
+    return written
+
+
+ScratchGPTForCausalLM.generate = generate
+"""
+"""Only what is sampled is wrong, and only its last token."""
 
 
 def test_a_bundle_is_proved_without_the_users_environment(
@@ -30,8 +76,13 @@ def test_a_bundle_is_proved_without_the_users_environment(
         "AutoTokenizer with no word on remote code",
         "AutoTokenizer with remote code",
         "from-scratch tokenizer",
+        "generation with a cache",
+        "generation without a cache",
+        "generation with a static cache",
+        "generation of a padded batch",
         "pipeline",
     )
+    assert proof.transformers == installed_transformers()
     assert proof.parameters > 25_000
     assert str(proof).startswith("verified in ")
     assert {path: path.stat().st_mtime_ns for path in pristine_bundle.rglob("*")} == before
@@ -49,6 +100,45 @@ def test_one_changed_bit_of_the_weights_is_found(made: Path, pristine_run: Path)
 
 
 @pytest.mark.usefixtures("quick_proofs")
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (
+            SWALLOWED,
+            r"with a cache' failed: after a prompt of 3 tokens \(greedy\), the logits of new token 2 of 16 differ by "
+            r"up to .* \(tolerance 0\.0001\): what `generate` and `pipeline` write with this model is wrong\. Nothing",
+        ),
+        (
+            EMPTIED,
+            r"with a static cache' failed: after a prompt of 32 tokens \(greedy\), the logits of new token 2 of 16",
+        ),
+        (SAMPLED, r"with a cache' failed: .* \(sampled with seed 1\), the logits of new token 16 of 16"),
+    ],
+    ids=["swallowed", "static", "sampled"],
+)
+def test_a_model_that_generates_wrongly_is_refused(made: Path, code: str, message: str) -> None:
+    plant(made, code)
+    installed = installed_transformers()
+    with pytest.raises(ValueError, match=f"with transformers {installed} the check 'generation {message}"):
+        verify(made)
+
+
+def test_what_was_uploaded_must_generate_too(made: Path, stranger: WarmPython) -> None:
+    script = (
+        "import runpy, sys\n"
+        "from transformers import AutoModelForCausalLM\n"
+        "model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True).eval()\n"
+        "runpy.run_path(sys.argv[2])['_generate'](model)\n"
+    )
+    landing = hub_export.landing.__file__
+    plant(made, "")
+    assert not stranger.run("-c", script, str(made), str(landing)).returncode
+    plant(made, SWALLOWED)
+    done = stranger.run("-c", script, str(made), str(landing))
+    assert "ValueError: what it generates with a cache has logits that differ by up to" in done.stderr
+
+
+@pytest.mark.usefixtures("quick_proofs")
 def test_tokenizers_that_disagree_are_found(made: Path) -> None:
     merges = (made / "slow" / "merges.txt").read_text(encoding="utf-8").splitlines()
     (made / "slow" / "merges.txt").write_text("\n".join(merges[:-20]) + "\n", encoding="utf-8")
@@ -61,8 +151,10 @@ def test_a_folder_that_is_no_model_is_an_error(tmp_path: Path) -> None:
         verify(tmp_path)
 
 
-def test_the_proof_imports_nothing_of_ours() -> None:
-    tree = ast.parse(Path(hub_export.proof.__file__).read_text(encoding="utf-8"))
+@pytest.mark.parametrize("module", [hub_export.proof, hub_export.landing])
+def test_the_check_imports_nothing_of_ours(module: ModuleType) -> None:
+    assert module.__file__
+    tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     assert not [node for node in imports if isinstance(node, ast.ImportFrom) and node.level]
     names = {
@@ -70,4 +162,4 @@ def test_the_proof_imports_nothing_of_ours() -> None:
         for node in imports
         for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
     }
-    assert names - set(sys.stdlib_module_names) == {"safetensors", "torch", "transformers"}
+    assert names - set(sys.stdlib_module_names) <= {"safetensors", "torch", "transformers"}

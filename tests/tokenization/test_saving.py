@@ -57,7 +57,7 @@ def test_layout(slow, tmp_path):
         "tokenizer_config.json",
     ]
     root = json.loads((tmp_path / "tokenizer" / "tokenizer_config.json").read_text())
-    assert root["tokenizer_class"] == "TokenizersBackend"
+    assert root["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert root["clean_up_tokenization_spaces"] is False
     assert "auto_map" not in root
     config = json.loads((tmp_path / "tokenizer" / "slow" / "tokenizer_config.json").read_text())

@@ -1,0 +1,128 @@
+"""`verify`: which version of our code a bundle or a repository of the Hub carries, and whether it works here."""
+
+import logging
+import re
+from pathlib import Path
+
+from modeling.loading import HUB_FILES
+
+from .bundle import looks_like_bundle
+from .calls import AbsentError, Conversation
+from .code_version import Code, differs_from_project, installed_transformers, project_code, read_code, refuse_newer
+from .record import write_record
+from .run_folder import read_object
+from .verify import verify
+
+HUB_ID = r"(?P<repo>[\w-][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?"
+
+logger = logging.getLogger(__name__)
+
+
+def verify_target(target: str) -> str:
+    """Says which code a bundle, or a repository of the Hub, carries, and checks it with the installed transformers.
+
+    The code is run, in an isolated process. Into a bundle the record of the check is written.
+
+    Args:
+        target: a model folder, or `user/name` with or without `@` and a revision, which is downloaded.
+
+    Returns:
+        What was checked, in words.
+
+    Raises:
+        ValueError: there is no such model, it is not one of ours, its code is later than this project's, or it does
+            not work with the installed transformers; the message says what to do.
+    """
+    folder, name, repo = Path(target).expanduser(), target, None
+    if not folder.exists() and (match := re.fullmatch(HUB_ID, target)) and not Path(target.split("/")[0]).is_dir():
+        repo = match["repo"]
+        folder, commit = _download(repo, match["revision"])
+        name = f"{repo} at commit {commit[:8]}"
+    code = _code(folder, name)
+    logger.info("%s", describe(code, name, again=_again(repo, target)))
+    if code.version == project_code().version and differs_from_project(folder):
+        logger.info("its code files are not, to the byte, those of this project: somebody may have changed them")
+    try:
+        proof = verify(folder)
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(folder), name)) from error
+    if repo is None and looks_like_bundle(folder):
+        write_record(folder, proof)
+    return f"{name}: {proof}"
+
+
+def describe(code: Code, name: str, *, again: str) -> str:
+    """Which code that is, the transformers versions that it works with, and what to do where it is not this project's.
+
+    Args:
+        code: the code that is there.
+        name: what it is called.
+        again: how it is published again, in words.
+    """
+    ours, installed = project_code(), installed_transformers()
+    said = f"{name}: code of version {code.version}, which works with {code.range}: {code.outside}."
+    if not code.takes(installed):
+        said += f" Installed is {installed}."
+    if code.version != ours.version:
+        said += f" {again} publishes it with the code of {ours.version}, for {ours.range}."
+    return said
+
+
+def _code(folder: Path, name: str) -> Code:
+    """The code in a model folder of ours; raises ValueError for any other folder."""
+    if not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{name}: expected a model folder, but it has no config.json. Give a folder that `python -m hub_export "
+            "bundle RUN --out DIR` wrote, or a model on the Hub, `user/name`."
+        )
+    model_type = read_object(folder / "config.json").get("model_type")
+    code = read_code(folder)
+    if model_type != "scratchgpt" or code is None:
+        raise ValueError(
+            f"{name}: expected a model with code of ours, model_type 'scratchgpt', got {model_type!r} "
+            f"{'without' if code is None else 'with'} configuration_scratchgpt.py. Only such a model can be verified."
+        )
+    refuse_newer(code, name)
+    return code
+
+
+def _again(repo: str | None, target: str) -> str:
+    if repo is None:
+        return f"`python -m hub_export push {target} --repo NAME`"
+    return (
+        f"`python -m hub_export push RUN --repo {repo}`, with its run or the folder of "
+        f"`hf download {repo} --local-dir DIR` in the place of RUN,"
+    )
+
+
+def _download(repo: str, revision: str | None) -> tuple[Path, str]:
+    """A repository's files in the cache of the Hub's client, its code included, and their commit."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
+
+    hub = Conversation(api=HfApi(library_name="scratchgpt"), standing="Nothing was checked.")
+
+    def commit() -> str | None:
+        try:
+            return str(hub.api.repo_info(repo, revision=revision).sha)
+        except RevisionNotFoundError:
+            return None
+
+    try:
+        found = hub.call(f"looking at {repo}", commit)
+    except AbsentError as error:
+        raise ValueError(
+            f"{repo}: there is no such folder here, and the Hub shows no such repository. Check the spelling; a "
+            "private one needs a token (`hf auth login`)."
+        ) from error
+    if found is None:
+        raise ValueError(f"{repo}: there is no revision {revision!r}. Give a commit, a tag or a branch of it.")
+    logger.info("downloading %s at commit %s …", repo, found[:8])
+
+    def download() -> str:
+        try:
+            return hub.api.snapshot_download(repo, revision=found, allow_patterns=[*HUB_FILES, "*.py"])
+        except LocalEntryNotFoundError as error:
+            raise ConnectionError(f"{error}".splitlines()[0].rstrip(".")) from error
+
+    return Path(hub.call(f"downloading {repo}", download, again=False)), found  # the Hub's client tries again by itself

@@ -1,0 +1,295 @@
+"""`verify` of a repository on the Hub and of an old bundle, and what `push` makes of the latter."""
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hub_export import code_version
+from hub_export.__main__ import main
+from hub_export.code_version import ROOT, installed_transformers, project_code
+from hub_export.renewal import copy_bundle
+from tests.hub_export.conftest import make_old, plant
+from tests.hub_export.hub_double import Hub
+from tests.hub_export.hub_processes import run_python
+from tests.hub_export.test_bundle import MODEL_FILES, SLOW_FILES, relative_files
+from tests.hub_export.test_verify import SWALLOWED
+
+Said = Callable[[], list[str]]
+OURS, INSTALLED = project_code(), installed_transformers()
+MODULES = ("configuration_scratchgpt.py", "modeling_scratchgpt.py")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub that this process talks to, with an empty cache."""
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    with Hub().serve() as served:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.url)
+        template = f"{served.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield served
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Said:
+    """What the command has logged so far."""
+    caplog.set_level(logging.INFO, logger="hub_export")
+    return lambda: caplog.messages
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in relative_files(folder)}
+
+
+def verify(target: object) -> str:
+    """The message with which `verify` ends."""
+    with pytest.raises(SystemExit) as caught:
+        main(["verify", str(target)])
+    return str(caught.value)
+
+
+def set_version(folder: Path, version: str) -> None:
+    path = folder / "configuration_scratchgpt.py"
+    code = re.sub(r'CODE_VERSION = ".*"', f'CODE_VERSION = "{version}"', path.read_text(encoding="utf-8"))
+    path.write_text(code, encoding="utf-8")
+
+
+@pytest.mark.usefixtures("quick_proofs")
+def test_a_repository_that_works_is_said_to(
+    hub: Hub, pristine_bundle: Path, said: Said, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repository = hub.create("alice/moons", files=contents(pristine_bundle))
+    repository.tags["v1"] = commit = repository.head
+    main(["verify", "alice/moons@v1"])
+    name = f"alice/moons at commit {commit[:8]}"
+    assert said()[:2] == [
+        f"downloading alice/moons at commit {commit[:8]} …",
+        f"{name}: code of version {OURS.version}, which works with transformers {OURS.lowest} to {OURS.newest}: "
+        "earlier versions are refused with a message, and later ones were not tested with it.",
+    ]
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{name}: verified in ")
+    assert f"with transformers {INSTALLED}, " in printed
+    assert "generation with a static cache" in printed
+    assert not [request for request in hub.requests if not request.startswith(("GET", "HEAD"))]
+
+
+@pytest.mark.usefixtures("quick_proofs")
+def test_a_repository_with_the_first_code_is_affected(hub: Hub, made: Path, said: Said) -> None:
+    repository = hub.create("alice/moons", files=contents(make_old(plant(made, SWALLOWED))))
+    error = verify("alice/moons")
+    name = f"alice/moons at commit {repository.head[:8]}"
+    assert said()[1] == (
+        f"{name}: code of version 0.1.0, which works with transformers 5.21 to 5.23: earlier versions do not load it, "
+        f"and with later ones it writes nonsense without an error. Installed is {INSTALLED}. "
+        "`python -m hub_export push RUN --repo alice/moons`, with its run or the folder of `hf download alice/moons "
+        f"--local-dir DIR` in the place of RUN, publishes it with the code of {OURS.version}, for transformers "
+        f"{OURS.lowest} to {OURS.newest}."
+    )
+    assert error.startswith(
+        f"error: {name}: expected a folder that works anywhere, but with transformers {INSTALLED} the check "
+        "'generation with a cache' failed: "
+    )
+    assert error.endswith(
+        "its code is of version 0.1.0, made for transformers 5.21 to 5.23: `python -m hub_export push` publishes it "
+        "with this project's code."
+    )
+
+
+def test_later_code_is_not_run_but_said_to_be_later(hub: Hub, made: Path) -> None:
+    set_version(made, "99.1")
+    later = f"its code is of version 99.1, later than this project's {OURS.version} (it says that it works with "
+    update = f"transformers {OURS.lowest} to {OURS.newest}). Update this project and run the same command again."
+    repository = hub.create("alice/moons", files=contents(made))
+    assert verify("alice/moons") == f"error: alice/moons at commit {repository.head[:8]}: {later}{update}"
+    assert verify(made) == f"error: {made}: {later}{update}"
+    with pytest.raises(ValueError, match="Update this project and run the same command again"):
+        copy_bundle(made, made.with_name("copy"))
+
+
+@pytest.mark.usefixtures("quick_proofs")
+def test_files_changed_by_hand_are_told(made: Path, said: Said) -> None:
+    path = made / "modeling_scratchgpt.py"
+    path.write_text(path.read_text(encoding="utf-8") + "\n# by hand\n", encoding="utf-8")
+    main(["verify", str(made)])
+    assert "its code files are not, to the byte, those of this project: somebody may have changed them" in said()
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (
+            "alice/nothing",
+            "alice/nothing: there is no such folder here, and the Hub shows no such repository. Check the",
+        ),
+        ("alice/moons@v7", "alice/moons: there is no revision 'v7'. Give a commit, a tag or a branch of it."),
+        (
+            "alice/moons",
+            "expected a model with code of ours, model_type 'scratchgpt', got 'gpt2' without configuration",
+        ),
+        ("alice/empty", "expected a model folder, but it has no config.json. Give a folder that `python -m hub_export"),
+        ("tests/nothing", "tests/nothing: expected a model folder, but it has no config.json."),
+        ("moons", "moons: expected a model folder, but it has no config.json."),
+    ],
+)
+def test_what_is_no_model_of_ours_is_an_error(
+    hub: Hub, target: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    hub.create("alice/moons", files={"config.json": b'{"model_type": "gpt2"}'})
+    hub.create("alice/empty", files={"README.md": b"# nothing"})
+    assert message in verify(target)
+
+
+@pytest.mark.parametrize(
+    ("answered", "status", "message"),
+    [
+        (
+            0,
+            503,
+            r"looking at alice/moons: the Hub answered 503 \(.*\)\. Nothing was checked\. Run the same command again",
+        ),
+        (
+            3,
+            None,
+            r"downloading alice/moons: the Hub cannot be reached \(.*\)\. Nothing was checked\. Check the network",
+        ),
+    ],
+)
+def test_a_hub_that_does_not_answer(
+    hub: Hub, answered: int, status: int | None, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    hub.create("alice/moons", files={"config.json": b"{}"})
+    hub.dies_at, hub.dies_with = answered, status
+    assert re.match(f"error: {message}", verify("alice/moons"))
+
+
+@pytest.mark.usefixtures("quick_proofs")
+def test_an_old_bundle_is_copied_with_this_projects_code(made: Path, tmp_path: Path, said: Said) -> None:
+    """As `hf download` makes it of a repository: the owner's card and a file of the owner's own are in it."""
+    make_old(made)
+    (made / ".cache" / "huggingface").mkdir(parents=True)
+    (made / ".gitattributes").write_text("*.safetensors filter=lfs\n")
+    (made / "picture.png").write_bytes(b"of the owner")
+    with (made / "README.md").open("a", encoding="utf-8") as card:
+        card.write("By hand.\n")
+    before = contents(made)
+    copy_bundle(made, tmp_path / "copy")
+    assert contents(made) == before
+    copy = contents(tmp_path / "copy")
+    assert set(copy) == MODEL_FILES | {f"slow/{name}" for name in SLOW_FILES}
+    assert copy["README.md"] == before["README.md"]
+    assert copy["model.safetensors"] == before["model.safetensors"]
+    for name in MODULES:
+        assert copy[name] == (ROOT / "modeling" / name).read_bytes()
+    record = json.loads(copy["proof.json"])
+    assert (record["scratchgpt_version"], record["transformers"]) == (OURS.version, INSTALLED)
+    assert json.loads(copy["config.json"])["scratchgpt_version"] == OURS.version
+    assert json.loads(copy["tokenizer_config.json"])["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert said()[:2] == [
+        "left out, since no bundle has them: picture.png",
+        f"{made} has code of version 0.1.0, made for transformers 5.21 to 5.23; it is uploaded with this project's, "
+        f"{OURS.version}, and checked with that",
+    ]
+
+
+def test_an_old_bundle_that_was_damaged_is_refused(made: Path, tmp_path: Path) -> None:
+    make_old(made)
+    (made / "slow" / "merges.txt").unlink()
+    weights = bytearray((made / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (made / "model.safetensors").write_bytes(weights)
+    with pytest.raises(
+        ValueError, match=r"but model\.safetensors, slow/merges\.txt are not as then\. Download it again"
+    ):
+        copy_bundle(made, tmp_path / "copy")
+
+
+@pytest.mark.usefixtures("quick_proofs")
+def test_a_bundle_checked_with_another_transformers_is_checked_again(made: Path, tmp_path: Path, said: Said) -> None:
+    record = json.loads((made / "proof.json").read_text()) | {"transformers": "5.1.0"}
+    (made / "proof.json").write_text(json.dumps(record))
+    copy_bundle(made, tmp_path / "copy")
+    assert said()[0] == f"{made} was checked with transformers 5.1.0; checking it with the installed {INSTALLED}"
+    assert json.loads((tmp_path / "copy" / "proof.json").read_text())["transformers"] == INSTALLED
+    count = len(said())
+    copy_bundle(tmp_path / "copy", tmp_path / "again")
+    assert len(said()) == count
+    assert contents(tmp_path / "again") == contents(tmp_path / "copy")
+
+
+@pytest.mark.slow  # each step has a quick test above
+def test_an_owner_sees_that_a_model_is_affected_and_publishes_it_again(pristine_bundle: Path, tmp_path: Path) -> None:
+    old = make_old(plant(Path(shutil.copytree(pristine_bundle, tmp_path / "old")), SWALLOWED))
+    with Hub().serve() as hub:
+        repository = hub.create("alice/moons", files=contents(old) | {"picture.png": b"of the owner"})
+        command = ("-m", "hub_export")
+        affected = run_python(*command, "verify", "alice/moons", hub=hub.url, home=tmp_path)
+        assert affected.returncode == 1
+        assert "code of version 0.1.0, which works with transformers 5.21 to 5.23" in affected.stderr
+        assert "Traceback" not in affected.stderr
+        download = "import huggingface_hub as h; h.snapshot_download('alice/moons', local_dir='downloaded')"
+        assert not run_python("-c", download, hub=hub.url, home=tmp_path).returncode
+        push = (*command, "push", tmp_path / "downloaded", "--repo", "alice/moons")
+        pushed = run_python(*push, hub=hub.url, home=tmp_path)
+        assert pushed.returncode == 0, pushed.stderr
+        assert f"it is uploaded with this project's, {OURS.version}, and checked with that" in pushed.stderr
+        assert re.search(r"^ +delete  kernels_scratchgpt\.py$", pushed.stderr, flags=re.MULTILINE)
+        files = MODEL_FILES | {f"slow/{name}" for name in SLOW_FILES} | {".gitattributes", "picture.png"}
+        assert set(repository.files) == files
+        assert repository.tags == {"v1": repository.head}
+        for name in MODULES:
+            assert repository.files[name] == (ROOT / "modeling" / name).read_bytes()
+        works = run_python(*command, "verify", "alice/moons", hub=hub.url, home=tmp_path)
+        assert works.returncode == 0, works.stderr
+
+
+def write_configuration(folder: Path, text: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "configuration_scratchgpt.py").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("installed", "takes"),
+    [("4.57.5", False), ("4.57.6", True), ("5.0.0rc1", True), ("5.24.0", True), ("5.24.9", True), ("5.25.0", False)],
+)
+def test_the_versions_that_code_works_with_are_read_from_it(tmp_path: Path, installed: str, takes: bool) -> None:
+    text = 'CODE_VERSION = "0.2"\nLOWEST_TRANSFORMERS, NEWEST_TRANSFORMERS = "4.57.6", "5.24.0"\n'
+    code = code_version.read_code(write_configuration(tmp_path, text))
+    assert code is not None
+    assert (code.version, code.range) == ("0.2", "transformers 4.57.6 to 5.24.0")
+    assert code.takes(installed) == takes
+
+
+def test_code_without_a_mark_is_the_first(tmp_path: Path) -> None:
+    assert code_version.read_code(tmp_path) is None
+    write_configuration(tmp_path, "AUTO_MAP = {}\n")
+    for architecture, newest in (("ScratchGPTForCausalLM", "5.23"), ("ScratchGPTForMaskedLM", "5.24")):
+        (tmp_path / "config.json").write_text(json.dumps({"architectures": [architecture]}))
+        code = code_version.read_code(tmp_path)
+        assert code is not None
+        assert (code.version, code.range) == ("0.1.0", f"transformers 5.21 to {newest}")
+        assert [code.takes(version) for version in ("5.20.2", "5.21.0", "5.23.1", "5.25.0")] == [
+            False,
+            True,
+            True,
+            False,
+        ]
+
+
+def test_a_mark_that_is_no_version_is_an_error(tmp_path: Path) -> None:
+    write_configuration(tmp_path, 'CODE_VERSION = "new"\nLOWEST_TRANSFORMERS = "5.0"\n')
+    with pytest.raises(
+        ValueError, match=r"to be versions, got new, 5\.0, None\. The file was changed by hand, or is dam"
+    ):
+        code_version.read_code(tmp_path)
