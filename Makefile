@@ -1,16 +1,23 @@
 # Two commands do everything: `make demo` and `make test`. Both make .venv when it is missing.
 #   make demo [PORT=7860] [CORPUS=file-or-folder] [RECIPE=stories]
+# Packages: docs/dependencies.md. `make lock [UPGRADE="name name" | UPGRADE=all]` renews the exact set.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 7860
 CORPUS ?=
 RECIPE ?= stories
+VERSION :=
 VENV := .venv/bin
+INSTALL := $(VENV)/python -m pip install --disable-pip-version-check
+TORCH := $(shell grep '^torch==' requirements.txt)
+ADD = $(VENV)/pip freeze > .venv/installed.txt && $(INSTALL) --quiet -c .venv/installed.txt
+NOT_INSTALLED := { echo "error: not everything was installed (pip says why, above). Without a network: make the same again later. Another reason: docs/dependencies.md, \"When the installation fails\"" >&2; exit 1; }
+NOT_FITTING := { echo "error: what is in .venv does not fit together (above). rm -r .venv, then make the same again: it installs the exact set" >&2; exit 1; }
 NAME := $(RECIPE)$(if $(CORPUS),-$(shell basename "$(CORPUS)" .txt | tr -c 'A-Za-z0-9\n' '-')-$(shell realpath -m "$(CORPUS)" | cksum | cut -d' ' -f1))
 RUN ?= runs/$(NAME)
 BUNDLE ?= $(if $(CORPUS),bundles/$(NAME),bundle)
 
-.PHONY: demo test test-slow hf-suite interop checks format bench clean
+.PHONY: demo test test-slow hf-suite interop compat checks format bench lock clean
 .NOTPARALLEL:
 
 demo: .venv/ready
@@ -26,12 +33,15 @@ test-slow: .venv/ready-dev
 	$(VENV)/python -m pytest -m slow
 
 hf-suite: .venv/ready-dev
-	$(VENV)/pip install --quiet --disable-pip-version-check parameterized
+	$(ADD) parameterized
 	OMP_NUM_THREADS=1 $(VENV)/python -m tests.hf_suite
 
 interop: .venv/ready-dev
-	$(VENV)/pip install --quiet --disable-pip-version-check gguf onnx onnxscript onnxruntime llama-cpp-python
+	$(ADD) gguf onnx onnxscript onnxruntime llama-cpp-python
 	OMP_NUM_THREADS=1 $(VENV)/python -m pytest tests/hub_export/test_interop*.py
+
+compat: .venv/ready-dev
+	OMP_NUM_THREADS=1 $(VENV)/python -m tests.compat $(VERSION)
 
 checks: .venv/ready-dev
 	$(VENV)/ruff check .
@@ -48,12 +58,20 @@ bench: .venv/ready-dev
 clean:
 	rm -rf .venv bundle bundles
 
-.venv/ready: requirements.txt
+lock:
+	$(PYTHON) .ci/lock.py $(UPGRADE)
+
+.venv/ready: requirements.txt requirements.lock requirements-torch.lock
 	@$(PYTHON) -c 'import sys; sys.exit("expected Python 3.11 or newer, got " + sys.version.split()[0] + "; set PYTHON=") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv .venv
-	$(VENV)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@echo "installing the exact set into .venv: $$(grep -c == requirements.lock) packages of requirements.lock, then $(TORCH)"
+	@$(INSTALL) --no-deps --require-hashes -r requirements.lock || $(NOT_INSTALLED)
+	@$(INSTALL) -c requirements-torch.lock $(TORCH) || $(NOT_INSTALLED)
+	@$(VENV)/python -m pip check || $(NOT_FITTING)
 	@touch $@
 
-.venv/ready-dev: .venv/ready requirements-dev.txt
-	$(VENV)/pip install --quiet --disable-pip-version-check --no-compile -r requirements-dev.txt
+.venv/ready-dev: .venv/ready requirements-dev.txt requirements-dev.lock
+	@echo "installing the exact set into .venv: $$(grep -c == requirements-dev.lock) packages of requirements-dev.lock"
+	@$(INSTALL) --no-compile --no-deps --require-hashes -r requirements-dev.lock || $(NOT_INSTALLED)
+	@$(VENV)/python -m pip check || $(NOT_FITTING)
 	@touch $@
