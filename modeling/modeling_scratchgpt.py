@@ -439,7 +439,7 @@ class ScratchGPTModel(ScratchGPTPreTrainedModel):
             kwargs["is_causal"] = False
         hidden_states, attentions = [], []
         for block in self.layers:
-            hidden_states.append(x_BLE)
+            hidden_states += [x_BLE] if output_hidden_states else []
             x_BLE, weights_BHLS = block(
                 x_BLE,
                 mask=mask,
@@ -449,7 +449,7 @@ class ScratchGPTModel(ScratchGPTPreTrainedModel):
                 output_attentions=output_attentions,
                 **kwargs,
             )
-            attentions.append(weights_BHLS)
+            attentions += [weights_BHLS] if output_attentions else []
         x_BLE = self.norm(x_BLE)
         outputs = BaseModelOutputWithPast(  # by place, as the names of the fields change
             x_BLE,
@@ -499,6 +499,8 @@ class ScratchGPTForCausalLM(ScratchGPTPreTrainedModel, GenerationMixin):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         shift_labels: torch.Tensor | None = None,
@@ -520,6 +522,8 @@ class ScratchGPTForCausalLM(ScratchGPTPreTrainedModel, GenerationMixin):
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=False if use_cache is None and with_loss else use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
             return_dict=True,
             **kwargs,
         )
@@ -568,6 +572,8 @@ class ScratchGPTForMaskedLM(ScratchGPTPreTrainedModel):
         position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs,
     ) -> MaskedLMOutput | tuple:
@@ -582,6 +588,8 @@ class ScratchGPTForMaskedLM(ScratchGPTPreTrainedModel):
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
             use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
             return_dict=True,
             is_causal=False,
             **kwargs,
