@@ -691,8 +691,9 @@ def take_cache(arguments: dict[str, Any], cache: Any, implementation: str) -> An
     ("past_key_values" up to 5.23, then "cache").
 
     A cache is transformers' Cache or (continuous batching from 5.22 on) another object with an `update`. Raises
-    TypeError for a second one, and for an unknown argument that holds something, since the model would have to act on
-    it; except where the attention function is handed all arguments on.
+    TypeError for a second one, and for an unknown argument that holds numbers, text or a flag: the model would have to
+    act on it. (Other objects are no input: generate hands its tokenizer to every model.) Where the attention function is
+    handed all arguments on, they may be any.
     """
     hands_on = makes_own_mask(implementation)
     for name, value in list(arguments.items()):
@@ -701,7 +702,8 @@ def take_cache(arguments: dict[str, Any], cache: Any, implementation: str) -> An
                 raise TypeError(f"expected one cache, got a second one as {name!r}.")
             cache = arguments.pop(name)
     for name, value in arguments.items():
-        if name in WITHOUT_EFFECT or value is None or value is False or hands_on or is_paged(cache):
+        is_input = value is not False and isinstance(value, torch.Tensor | int | float | str | tuple | list | dict)
+        if not is_input or name in WITHOUT_EFFECT or hands_on or is_paged(cache):
             continue
         raise TypeError(
             f"ScratchGPT's forward does not know the argument {name!r}, and without it the result could be wrong. "

@@ -47,7 +47,7 @@ def test_training_prints_no_warning(training: tuple[Path, str]) -> None:
 def test_bundling_and_writing_print_no_warning(training: tuple[Path, str], tmp_path: Path) -> None:
     bundle = str(tmp_path / "bundle")
     output = run("-m", "hub_export", "bundle", str(training[0]), "--out", bundle)
-    assert "exported, and proved" in output
+    assert "exported, and checked" in output
     output += run("app.py", "--model", bundle, "--terminal", "--max-new-tokens", "100", given="Once\n")
     assert "Once" in output
     assert noise(output) == []

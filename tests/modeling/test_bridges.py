@@ -16,6 +16,8 @@ import modeling.configuration_scratchgpt as configuration
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
 from modeling.modeling_scratchgpt import CACHE_FIELD
 from tests.modeling.families import GROUPED
+from tokenization import ScratchGPTTokenizer
+from tokenization.fast import build_fast
 
 FAMILIES = {"classic": {"attention_bias": True}, "modern": GROUPED, "sinusoidal": {"position_embedding": "sinusoidal"}}
 every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
@@ -100,6 +102,19 @@ def test_an_unknown_argument_is_an_error_with_its_name(model_class: Any, value: 
 def test_an_unknown_argument_that_holds_nothing_is_none() -> None:
     model, ids_BL = build(), draw_ids(1, 3)
     assert torch.equal(model(ids_BL, past=None, flag=False).logits, model(ids_BL).logits)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_cache": False}], ids=str)
+def test_generate_may_hand_over_its_tokenizer(options: dict[str, Any]) -> None:
+    """It does so with `stop_strings`, to every model whose forward takes unknown arguments."""
+    tokenizer = build_fast(ScratchGPTTokenizer.from_merges([]))
+    torch.manual_seed(0)
+    model = ScratchGPTForCausalLM(ScratchGPTConfig(vocab_size=257, hidden_size=16, num_hidden_layers=1)).eval()
+    ids_BL = torch.tensor([[65, 66]])
+    given: dict[str, Any] = {"attention_mask": torch.ones_like(ids_BL), "max_new_tokens": 6, "do_sample": False}
+    written = model.generate(ids_BL, **given, **options)
+    stopped = model.generate(ids_BL, tokenizer=tokenizer, stop_strings=["never in it"], **given, **options)
+    assert torch.equal(written, stopped)
 
 
 def test_two_caches_are_an_error() -> None:
