@@ -692,8 +692,8 @@ def take_cache(arguments: dict[str, Any], cache: Any, implementation: str) -> An
 
     A cache is transformers' Cache or (continuous batching from 5.22 on) another object with an `update`. Raises
     TypeError for a second one, and for an unknown argument that holds numbers, text or a flag: the model would have to
-    act on it. (Other objects are no input: generate hands its tokenizer to every model.) Where the attention function is
-    handed all arguments on, they may be any.
+    act on it. (Other objects are no input: generate hands its tokenizer to every model.) They may be any where the
+    attention function is handed all of them on.
     """
     hands_on = makes_own_mask(implementation)
     for name, value in list(arguments.items()):
