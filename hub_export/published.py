@@ -70,6 +70,11 @@ def describe(code: Code, name: str, *, again: str) -> str:
 
 def _code(folder: Path, name: str) -> Code:
     """The code in a model folder of ours; raises ValueError for any other folder."""
+    if (folder / "run.json").is_file():
+        raise ValueError(
+            f"{name}: expected a bundle, but this is a run. `python -m hub_export bundle {name} --out DIR` makes one, "
+            "and checks it."
+        )
     if not (folder / "config.json").is_file():
         raise ValueError(
             f"{name}: expected a model folder, but it has no config.json. Give a folder that `python -m hub_export "

@@ -172,7 +172,7 @@ class ScratchGPTConfig(PretrainedConfig):
         defaults = {name: getattr(ScratchGPTConfig, name) for name in FIELDS}
         values = {name: kwargs.pop(name, default) for name, default in defaults.items()}
         rope_scaling, extra_keys = kwargs.pop("rope_scaling", None), kwargs.pop(EXTRA_KEYS, ())
-        version = kwargs.pop(VERSION_KEY, CODE_VERSION)
+        version = str(kwargs.pop(VERSION_KEY, CODE_VERSION))
         self._reject_unknown((name for name in kwargs if name not in extra_keys), version)
         super().__init__(**kwargs)  # first: before 5.0 it sets some of our fields to its own defaults
         for name, value in values.items():

@@ -116,7 +116,7 @@ class AttentionMask:
     given: as the model takes it: None, 2-D (B, S; 0 at padding), or ready for the attention function.
     place_L: the index of each token of this call among the keys.
     past: how many keys the cache holds already, an int or (static caches) a tensor.
-    position_ids: as given by the caller, or None; where they begin anew within a row, another text begins.
+    position_ids: as given by the caller, or None; without a mask, another text begins where they do not count on.
     Raises ValueError for a 2-D mask that is too short.
     """
 
@@ -128,7 +128,7 @@ class AttentionMask:
         position_ids: torch.Tensor | None,
         is_causal: bool,
     ) -> None:
-        compiling = torch.compiler.is_compiling()
+        compiling, is_masked = torch.compiler.is_compiling(), given is not None
         self.is_ready = given is not None and (not isinstance(given, torch.Tensor) or given.dim() != 2)
         if given is not None and not self.is_ready and not compiling:
             end = place_L.shape[0] + past
@@ -141,23 +141,24 @@ class AttentionMask:
         self.given, self.place_L, self.past, self.is_causal = given, place_L, past, is_causal
         self.text_BL: torch.Tensor | None = None
         self.made: torch.Tensor | None = None
-        if position_ids is not None and given is None and isinstance(past, int) and past == 0:
+        if position_ids is not None and not is_masked and isinstance(past, int) and past == 0:
             begins_BL = functional.pad(position_ids[:, 1:] != position_ids[:, :-1] + 1, (1, 0))
             if compiling or bool(begins_BL.any()):
                 self.text_BL = begins_BL.cumsum(-1)
 
-    def over(self, keys: int) -> torch.Tensor | None:
-        """The mask (B or 1, 1, L, S), True where a token may be seen; None where no mask is needed: if it is causal,
-        the attention function then leaves out what comes later, else nothing."""
+    def over(self, k_BGSD: torch.Tensor) -> torch.Tensor | None:
+        """The mask (B or 1, 1, L, S), True where a token may be seen, on the device of the keys; None where no mask is
+        needed: if it is causal, the attention function then leaves out what comes later, else nothing."""
+        keys, device = k_BGSD.shape[2], k_BGSD.device
         if self.is_ready:
-            return self.given
+            return self.given.to(device) if isinstance(self.given, torch.Tensor) else self.given
         length = self.place_L.shape[0]
         is_full = isinstance(self.past, int) and keys == self.past + length  # no room for tokens to come
         if is_full and self.given is None and self.text_BL is None and (self.past == 0 or length == 1):
             return None
         if self.made is None:
             self.made = self.make(torch.arange(keys, device=self.place_L.device))
-        return self.made
+        return self.made.to(device)
 
     def make(self, key_S: torch.Tensor) -> torch.Tensor:
         """The mask over the keys with these indices."""
@@ -239,7 +240,7 @@ class ScratchGPTAttention(nn.Module):
         if rotation is not None:
             q_BHLD, k_BGSD = rotate(q_BHLD, *rotation), rotate(k_BGSD, *rotation)
         if past_key_values is not None:
-            more = {"cache_kwargs": {"cache_position": mask.place_L}} if CACHE_WANTS_POSITIONS else {}
+            more = {"cache_kwargs": {"cache_position": mask.place_L.to(x_BLE.device)}} if CACHE_WANTS_POSITIONS else {}
             more = {"kwargs": kwargs} if is_paged(past_key_values) else more
             k_BGSD, v_BGSD = past_key_values.update(k_BGSD, v_BGSD, self.layer_idx, **more)
         attend: Callable = eager_attention  # which alone returns the weights
@@ -247,7 +248,7 @@ class ScratchGPTAttention(nn.Module):
             attend = ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]
         rate = self.config.attention_dropout if self.training else 0.0
         heads_BLHD, weights_BHLS = attend(
-            self, q_BHLD, k_BGSD, v_BGSD, mask.over(k_BGSD.shape[2]), dropout=rate, scaling=self.scaling, **kwargs
+            self, q_BHLD, k_BGSD, v_BGSD, mask.over(k_BGSD), dropout=rate, scaling=self.scaling, **kwargs
         )
         return self.o_proj(heads_BLHD.reshape(*x_BLE.shape[:-1], -1)), weights_BHLS
 
@@ -322,6 +323,12 @@ class ScratchGPTPreTrainedModel(PreTrainedModel):
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:
         return True  # transformers finds out by a search for its own phrases in this file
+
+    def tie_weights(self, *args, **kwargs) -> None:
+        super().tie_weights(*args, **kwargs)
+        head = self.get_output_embeddings() if self.config.tie_word_embeddings else None
+        if LEAVES_TIED_WEIGHTS and kwargs.get("missing_keys") is not None and head is not None:
+            head.weight = self.get_input_embeddings().weight
 
     def _init_weights(self, module: nn.Module) -> None:
         std = self.config.initializer_range
@@ -424,7 +431,7 @@ class ScratchGPTModel(ScratchGPTPreTrainedModel):
 
         place_L = torch.arange(length, device=x_BLE.device) + past  # a new tensor: a static cache counts in place
         mask = AttentionMask(attention_mask, place_L, past, position_ids, is_causal)
-        mask.is_ready = mask.is_ready or makes_own_mask(implementation) or is_paged(cache)
+        mask.is_ready |= (makes_own_mask(implementation) and not output_attentions) or is_paged(cache)
         position_ids = place_L[None] if position_ids is None else position_ids
         rotation = None
         if config.position_embedding == "learned":
@@ -543,7 +550,7 @@ class ScratchGPTForCausalLM(ScratchGPTPreTrainedModel, GenerationMixin):
 
 def select_positions(x_BLE: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
     """The hidden states of the positions that logits are wanted for (see `ScratchGPTForCausalLM.forward`)."""
-    if isinstance(logits_to_keep, int):
+    if not isinstance(logits_to_keep, torch.Tensor):
         return x_BLE[:, slice(-logits_to_keep, None)]
     if logits_to_keep.dim() == 1:
         return x_BLE[:, logits_to_keep]
@@ -669,12 +676,14 @@ def yarn_scaling(settings: dict[str, Any]) -> float:
 CACHE_FIELD = fields(BaseModelOutputWithPast)[1].name
 # Before 5.4 a cache had to be told the positions of the tokens that it is given.
 CACHE_WANTS_POSITIONS = "cache_kwargs" in inspect.signature(Cache.update).parameters
+# 5.3 takes the tied weight of remote code for one that was in the file, and leaves it as it was: unset.
+LEAVES_TIED_WEIGHTS = version_numbers(transformers.__version__)[:2] == (5, 3)
 # Arguments that transformers may hand to any model, and that change nothing here. (Where several texts share a row,
 # `position_ids` tell them apart, so the borders that flash attention is given say nothing new.)
 WITHOUT_EFFECT = frozenset(
     {
         *("cache_position", "num_items_in_batch", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"),
-        "seq_idx",
+        *("seq_idx", "token_type_ids"),
     }
 )
 
@@ -719,8 +728,9 @@ def is_paged(cache: Any) -> bool:
 
 
 def makes_own_mask(implementation: str) -> bool:
-    """Whether an attention function is handed all arguments, and makes its mask of them: flash and paged attention."""
-    return implementation.startswith(("flash", "paged"))
+    """Whether an attention function is handed all arguments, and makes its mask of them: flash attention (also as a
+    kernel of the Hub, "kernels-community/flash-attn2") and paged attention."""
+    return "flash" in implementation or implementation.startswith("paged")
 
 
 def check_beginning(length: int, attention_mask: Any, position_ids: torch.Tensor | None) -> None:

@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import DynamicCache, StaticCache
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import modeling.configuration_scratchgpt as configuration
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
-from modeling.modeling_scratchgpt import CACHE_FIELD
+from modeling.modeling_scratchgpt import CACHE_FIELD, AttentionMask
 from tests.modeling.families import GROUPED
 from tokenization import ScratchGPTTokenizer
 from tokenization.fast import build_fast
@@ -147,6 +149,59 @@ def test_texts_that_share_a_row_do_not_see_each_other(family: dict, attention: s
 
 
 @torch.no_grad()
+def test_positions_that_jump_change_no_mask_where_one_is_given() -> None:
+    model, ids_BL = build(), draw_ids(1, 9)
+    positions_BL = torch.tensor([[0, 1, 2, 3, 6, 7, 8, 9, 10]])
+    model.set_attn_implementation("eager")
+    given = {"attention_mask": torch.ones(1, 9, dtype=torch.long), "position_ids": positions_BL}
+    weights_BHLS = model(ids_BL, output_attentions=True, **given).attentions[0]
+    assert (weights_BHLS[0, 0, 8] > 0).all()
+    apart_BHLS = model(ids_BL, output_attentions=True, position_ids=positions_BL).attentions[0]
+    assert apart_BHLS[0, 0, 8].nonzero().flatten().tolist() == [4, 5, 6, 7, 8]
+
+
+def test_the_mask_follows_the_keys_to_another_device() -> None:
+    """As where `device_map` puts layers on several: accelerate moves tensors, and the mask is none."""
+    mask_BL = torch.tensor([[0, 1, 1]])
+    for given in (mask_BL, mask_BL[:, None, None].bool()):
+        mask = AttentionMask(given, torch.arange(3), 0, None, is_causal=True)
+        for device in ("cpu", "meta", "cpu"):
+            made = mask.over(torch.empty(1, 1, 3, 4, device=device))
+            assert made is not None
+            assert made.device.type == device
+
+
+@pytest.mark.parametrize(
+    "name", ["flash_attention_2", "kernels-community/flash-attn2", "kernels-community/vllm-flash-attn3"]
+)
+def test_flash_attention_gets_the_mask_as_it_came(name: str) -> None:
+    """Its functions take the two-dimensional mask; here one that only writes down what it is given stands in for it."""
+    seen: list[Any] = []
+
+    def fake(module: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, **options: Any) -> Any:
+        seen.append((mask, options.get("cu_seq_lens_q")))
+        return q.transpose(1, 2), None
+
+    model, ids_BL = build(), draw_ids(2, 5)
+    mask_BL = torch.ones_like(ids_BL)
+    mask_BL[0, :2] = 0
+    model.config._attn_implementation = name
+    ALL_ATTENTION_FUNCTIONS[name] = fake
+    try:
+        model(ids_BL, attention_mask=mask_BL, cu_seq_lens_q=7)
+    finally:
+        del ALL_ATTENTION_FUNCTIONS[name]
+    assert all(mask is mask_BL and borders == 7 for mask, borders in seen)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("keep", [2, np.int64(2), torch.tensor([7, 8]), torch.tensor([[7, 8]])], ids=str)
+def test_logits_are_kept_where_asked(keep: Any) -> None:
+    model, ids_BL = build(), draw_ids(1, 9)
+    torch.testing.assert_close(model(ids_BL, logits_to_keep=keep).logits, model(ids_BL).logits[:, -2:])
+
+
+@torch.no_grad()
 def test_a_position_beyond_a_learned_table_is_an_error_in_words() -> None:
     model = build()
     with pytest.raises(ValueError, match="the input reaches position 31, but this model has learned positions for 24"):
@@ -196,6 +251,10 @@ def test_a_field_of_a_newer_scratchgpt_is_an_error_that_says_so(tmp_path: Path) 
     path.write_text(json.dumps(written | {"scratchgpt_version": "9.0.0", "sliding_window": 128}))
     with pytest.raises(ValueError, match=r"no field 'sliding_window'; ScratchGPT 9.0.0 wrote it, and this is the code"):
         ScratchGPTConfig.from_pretrained(tmp_path)
+    for version in (None, 0, "abc"):
+        path.write_text(json.dumps(written | {"scratchgpt_version": version, "foo": 1}))
+        with pytest.raises(ValueError, match="no field 'foo'; the fields are"):
+            ScratchGPTConfig.from_pretrained(tmp_path)
     path.write_text(json.dumps(written | {"scratchgpt_version": "9.0.0"}))
     config = ScratchGPTConfig.from_pretrained(tmp_path)
     config.save_pretrained(tmp_path)
