@@ -169,4 +169,5 @@ def _constants(body: list[ast.stmt]) -> dict[str, str]:
 
 def _numbers(name: str) -> tuple[int, ...]:
     """A version for comparisons: (5, 24, 0) of `5.24`, `5.24.0` and `5.24.0.dev0`."""
+    # As version_numbers in configuration_scratchgpt.py, which would import transformers for it: seconds.
     return (*(int(number) for number in re.findall(r"\d+", name)), 0, 0)[:3]

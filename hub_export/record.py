@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corpus.files import atomic_file
+from modeling.loading import CHECK_RECORD
 
 from .code_version import MARK, read_code
 from .run_folder import read_object
@@ -17,7 +18,7 @@ from .run_folder import read_object
 if TYPE_CHECKING:
     from .verify import Proof
 
-RECORD = "proof.json"
+RECORD = CHECK_RECORD
 
 
 def write_record(folder: Path, proof: "Proof") -> None:

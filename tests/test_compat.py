@@ -13,7 +13,7 @@ from packaging.version import Version
 from modeling.configuration_scratchgpt import CODE_VERSION, LOWEST_TRANSFORMERS, NEWEST_TRANSFORMERS
 from tests.compat import runs, tables
 from tests.compat.__main__ import collect, parse, run_jobs
-from tests.compat.bundles import REMOTE, bundles_key
+from tests.compat.bundles import REMOTE, bundles_key, code_key
 from tests.compat.environments import Environment, closure, link_packages, variables_for
 from tests.compat.versions import LIBRARIES, MATRIX, ROOT, TOO_OLD, ends, read_version
 
@@ -43,6 +43,7 @@ def test_the_matrix_is_in_order_and_its_ends_are_those_of_the_published_files() 
 def test_the_tables_of_the_page_are_of_this_code() -> None:
     facts = tables.read_facts()
     assert facts["scratchgpt"] == CODE_VERSION, "run `make compat`"
+    assert facts["code"] == code_key(), "a published file was changed since: run `make compat`"
     assert set(MATRIX) <= set(facts["versions"])
     assert {name.split("==")[0] for name in facts["libraries"]} == set(LIBRARIES)
     rows = [*facts["versions"].values(), *facts["libraries"].values(), facts["too_old"]]

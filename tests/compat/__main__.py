@@ -3,7 +3,7 @@
 Without arguments: the matrix of versions, a version that is too old, and the ends of the ranges of the other libraries,
 each in a throw-away environment; then the tables of docs/compatibility.md are written. With VERSION (also one before
 its release, such as 5.25.0rc1) only that one is run and its row printed; `--write` puts it into the page too. What was
-run already with the same code is kept in .compat/, so the same command goes on where it was interrupted. Needs pip's
+run already with the same code is kept in .compat/, so the same command resumes where it was interrupted. Needs pip's
 index. Exit status 1: a check failed.
 """
 
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on with the next version")
+        sys.exit("interrupted; the same command resumes with the next version")
     rows = {**facts["versions"], **facts["libraries"]}
     if facts["too_old"]:
         rows[facts["too_old"]["version"]] = facts["too_old"]

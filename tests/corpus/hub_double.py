@@ -174,6 +174,18 @@ class _Handler(BaseHTTPRequestHandler):
     }
 
 
+FAULTS = {
+    "reset": "Connection reset by peer",
+    "hangup": "Server disconnected without sending a response",
+    "garbage": "illegal status line",
+    "short": "peer closed connection without sending complete message body",
+    "packed": "Error -3 while decompressing data",
+    "silence": "timed out",
+}
+"""Faults of the network that `serve_faults` makes, and what the message about each must hold. ("portal" is one more:
+an answer that is no JSON, as a login page gives it, about which callers say different things.)"""
+
+
 @contextlib.contextmanager
 def serve_faults() -> Iterator[str]:
     """The address of a Hub whose network fails as the name of the data set asked for says."""

@@ -6,16 +6,7 @@ from typing import Any
 import pytest
 
 from hub_export.calls import Conversation
-from tests.corpus.hub_double import serve_faults
-
-FAULTS = {
-    "reset": "Connection reset by peer",
-    "hangup": "Server disconnected without sending a response",
-    "garbage": "illegal status line",
-    "short": "peer closed connection without sending complete message body",
-    "packed": "Error -3 while decompressing data",
-    "silence": "timed out",
-}
+from tests.corpus.hub_double import FAULTS, serve_faults
 
 
 @pytest.fixture(scope="module")
