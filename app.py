@@ -10,7 +10,8 @@ from pathlib import Path
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from panels import sampling, serving
+from panels import sampling
+from panels import server as serving
 from panels.models import default_source, find_model, load_model
 from panels.terminal import run_terminal
 

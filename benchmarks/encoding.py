@@ -102,10 +102,10 @@ def measure(paths: Sequence[str], merges: int, repeats: int) -> dict:
 
 def measure_all_cores(paths: Sequence[str], merges: int, repeats: int) -> dict:
     """What `run` returns under `all_cores`, in this process."""
+    from storage.shards import SplitWriter
     from tokenization import ScratchGPTTokenizer, encode_corpus, train_bpe
     from tokenization.encoding import token_dtype
     from tokenization.fast import build_fast
-    from train.shards import SplitWriter
 
     cores = int(os.environ["RAYON_NUM_THREADS"])
     texts = [document.text for document in read_local(list(paths))]

@@ -15,7 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 from transformers.utils import logging
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
-from modeling.decoding import SamplingSettings, stream
+from modeling.generation import SamplingSettings, stream
 
 CONTEXT, VOCABULARY, PROMPT = 256, 8257, 16
 BASE = {"greedy": "generate, GPT-2", "sampled": "generate, GPT-2, sampled"}

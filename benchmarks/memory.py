@@ -20,7 +20,7 @@ ENCODE = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from train.prepare import prepare
+from train.data.prepare import prepare
 from train.recipes import get_recipe
 recipe = get_recipe("modern")
 recipe = replace(
@@ -33,8 +33,8 @@ prepare(recipe, Path(sys.argv[3]), print)
 READ = """
 import json, sys
 from pathlib import Path
-from train.batches import RandomWindows
-from train.shards import TokenSplit
+from train.data.batches import RandomWindows
+from storage.shards import TokenSplit
 folder = Path(sys.argv[1])
 split = TokenSplit(folder, json.loads((folder / "manifest.json").read_text())["train"])
 batches = RandomWindows(split, batch_size=32, length=256, seed=1)
@@ -68,7 +68,7 @@ def run(size: int = GIGABYTE) -> dict[str, Any]:
 
 def write_text(path: Path, size: int) -> None:
     """A file of stories, of `size` bytes or a little more."""
-    from corpus.stories import generate_stories
+    from corpus.stories.generator import generate_stories
 
     stories = "\n\n".join(story.text for story in generate_stories(seed=3, count=20_000)).encode()
     with path.open("wb") as stream:
@@ -78,7 +78,7 @@ def write_text(path: Path, size: int) -> None:
 
 def write_tokenizer(folder: Path) -> None:
     """A tokenizer of the stories with 2,048 tokens."""
-    from corpus.stories import generate_stories
+    from corpus.stories.generator import generate_stories
     from tokenization import ScratchGPTTokenizer, save_tokenizer, train_bpe
 
     merges = train_bpe((story.text for story in generate_stories(seed=3, count=2000)), 2048)

@@ -21,7 +21,7 @@ from gradio_client import Client
 from playwright.sync_api import sync_playwright
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
-from panels.line import LIMIT, WIDTH
+from panels.request_queue import LIMIT, WIDTH
 from tokenization import ScratchGPTTokenizer, save_tokenizer, train_bpe
 
 CHROMIUM = "/usr/bin/chromium"

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bpe import BOOKS
-from corpus.files import atomic_file
 from corpus.local import find_files, read_local
 from modeling.loading import find_folder, load_causal_lm
+from storage.files import atomic_file
 from tokenization import load_tokenizer
+from train.config import Config
+from train.data.prepare import prepare
 from train.evaluate import evaluate_text
 from train.loop import train
-from train.prepare import prepare
-from train.recipe import Config
 from train.recipes import get_recipe
 
 SYSTEMS = ("scifi", "bookcorpus", "openwebtext", "wikitext", "wiki", "modern")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from .gutenberg import GUTENBERG_URL
+from corpus.gutenberg import GUTENBERG_URL
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +35,7 @@ class Download:
     """Where the raw books stay; unset: the user's cache folder."""
 
     def execute(self) -> str:
-        from .steps import download
+        from corpus.steps import download
 
         return download(
             self.dataset,
@@ -66,7 +66,7 @@ class Clean:
     """Leave out, by name, files that cannot be read, instead of stopping at the first."""
 
     def execute(self) -> str:
-        from .steps import clean
+        from corpus.steps import clean
 
         return clean(self.paths, self.out, text_field=self.text_field, skip_broken=self.skip_broken)
 

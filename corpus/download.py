@@ -23,8 +23,8 @@ import httpx
 import platformdirs
 from tqdm import tqdm
 
-from .clean import check_title, decode_bytes
-from .files import atomic_file, explain_write_errors
+from corpus.clean import check_title, decode_bytes
+from storage.files import atomic_file, explain_write_errors
 
 _PATHS = ("/cache/epub/{id}/pg{id}.txt", "/files/{id}/{id}-0.txt", "/files/{id}/{id}.txt")
 _ABSENT = {404, 410}

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .clean import check_title, clean_gutenberg, decode_bytes
-from .documents import Document
-from .local import find_files, read_bytes, read_files
+from corpus.clean import check_title, clean_gutenberg, decode_bytes
+from corpus.documents import Document
+from corpus.local import find_files, read_bytes, read_files
 
 GUTENBERG_URL = "https://www.gutenberg.org"
 
@@ -95,7 +95,7 @@ def read_gutenberg(
         ValueError: no network, no such book, another book under that number, or a file without text.
         OSError: the cache cannot be written.
     """
-    from .download import Mirror, fetch  # half a second of imports that lists of books can do without
+    from corpus.download import Mirror, fetch  # half a second of imports that lists of books can do without
 
     mirror = Mirror(base_url=base_url, pause=pause, attempts=attempts, backoff=backoff, timeout=timeout)
     paths = fetch(books, mirror=mirror, cache_dir=cache_dir, progress=progress)

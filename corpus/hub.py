@@ -13,10 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from .documents import Document
-from .network import connection_errors
-from .pieces import cut_text
-from .records import missing_field, record_documents
+from corpus.chunking import cut_text
+from corpus.documents import Document
+from corpus.network import connection_errors
+from corpus.records import missing_field, record_documents
 
 _BATCH = 1000  # rows in memory at a time
 _PARQUET_COPY = "refs/convert/parquet"

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from .compressed import COMPRESSIONS, BrokenFileError
-from .documents import Document
-from .texts import KINDS, read_file
+from corpus.compressed import COMPRESSIONS, BrokenFileError
+from corpus.documents import Document
+from corpus.texts import KINDS, read_file
 
 # Of an uncompressed .json only its user knows whether it holds a record a line; folders are full of others.
 _IN_FOLDERS = sorted((KINDS.keys() | COMPRESSIONS.keys()) - {".json"})

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import filelock
 import zstandard
 
-from .files import atomic_file, explain_write_errors
+from storage.files import atomic_file, explain_write_errors
 
 ENDINGS = (".txt", ".jsonl", ".txt.zst", ".jsonl.zst")
 

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .compressed import BrokenFileError
-from .documents import Document
-from .pieces import cut_document
+from corpus.chunking import cut_document
+from corpus.compressed import BrokenFileError
+from corpus.documents import Document
 
 _ROWS = 1000  # of a parquet file, decoded at a time
 

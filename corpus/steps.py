@@ -7,12 +7,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .gutenberg import GUTENBERG_URL, SCIFI_BOOKS, read_gutenberg
-from .hub import open_hub
-from .local import find_files, read_files
-from .partial import open_partial
-from .records import record_documents
-from .tidy import tidy
+from corpus.gutenberg import GUTENBERG_URL, SCIFI_BOOKS, read_gutenberg
+from corpus.hub import open_hub
+from corpus.local import find_files, read_files
+from corpus.partial import open_partial
+from corpus.records import record_documents
+from corpus.tidy import tidy
 
 # (text, whether it is complete) of some texts, the bytes of the source behind them, and where it goes on
 _Part = tuple[Iterable[tuple[str, bool]], int, Any]

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from .clean import choose_encoding, clean_gutenberg, decode_bytes
-from .compressed import COMPRESSIONS, BrokenFileError, explain_damage, open_stream
-from .documents import Document
-from .pieces import LONGEST_WHOLE, cut_text
-from .records import read_json_lines, read_parquet
+from corpus.chunking import LONGEST_WHOLE, cut_text
+from corpus.clean import choose_encoding, clean_gutenberg, decode_bytes
+from corpus.compressed import COMPRESSIONS, BrokenFileError, explain_damage, open_stream
+from corpus.documents import Document
+from corpus.records import read_json_lines, read_parquet
 
 KINDS = {
     ".txt": "text",

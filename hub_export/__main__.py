@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from . import card, elsewhere
+from hub_export import card
+from hub_export.exports import commands as elsewhere
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +37,7 @@ class Bundle(Export):
     """Replace a bundle that exists under this name."""
 
     def execute(self) -> str:
-        from .bundle import bundle
+        from hub_export.bundle import bundle
 
         bundle(**_fields(self))
         return f"{self.out}: exported, and checked in an isolated process. Publish it with `python -m hub_export push`."
@@ -52,7 +53,7 @@ class Verify:
     """The bundle, or `user/name` on the Hub, with or without `@` and a revision."""
 
     def execute(self) -> str:
-        from .published import verify_target
+        from hub_export.published import verify_target
 
         return verify_target(self.target)
 
@@ -77,7 +78,7 @@ class Push(Export):
     """Replace what a repository holds that is not ours."""
 
     def execute(self) -> str:
-        from .push import push
+        from hub_export.push import push
 
         return push(**_fields(self))
 
@@ -97,7 +98,7 @@ class Space(Export):
     """Replace a Space that exists under this name."""
 
     def execute(self) -> str:
-        from .push import space
+        from hub_export.push import space
 
         space(**_fields(self))
         return f"{self.out}: a Space. Try it: cd {self.out} && python app.py"
@@ -111,7 +112,7 @@ class Account:
     """The repository: `user/name`, or `name` under your own user."""
 
     def execute(self) -> str:
-        from .push import check_account
+        from hub_export.push import check_account
 
         return check_account(self.repo)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .calls import LOGIN, Conversation
+from hub_export.client import LOGIN, Conversation
 
 
 def repository_id(hub: Conversation, repo: str) -> str:

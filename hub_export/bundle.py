@@ -7,15 +7,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from corpus.files import atomic_folder
-
-from . import card
-from .code_version import project_code, put_code, read_code, refuse_newer
-from .record import write_record
-from .run_folder import CAUSAL, MASKED, RunFolder, read_object
-from .verify import verify
-from .vocabulary import Vocabulary
-from .weights import WEIGHTS_NAME, read_weights
+from hub_export import card
+from hub_export.code_version import project_code, put_code, read_code, refuse_newer
+from hub_export.manifest import write_record
+from hub_export.run_folder import CAUSAL, MASKED, RunFolder, read_object
+from hub_export.verify import verify
+from hub_export.vocabulary import Vocabulary
+from hub_export.weights import WEIGHTS_NAME, read_weights
+from storage.files import atomic_folder
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 CHECKPOINT_FILES = ("config.json", WEIGHTS_NAME, *TOKENIZER_FILES)

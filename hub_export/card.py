@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .run_folder import RunFolder, is_masked, read_object, step_of
-from .vocabulary import Vocabulary
-from .weights import Weights, read_weights
+from hub_export.run_folder import RunFolder, is_masked, read_object, step_of
+from hub_export.vocabulary import Vocabulary
+from hub_export.weights import Weights, read_weights
 
 LICENSE = "mit"
 LANGUAGE = "en"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from .run_folder import is_masked, read_object
+from hub_export.run_folder import is_masked, read_object
 
 ROOT = Path(__file__).parents[1]
 CONFIGURATION = "configuration_scratchgpt.py"

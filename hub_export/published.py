@@ -4,14 +4,20 @@ import logging
 import re
 from pathlib import Path
 
+from hub_export.bundle import looks_like_bundle
+from hub_export.client import AbsentError, Conversation
+from hub_export.code_version import (
+    Code,
+    differs_from_project,
+    installed_transformers,
+    project_code,
+    read_code,
+    refuse_newer,
+)
+from hub_export.manifest import write_record
+from hub_export.run_folder import read_object
+from hub_export.verify import verify
 from modeling.loading import HUB_FILES
-
-from .bundle import looks_like_bundle
-from .calls import AbsentError, Conversation
-from .code_version import Code, differs_from_project, installed_transformers, project_code, read_code, refuse_newer
-from .record import write_record
-from .run_folder import read_object
-from .verify import verify
 
 HUB_ID = r"(?P<repo>[\w-][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?"
 

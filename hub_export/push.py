@@ -12,21 +12,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import card
-from .account import repository_id
-from .bundle import bundle, check_private, looks_like_bundle
-from .calls import Conversation
-from .record import RECORD, checksums
-from .renewal import copy_bundle
-from .run_folder import read_object
-from .space import HARDWARE, Pin, check_space_target, make_space
-from .upload import Target, Upload, check_target, is_same_file, look, plan_upload, publish, tag_version
-from .verify import PROBE_TEXT
-from .weights import WEIGHTS_NAME
+from hub_export import card
+from hub_export.account import repository_id
+from hub_export.bundle import bundle, check_private, looks_like_bundle
+from hub_export.client import Conversation
+from hub_export.manifest import RECORD, checksums
+from hub_export.renewal import copy_bundle
+from hub_export.run_folder import read_object
+from hub_export.space import HARDWARE, Pin, check_space_target, make_space
+from hub_export.upload import Target, Upload, check_target, is_same_file, look, plan_upload, publish, tag_version
+from hub_export.verify import PROBE_TEXT
+from hub_export.weights import WEIGHTS_NAME
 
 logger = logging.getLogger(__name__)
 
-_LANDING = Path(__file__).with_name("landing.py")
+_LANDING = Path(__file__).with_name("upload_check.py")
 
 
 def push(

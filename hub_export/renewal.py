@@ -9,10 +9,10 @@ import shutil
 from fnmatch import fnmatch
 from pathlib import Path
 
-from .code_version import MARK, installed_transformers, project_code, put_code, read_code, refuse_newer
-from .record import RECORD, changed_files, check_record, read_record, write_record
-from .upload import OURS
-from .verify import verify
+from hub_export.code_version import MARK, installed_transformers, project_code, put_code, read_code, refuse_newer
+from hub_export.manifest import RECORD, changed_files, check_record, read_record, write_record
+from hub_export.upload import OURS
+from hub_export.verify import verify
 
 BY_HAND = ("README.md", "loss.png", "prompts.json", "*_scratchgpt.py")
 """Files of an older bundle that may have been changed since its check: for people, or replaced here."""

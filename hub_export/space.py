@@ -12,13 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from corpus.files import atomic_folder
-
-from .run_folder import is_masked
+from hub_export.run_folder import is_masked
+from storage.files import atomic_folder
 
 ROOT = Path(__file__).parents[1]
 ENTRY = "app.py"
-FOLDERS = ("panels", "modeling", "tokenization", "corpus")  # where the page's own code lies
+FOLDERS = ("panels", "modeling", "tokenization", "corpus", "storage")  # where the page's own code lies
 PREINSTALLED = {"gradio", "huggingface_hub", "spaces"}  # by the Space itself, gradio as the front matter says
 PIN = "model.json"  # what the page reads to know its model
 PYTHON = "3.12.12"

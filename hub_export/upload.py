@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
-from .calls import AGAIN, AbsentError, Conversation
+from hub_export.client import AGAIN, AbsentError, Conversation
 
 ALWAYS_THERE = (".gitattributes", "README.md")  # what the Hub itself puts into a repository
 MARKS = {"model": "modeling_scratchgpt.py", "space": "modeling/modeling_scratchgpt.py"}

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modeling.importing import quick_imports
-
-from .code_version import differs_from_project, installed_transformers, read_code, refuse_newer
-from .fresh import run_fresh
-from .run_folder import is_masked
-from .weights import read_weights
+from hub_export.code_version import differs_from_project, installed_transformers, read_code, refuse_newer
+from hub_export.isolation import run_fresh
+from hub_export.run_folder import is_masked
+from hub_export.weights import read_weights
+from modeling.imports import quick_imports
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +26,7 @@ OTHER_CODE_TOLERANCE = 1e-5
 
 logger = logging.getLogger(__name__)
 
-_PROOF = Path(__file__).with_name("proof.py")
+_PROOF = Path(__file__).with_name("checks.py")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .run_folder import read_object
+from hub_export.run_folder import read_object
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,7 @@ __all__ = ["ScratchGPTConfig", "ScratchGPTForCausalLM", "ScratchGPTForMaskedLM",
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from modeling.importing import quick_imports
+        from modeling.imports import quick_imports
 
         with quick_imports():
             from modeling import auto

@@ -2,8 +2,8 @@
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
-from .configuration_scratchgpt import ScratchGPTConfig
-from .modeling_scratchgpt import ScratchGPTForCausalLM, ScratchGPTForMaskedLM, ScratchGPTModel
+from modeling.configuration_scratchgpt import ScratchGPTConfig
+from modeling.modeling_scratchgpt import ScratchGPTForCausalLM, ScratchGPTForMaskedLM, ScratchGPTModel
 
 AutoConfig.register(ScratchGPTConfig.model_type, ScratchGPTConfig)
 AutoModel.register(ScratchGPTConfig, ScratchGPTModel)

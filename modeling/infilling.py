@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .decoding import StoppedError, context_length
+from modeling.generation import StoppedError, context_length
 
 UNDERSCORES = "_{3,}"
 """How people write a blank, as a regular expression."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .decoding import PREFILL_CHUNK, CacheReader, StoppedError, cache_argument, context_length
+from modeling.generation import PREFILL_CHUNK, CacheReader, StoppedError, cache_argument, context_length
 
 FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "layer_norm", "ln_out", "final_norm")
 """What the architectures of transformers call the normalisation before their output layer."""

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from modeling.importing import quick_imports
+from modeling.imports import quick_imports
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .configuration_scratchgpt import ScratchGPTConfig
+from modeling.configuration_scratchgpt import ScratchGPTConfig
 
 CROSS_ENTROPY_ROWS = 512
 """Tokens whose logits exist at once while the loss is computed (`train.kernels`)."""

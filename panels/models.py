@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from modeling import loading
 from modeling.loading import fetch, find_folder, first_line, is_masked_lm, read_json_object
-from panels import zero
+from panels import zerogpu as zero
 
 if TYPE_CHECKING:
-    from modeling.decoding import SamplingSettings
-    from panels.writing import Draft
+    from modeling.generation import SamplingSettings
+    from panels.generate import Draft
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class ModelLoader:
         self.done = threading.Event()
         """Set when the model is loaded, or loading has failed."""
         self.write_on_gpu = zero.on_gpu(self._write)
-        """`panels.writing.write` with the model, for data alone: on ZeroGPU it runs in another process."""
+        """`panels.generate.write` with the model, for data alone: on ZeroGPU it runs in another process."""
         self._call_on_gpu = zero.on_gpu(self._call)
 
     def start(self) -> ModelLoader:
@@ -119,7 +119,7 @@ class ModelLoader:
     def _write(
         self, prompt: str, settings: SamplingSettings, stop: str = "", alternatives: int = 0
     ) -> Generator[Draft, None, None]:
-        from panels.writing import write
+        from panels.generate import write
 
         yield from write(self._placed(), prompt, settings, stop=stop, alternatives=alternatives)
 
@@ -184,7 +184,7 @@ def load_model(source: ModelSource | str | Path, *, device: str | None = None) -
     one, else the CPU).
 
     Raises ValueError, saying what is wrong, when they cannot be loaded or do not fit each other."""
-    from modeling.decoding import context_length
+    from modeling.generation import context_length
 
     if not isinstance(source, ModelSource):
         source = find_model(source)

@@ -9,11 +9,18 @@ import gradio as gr
 from gradio.block_function import BlockFunction
 from gradio.components.api_component import Api
 
-from panels import about, compare, fill, inside, learn, theme, tokens, write
-from panels.lab import Lab
-from panels.markup import render
+from panels.components import theme
+from panels.context import Lab
+from panels.formats import facts_in_words
 from panels.models import ModelSource
-from panels.words import facts_in_words
+from panels.tabs.about import tab as about
+from panels.tabs.compare import tab as compare
+from panels.tabs.fill import tab as fill
+from panels.tabs.inside import tab as inside
+from panels.tabs.learn import tab as learn
+from panels.tabs.tokens import tab as tokens
+from panels.tabs.write import tab as write
+from panels.templates import render
 
 QUEUE_SIZE = 64
 """Requests that may wait before the next one is refused."""

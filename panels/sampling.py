@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modeling.decoding import SamplingSettings
+    from modeling.generation import SamplingSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,7 +158,7 @@ def settings_from(*, seed: Any = None, **values: Any) -> SamplingSettings:
     """The settings that a form, a request or a command line asks for; what is missing takes its default.
 
     `seed` None or "" draws one. Raises ValueError for a value that is no number or out of range."""
-    from modeling.decoding import SamplingSettings
+    from modeling.generation import SamplingSettings
 
     kinds = {control.name: control.kind for control in CONTROLS}
     unknown = sorted(values.keys() - kinds.keys())

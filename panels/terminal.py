@@ -6,13 +6,13 @@ import io
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
+from panels.formats import facts_in_words
+from panels.generate import TIME_LIMIT, Draft, write
 from panels.models import LoadedModel
 from panels.sampling import DEFAULTS, number, settings_from, stop_text
-from panels.words import facts_in_words
-from panels.writing import TIME_LIMIT, Draft, write
 
 if TYPE_CHECKING:
-    from modeling.decoding import SamplingSettings
+    from modeling.generation import SamplingSettings
 
 HELP = """Type the beginning of a text and press Enter; an empty line lets the model begin.
   /continue           go on from where the last text ended
@@ -103,7 +103,7 @@ class Terminal:
     def _fill(self, text: str) -> None:
         """Fill the blanks of `text`, from left to right, each with the words before it in place."""
         from modeling.infilling import insert
-        from panels.filling import fill
+        from panels.tabs.fill.filling import fill
 
         if not text:
             return

@@ -13,10 +13,10 @@ from typing import Any
 import psutil
 import pytest
 
-from panels.line import WIDTH
+from panels.generate import write
 from panels.models import LoadedModel, load_model
+from panels.request_queue import WIDTH
 from panels.sampling import settings_from
-from panels.writing import write
 from tests.panels.tiny_model import PROMPTS, save_checkpoint
 from tests.serving import ROOT, Window, free_port, serving, start
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tokenization.saving import load_tokenizer, save_tokenizer
     from tokenization.streaming import StreamingDecoder
     from tokenization.tokenization_scratchgpt import GPT4_SPLIT_PATTERN, ScratchGPTTokenizer
-    from tokenization.vocabularies import add_mask_token, train_vocabulary
+    from tokenization.trainers import add_mask_token, train_vocabulary
 
 __all__ = [
     "GPT4_SPLIT_PATTERN",
@@ -30,12 +30,12 @@ _HOMES = {
     "GPT4_SPLIT_PATTERN": "tokenization_scratchgpt",
     "ScratchGPTTokenizer": "tokenization_scratchgpt",
     "StreamingDecoder": "streaming",
-    "add_mask_token": "vocabularies",
+    "add_mask_token": "trainers",
     "encode_corpus": "encoding",
     "load_tokenizer": "saving",
     "save_tokenizer": "saving",
     "train_bpe": "bpe",
-    "train_vocabulary": "vocabularies",
+    "train_vocabulary": "trainers",
 }
 
 

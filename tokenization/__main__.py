@@ -14,13 +14,13 @@ import numpy as np
 from tqdm import tqdm
 
 from corpus.documents import Document
-from corpus.files import atomic_file
 from corpus.local import read_local
-from tokenization.comparison import as_json, as_table, compare, decode_ids
+from storage.files import atomic_file
 from tokenization.encoding import encode_corpus, token_dtype
+from tokenization.report import as_json, as_table, compare, decode_ids
 from tokenization.saving import CONFIG, SLOW, load_tokenizer, save_tokenizer
 from tokenization.sentencepieces import MODEL_FILE
-from tokenization.vocabularies import GPT2, GPT2_FILES, KINDS, add_mask_token, load_gpt2, train_vocabulary
+from tokenization.trainers import GPT2, GPT2_FILES, KINDS, add_mask_token, load_gpt2, train_vocabulary
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

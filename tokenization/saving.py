@@ -15,13 +15,13 @@ from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from corpus.files import atomic_file, atomic_folder
+from storage.files import atomic_file, atomic_folder
 from tokenization import tokenization_scratchgpt
 from tokenization.fast import build_fast, is_from_scratch
-from tokenization.replay import COUNTS, merge_counts
+from tokenization.merge_trace import COUNTS, merge_counts
 from tokenization.sentencepieces import MODEL_FILE, VOCAB_FILE, load_sentencepiece, open_library, write_sentencepiece
 from tokenization.tokenization_scratchgpt import BYTES, ScratchGPTTokenizer
-from tokenization.vocabularies import GPT2_FILES, load_gpt2
+from tokenization.trainers import GPT2_FILES, load_gpt2
 
 SLOW = "slow"
 CONFIG = "tokenizer_config.json"

@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from corpus.files import atomic_file
+from storage.files import atomic_file
 from tokenization.encoding import SENTENCEPIECE_WORDS, without_surrogates
 
 MODEL_FILE = "tokenizer.model"

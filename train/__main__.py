@@ -10,9 +10,9 @@ from pathlib import Path
 
 import tyro
 
-from modeling.importing import quick_imports
+from modeling.imports import quick_imports
+from train.config import Config
 from train.publishing import check_account, is_first_process, publish
-from train.recipe import Config
 from train.recipe_file import is_recipe_file, load_recipe_file
 from train.recipes import RECIPES, get_recipe
 
@@ -60,8 +60,8 @@ def main(arguments: list[str] | None = None) -> None:
         if publishes:
             check_account(publishes)
         with quick_imports():
+            from train.distributed import leave_processes
             from train.loop import train
-            from train.sharding import leave_processes
 
         run_dir = train(config, recipe=name)
         leave_processes()

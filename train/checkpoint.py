@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from corpus.files import atomic_folder
-from train.sharding import sharded_as
+from storage.files import atomic_folder
+from train.distributed import sharded_as
 
 TRAINING = "training"
 

@@ -26,13 +26,13 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from corpus.local import read_local
-from modeling.decoding import context_length
+from modeling.generation import context_length
 from modeling.infilling import surroundings
 from modeling.loading import fetch, find_folder, is_masked_lm, load_model
 from tokenization import encode_corpus, load_tokenizer
-from train.batches import IGNORED, Batch
+from train.data.batches import IGNORED, Batch
 from train.loss import ModelWithLoss
-from train.report import perplexity
+from train.run_log import perplexity
 
 DEFAULT_CONTEXT = 1024  # for models that know no limit
 HIDING_TOKENS = 8192  # of a batch of copies of a window, in each of which another token is hidden

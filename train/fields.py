@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from train.recipe import Config
+from train.config import Config
 
 
 def field_types() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import AttentionInterface
 
 from modeling.sizing import CROSS_ENTROPY_ROWS
-from train.batches import IGNORED
+from train.data.batches import IGNORED
 
 CROSS_ENTROPY_ALIGNMENT = 16
 ATTENTION_ROWS = 64

@@ -15,7 +15,6 @@ from accelerate import Accelerator
 from filelock import FileLock, Timeout
 from transformers.utils import logging as transformers_logging
 
-from train.batches import IGNORED, Batch, Batches, PackedWindows, RandomWindows, evaluation_batches
 from train.checkpoint import (
     checkpoint_folder,
     checkpoint_steps,
@@ -24,18 +23,19 @@ from train.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
+from train.config import Config, validate
+from train.data.batches import IGNORED, Batch, Batches, PackedWindows, RandomWindows, evaluation_batches
+from train.data.prepare import Prepared, prepare
+from train.device import check_processes, choose_device, choose_precision, describe, over_processes
+from train.distributed import gather, shard_on_cpus, whole_model
 from train.evaluate import evaluate
 from train.kernels import use_kernels
 from train.loss import ModelWithLoss
-from train.machine import check_processes, choose_device, choose_precision, describe, over_processes
 from train.objective import Objective, build_objective, check_objective, nats_to_bits_per_byte, sample_prompts
 from train.optimizer import build_optimizers, set_learning_rate
-from train.prepare import Prepared, prepare
 from train.provenance import check_same_run, write_recipe
-from train.recipe import Config, validate
-from train.report import Report
+from train.run_log import Report
 from train.schedule import Schedule
-from train.sharding import gather, shard_on_cpus, whole_model
 from train.state import TrainState
 from train.trackers import accelerator_arguments, check_tracker, tracking
 

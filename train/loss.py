@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from modeling import ScratchGPTForMaskedLM
-from train.batches import IGNORED
+from train.data.batches import IGNORED
 from train.kernels import linear_cross_entropy
 
 

@@ -16,15 +16,15 @@ from typing import Any, Protocol
 import torch
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
-from modeling.decoding import SamplingSettings, stream
+from modeling.generation import SamplingSettings, stream
 from modeling.infilling import fill_ids
 from tokenization import encode_corpus
-from train.batches import Batch, Batches
+from train.config import Config
+from train.data.batches import Batch, Batches
+from train.data.masking import MaskedBatches, Masking, check_rate
+from train.data.prepare import Prepared
 from train.evaluate import evaluate
-from train.masking import MaskedBatches, Masking, check_rate
-from train.prepare import Prepared
-from train.recipe import Config
-from train.report import perplexity, summary, writable
+from train.run_log import perplexity, summary, writable
 
 SAMPLE_BLANK_EVERY, SAMPLE_FIRST_BLANK = 5, 2
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from train.recipe import OptimizerConfig
-from train.sharding import sharded_as, whole
+from train.config import OptimizerConfig
+from train.distributed import sharded_as, whole
 
 
 class Muon(torch.optim.Optimizer):

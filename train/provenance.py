@@ -6,8 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from train.recipe import Config, as_json
-from train.report import write_json
+from train.config import Config, as_json
+from train.run_log import write_json
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "accelerate", "numpy")
 

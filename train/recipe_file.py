@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from train.config import Config, as_json, from_json
 from train.fields import check_field, field_name
-from train.recipe import Config, as_json, from_json
 from train.recipes import get_recipe
 
 

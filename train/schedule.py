@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from train.recipe import ScheduleConfig
+from train.config import ScheduleConfig
 
 
 @dataclass(slots=True)

@@ -17,8 +17,8 @@ from urllib.parse import urlparse
 
 from accelerate import Accelerator
 
-from train.recipe import Config, as_json
-from train.report import Report
+from train.config import Config, as_json
+from train.run_log import Report
 
 PROJECT = "scratchgpt"
 FOLDER = "tracking"

@@ -2,7 +2,7 @@
 // alternative that is chosen is sent to the page as the event `branch`.
 const canvas = () => document.getElementById("canvas");
 const tokens = () => [...(canvas()?.querySelectorAll(".token") ?? [])];
-let data = null; // of the tokens, as panels/canvas.py describes it; null while the model writes
+let data = null; // of the tokens, as panels/tabs/write/view.py describes it; null while the model writes
 let shown = -1; // the token that the popover is about
 let branched = -1; // the token that a branch was taken at with the keyboard, focused again when the writing is over
 let timer = 0;

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from corpus.files import atomic_folder
+from storage.files import atomic_folder
 from tests.compat.environments import variables_for
 from tests.compat.versions import ROOT
 

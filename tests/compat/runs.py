@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from packaging.specifiers import SpecifierSet
 
-from corpus.files import atomic_file
 from modeling.configuration_scratchgpt import LOWEST_TRANSFORMERS
+from storage.files import atomic_file
 from tests.compat.bundles import SOURCES, bundles_key, digest, make_bundles
 from tests.compat.environments import Environment, closure, environment, link_packages, site_packages
 from tests.compat.project import Project

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from corpus.files import atomic_file, atomic_folder
+from storage.files import atomic_file, atomic_folder
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,7 +91,7 @@ def test_a_full_disk_is_said_in_words(tmp_path: Path) -> None:
 
 def test_a_file_that_outgrows_the_room_leaves_nothing(tmp_path: Path) -> None:
     program = (
-        "from corpus.files import atomic_file\n"
+        "from storage.files import atomic_file\n"
         f"with atomic_file({str(tmp_path / 'a.txt')!r}) as file:\n"
         "    file.write('x' * 1_000_000)\n"
     )

@@ -16,8 +16,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corpus.chunking import LONGEST_WHOLE
 from corpus.local import file_of, find_files, read_local
-from corpus.pieces import LONGEST_WHOLE
 
 LINES = "".join(f"Sentence {number} of a page, {number**5 % 7919}.\n" for number in range(400))
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {

@@ -12,10 +12,10 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corpus.chunking import LONGEST_WHOLE, PIECE, cut_document, cut_text
 from corpus.clean import choose_encoding, clean_gutenberg, decode_bytes
 from corpus.documents import Document
 from corpus.local import read_local
-from corpus.pieces import LONGEST_WHOLE, PIECE, cut_document, cut_text
 
 ROOT = Path(__file__).parents[2]
 TEXTS = st.lists(st.text("ab 1.é\n\t", max_size=30), max_size=20)

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpus import story_words
 from corpus.documents import Document
-from corpus.stories import bits_per_byte, estimate_entropy, generate_stories, log_probability
-from corpus.story_grammar import Options, Piece, WritingTeller, with_article
-from corpus.story_plots import GRAMMAR
+from corpus.stories import words as story_words
+from corpus.stories.generator import bits_per_byte, estimate_entropy, generate_stories, log_probability
+from corpus.stories.grammar import Options, Piece, WritingTeller, with_article
+from corpus.stories.plots import GRAMMAR
 
 NAMES = set(story_words.NAME.templates)
 PRONOUN_GENDER = {"she": "f", "her": "f", "he": "m", "him": "m", "his": "m"}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.story_grammar import (
+from corpus.stories.grammar import (
     Draw,
     Grammar,
     NotAStoryError,

@@ -10,8 +10,8 @@ import sentencepiece
 from nbclient import NotebookClient
 from transformers import AutoTokenizer
 
-from corpus.stories import generate_stories
-from train.report import read_lines
+from corpus.stories.generator import generate_stories
+from train.run_log import read_lines
 
 NOTEBOOKS = Path(__file__).parents[2] / "docs" / "notebooks"
 NAMES = ("text_to_page", "tokenizers")

@@ -15,7 +15,7 @@ import tokenization.__main__
 import train.sweep
 from modeling.sizing import count_parameters, flops_per_token
 from train.__main__ import parse
-from train.recipe import Config
+from train.config import Config
 from train.recipes import RECIPES, get_recipe
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -14,8 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hub_export import bundle, fresh
-from hub_export.record import RECORD, checksums
+from hub_export import bundle
+from hub_export import isolation as fresh
+from hub_export.manifest import RECORD, checksums
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from tests.warm import WarmPython
 from tokenization import save_tokenizer, train_vocabulary

@@ -15,7 +15,7 @@ import json, logging, sys, time
 from pathlib import Path
 import huggingface_hub.utils._http as http
 from huggingface_hub import HfApi
-from hub_export.calls import Conversation
+from hub_export.client import Conversation
 from hub_export.upload import Target, plan_upload, publish, tag_version
 http.time.sleep = lambda seconds: None  # of the module time: neither the client nor we wait between two tries
 logging.basicConfig(format="%(message)s", level=logging.ERROR)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hub_export.calls import Conversation
+from hub_export.client import Conversation
 from tests.corpus.hub_double import FAULTS, serve_faults
 
 

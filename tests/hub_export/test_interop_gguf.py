@@ -9,12 +9,12 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer
 
-from hub_export.gguf_file import TEXTS, gguf, read_vocabulary
+from hub_export.exports.gguf import TEXTS, gguf, read_vocabulary
 from modeling.loading import load_model
 from tests.hub_export.conftest import TEXT
 from tests.hub_export.families import CLASSIC, GPT2, MODERN, save_model
 from tokenization import ScratchGPTTokenizer, save_tokenizer, train_bpe
-from tokenization.vocabularies import train_vocabulary
+from tokenization.trainers import train_vocabulary
 
 pytest.importorskip("gguf", reason="gguf is not installed; `make interop` installs it")
 llama = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed; `make interop` installs it")

@@ -7,7 +7,7 @@ import numpy
 import pytest
 import torch
 
-from hub_export.onnx_file import onnx
+from hub_export.exports.onnx import onnx
 from modeling.loading import load_model
 from tests.hub_export.families import CLASSIC, MODERN, save_model
 

@@ -17,7 +17,7 @@ from tests.hub_export.conftest import TEXT, proofs_by, write_lines
 from tests.hub_export.test_card import code_blocks
 from tests.warm import WarmPython
 from tokenization import save_tokenizer
-from tokenization.vocabularies import add_mask_token, load_gpt2, train_vocabulary
+from tokenization.trainers import add_mask_token, load_gpt2, train_vocabulary
 
 SIZES = {"bpe": 300, "wordpiece": 120, "sentencepiece": 330, "characters": 0}
 STRANGER = """

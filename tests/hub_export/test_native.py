@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, Qwen3ForCausalLM
 
-import hub_export.stock
-from hub_export.native import native
+import hub_export.exports.stock
+from hub_export.exports.native import native
 from tests.hub_export.conftest import proofs_by
 from tests.hub_export.families import CLASSIC, MODERN, save_model
 from tests.warm import WarmPython
@@ -83,14 +83,14 @@ def test_another_folder_is_never_replaced_and_ours_only_by_force(made_folder: Pa
 def test_a_folder_that_computes_otherwise_does_not_get_its_name(
     pristine_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = hub_export.stock.stock_model
+    honest = hub_export.exports.stock.stock_model
 
     def crooked(model):
         stock = honest(model)
         stock.config.rms_norm_eps = 0.1
         return stock
 
-    monkeypatch.setattr(hub_export.stock, "stock_model", crooked)
+    monkeypatch.setattr(hub_export.exports.stock, "stock_model", crooked)
     with pytest.raises(ValueError, match="the check 'equal logits' failed: they differ from the checkpoint's by up to"):
         native(pristine_run, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -16,7 +16,7 @@ import pytest
 from huggingface_hub import SpaceHardware, metadata_load
 
 from hub_export.space import HARDWARE, ROOT, Pin, make_space, page_files, requirements
-from panels.writing import TIME_LIMIT
+from panels.generate import TIME_LIMIT
 from tests.hub_export.hub_double import Hub
 from tests.hub_export.hub_processes import environment, run_python
 from tests.hub_export.test_bundle import relative_files
@@ -64,10 +64,10 @@ WRITE = """
 import json, os, torch
 from pathlib import Path
 torch.set_num_threads(1)
-from panels.lab import Lab
+from panels.context import Lab
 from panels.models import ModelLoader, default_source, find_model
-from panels.write import generate_drafts
-from panels.writing import TIME_LIMIT
+from panels.tabs.write.tab import generate_drafts
+from panels.generate import TIME_LIMIT
 settings = dict(seed=7, max_new_tokens=20, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0)
 found = {"source": default_source(Path.cwd()), "time_limit": TIME_LIMIT}
 for place in ("zero", "plain"):

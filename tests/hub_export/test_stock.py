@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hub_export.stock import stock_model
+from hub_export.exports.stock import stock_model
 from tests.hub_export.families import CLASSIC, GPT2, MODERN, random_model
 
 

@@ -7,8 +7,8 @@ from types import ModuleType
 import pytest
 from safetensors.torch import load_file, save_file
 
-import hub_export.landing
-import hub_export.proof
+import hub_export.checks
+import hub_export.upload_check
 from hub_export import verify
 from hub_export.code_version import installed_transformers
 from tests.hub_export.conftest import plant
@@ -130,7 +130,7 @@ def test_what_was_uploaded_must_generate_too(made: Path, stranger: WarmPython) -
         "model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True).eval()\n"
         "runpy.run_path(sys.argv[2])['_generate'](model)\n"
     )
-    landing = hub_export.landing.__file__
+    landing = hub_export.upload_check.__file__
     plant(made, "")
     assert not stranger.run("-c", script, str(made), str(landing)).returncode
     plant(made, SWALLOWED)
@@ -151,7 +151,7 @@ def test_a_folder_that_is_no_model_is_an_error(tmp_path: Path) -> None:
         verify(tmp_path)
 
 
-@pytest.mark.parametrize("module", [hub_export.proof, hub_export.landing])
+@pytest.mark.parametrize("module", [hub_export.checks, hub_export.upload_check])
 def test_the_check_imports_nothing_of_ours(module: ModuleType) -> None:
     assert module.__file__
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))

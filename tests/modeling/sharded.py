@@ -55,7 +55,7 @@ def main(how: str, family: str, out: str) -> None:
         answer = {"losses": losses, "processes": accelerator.num_processes, "sharded": sharded}
         Path(out).write_text(json.dumps(answer), encoding="utf-8")
     model = optimizer = loss = None
-    accelerator.free_memory()  # while a reducer owns the process group, ending it can hang: train/sharding.py
+    accelerator.free_memory()  # while a reducer owns the process group, ending it can hang: train/distributed.py
     accelerator.end_training()
 
 

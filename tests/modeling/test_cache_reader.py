@@ -22,8 +22,9 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from modeling import decoding, inspection
-from modeling.decoding import SamplingSettings, cache_argument, context_length, stream
+from modeling import generation as decoding
+from modeling import inspection
+from modeling.generation import SamplingSettings, cache_argument, context_length, stream
 from tests.modeling.test_decoding import (
     CONTEXT,
     GREEDY,
@@ -175,7 +176,7 @@ def lengths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """Asks for the decoder's log lines; it has said nothing before."""
     decoding._log_reading_again.cache_clear()
-    return lambda: [record.getMessage() for record in caplog.records if record.name == "modeling.decoding"]
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "modeling.generation"]
 
 
 CACHED = [llama, gpt2, qwen3, mamba, rwkv, bamba, xlstm, roberta, whisper]

@@ -24,9 +24,10 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, decoding
-from modeling.decoding import CacheReader, SamplingSettings, context_length, stream
-from modeling.lean import LeanReader
+from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
+from modeling import generation as decoding
+from modeling.fast_decoder import LeanReader
+from modeling.generation import CacheReader, SamplingSettings, context_length, stream
 
 CONTEXT, VOCABULARY = 24, 31
 PROMPT = [3, 1, 4, 1, 5]

@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pytest
 
-from modeling.importing import MANY, quick_imports
+from modeling.imports import MANY, quick_imports
 
 
 @pytest.mark.parametrize("enabled", [False, True])

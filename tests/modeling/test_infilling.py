@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from modeling import ScratchGPTConfig, ScratchGPTForMaskedLM
 from modeling.infilling import fill_ids, fill_in, insert, probabilities_at, surroundings
 from tokenization import ScratchGPTTokenizer, train_bpe
-from tokenization.vocabularies import add_mask_token, train_characters, train_wordpiece
+from tokenization.trainers import add_mask_token, train_characters, train_wordpiece
 
 TEXT = "the cat sat on the mat and the dog sat on the log near the old red mill"
 BYTE_LEVEL = ScratchGPTTokenizer.from_merges(train_bpe([TEXT], 300), special_tokens=("<|endoftext|>", "<|mask|>"))

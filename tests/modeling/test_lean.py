@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
-from modeling.lean import LeanReader, is_plain
+from modeling.fast_decoder import LeanReader, is_plain
 from tests.modeling.families import GROUPED
 
 CONTEXT, VOCABULARY = 16, 23

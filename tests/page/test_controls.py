@@ -14,11 +14,11 @@ import torch
 
 from modeling.inspection import next_token_logits
 from modeling.sampling import Sampler, SamplingSettings
+from panels.components.next_token import with_token
+from panels.generate import encode_prompt
 from panels.models import LoadedModel, load_model
-from panels.next_token import with_token
 from panels.sampling import PRESETS
-from panels.writing import encode_prompt
-from tokenization.pieces import label
+from tokenization.spans import label
 
 STRANGE = "\u202e<img src=x onerror=alert(1)></script> ${1+1} שלום 😀\x07"
 SAMPLE = """

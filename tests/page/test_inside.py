@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from modeling.inspection import attention, logit_lens
-from panels.inside_views import percent
-from panels.looking import LENS_TOP, heads, surprise
+from panels.generate import encode_prompt
 from panels.models import LoadedModel, load_model
-from panels.writing import encode_prompt
-from tokenization.pieces import label
+from panels.tabs.inside.analysis import LENS_TOP, heads, surprise
+from panels.tabs.inside.view import percent
+from tokenization.spans import label
 
 STRANGE = "the cat <img src=x onerror=alert(1)></script> ${1+1} {{7*7}} <|endoftext|> שלום 😀\nthe dog"
 ALPHAS = """

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from modeling.decoding import SamplingSettings
+from modeling.generation import SamplingSettings
+from panels.generate import write
 from panels.models import load_model
-from panels.runs import read_object
-from panels.writing import write
+from panels.tabs.learn.monitor import read_object
 from tests.serving import Window
 
 STRANGE = "</script><img src=x onerror=alert(1)> ${1+1}"

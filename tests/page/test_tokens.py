@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from panels.tokens import SAMPLES
+from panels.tabs.tokens.tab import SAMPLES
 from tokenization import load_tokenizer
-from tokenization.pieces import pieces
-from tokenization.replay import merge_counts, replay
+from tokenization.merge_trace import merge_counts, replay
+from tokenization.spans import pieces
 
 STRANGE = "<img src=x onerror=alert(1)></script> ${1+1} {{7*7}} <|endoftext|>"
 

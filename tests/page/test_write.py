@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from panels import writing
-from panels.canvas import ALTERNATIVES
+from panels import generate as writing
 from panels.models import load_model
 from panels.sampling import settings_from
+from panels.tabs.write.view import ALTERNATIVES
 from tests.test_app import button, set_length, wait_until
 
 MARKUP = "<img src=x onerror=alert(1)></script> The"

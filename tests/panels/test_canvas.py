@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeling.decoding import Alternative
-from panels.canvas import (
+from modeling.generation import Alternative
+from panels.generate import Draft, Token, write
+from panels.sampling import settings_from
+from panels.tabs.write.editor import CANVASES, HISTORY, LIMIT, Desk, Page
+from panels.tabs.write.view import (
     ALTERNATIVES,
     STEPS,
     Texts,
@@ -23,9 +26,6 @@ from panels.canvas import (
     step_of,
     take,
 )
-from panels.desk import CANVASES, HISTORY, LIMIT, Desk, Page
-from panels.sampling import settings_from
-from panels.writing import Draft, Token, write
 from tests.panels.tiny_model import CONTEXT
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from panels.cards import LIMIT, harmless, read_card, without_front_matter
+from panels.tabs.about.card import LIMIT, harmless, read_card, without_front_matter
 
 BODY = "# Title\n\nText.\n"
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from panels import compare
-from panels.compare import Bench, SideTroubleError, comparisons
-from panels.comparing import Comparison, Side
-from panels.lab import Lab
-from panels.line import Line
+from panels.context import Lab
+from panels.model_cache import OWN, Shelf
 from panels.models import ModelLoader, find_model
+from panels.request_queue import Line
 from panels.sampling import settings_from
-from panels.shelf import OWN, Shelf
+from panels.tabs.compare import tab as compare
+from panels.tabs.compare.comparison import Comparison, Side
+from panels.tabs.compare.tab import Bench, SideTroubleError, comparisons
 from tests.panels.tiny_model import PROMPTS, save_checkpoint
 
 BOTH = (settings_from(seed=1, max_new_tokens=10), settings_from(seed=1, max_new_tokens=10, temperature=1.5))

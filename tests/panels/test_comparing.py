@@ -8,13 +8,22 @@ from typing import Any
 import pytest
 import torch
 
-from modeling.decoding import Step, stream
+from modeling.generation import Step, stream
 from modeling.inspection import surprises
 from modeling.sampling import SamplingSettings
-from panels.comparing import END, Chance, Comparison, Page, Side, compare, compare_settings, first_difference
-from panels.contrast import Title, percent, render_comparison, sentence
+from panels.generate import encode_prompt, write
 from panels.models import LoadedModel, load_model
-from panels.writing import encode_prompt, write
+from panels.tabs.compare.comparison import (
+    END,
+    Chance,
+    Comparison,
+    Page,
+    Side,
+    compare,
+    compare_settings,
+    first_difference,
+)
+from panels.tabs.compare.view import Title, percent, render_comparison, sentence
 from tests.panels.tiny_model import CONTEXT, TEXT, save_checkpoint
 from tokenization import ScratchGPTTokenizer, save_tokenizer, train_bpe
 

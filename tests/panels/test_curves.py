@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from panels.curves import (
+from panels.tabs.learn.curves import (
     HEIGHT,
     LARGEST,
     MOST_POINTS,

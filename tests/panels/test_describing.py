@@ -9,8 +9,11 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from modeling.sizing import count_parameters, flops_per_token
-from panels import about
-from panels.describing import (
+from panels.context import Lab
+from panels.formats import short_number
+from panels.models import ModelLoader, ModelSource, find_model
+from panels.tabs.about import tab as about
+from panels.tabs.about.facts import (
     api_code,
     bytes_in_words,
     duration,
@@ -22,9 +25,6 @@ from panels.describing import (
     training_facts,
     whereabouts,
 )
-from panels.lab import Lab
-from panels.models import ModelLoader, ModelSource, find_model
-from panels.words import short_number
 from tests.panels.tiny_model import PROMPTS, save_run
 
 PNG = base64.b64decode(

@@ -5,13 +5,23 @@ from typing import Any
 
 import pytest
 
-from modeling.decoding import StoppedError
+from modeling.generation import StoppedError
 from modeling.infilling import Blank
-from panels.fill import Sheet, ask_to_stop, examples, excerpt, go_back, put_in, render_candidates, show, shown
-from panels.filling import BLANKS_LIMIT, fill
-from panels.lab import Lab
-from panels.line import Line
+from panels.context import Lab
 from panels.models import LoadedModel, ModelLoader, ModelSource
+from panels.request_queue import Line
+from panels.tabs.fill.filling import BLANKS_LIMIT, fill
+from panels.tabs.fill.tab import (
+    Sheet,
+    ask_to_stop,
+    examples,
+    excerpt,
+    go_back,
+    put_in,
+    render_candidates,
+    show,
+    shown,
+)
 
 
 @pytest.fixture(scope="module")

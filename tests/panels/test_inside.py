@@ -17,19 +17,20 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from modeling import inspection
-from modeling.decoding import SamplingSettings, stream
-from panels import inside, looking
-from panels.inside_views import percent, render_heads, render_lens, render_reading, short
-from panels.lab import Lab
-from panels.looking import Cell, Heads, Lens, Reading, ReadToken, beginning, heads, lens, next_tokens
+from modeling.generation import SamplingSettings, stream
+from panels.context import Lab
+from panels.generate import encode_prompt, plain_text
 from panels.models import LoadedModel, ModelLoader, load_model
 from panels.sampling import settings_from
-from panels.writing import encode_prompt, plain_text
+from panels.tabs.inside import analysis as looking
+from panels.tabs.inside import tab as inside
+from panels.tabs.inside.analysis import Cell, Heads, Lens, Reading, ReadToken, beginning, heads, lens, next_tokens
+from panels.tabs.inside.view import percent, render_heads, render_lens, render_reading, short
 from tests.panels.test_looks import shown
 from tests.panels.test_vocabularies import make, make_tokenizer
 from tests.panels.tiny_model import PROMPTS, TEXT
 from tokenization import save_tokenizer
-from tokenization.vocabularies import KINDS
+from tokenization.trainers import KINDS
 from train.evaluate import evaluate_text
 
 NASTY = [

@@ -6,11 +6,11 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from panels import runs
-from panels.lab import Lab
-from panels.learn import VIEW, Bench, describe_view, follow_run, show_run
+from panels.context import Lab
 from panels.models import ModelLoader, find_model
-from panels.runs import RunView
+from panels.tabs.learn import monitor as runs
+from panels.tabs.learn.monitor import RunView
+from panels.tabs.learn.tab import VIEW, Bench, describe_view, follow_run, show_run
 from tests.panels.tiny_model import save_checkpoint, save_run
 
 

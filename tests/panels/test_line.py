@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panels.line import PACE, Line, Visitor, waiting
+from panels.request_queue import PACE, Line, Visitor, waiting
 
 
 @given(st.integers(1, 4), st.lists(st.integers(0, 9), max_size=12))

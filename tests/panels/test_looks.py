@@ -8,11 +8,12 @@ import gradio as gr
 import pytest
 
 from modeling import inspection
-from modeling.decoding import StoppedError
-from panels import inside, looking
-from panels.lab import Lab
-from panels.line import Line, Visitor
+from modeling.generation import StoppedError
+from panels.context import Lab
 from panels.models import LoadedModel, ModelLoader
+from panels.request_queue import Line, Visitor
+from panels.tabs.inside import analysis as looking
+from panels.tabs.inside import tab as inside
 from tests.panels.tiny_model import TEXT
 
 

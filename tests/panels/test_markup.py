@@ -1,7 +1,7 @@
-from panels.markup import render
 from panels.models import ModelSource
 from panels.page import render_head
-from panels.write import render_status
+from panels.tabs.write.tab import render_status
+from panels.templates import render
 
 
 def test_what_is_put_in_cannot_become_markup():

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from panels import memorised
-from panels.desk import Page
-from panels.lab import Lab
-from panels.memorised import LEAST, longest_repeat, render_note
+from panels.context import Lab
 from panels.models import ModelLoader, find_model
+from panels.tabs.write import memorization as memorised
+from panels.tabs.write.editor import Page
+from panels.tabs.write.memorization import LEAST, longest_repeat, render_note
 from tests.panels.test_canvas import token
 from tests.panels.tiny_model import save_run
 

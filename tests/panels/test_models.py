@@ -9,8 +9,8 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from panels.formats import facts_in_words, short_number
 from panels.models import ModelLoader, default_source, find_model, load_model
-from panels.words import facts_in_words, short_number
 from tests.panels.tiny_model import CONTEXT, PROMPTS, save_checkpoint, save_run
 
 ROOT = Path(__file__).parents[2]
@@ -195,8 +195,8 @@ def test_any_causal_model_of_transformers(tmp_path):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+    from panels.generate import write
     from panels.sampling import settings_from
-    from panels.writing import write
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     inner = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(alphabet)}, merges=[]))

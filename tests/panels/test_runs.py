@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from panels import runs
-from panels.lab import Lab
+from panels.context import Lab
 from panels.models import ModelLoader, ModelSource, find_model
-from panels.runs import Tail, Watch, is_locked, kept_checkpoints, known_runs
+from panels.tabs.learn import monitor as runs
+from panels.tabs.learn.monitor import Tail, Watch, is_locked, kept_checkpoints, known_runs
 from tests.panels.tiny_model import save_run
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from panels.models import ModelSource, find_model
-from panels.serving import add_flags, check_port, find_run, mcp_options
+from panels.server import add_flags, check_port, find_run, mcp_options
 from tests.panels.tiny_model import save_run
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from panels.lab import Lab
+from panels.context import Lab
+from panels.model_cache import OWN, Shelf
 from panels.models import ModelLoader, find_model
-from panels.shelf import OWN, Shelf
 from tests.panels.tiny_model import save_checkpoint, save_masked_checkpoint, save_run
 
 

@@ -13,10 +13,10 @@ import pytest
 from filelock import FileLock
 
 from modeling.sizing import count_parameters
-from panels import starting
-from panels.lab import Lab
+from panels.context import Lab
 from panels.models import ModelLoader, ModelSource
-from panels.planning import (
+from panels.tabs.learn import jobs as starting
+from panels.tabs.learn.estimate import (
     LEAST_STEPS,
     MOST_STEPS,
     SIZES,
@@ -26,8 +26,8 @@ from panels.planning import (
     measured_speed,
     size_named,
 )
-from panels.start import NOT_FOR_STRANGERS, describe_plan, in_words, why_not
-from panels.starting import LARGEST_FILE, NOTE, Launcher, read_text, slug
+from panels.tabs.learn.form import NOT_FOR_STRANGERS, describe_plan, in_words, why_not
+from panels.tabs.learn.jobs import LARGEST_FILE, NOTE, Launcher, read_text, slug
 from tests.panels.tiny_model import save_run
 from train.__main__ import parse
 from train.provenance import check_same_run, write_recipe

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from panels.generate import write
 from panels.sampling import settings_from
 from panels.terminal import Terminal, visible
-from panels.writing import write
 
 ROOT = Path(__file__).parents[2]
 

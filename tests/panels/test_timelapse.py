@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from modeling.decoding import SamplingSettings
+from modeling.generation import SamplingSettings
+from panels.generate import write
 from panels.models import load_model
-from panels.timelapse import LONGEST_PROMPT, MOST_FRAMES, Film, Frame, film, films_of, render_films
-from panels.writing import write
+from panels.tabs.learn.timelapse import LONGEST_PROMPT, MOST_FRAMES, Film, Frame, film, films_of, render_films
 from tests.panels.tiny_model import save_checkpoint, save_masked_checkpoint
 
 STRANGE = '</script><img src=x onerror=alert(1)> "quoted" \ud800'

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from panels import tokenizing, tokens
 from panels.models import LoadedModel, ModelLoader
+from panels.tabs.tokens import tab as tokens
+from panels.tabs.tokens import tokens as tokenizing
 from tests.panels.tiny_model import TEXT
 from tokenization import load_tokenizer, save_tokenizer, train_vocabulary
-from tokenization.pieces import pieces
+from tokenization.spans import pieces
 
 STRANGE = "<img src=x onerror=alert(1)></script>\"'&amp; <|endoftext|> \ud800 \x00 naïve 😀 שלום"
 

@@ -11,19 +11,19 @@ import pytest
 import torch
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
-from modeling.decoding import stream
-from panels.canvas import Texts, canvas_data
-from panels.desk import Desk
-from panels.filling import fill
+from modeling.generation import stream
+from panels.generate import encode_prompt, write
 from panels.models import LoadedModel, load_model
 from panels.sampling import settings_from
+from panels.tabs.fill.filling import fill
+from panels.tabs.write.editor import Desk
+from panels.tabs.write.view import Texts, canvas_data
 from panels.terminal import Terminal
-from panels.writing import encode_prompt, write
 from tests.panels.tiny_model import TEXT
 from tokenization import save_tokenizer
 from tokenization.streaming import SINGLE_BYTE
 from tokenization.tokenization_scratchgpt import byte_alphabet
-from tokenization.vocabularies import KINDS, add_mask_token, load_gpt2, train_vocabulary
+from tokenization.trainers import KINDS, add_mask_token, load_gpt2, train_vocabulary
 
 SIZES = {"bpe": 320, "wordpiece": 100, "sentencepiece": 330, "characters": 0}
 

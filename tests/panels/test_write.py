@@ -8,12 +8,22 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from panels.desk import Desk
-from panels.lab import Lab
-from panels.memorised import render_note
+from panels.context import Lab
 from panels.models import ModelLoader, find_model
 from panels.sampling import DEFAULTS
-from panels.write import ask_to_stop, begin, branch, go_back, put_down, settle, turn_page, write_again, write_at
+from panels.tabs.write.editor import Desk
+from panels.tabs.write.memorization import render_note
+from panels.tabs.write.tab import (
+    ask_to_stop,
+    begin,
+    branch,
+    go_back,
+    put_down,
+    settle,
+    turn_page,
+    write_again,
+    write_at,
+)
 from tests.panels.tiny_model import save_run
 
 SKIPPED = gr.skip()

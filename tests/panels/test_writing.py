@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
-from modeling.decoding import stream
+from modeling.generation import stream
+from panels.generate import cut, encode_prompt, plain_text, write
 from panels.models import LoadedModel, load_model
 from panels.sampling import settings_from
-from panels.writing import cut, encode_prompt, plain_text, write
 from tests.panels.tiny_model import CONTEXT, save_checkpoint
 from tokenization import ScratchGPTTokenizer, train_bpe
 

@@ -5,7 +5,7 @@ import pytest
 from tokenization import ScratchGPTTokenizer, train_bpe, train_vocabulary
 from tokenization.fast import build_fast
 from tokenization.tokenization_scratchgpt import byte_alphabet
-from tokenization.vocabularies import load_gpt2
+from tokenization.trainers import load_gpt2
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog. It's the dog's day; they'll say we've won, won't they?\n\n" * 5,

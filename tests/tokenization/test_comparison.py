@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tokenization.comparison import Difference, as_json, as_table, compare, decode_ids, difference
-from tokenization.vocabularies import train_characters, train_wordpiece
+from tokenization.report import Difference, as_json, as_table, compare, decode_ids, difference
+from tokenization.trainers import train_characters, train_wordpiece
 
 TEXT = "the fox;\n\nthe déer\n"
 

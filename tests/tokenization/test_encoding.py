@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizer
 
 from tokenization import ScratchGPTTokenizer, encode_corpus, encoding
 from tokenization.encoding import token_dtype
-from tokenization.vocabularies import KINDS
+from tokenization.trainers import KINDS
 
 TEXTS = st.lists(
     st.one_of(

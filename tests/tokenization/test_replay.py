@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from tests.tokenization.conftest import TEXTS
 from tokenization import ScratchGPTTokenizer, add_mask_token, load_tokenizer, save_tokenizer, train_vocabulary
-from tokenization.pieces import pieces
-from tokenization.replay import NO_MERGES, OTHERWISE, SORTS, merge_counts, replay
+from tokenization.merge_trace import NO_MERGES, OTHERWISE, SORTS, merge_counts, replay
 from tokenization.saving import COUNTS_FILE, SLOW
+from tokenization.spans import pieces
 from tokenization.tokenization_scratchgpt import text_to_bytes
 
 TEXT = st.one_of(st.text(), st.text(alphabet="the dog's é😀\n\t 12", max_size=60))

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tokenization import StreamingDecoder
 from tokenization.streaming import incomplete_tail
-from tokenization.vocabularies import KINDS
+from tokenization.trainers import KINDS
 
 
 def stream(tokenizer, ids, **options):

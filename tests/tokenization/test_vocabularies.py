@@ -23,7 +23,7 @@ from tokenization import (
 )
 from tokenization.fast import build_fast
 from tokenization.tokenization_scratchgpt import byte_alphabet
-from tokenization.vocabularies import KINDS, load_gpt2, train_characters, train_wordpiece
+from tokenization.trainers import KINDS, load_gpt2, train_characters, train_wordpiece
 
 END = {"bpe": "<|endoftext|>", "characters": "<|endoftext|>", "gpt2": "<|endoftext|>"}
 END |= {"wordpiece": "<|EOS|>", "sentencepiece": "</s>"}
@@ -193,7 +193,7 @@ class TestWordPiece:
 
     def test_the_same_in_every_process(self):
         text = "the quick brown fox, the lazy dog. " * 3
-        code = f"from tokenization.vocabularies import train_wordpiece as t; print(t(['{text}'], 60).get_vocab())"
+        code = f"from tokenization.trainers import train_wordpiece as t; print(t(['{text}'], 60).get_vocab())"
         environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": os.curdir}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
         assert ast.literal_eval(done.stdout.decode()) == train_wordpiece([text], 60).get_vocab()

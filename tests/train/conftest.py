@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from train.config import Config
 from train.loop import train
-from train.recipe import Config
 from train.recipes import get_recipe
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train import shards
-from train.batches import IGNORED, PackedWindows, RandomWindows, evaluation_batches
-from train.shards import SplitWriter, TokenSplit
+from storage import shards
+from storage.shards import SplitWriter, TokenSplit
+from train.data.batches import IGNORED, PackedWindows, RandomWindows, evaluation_batches
 
 END = 0
 

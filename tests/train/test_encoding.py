@@ -12,10 +12,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from corpus.documents import Document
+from storage.shards import TokenSplit
 from tokenization import ScratchGPTTokenizer
-from train import encoding
-from train.encoding import PROGRESS, ShardEncoder, is_byte_level, token_bytes
-from train.shards import TokenSplit
+from train.data import encoding
+from train.data.encoding import PROGRESS, ShardEncoder, is_byte_level, token_bytes
 
 TOKENIZER = ScratchGPTTokenizer.from_merges([(b"a", b"b"), (b"ab", b"c")], special_tokens=("<|endoftext|>",))
 END = TOKENIZER.eos_token_id

@@ -22,9 +22,9 @@ from transformers import AutoModelForCausalLM
 from tests.train.conftest import with_fields
 from train import loop
 from train.checkpoint import checkpoint_steps
+from train.config import Config
 from train.loop import NonFiniteLossError, Trainer, train
-from train.recipe import Config
-from train.report import read_lines
+from train.run_log import read_lines
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = "checkpoints/step-000012/model.safetensors"
@@ -146,7 +146,7 @@ def test_a_checkpoint_loads_as_it_is(finished_run: Path) -> None:
 
 def test_the_loss_of_an_evaluation_is_that_of_whole_documents(finished_run: Path, tiny: Config) -> None:
     """The floor and the loss speak of the same text: every held-out story, each token once."""
-    from corpus.stories import generate_stories
+    from corpus.stories.generator import generate_stories
     from tokenization import load_tokenizer
 
     tokenizer = load_tokenizer(finished_run / "tokenizer")

@@ -12,19 +12,19 @@ from torch.nn import functional
 from transformers import AutoModelForMaskedLM
 
 from modeling.loading import load_model
+from storage.shards import TokenSplit, read_manifest
 from tests.train.conftest import with_fields
 from tests.train.test_loop import OPTIMIZER, WEIGHTS, curve, same_tensors, stop_after
 from tokenization import ScratchGPTTokenizer, load_tokenizer, save_tokenizer
 from train.__main__ import main
-from train.batches import IGNORED, evaluation_batches
+from train.config import Config
+from train.data.batches import IGNORED, evaluation_batches
+from train.data.masking import Masking
 from train.evaluate import evaluate, evaluate_masked_text
 from train.loop import train
 from train.loss import ModelWithLoss
-from train.masking import Masking
 from train.objective import CausalObjective, MaskedObjective
-from train.recipe import Config
-from train.report import draw_losses, read_lines
-from train.shards import TokenSplit, read_manifest
+from train.run_log import draw_losses, read_lines
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.train.test_batches import write_split
 from tokenization import ScratchGPTTokenizer
-from train.batches import IGNORED, Batch, PackedWindows, RandomWindows
-from train.masking import MaskedBatches, Masking, mask_tokens
+from train.data.batches import IGNORED, Batch, PackedWindows, RandomWindows
+from train.data.masking import MaskedBatches, Masking, mask_tokens
 
 VOCABULARY, SPECIAL = 50, (0, 7, 49)
 MASK = 49

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.train.conftest import with_fields
-from train.prepare import prepare
-from train.recipe import Config
+from train.config import Config
+from train.data.prepare import prepare
 
 TEXT = "The cat sat on the mat. A dog ran in the park! Was it late? " * 40
 

@@ -15,9 +15,9 @@ from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
 from tests.train.conftest import with_fields
-from train.machine import check_processes
-from train.recipe import Config
-from train.report import read_lines
+from train.config import Config
+from train.device import check_processes
+from train.run_log import read_lines
 
 ROOT = Path(__file__).parents[2]
 DDP = ("--multi_gpu",)

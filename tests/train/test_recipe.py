@@ -12,7 +12,7 @@ from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from modeling.sizing import count_parameters
 from tests.train.conftest import with_fields
 from train.__main__ import main, parse
-from train.recipe import Config, ModelConfig, as_json, from_json, validate
+from train.config import Config, ModelConfig, as_json, from_json, validate
 from train.recipes import RECIPES, get_recipe
 
 # Golden parameter counts, from the formulas of each architecture; the first is the tutorial's 9,010,752 plus

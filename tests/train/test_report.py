@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from train import report
-from train.report import Report
+from train import run_log as report
+from train.run_log import Report
 
 LINE = {"step": 1, "tokens_seen": 100, "train_loss": 2.0, "validation_loss": 2.5}
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.recipe import ScheduleConfig
+from train.config import ScheduleConfig
 from train.schedule import Schedule
 
 

@@ -12,12 +12,12 @@ from tqdm import tqdm
 from tests.train.test_loop import curve, stop_after
 from tests.warm import WarmPython
 from train.__main__ import main as train_main
-from train.recipe import from_json
+from train.config import from_json
 from train.recipes import get_recipe
-from train.report import read_lines
-from train.search import Search
-from train.space import build_space
-from train.sweep import main
+from train.run_log import read_lines
+from train.sweep.__main__ import main
+from train.sweep.search import Search
+from train.sweep.space import build_space
 
 ROOT = Path(__file__).parents[2]
 TINY = [

@@ -7,9 +7,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from tests.train.conftest import with_fields
-from train.recipe import validate
+from train.config import validate
 from train.recipes import RECIPES, get_recipe
-from train.space import build_space, default_space, describe, given_fields, parse_dimension
+from train.sweep.space import build_space, default_space, describe, given_fields, parse_dimension
 
 
 @pytest.mark.parametrize(

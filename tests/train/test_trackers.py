@@ -12,9 +12,9 @@ import pytest
 from tests.train.conftest import with_fields
 from tests.train.test_loop import stop_after
 from train.__main__ import main
+from train.config import Config
 from train.loop import train
-from train.recipe import Config
-from train.report import read_lines
+from train.run_log import read_lines
 from train.trackers import check_tracker, flat_config, wandb_has_login
 
 Values = dict[int, dict[str, float]]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from train.recipe import Config
+from train.config import Config
 from train.recipes.bookcorpus import bookcorpus
 from train.recipes.debug import debug
 from train.recipes.modern import modern

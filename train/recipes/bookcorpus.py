@@ -1,6 +1,6 @@
 """The BookCorpus tutorial: GPT-2 small, trained causally or on masked tokens."""
 
-from train.recipe import (
+from train.config import (
     Config,
     CorpusConfig,
     DataConfig,

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from train.recipe import Config, CorpusConfig, DataConfig, RunConfig, TokenizerConfig
+from train.config import Config, CorpusConfig, DataConfig, RunConfig, TokenizerConfig
 from train.recipes.modern import modern
 
 

@@ -1,6 +1,6 @@
 """Our own recipe: what a small GPT looks like today."""
 
-from train.recipe import (
+from train.config import (
     Config,
     CorpusConfig,
     DataConfig,

@@ -1,6 +1,6 @@
 """The OpenWebText tutorial: a character model with post-LayerNorm blocks."""
 
-from train.recipe import (
+from train.config import (
     Config,
     CorpusConfig,
     DataConfig,

@@ -1,6 +1,6 @@
 """The sci-fi tutorial: a small GPT on early science fiction."""
 
-from train.recipe import (
+from train.config import (
     Config,
     CorpusConfig,
     DataConfig,

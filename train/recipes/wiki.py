@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from train.recipe import (
+from train.config import (
     Config,
     CorpusConfig,
     DataConfig,

@@ -1,6 +1,6 @@
 """The WikiText tutorial: WordPiece and a decoder without output bias."""
 
-from train.recipe import (
+from train.config import (
     Config,
     CorpusConfig,
     DataConfig,

@@ -1,0 +1,285 @@
+"""ScratchGPT's forward without the machinery: what generation at batch 1 needs, and nothing between the operations.
+
+At this size most of a token's time goes into Python and small operations, not into arithmetic. So weights are taken
+from the model once per reader (those of queries, keys and values joined into one matrix), keys and values lie in one
+buffer per layer that is allocated once, and a token is about a dozen operations per layer on plain tensors.
+
+One buffer row holds what a token's query-key-value product returned; attention reads its keys and values through
+strided views of the buffer, so nothing is copied into a cache. Rotary pairs (i, i + D/2) are made neighbours by
+reordering the rows of the query and key weights, the same way in both, which leaves their inner products as they are:
+turning all heads is then one complex product in place.
+
+Axes: N tokens of this pass, T tokens of the buffer, S tokens attended to, E hidden size, G key/value heads, R query
+heads to each of them, H = G x R, D head width, F half of it, V vocabulary.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from modeling.configuration_scratchgpt import ScratchGPTConfig
+from modeling.modeling_scratchgpt import ScratchGPTAttention, ScratchGPTBlock, ScratchGPTForCausalLM
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu_,
+    "silu": partial(functional.silu, inplace=True),
+    "gelu": functional.gelu,
+    "gelu_new": partial(functional.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(functional.gelu, approximate="tanh"),
+}
+COPY_LIMIT = 2**28
+"""Bytes: a larger model's matrices are used as they lie, since rearranged copies would cost a stream more than they
+bring, in memory and in time to the first token."""
+_PLAIN_MODULES = ("torch.nn.modules.", "transformers.activations")
+
+
+def is_plain(model: PreTrainedModel) -> bool:
+    """Whether the model is a ScratchGPT whose forward is what its weights and config say.
+
+    It is not when a layer was wrapped, quantised, sharded or hooked (adapters, offloading), nor when rotary positions
+    are scaled by the length of the text: then only its own forward knows the result. Dropout, in whatever module, does
+    nothing in evaluation mode.
+    """
+    if model.config.model_type != "scratchgpt" or model.config.rope_parameters.get("rope_type") == "dynamic":
+        return False
+    for module in model.modules():
+        home = type(module).__module__
+        is_known = home == type(model).__module__ or home.startswith(_PLAIN_MODULES) or isinstance(module, nn.Dropout)
+        if not is_known or hasattr(module, "_hf_hook") or module._forward_pre_hooks or module._forward_hooks:
+            return False
+    first = next(model.parameters())
+    return first.device.type != "meta" and all(
+        type(weight) is nn.Parameter and weight.dtype == first.dtype and weight.device == first.device
+        for weight in model.parameters()
+    )
+
+
+class LeanReader:
+    """Reads tokens one pass after the other, up to `capacity` of them, and returns the logits of what comes next.
+
+    The model must be `is_plain`. Weights that change afterwards may or may not be seen: make a new reader. To be used
+    under `torch.inference_mode`.
+    """
+
+    reads_in_chunks = True
+
+    def __init__(self, model: ScratchGPTForCausalLM, capacity: int) -> None:
+        base, config = model.model, model.config
+        self.token_VE = base.embed_tokens.weight
+        self.length = 0
+        self.scale, self.position_TE, phase_TF = 1.0, None, None
+        position_T = torch.arange(capacity, device=self.token_VE.device)
+        if config.position_embedding == "learned":
+            self.position_TE = base.embed_positions.weight
+        elif config.position_embedding == "sinusoidal":
+            self.scale = math.sqrt(config.hidden_size)
+            self.position_TE = base.sinusoidal_emb(position_T[None])[0].to(self.token_VE.dtype)
+        else:
+            angle_TF = base.rotary_emb.angles(position_T[None])[0]
+            phase_TF = torch.polar(torch.full_like(angle_TF, base.rotary_emb.attention_scaling), angle_TF)
+        copying = model.device.type == "cpu" and model.get_memory_footprint() <= COPY_LIMIT
+        self.blocks = [
+            LeanBlock(cast(ScratchGPTBlock, block), config, capacity, phase_TF, copying) for block in base.layers
+        ]
+        self.norm = _norm(base.norm)
+        self.head_EV, self.head_bias_V = _transposed(model.lm_head, copying)
+
+    def read(self, token_ids: list[int]) -> Tensor:
+        """Read these tokens after those read before; the logits (V) of the token that comes next."""
+        start, end = self.length, self.length + len(token_ids)
+        if len(token_ids) == 1:
+            x_NE = self.token_VE[token_ids[0] : token_ids[0] + 1]
+        else:
+            x_NE = self.token_VE[torch.tensor(token_ids, device=self.token_VE.device)]
+        if self.scale != 1:
+            x_NE = x_NE * self.scale
+        if self.position_TE is not None:
+            x_NE = x_NE + self.position_TE[start:end]
+        for block in self.blocks:
+            x_NE = block(x_NE, start, end)
+        self.length = end
+        return _linear(self.norm(x_NE[-1:]), self.head_EV, self.head_bias_V)[0]
+
+    def forget(self) -> None:
+        """Start again with nothing read."""
+        self.length = 0
+
+
+class LeanBlock:
+    """One block's weights, buffer and arithmetic."""
+
+    def __init__(
+        self,
+        block: ScratchGPTBlock,
+        config: ScratchGPTConfig,
+        capacity: int,
+        phase_TF: Tensor | None,
+        copying: bool,
+    ) -> None:
+        attention, mlp = block.self_attn, block.mlp
+        G, H, D = cast(int, config.num_key_value_heads), config.num_attention_heads, attention.head_dim
+        self.pre_norm = config.norm_position == "pre"
+        self.attention_norm, self.mlp_norm = _norm(block.input_layernorm), _norm(block.post_attention_layernorm)
+        self.attention_scale = D**-0.5
+
+        order_D = slice(None)
+        if phase_TF is not None:
+            order_D = torch.arange(D, device=phase_TF.device).view(2, -1).t().flatten()
+        self.qkv_EW, self.qkv_bias_W = _joined(attention, order_D)
+        self.head_norm = _head_norm(attention.q_norm, attention.k_norm, H, G, order_D) if config.qk_norm else None
+
+        self.row_TW = self.qkv_EW.new_empty(capacity, (H + 2 * G) * D)
+        head_THD = self.row_TW.unflatten(1, (-1, D))
+        self.turned_THD = head_THD[:, : H + G]
+        self.query_TGRD = head_THD[:, :H].unflatten(1, (G, -1))
+        self.key_GDT = head_THD[:, H : H + G].permute(1, 2, 0)
+        self.value_GTD = head_THD[:, H + G :].transpose(0, 1)
+        self.unused = self.row_TW.new_zeros(1, 1, 1)
+        # Complex numbers in place exist for float32 alone; other types are turned through a float32 copy.
+        self.in_float32 = self.row_TW.dtype == torch.float32
+        self.phase_THF = self.complex_THF = None
+        if phase_TF is not None:
+            self.phase_THF = phase_TF[:, None]
+            if self.in_float32:
+                self.complex_THF = torch.view_as_complex(self.turned_THD.unflatten(-1, (-1, 2)))
+
+        self.output_WE, self.output_bias_E = _transposed(attention.o_proj, copying)
+        self.up_EI, self.up_bias_I = _transposed(mlp.up_proj, copying)
+        self.down_IE, self.down_bias_E = _transposed(mlp.down_proj, copying)
+        self.gate_EI, self.gate_bias_I = _transposed(mlp.gate_proj, copying) if mlp.gated else (None, None)
+        self.activation = _ACTIVATIONS.get(config.hidden_act, mlp.act_fn)
+
+    def __call__(self, x_NE: Tensor, start: int, end: int) -> Tensor:
+        """The residual stream after this block; rows start to end of the buffer are filled."""
+        if self.pre_norm:
+            heads_NW = self.attend(self.attention_norm(x_NE), start, end)
+            x_NE = _add_linear(x_NE, heads_NW, self.output_WE, self.output_bias_E)
+            return _add_linear(x_NE, self.hidden(self.mlp_norm(x_NE)), self.down_IE, self.down_bias_E)
+        heads_NW = self.attend(x_NE, start, end)
+        x_NE = self.attention_norm(_add_linear(x_NE, heads_NW, self.output_WE, self.output_bias_E))
+        return self.mlp_norm(_add_linear(x_NE, self.hidden(x_NE), self.down_IE, self.down_bias_E))
+
+    def attend(self, x_NE: Tensor, start: int, end: int) -> Tensor:
+        """What the heads gather (N, H x D), before the output projection."""
+        row_NW = self.row_TW[start:end]
+        if self.qkv_bias_W is None:
+            torch.mm(x_NE, self.qkv_EW, out=row_NW)
+        else:
+            torch.addmm(self.qkv_bias_W, x_NE, self.qkv_EW, out=row_NW)
+        if self.head_norm is not None:
+            turned_NHD = self.turned_THD[start:end]
+            self.head_norm(turned_NHD, out=turned_NHD)
+        if self.phase_THF is not None:
+            self.turn(self.phase_THF[start:end], start, end)
+        if end - start > 1 or not self.in_float32:
+            return self.attend_many(start, end)
+        score_GRS = torch.baddbmm(
+            self.unused, self.query_TGRD[start], self.key_GDT.narrow(2, 0, end), beta=0, alpha=self.attention_scale
+        )
+        return torch.bmm(torch.softmax(score_GRS, -1), self.value_GTD.narrow(1, 0, end)).view(1, -1)
+
+    def turn(self, phase_NHF: Tensor, start: int, end: int) -> None:
+        """Turn queries and keys of these rows by their position, in place."""
+        if self.complex_THF is not None:
+            self.complex_THF[start:end].mul_(phase_NHF)
+            return
+        turned_NHD = self.turned_THD[start:end]
+        complex_NHF = torch.view_as_complex(turned_NHD.float().unflatten(-1, (-1, 2))) * phase_NHF
+        turned_NHD.copy_(torch.view_as_real(complex_NHF).flatten(-2))
+
+    def attend_many(self, start: int, end: int) -> Tensor:
+        """`attend` after its projection, for several tokens: each attends to itself and to those before it."""
+        query_HND = self.query_TGRD[start:end].flatten(1, 2).transpose(0, 1)
+        key_GSD, value_GSD = self.key_GDT[..., :end].transpose(1, 2), self.value_GTD[:, :end]
+        mask_NS = None
+        if start and end - start > 1:
+            mask_NS = torch.ones(end - start, end, dtype=torch.bool, device=query_HND.device).tril_(start)
+        gathered_1HND = functional.scaled_dot_product_attention(
+            query_HND[None], key_GSD[None], value_GSD[None], mask_NS, is_causal=start == 0, enable_gqa=True
+        )
+        return gathered_1HND[0].transpose(0, 1).flatten(1)
+
+    def hidden(self, x_NE: Tensor) -> Tensor:
+        """The MLP's hidden layer (N, I), before the projection back."""
+        up_NI = _linear(x_NE, self.up_EI, self.up_bias_I)
+        if self.gate_EI is None:
+            return self.activation(up_NI)
+        return self.activation(_linear(x_NE, self.gate_EI, self.gate_bias_I)).mul_(up_NI)
+
+
+def _joined(attention: ScratchGPTAttention, order_D: Tensor | slice) -> tuple[Tensor, Tensor | None]:
+    """Weight (E, W) and bias (W) of queries, keys and values as one; queries and keys reordered within each head."""
+    q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
+
+    def reordered(rows: Tensor) -> Tensor:
+        return rows.unflatten(0, (-1, attention.head_dim))[:, order_D].flatten(0, 1)
+
+    weight_EW = torch.cat([reordered(q.weight).t(), reordered(k.weight).t(), v.weight.t()], dim=1)
+    return weight_EW, None if q.bias is None else torch.cat([reordered(q.bias), reordered(k.bias), v.bias])
+
+
+def _transposed(linear: nn.Linear, copying: bool) -> tuple[Tensor, Tensor | None]:
+    """Weight (in, out) and bias; where allowed, the longer of the weight's axes lies in a row in memory.
+
+    At batch 1 every weight is read once for every token, mostly from main memory, and long rows come in faster: 18
+    instead of 11 GB/s for 256 to 1,024, 30 instead of 12 GB/s for 256 to 8,257 (one core, AVX2, MKL).
+    """
+    weight = linear.weight.t()
+    return weight.contiguous() if copying and weight.shape[1] > weight.shape[0] else weight, linear.bias
+
+
+def _linear(x: Tensor, weight_t: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.mm(x, weight_t) if bias is None else torch.addmm(bias, x, weight_t)
+
+
+def _add_linear(residual: Tensor, x: Tensor, weight_t: Tensor, bias: Tensor | None) -> Tensor:
+    """residual + x @ weight_t + bias, as a new tensor."""
+    y = torch.addmm(residual, x, weight_t)
+    return y if bias is None else y.add_(bias)
+
+
+def _norm(module: nn.Module) -> Callable[..., Tensor]:
+    """The arithmetic of a LayerNorm or RMSNorm of the residual stream."""
+    if isinstance(module, nn.LayerNorm):
+        shape, eps = module.normalized_shape, module.eps
+        return partial(torch.layer_norm, normalized_shape=shape, weight=module.weight, bias=module.bias, eps=eps)
+    rms = cast(nn.RMSNorm, module)
+    return _rms_norm(rms.weight, rms.eps)
+
+
+def _head_norm(q_norm: nn.Module, k_norm: nn.Module, H: int, G: int, order_D: Tensor | slice) -> Callable[..., Tensor]:
+    """The norms of H query and G key heads as one, weights in the order of the heads' reordered values."""
+
+    def both(q_D: Tensor, k_D: Tensor) -> Tensor:
+        return torch.cat([q_D[order_D].expand(H, -1), k_D[order_D].expand(G, -1)])
+
+    if isinstance(q_norm, nn.LayerNorm) and isinstance(k_norm, nn.LayerNorm):
+        weight_HD, bias_HD = both(q_norm.weight, k_norm.weight), both(q_norm.bias, k_norm.bias)
+        shape, eps = q_norm.normalized_shape, q_norm.eps
+        return lambda x_NHD, out: torch.addcmul(bias_HD, torch.layer_norm(x_NHD, shape, eps=eps), weight_HD, out=out)
+    q_norm, k_norm = cast(nn.RMSNorm, q_norm), cast(nn.RMSNorm, k_norm)
+    return _rms_norm(both(q_norm.weight, k_norm.weight), q_norm.eps)
+
+
+def _rms_norm(weight: Tensor, eps: float | None) -> Callable[..., Tensor]:
+    """RMSNorm over the last axis, in four operations where float32 allows it.
+
+    x w / sqrt(mean(x^2) + eps) is x (w sqrt(D)) / hypot(|x|, sqrt(D eps)), D the width.
+    """
+    width, eps = weight.shape[-1], torch.finfo(weight.dtype).eps if eps is None else eps
+    if weight.dtype != torch.float32:
+        return lambda x, out=None: torch.mul(torch.rms_norm(x, (width,), None, eps), weight, out=out)
+    scaled_weight, floor = weight * math.sqrt(width), weight.new_tensor(math.sqrt(width * eps))
+
+    def norm(x: Tensor, out: Tensor | None = None) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        torch.hypot(length, floor, out=length)
+        return torch.mul(x, scaled_weight, out=out).div_(length)
+
+    return norm

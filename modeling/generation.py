@@ -1,0 +1,331 @@
+"""Streaming decoder: tokens of a causal language model, one at a time, with what a page wants to know about each.
+
+`stream` is a plain generator. Nothing runs between two tokens, so closing it (a Stop button, a closed tab) ends the
+computing at once. It takes any causal language model of transformers; ScratchGPT goes by a lean path of its own
+(`lean.py`), every other model by its forward with a cache.
+
+The window. A model sees at most its context length: a longer prompt is cut on the left. When the window is full, its
+older half is dropped and the newer half read again from position 0, in one pass; that happens once in half a context
+of tokens. Up to the first slide the tokens are those of transformers' `generate`.
+"""
+
+import functools
+import inspect
+import logging
+import math
+import re
+import time
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel
+
+from modeling.fast_decoder import LeanReader, is_plain
+from modeling.modeling_scratchgpt import ScratchGPTForCausalLM
+from modeling.sampling import Alternative, Draw, Sampler, SamplingSettings
+
+__all__ = ["Alternative", "SamplingSettings", "Step", "StoppedError", "context_length", "stream"]
+
+logger = logging.getLogger(__name__)
+
+PREFILL_CHUNK = 256
+"""Tokens of a prompt read in one pass; between two passes a stop and the deadline are looked at."""
+
+
+class StoppedError(Exception):
+    """`should_stop()` said so: there is no result."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One generated token."""
+
+    token_id: int
+    probability: float  # what the sampler drew it with; 1 when greedy
+    model_probability: float  # softmax of the model's logits, before the sampler
+    kept: int  # tokens that the sampler's filters left to draw from
+    alternatives: tuple[Alternative, ...]  # the model's likeliest tokens here, in that order; as many as were asked for
+    position: int  # its index in the whole text, the prompt (or the bos token in its place) included
+    context_used: int  # tokens that the model saw when it made this one
+
+    @property
+    def surprise(self) -> float:
+        """Bits: -log2 of the model's probability."""
+        return -math.log2(self.model_probability) if self.model_probability > 0 else math.inf
+
+
+def context_length(model: PreTrainedModel) -> int | None:
+    """The most tokens that the model sees at once, as its config says; None where it names no limit."""
+    config = model.config.get_text_config(decoder=True)
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions"):
+        if isinstance(limit := getattr(config, name, None), int) and limit > 0:
+            return limit - _unused_positions(model, limit)
+    return None
+
+
+def _unused_positions(model: PreTrainedModel, limit: int) -> int:
+    """Rows of a learned table of `limit` positions that no token uses: RoBERTa and its relatives count positions from
+    behind the padding id."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.num_embeddings == limit:
+            return 0 if module.padding_idx is None else module.padding_idx + 1
+    return 0
+
+
+def stream(
+    model: PreTrainedModel,
+    prompt_ids: Sequence[int],
+    settings: SamplingSettings,
+    *,
+    stop_token_ids: Collection[int] = (),
+    alternatives: int = 0,
+    should_stop: Callable[[], bool] | None = None,
+    deadline: float | None = None,
+) -> Generator[Step, None, str]:
+    """Generate tokens after `prompt_ids`, as a generator of `Step`.
+
+    An empty prompt starts from the model's bos token. A token of `stop_token_ids` ends the text and is not yielded.
+    `alternatives` asks for that many of the model's likeliest tokens with each step (0 costs nothing). `should_stop`
+    and `deadline` (a value of `time.monotonic()`) are looked at before every pass of the model. The generator's return
+    value says why it ended: "length", "stop_token", "stopped" or "deadline".
+
+    The weights are read when the first token is asked for, anew in every call. The generator may be advanced from any
+    thread, by one at a time.
+
+    Raises ValueError (at the call): a token id outside the vocabulary; an empty prompt with no bos token; a model that
+    has an encoder or is in training mode. While running: logits that are NaN or infinite.
+    """
+    assert alternatives >= 0
+    if model.config.is_encoder_decoder:
+        raise ValueError(f"expected a causal language model, got {type(model).__name__}, which has an encoder")
+    if model.training:
+        raise ValueError("expected a model in evaluation mode, got one in training mode: call model.eval() first")
+    vocab_size = model.config.get_text_config(decoder=True).vocab_size
+    ids = [int(token_id) for token_id in prompt_ids] or [_bos_token_id(model)]
+    for token_id in ids:
+        if not 0 <= token_id < vocab_size:
+            raise ValueError(
+                f"expected token ids from 0 to {vocab_size - 1}, got {token_id}: encode the prompt with the tokenizer "
+                "that belongs to this model"
+            )
+
+    def reason_to_halt() -> str | None:
+        if should_stop is not None and should_stop():
+            return "stopped"
+        return "deadline" if deadline is not None and time.monotonic() >= deadline else None
+
+    return _steps(model, ids, settings, frozenset(stop_token_ids), alternatives, reason_to_halt)
+
+
+class Reader(Protocol):
+    """A model with the memory of what it has read so far. Called under `torch.inference_mode`."""
+
+    reads_in_chunks: bool  # whether a text may be read in several passes of many tokens
+
+    def read(self, token_ids: list[int]) -> Tensor:
+        """Read these tokens after those read before; the logits (V) of the token that comes next."""
+        ...
+
+    def forget(self) -> None:
+        """Start again with nothing read."""
+        ...
+
+
+def _steps(
+    model: PreTrainedModel,
+    ids: list[int],
+    settings: SamplingSettings,
+    stop_token_ids: frozenset[int],
+    alternatives: int,
+    reason_to_halt: Callable[[], str | None],
+) -> Generator[Step, None, str]:
+    """The loop behind `stream`, its arguments checked. No inference mode is held across a yield."""
+    context = context_length(model)
+    longest = len(ids) + settings.max_new_tokens
+    with torch.inference_mode():
+        reader = _reader(model, min(context, longest) if context else longest)
+    sampler = Sampler(settings, ids, model.config.get_text_config(decoder=True).vocab_size)
+    window = ids[-context:] if context else list(ids)
+    unread = window
+    for position in range(len(ids), len(ids) + settings.max_new_tokens):
+        chunk = PREFILL_CHUNK if reader.reads_in_chunks else len(unread)
+        for start in range(0, len(unread), chunk):
+            if reason := reason_to_halt():
+                return reason
+            with torch.inference_mode():
+                logits_V = reader.read(unread[start : start + chunk])
+        with torch.inference_mode():
+            draw = sampler.draw(logits_V, alternatives=alternatives)
+        if draw.token_id in stop_token_ids:
+            return "stop_token"
+        yield _step(draw, position, len(window))
+        window.append(draw.token_id)
+        unread = window[-1:]
+        if context and len(window) > context:
+            unread = window = window[-max(1, context // 2) :]
+            reader.forget()
+    return "length"
+
+
+def _step(draw: Draw, position: int, context_used: int) -> Step:
+    return Step(
+        token_id=draw.token_id,
+        probability=draw.probability,
+        model_probability=draw.model_probability,
+        kept=draw.kept,
+        alternatives=draw.alternatives,
+        position=position,
+        context_used=context_used,
+    )
+
+
+def _reader(model: PreTrainedModel, capacity: int) -> Reader:
+    return LeanReader(cast(ScratchGPTForCausalLM, model), capacity) if is_plain(model) else CacheReader(model)
+
+
+CACHE_NAMES = ("cache", "past_key_values", "cache_params", "state")
+"""The forward argument, and the output, that hold the cache: of transformers since 5.24, before it, of Mamba before
+it, of RWKV. Code from the Hub keeps the name that it was written with."""
+
+
+class CacheReader:
+    """Any causal language model of transformers, by its own forward and whatever cache it makes for itself.
+
+    A model without a cache known here reads everything again for each token, and a line of the log says so, once.
+
+    Raises (`read`): ValueError for a text that the model's table of positions has no room for, which happens where its
+    config names a longer context, or none.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        parameters = inspect.signature(model.forward).parameters
+        self.cache_name = cache_argument(model)
+        self.options: dict[str, Any] = {}
+        if "return_dict" in parameters or _takes_any(parameters):
+            self.options["return_dict"] = True
+        if "use_cache" in parameters or _takes_any(parameters):
+            self.options["use_cache"] = self.cache_name is not None
+        self.keeps_last = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
+        # Recurrent layers multiply by the mask: one for more than the tokens of this pass gives wrong numbers (Mamba).
+        # Some models that mix them with attention count positions from 0 in every pass (Bamba).
+        self.takes_mask = "attention_mask" in parameters and not model._is_stateful
+        self.takes_positions = "position_ids" in parameters and model._is_stateful
+        # Recurrent models of transformers take up their state only for single tokens.
+        self.reads_in_chunks = self.cache_name is not None and not model._is_stateful
+        if self.cache_name is None:
+            _log_reading_again(type(model).__name__)
+        self.forget()
+
+    def read(self, token_ids: list[int]) -> Tensor:
+        """Read these tokens after those read before; the logits (V) of the token that comes next."""
+        return self._read(token_ids, self.keeps_last)[-1]
+
+    def read_all(self, token_ids: list[int]) -> Tensor:
+        """Read these tokens after those read before; the logits (N, V) of what comes after each of them."""
+        return self._read(token_ids, {})[-len(token_ids) :]
+
+    def forget(self) -> None:
+        """Start again with nothing read."""
+        self.read_ids: list[int] = []
+        self.cache: Any = None
+
+    def _read(self, token_ids: list[int], options: dict[str, Any]) -> Tensor:
+        self.read_ids += token_ids
+        if self.cache_name is None:
+            return self._logits(self._forward(self.read_ids, options))
+        before, counted = self.cache, _cached_tokens(self.cache)
+        outputs = self._forward(token_ids, options | ({} if before is None else {self.cache_name: before}))
+        self.cache = cache_of(outputs)
+        is_lost = counted is not None and _cached_tokens(self.cache) != counted + len(token_ids)
+        if self.cache is not None and not is_lost:
+            return self._logits(outputs)
+        # The model returned no cache, or its forward let ours drop: the logits know nothing of what was read before.
+        _log_reading_again(type(self.model).__name__)
+        self.cache, self.cache_name, self.reads_in_chunks = None, None, False
+        self.options |= {"use_cache": False} if "use_cache" in self.options else {}
+        return self._logits(self._forward(self.read_ids, options))
+
+    def _forward(self, token_ids: list[int], options: dict[str, Any]) -> Any:
+        device = self.model.device
+        if self.takes_mask:
+            options = options | {"attention_mask": torch.ones(1, len(self.read_ids), dtype=torch.long, device=device)}
+        if self.takes_positions:
+            end = len(self.read_ids)
+            options = options | {"position_ids": torch.arange(end - len(token_ids), end, device=device)[None]}
+        try:
+            return self.model(input_ids=torch.tensor([token_ids], device=device), **self.options, **options)
+        except IndexError as error:
+            named = context_length(self.model)
+            raise ValueError(
+                f"{type(self.model).__name__} cannot read {len(self.read_ids)} tokens ({error}): its config "
+                f"{f'names a context of {named}' if named else 'names no context length'}, but its weights hold fewer "
+                "positions; give it a shorter text, or correct max_position_embeddings in its config.json"
+            ) from error
+
+    @staticmethod
+    def _logits(outputs: Any) -> Tensor:
+        return (outputs.logits if hasattr(outputs, "logits") else outputs[0])[0]
+
+
+def cache_argument(model: PreTrainedModel) -> str | None:
+    """The argument of a model's forward that takes its cache: one of `CACHE_NAMES`, else one whose annotation is a
+    `Cache`; of a forward that hands any argument on, that of the model inside. None where there is none."""
+    parameters = inspect.signature(model.forward).parameters
+    if name := next((name for name in CACHE_NAMES if name in parameters), None):
+        return name
+    for name, parameter in parameters.items():
+        if re.search(r"\bCache\b", str(parameter.annotation)):
+            return name
+    if not _takes_any(parameters):
+        return None
+    inside = (module for module in model.modules() if module is not model and isinstance(module, PreTrainedModel))
+    return next(filter(None, map(cache_argument, inside)), None)
+
+
+def cache_of(outputs: Any) -> Any:
+    """The cache among the outputs of a model, by its name, else by its type; None where there is none.
+
+    Fields are looked up as they are called: asking transformers 5.24 for an old name makes it complain.
+    """
+    fields = dict(outputs.items()) if isinstance(outputs, Mapping) else {}
+    named = next((fields[name] for name in CACHE_NAMES if fields.get(name) is not None), None)
+    values = fields.values() if fields else outputs
+    return next((value for value in values if isinstance(value, Cache)), None) if named is None else named
+
+
+def _cached_tokens(cache: Any) -> int | None:
+    """How many tokens a cache of transformers holds; None where it does not count them."""
+    if not isinstance(cache, Cache):
+        return None
+    try:
+        return int(cache.get_seq_length()) or None
+    except (ValueError, NotImplementedError):  # a recurrent state has no length
+        return None
+
+
+def _takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+@functools.cache
+def _log_reading_again(name: str) -> None:
+    """Once for each class of models."""
+    logger.warning(
+        "%s: found no cache in it that works with transformers %s, so every token reads the whole text again, which is "
+        "slow for long texts",
+        name,
+        transformers.__version__,
+    )
+
+
+def _bos_token_id(model: PreTrainedModel) -> int:
+    """The token that an empty prompt starts from."""
+    for config in (model.generation_config, model.config.get_text_config(decoder=True)):
+        if config is not None and isinstance(token_id := getattr(config, "bos_token_id", None), int):
+            return token_id
+    raise ValueError("the prompt is empty and this model has no bos token to start from: give a prompt")

@@ -1,0 +1,113 @@
+"""What a model makes of the end of a text: the logits of the next token, for a page that draws its distribution."""
+
+from __future__ import annotations
+
+import base64
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from panels.models import LoadedModel
+
+LABELLED = 256
+"""The model's likeliest tokens that come with a label."""
+NEW_LABELLED = 40
+"""The likeliest of the tokens that are not in the text yet, which a repetition penalty lifts to the top."""
+TAIL = 28
+"""Characters of the text that come back."""
+ENDS = "It ends the text."
+PART = "It is a part of a character."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """The next token of one text, before any sampling."""
+
+    logits: str  # float32, little-endian, in base64; one for each token of the vocabulary
+    seen: list[int]  # the tokens of the text, which the repetition penalty lowers
+    labels: dict[int, str]  # for the eye, of the tokens that can be among the likeliest, whatever the settings
+    closed: dict[int, str]  # those of them that cannot be put into the text by hand, and why
+    tail: str  # the end of the text
+    seconds: float  # that it took
+
+
+def look(loaded: LoadedModel, text: str) -> Look:
+    """The logits of the token that comes after `text`.
+
+    Raises ValueError for an empty text with a model that cannot begin by itself, a model that fills blanks, and logits
+    that are no numbers."""
+    import torch
+
+    from modeling.inspection import next_token_logits
+    from panels.generate import encode_prompt, plain_text
+    from tokenization.spans import label
+
+    began = time.monotonic()
+    if loaded.source.masked:
+        raise ValueError(f"{loaded.source.name} fills blanks: it has no next token.")
+    text = plain_text(text)
+    ids = encode_prompt(loaded, text) or beginning(loaded)
+    logits_V = next_token_logits(loaded.model, ids)
+    if logits_V.isnan().any() or logits_V.isposinf().any():
+        raise ValueError(
+            "The next token cannot be told: expected finite logits, got NaN or infinity. The weights are broken, as "
+            "after a diverged training run; load an earlier checkpoint."
+        )
+    is_new_V = torch.ones(len(logits_V), dtype=torch.bool)
+    is_new_V[ids] = False
+    likeliest = logits_V.topk(min(LABELLED, len(logits_V))).indices.tolist()
+    new = logits_V.where(is_new_V, -torch.inf).topk(min(NEW_LABELLED, len(logits_V))).indices.tolist()
+    named = sorted({*likeliest, *new, *ids})
+    contents = {token_id: _closed(loaded, token_id) for token_id in named}
+    return Look(
+        logits=base64.b64encode(logits_V.numpy().astype("<f4").tobytes()).decode("ascii"),
+        seen=sorted(set(ids)),
+        labels={token_id: label(loaded.tokenizer, token_id) for token_id in named},
+        closed={token_id: why for token_id, why in contents.items() if why},
+        tail=text[-TAIL:],
+        seconds=time.monotonic() - began,
+    )
+
+
+def with_token(loaded: LoadedModel, text: str, token_id: int) -> str:
+    """`text` and behind it what the token adds to it.
+
+    Raises ValueError for a token that has no text of its own."""
+    from panels.generate import encode_prompt, plain_text
+    from tokenization import StreamingDecoder
+
+    if not 0 <= token_id < len(loaded.tokenizer):
+        raise ValueError(f"There is no token {token_id}: this vocabulary has {len(loaded.tokenizer)}.")
+    if why := _closed(loaded, token_id):
+        raise ValueError(f"This token cannot be put into the text by hand. {why}")
+    text = plain_text(text)
+    decoder = StreamingDecoder(loaded.tokenizer)
+    decoder.follow(encode_prompt(loaded, text)[len(loaded.prefix_ids) :])
+    return text + plain_text(decoder.push(token_id) + decoder.finish())
+
+
+def beginning(loaded: LoadedModel) -> list[int]:
+    """What an empty text stands for, with a model that puts nothing in front of every text: its bos token.
+
+    Raises ValueError for a model without one."""
+    bos = loaded.model.config.get_text_config(decoder=True).bos_token_id
+    if bos is None:
+        raise ValueError(f"{loaded.source.name} cannot begin by itself: write something first.")
+    return [bos]
+
+
+def _closed(loaded: LoadedModel, token_id: int) -> str | None:
+    """Why a token cannot be put into the text by hand; None where it can."""
+    from tokenization.spans import token_bytes
+
+    if token_id in loaded.stop_token_ids:
+        return ENDS
+    content = token_bytes(loaded.tokenizer, token_id)
+    if content is None:
+        return "It has no text."
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return PART
+    return None

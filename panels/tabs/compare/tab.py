@@ -1,0 +1,318 @@
+"""The Compare tab: two models, or one model with two settings, go on from one prompt with one seed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.components import Component
+
+from panels import zerogpu as zero
+from panels.context import Lab
+from panels.formats import facts_in_words
+from panels.generate import PACE, TIME_LIMIT
+from panels.model_cache import OWN, Shelf
+from panels.models import LoadedModel
+from panels.request_queue import Line, waiting
+from panels.sampling import CONTROLS, DEFAULTS, settings_from
+from panels.tabs.compare.comparison import Comparison, Side, compare, compare_settings
+from panels.tabs.compare.view import Title, render_comparison
+from panels.tabs.write.tab import LOADING, READY, render_status
+from panels.templates import render
+
+if TYPE_CHECKING:
+    from modeling.generation import SamplingSettings
+
+TITLE = "Compare"
+LIMIT = 16
+"""Comparisons let in at once. One is at work: more would hold more models in memory than the shelf may keep."""
+LENGTH, LONGEST = 120, 500
+"""Tokens of each text where nothing else is asked for, and at most."""
+CAREFUL, WILD = 0.4, 1.2
+"""Temperatures of the ready-made comparison of settings."""
+SETTINGS = tuple(control for control in CONTROLS if control.name != "max_new_tokens")
+
+INTRO = """<p>One beginning, one seed, two writers. Where their texts part, you see what each of them thought.
+{% if zero %}On this hardware only the page's own model can write: compare two settings of it.{% endif %}</p>"""
+NOTE = """<p class="note">{% for fact in facts %}<span>{{ fact }}</span>{% endfor %}</p>"""
+TROUBLE = """<p class="note trouble" role="alert"><b>Not this model:</b> {{ message }}</p>"""
+ENDS = {
+    "stopped": "Stopped.",
+    "deadline": f"Time is up: one comparison may take {TIME_LIMIT:.0f} seconds.",
+}
+
+
+@dataclass(kw_only=True, slots=True)
+class Bench:
+    """What the tab remembers of one visitor."""
+
+    is_busy: bool = False
+    stop: bool = False  # Stop was pressed
+
+
+class SideTroubleError(ValueError):
+    """A side whose model cannot be had; `side` is 0 for A, 1 for B."""
+
+    def __init__(self, side: int, message: str) -> None:
+        super().__init__(message)
+        self.side = side
+
+
+def build(lab: Lab) -> list[Component]:
+    """Lay out the tab and wire it; what it returns, `arrived` brings up to date."""
+    shelf, line = Shelf(lab), Line(width=1, limit=LIMIT)
+    gr.HTML(render(INTRO, zero=zero.is_here()), elem_id="compare-intro", padding=False)
+    prompt = gr.Textbox(
+        label="The beginning for both",
+        info="Ctrl+Enter compares, Esc stops.",
+        placeholder="Leave it empty and both begin by themselves …",
+        lines=2,
+        max_lines=6,
+        elem_id="compare-prompt",
+        html_attributes=gr.InputHTMLAttributes(spellcheck=False),
+    )
+    with gr.Row(elem_id="compare-sides"):
+        with gr.Column(min_width=280, elem_id="compare-side-a"):
+            model_a, note_a = _build_model("A", shelf)
+            with gr.Accordion("Settings of A", open=False):
+                sliders_a = _build_sliders("A")
+        with gr.Column(min_width=280, elem_id="compare-side-b"):
+            model_b, note_b = _build_model("B", shelf)
+            same = gr.Checkbox(True, label="Same settings as A", elem_id="compare-same", container=False)
+            with gr.Accordion("Settings of B", open=True, visible=False) as settings_b:
+                sliders_b = _build_sliders("B")
+    with gr.Row(elem_id="compare-ideas"):
+        ages = gr.Button("Early and late", elem_id="compare-ages", min_width=110, visible=False)
+        moods = gr.Button("Careful and wild", elem_id="compare-moods", min_width=110)
+        twins = gr.Button("The same twice", elem_id="compare-twins", min_width=110)
+    with gr.Row(elem_id="compare-actions"):
+        length = gr.Slider(1, LONGEST, value=LENGTH, step=1, label="Length of each text", info="Tokens at most",
+                           elem_id="compare-length", min_width=220, scale=3)  # fmt: skip
+        seed = gr.Textbox(
+            label="Seed of both",
+            info="Same seed, same texts",
+            placeholder="random",
+            max_lines=1,
+            html_attributes=gr.InputHTMLAttributes(autocomplete="off"),
+            elem_id="compare-seed",
+            min_width=140,
+            scale=2,
+        )
+        go = gr.Button("Compare", variant="primary", elem_id="compare-go", min_width=130, scale=2)
+        stop = gr.Button("Stop", variant="stop", elem_id="compare-stop", min_width=80, interactive=False)
+    status = gr.HTML(READY if lab.loader.ready else LOADING, elem_id="compare-status", padding=False)
+    result = gr.HTML("", elem_id="comparison", padding=False)
+    bench = gr.State(Bench())
+
+    def run(
+        bench: Bench, text: str, choice_a: str, choice_b: str, length: Any, seed: Any, same: bool, *values: Any
+    ) -> Iterator[list[Any]]:
+        names = [control.name for control in SETTINGS]
+        of_a = dict(zip(names, values[: len(names)], strict=True))
+        of_b = of_a if same else dict(zip(names, values[len(names) :], strict=True))
+        notes: list[Any] = [gr.skip(), gr.skip()]
+        found: Comparison | str = ""
+        try:
+            a, b = (settings_from(seed=seed, max_new_tokens=length, **values) for values in (of_a, of_b))
+            titles = (
+                Title(name=shelf.name(choice_a), settings=of_a),
+                Title(name=shelf.name(choice_b), settings=of_b),
+            )
+            for found in comparisons(lab, shelf, line, text or "", (choice_a, choice_b), (a, b), lambda: bench.stop):
+                if isinstance(found, str):
+                    yield [render_status("busy", found), gr.skip(), *notes]
+                else:
+                    yield [describe_end(found), render_comparison(found, titles), *notes]
+            if isinstance(found, str):
+                yield [render_status("idle", "Stopped: nothing was written."), gr.skip(), *notes]
+        except SideTroubleError as error:
+            notes[error.side] = render(TROUBLE, message=str(error))
+            yield [render_status("trouble", f"Model {'AB'[error.side]} cannot be taken: see there."), gr.skip(), *notes]
+        except ValueError as error:
+            yield [render_status("trouble", str(error)), gr.skip(), *notes]
+
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    buttons = [go, stop]
+    begun = go.click(lambda bench: begin(bench, lab), bench, [status, *buttons], **quiet)
+    running = begun.then(
+        run,
+        [bench, prompt, model_a, model_b, length, seed, same, *sliders_a.values(), *sliders_b.values()],
+        [status, result, note_a, note_b],
+        concurrency_limit=None,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    for over in (running.then, running.failure):
+        over(lambda bench: settle(bench, shelf), bench, [*buttons, model_a, model_b], **quiet)
+    stop.click(ask_to_stop, bench, None, **quiet)
+    for model, note in ((model_a, note_a), (model_b, note_b)):
+        model.change(lambda choice: describe(shelf, choice), model, note, **quiet)
+    same.input(
+        lambda same, *values: [gr.update(visible=not same), *values],
+        [same, *sliders_a.values()],
+        [settings_b, *sliders_b.values()],
+        **quiet,
+    )
+    setup = [model_a, model_b, same, settings_b, sliders_a["temperature"], sliders_b["temperature"]]
+    usual = DEFAULTS["temperature"]
+    shut, ajar = gr.update(visible=False), gr.update(visible=True)
+    ages.click(lambda: [earliest(shelf), OWN, True, shut, usual, usual], None, setup, **quiet)
+    moods.click(lambda: [OWN, OWN, False, ajar, CAREFUL, WILD], None, setup, **quiet)
+    twins.click(lambda: [OWN, OWN, True, shut, usual, usual], None, setup, **quiet)
+    return [prompt, model_a, model_b, note_a, note_b, ages, status]
+
+
+def arrived(lab: Lab) -> list[Any]:
+    """Updates of what `build` returned, now that the model is known."""
+    shelf = Shelf(lab)
+    choices, first = shelf.choices(), earliest(shelf)
+    return [
+        gr.update(value=next(iter(lab.source.prompts), "")),
+        gr.update(choices=choices, value=first),
+        gr.update(choices=choices, value=OWN),
+        describe(shelf, first),
+        describe(shelf, OWN),
+        gr.update(visible=first != OWN),
+        READY,
+    ]
+
+
+def add_endpoint(lab: Lab) -> None:
+    """No endpoint."""
+
+
+def comparisons(
+    lab: Lab,
+    shelf: Shelf,
+    line: Line,
+    prompt: str,
+    choices: tuple[str, str],
+    settings: tuple[SamplingSettings, SamplingSettings],
+    should_stop: Callable[[], bool],
+) -> Iterator[Comparison | str]:
+    """`compare` for the page: waits for the models and for its turn, first among those who compare, in `line`, then in
+    the line of all who write. Until it begins, words on what it waits for come.
+
+    Raises SideTroubleError for a model that cannot be had, ValueError for a full line and for a page's own model that
+    does not arrive."""
+    lab.loader.expect(should_stop)
+    with line.enter() as place:
+        yield from map(waiting, place.until_turn(should_stop))
+        with lab.line.enter() as place:
+            yield from map(waiting, place.until_turn(should_stop))
+            sides: list[Side] = []
+            for number, choice in enumerate(choices):
+                if should_stop():
+                    return
+                yield f"Loading model {'AB'[number]} …"
+                loaded = _load(shelf, number, choice, should_stop)
+                if loaded is None:
+                    return
+                sides.append(Side(loaded=loaded, settings=settings[number]))
+            if zero.is_here():
+                yield "Writing both; they come when they are done …"
+                yield lab.loader.call(compare_settings, prompt, *settings)
+            else:
+                yield from compare(sides[0], sides[1], prompt, should_stop=should_stop)
+
+
+def _load(shelf: Shelf, side: int, choice: str, should_stop: Callable[[], bool]) -> LoadedModel | None:
+    """A side's model; None when Stop came first, the loading then ends by itself. Raises SideTroubleError."""
+    found: list[LoadedModel | Exception] = []
+
+    def load() -> None:
+        try:
+            found.append(shelf.take(choice))
+        except Exception as error:
+            found.append(error)
+
+    loading = threading.Thread(target=load, name="load-compared", daemon=True)
+    loading.start()
+    while loading.is_alive() and not should_stop():
+        loading.join(PACE)
+    if not found:
+        return None
+    if isinstance(found[0], ValueError):
+        raise SideTroubleError(side, str(found[0])) from found[0]
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found[0]
+
+
+def begin(bench: Bench, lab: Lab) -> list[Any]:
+    """A comparison begins: status and buttons."""
+    bench.is_busy, bench.stop = True, False
+    message = "Getting ready …" if lab.loader.ready else "The model is still loading …"
+    return [render_status("busy", message), *buttons_of(bench)]
+
+
+def ask_to_stop(bench: Bench) -> None:
+    """End the present comparison: both writers look before each token."""
+    bench.stop = True
+
+
+def settle(bench: Bench, shelf: Shelf) -> list[Any]:
+    """The comparison is over, in whatever way: the buttons, and both fields with what there is to choose from now."""
+    bench.is_busy = False
+    choices = shelf.choices()
+    return [*buttons_of(bench), gr.update(choices=choices), gr.update(choices=choices)]
+
+
+def buttons_of(bench: Bench) -> list[Any]:
+    """Compare and Stop."""
+    return [gr.Button(interactive=not bench.is_busy), gr.Button(interactive=bench.is_busy)]
+
+
+def describe(shelf: Shelf, choice: str | None) -> str:
+    """What is known of a choice, or what is wrong with it, as HTML for the place below the field."""
+    try:
+        source = shelf.find(choice)
+    except ValueError as error:
+        return render(TROUBLE, message=str(error))
+    return render(NOTE, facts=facts_in_words(source) or ["Looked up on the Hub when you compare."])
+
+
+def describe_end(comparison: Comparison) -> str:
+    """The status line of a comparison that goes on, or is done."""
+    seed = f"seed {comparison.seed}"
+    if not comparison.is_over:
+        return render_status("busy", f"Both write … {seed}")
+    ending = next((ENDS[page.ending] for page in comparison.pages if page.ending in ENDS), "Done.")
+    return render_status("idle", f"{ending} Both with {seed}.")
+
+
+def earliest(shelf: Shelf) -> str:
+    """The first other choice: the earliest checkpoint of the run, where there is one; else the page's model."""
+    others = [value for _, value in shelf.choices() if value != OWN]
+    return others[0] if others else OWN
+
+
+def _build_model(letter: str, shelf: Shelf) -> tuple[gr.Dropdown, gr.HTML]:
+    model = gr.Dropdown(
+        shelf.choices(),
+        value=OWN,
+        label=f"Model {letter}",
+        info="One of the list, or type a path or a Hub id" if shelf.takes_any else None,
+        allow_custom_value=shelf.takes_any,
+        filterable=True,
+        elem_id=f"compare-model-{letter.lower()}",
+    )
+    return model, gr.HTML("", elem_id=f"compare-note-{letter.lower()}", padding=False)
+
+
+def _build_sliders(letter: str) -> dict[str, Component]:
+    return {
+        control.name: gr.Slider(
+            control.minimum,
+            control.maximum,
+            value=control.default,
+            step=control.step,
+            label=f"{control.label}, {letter}",
+            info=control.info,
+            elem_id=f"compare-{control.name}-{letter.lower()}".replace("_", "-"),
+        )
+        for control in SETTINGS
+    }

@@ -1,0 +1,28 @@
+"""The blanks of a text, guessed by a masked model. The page, the API and the terminal all use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from modeling.infilling import Blank, blank_pattern, fill_in
+from panels.generate import plain_text
+from panels.models import LoadedModel
+
+BLANKS_LIMIT = 20
+"""Blanks of one text: each takes a forward pass."""
+
+
+def fill(loaded: LoadedModel, text: str, top: int, *, should_stop: Callable[[], bool] | None = None) -> list[Blank]:
+    """The blanks of a text, each with the likeliest `top` tokens.
+
+    Raises:
+        ValueError: for a model that writes instead, a text without a blank or with more than BLANKS_LIMIT.
+        StoppedError: when `should_stop()`.
+    """
+    if not loaded.source.masked:
+        raise ValueError(f"{loaded.source.name} writes and does not fill blanks: give it a beginning.")
+    text = plain_text(text)
+    count = len(blank_pattern(loaded.tokenizer).findall(text))
+    if count > BLANKS_LIMIT:
+        raise ValueError(f"expected at most {BLANKS_LIMIT} blanks at a time, got {count}: fill some of them first")
+    return fill_in(loaded.model, loaded.tokenizer, text, top, should_stop=should_stop)

@@ -1,0 +1,281 @@
+"""The Fill in tab: a text with blanks, and what a masked model would put there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.components import Component
+from gradio.events import api
+
+from panels.context import Lab
+from panels.models import ModelSource
+from panels.request_queue import Visitor, waiting
+from panels.tabs.write.editor import HISTORY
+from panels.tabs.write.tab import BROKEN, LOADING, READY, render_status
+from panels.templates import render
+from panels.terminal import visible
+
+if TYPE_CHECKING:
+    from modeling.infilling import Blank
+
+TITLE = "Fill in"
+TOP = 8
+"""Candidates shown for each blank."""
+EXCERPT = 32
+"""Characters shown on each side of a blank."""
+
+CANDIDATES = """
+{% for blank in blanks %}
+<section class="blank" aria-label="Blank {{ loop.index }}">
+  <h3>Blank {{ loop.index }} <span>{{ blank.before }}<b>____</b>{{ blank.after }}</span></h3>
+  <ol>
+  {% for candidate in blank.candidates %}
+    <li><button type="button" data-blank="{{ blank.index }}" data-candidate="{{ loop.index0 }}"
+        title="Put it into the text"><i style="width:{{ candidate.share }}%" aria-hidden="true"></i>
+      <span class="word">{{ candidate.shown }}</span><span class="share">{{ candidate.percent }}</span></button></li>
+  {% endfor %}
+  </ol>
+</section>
+{% endfor %}
+"""
+CHOOSE = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('button[data-blank]');
+  if (button) trigger('select', {blank: +button.dataset.blank, candidate: +button.dataset.candidate});
+});
+"""
+BLANK_SELECTION = """
+() => {
+  const area = document.querySelector('#fill-text textarea');
+  let [start, end] = [area.selectionStart, area.selectionEnd];
+  while (end > start && /\\s/.test(area.value[end - 1])) end--;
+  while (start < end && /\\s/.test(area.value[start])) start++;
+  area.setRangeText('____', start, end, 'end');
+  area.dispatchEvent(new Event('input', {bubbles: true}));
+  area.focus();
+}
+"""
+
+
+@dataclass(kw_only=True, slots=True)
+class Sheet:
+    """What the tab remembers of one visitor."""
+
+    text: str = ""  # whose blanks these are
+    blanks: list[Blank] = field(default_factory=list)
+    past: list[str] = field(default_factory=list)  # the texts that Undo goes back to, the newest last
+    visitor: Visitor = field(default_factory=Visitor)
+
+
+def build(lab: Lab) -> list[Component]:
+    """Lay out the tab and wire it. Returns its status line and its examples, which `arrived` brings up to date when
+    the model is there."""
+    document = gr.Textbox(
+        label="Your text",
+        info="Put underscores where a word is missing, or select a word and press Blank. Ctrl+Enter fills in, Esc "
+        "stops.",
+        placeholder="The lamp burned ____ on the table.",
+        lines=4,
+        max_lines=12,
+        elem_id="fill-text",
+        html_attributes=gr.InputHTMLAttributes(spellcheck=False),
+    )
+    with gr.Row(elem_id="fill-actions"):
+        go = gr.Button("Fill in", variant="primary", elem_id="fill-in", min_width=130)
+        stop = gr.Button("Stop", variant="stop", elem_id="fill-stop", min_width=70, interactive=False)
+        blank = gr.Button("Blank", elem_id="blank", min_width=80)
+        undo = gr.Button("Undo", elem_id="fill-undo", min_width=80, interactive=False)
+    status = gr.HTML(READY if lab.loader.ready else LOADING, elem_id="fill-status")
+    candidates = gr.HTML("", elem_id="candidates", js_on_load=CHOOSE)
+    samples = gr.Dataset(
+        components=["textbox"],
+        label="Beginnings from the training text, with a blank",
+        elem_id="blanked",
+        **examples(lab.source),
+    )
+    sheet = gr.State(Sheet())
+    outputs = [document, status, candidates, undo, stop]
+    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+    def guess(sheet: Sheet, text: str) -> Iterator[list[Any]]:
+        yield from show(lab, sheet, text)
+
+    def choose(sheet: Sheet, text: str, event: gr.EventData) -> Iterator[list[Any]]:
+        yield from put_in(lab, sheet, text, event.blank, event.candidate)
+
+    def take(sheet: Sheet, sample: list[str]) -> Iterator[list[Any]]:
+        yield from show(lab, sheet, sample[0])
+
+    for event, answer, given in (
+        (go.click, guess, document), (candidates.select, choose, document), (samples.click, take, samples),
+    ):  # fmt: skip
+        running = event(
+            answer,
+            [sheet, given],
+            outputs,
+            concurrency_limit=None,
+            trigger_mode="multiple",  # a newer request ends those before it
+            **private,
+        )
+        running.failure(lambda: told(BROKEN, stop=False), None, outputs, queue=False, **private)
+    undo.click(go_back, sheet, outputs, queue=False, **private)
+    stop.click(ask_to_stop, sheet, outputs, queue=False, **private)
+    blank.click(None, None, None, js=BLANK_SELECTION)
+    return [status, samples]
+
+
+def arrived(lab: Lab) -> list[Any]:
+    """Updates of what `build` returned, now that the model is known."""
+    return [READY, gr.update(**examples(lab.source))]
+
+
+def show(lab: Lab, sheet: Sheet, text: str) -> Iterator[list[Any]]:
+    """Guess the blanks of `text` as soon as it is one's turn: document, status, candidates, Undo and Stop, on the way
+    and at last."""
+    should_stop = sheet.visitor.ask()
+    message = "Guessing …" if lab.loader.ready else "The model is still loading …"
+    yield [text, render_status("busy", message), gr.skip(), _undo(sheet), gr.Button(interactive=True)]
+    from modeling.generation import StoppedError
+    from panels.tabs.fill.filling import fill
+
+    status, blanks = "", []
+    try:
+        lab.loader.expect(should_stop)
+        with lab.line.enter() as place:
+            for ahead in place.until_turn(should_stop):
+                yield told(render_status("busy", waiting(ahead)))
+            if not should_stop():
+                blanks = lab.loader.call(fill, text, TOP, should_stop=should_stop)
+        message = f"{len(blanks)} blank{'' if len(blanks) == 1 else 's'}. Choose a word and it goes into the text."
+        status = render_status("idle", message)
+    except StoppedError:
+        pass
+    except ValueError as error:
+        status = render_status("trouble", str(error))
+    if should_stop():
+        yield halted(sheet)
+        return
+    sheet.text, sheet.blanks = text, blanks
+    yield [gr.skip(), status, render_candidates(text, blanks), gr.skip(), gr.Button(interactive=False)]
+
+
+def halted(sheet: Sheet) -> list[Any]:
+    """The last answer of a request that was ended; where a newer one ended it, that one speaks."""
+    return told(render_status("idle", "Stopped."), stop=False) if sheet.visitor.stopped else told(gr.skip())
+
+
+def put_in(lab: Lab, sheet: Sheet, text: str, blank: int, candidate: int) -> Iterator[list[Any]]:
+    """Put a candidate into its blank, and guess what is still blank."""
+    from modeling.infilling import insert
+
+    if text != sheet.text or blank >= len(sheet.blanks):
+        yield from show(lab, sheet, text)
+        return
+    chosen = sheet.blanks[blank]
+    sheet.past = [*sheet.past, text][-HISTORY:]
+    filled = insert(text, chosen, chosen.candidates[candidate])
+    if len(sheet.blanks) > 1:
+        yield from show(lab, sheet, filled)
+        return
+    sheet.visitor.ask()
+    sheet.text, sheet.blanks = filled, []
+    yield [filled, render_status("idle", "No blank is left."), "", _undo(sheet), gr.Button(interactive=False)]
+
+
+def go_back(sheet: Sheet) -> list[Any]:
+    """Undo: the text before the last word was put in."""
+    sheet.visitor.ask()
+    if not sheet.past:
+        return [gr.skip(), gr.skip(), gr.skip(), _undo(sheet), gr.Button(interactive=False)]
+    text = sheet.past.pop()
+    sheet.blanks = []
+    message = render_status("idle", "Back to the text before: Fill in guesses again.")
+    return [text, message, "", _undo(sheet), gr.Button(interactive=False)]
+
+
+def ask_to_stop(sheet: Sheet) -> list[Any]:
+    """End the present request: one that waits leaves the line."""
+    sheet.visitor.stop()
+    return halted(sheet)
+
+
+def told(status: Any, *, stop: bool | None = None) -> list[Any]:
+    """What changes nothing but the status, and whether there is something to stop."""
+    return [gr.skip(), status, gr.skip(), gr.skip(), gr.skip() if stop is None else gr.Button(interactive=stop)]
+
+
+def _undo(sheet: Sheet) -> gr.Button:
+    return gr.Button(interactive=bool(sheet.past))
+
+
+def render_candidates(text: str, blanks: list[Blank]) -> str:
+    """The candidates of each blank as buttons with bars, as long as their share of the likeliest one's probability."""
+    return render(
+        CANDIDATES,
+        blanks=[
+            {
+                "index": index,
+                **excerpt(text, blank),
+                "candidates": [
+                    {
+                        "shown": shown(candidate.text, joins=text[blank.start : blank.start + 1] == " "),
+                        "share": round(100 * candidate.probability / blank.candidates[0].probability, 1),
+                        "percent": f"{candidate.probability:.1%}",
+                    }
+                    for candidate in blank.candidates
+                ],
+            }
+            for index, blank in enumerate(blanks)
+        ],
+    )
+
+
+def excerpt(text: str, blank: Blank) -> dict[str, str]:
+    """What stands around a blank, cut at words; a space before the blank, which is part of it, is kept."""
+    before, after = text[: blank.start], text[blank.end :]
+    if text[blank.start : blank.start + 1] == " ":
+        before += " "
+    if len(before) > EXCERPT:
+        before = "… " + before[-EXCERPT:].partition(" ")[2]
+    if len(after) > EXCERPT:
+        after = after[:EXCERPT].rpartition(" ")[0] + " …"
+    return {"before": before, "after": after}
+
+
+def shown(text: str, *, joins: bool) -> str:
+    """A candidate for the eye: a word as it is, white space as a sign, `…ing` for what is joined to the word before.
+
+    `joins` says that the blank stands after a space, which a candidate that brings none takes away."""
+    word = text.removeprefix(" ")
+    if not word.strip():
+        return visible(text).replace(" ", "\u2423").replace("\n", "\u21b5").replace("\t", "\u21e5") or "(nothing)"
+    word = visible(word).replace("\n", "\u21b5")
+    return f"…{word}" if joins and word == text else word
+
+
+def examples(source: ModelSource) -> dict[str, Any]:
+    """What the chips show: the model's prompts, each with its third word blank."""
+    texts = [" ".join([*words[:2], "____", *words[3:]]) for words in map(str.split, source.prompts) if len(words) > 3]
+    return {"samples": [[text] for text in dict.fromkeys(texts)], "visible": bool(texts)}
+
+
+def add_endpoint(lab: Lab) -> None:
+    """Offer the API's `/fill`."""
+
+    def fill_in(text: str, top: int = TOP) -> list[dict[str, Any]]:
+        """The likeliest words for each blank (____) of a text: a list of blanks, each with the characters `start` to
+        `end` of the text that a word takes the place of, and `candidates` with `token_id`, `text` and `probability`."""
+        from panels.tabs.fill.filling import fill
+
+        try:
+            if not isinstance(text, str):
+                raise ValueError(f"text: expected text, got {type(text).__name__}.")
+            return [dataclasses.asdict(blank) for blank in lab.in_turn(fill, text, top)]
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    api(fill_in, api_name="fill", concurrency_limit=None)

@@ -1,0 +1,294 @@
+"""What a model says about a text, for the Inside tab and the API: surprise, next tokens, logit lens, attention.
+
+Each takes a loaded model and gives plain data.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from panels.generate import encode_prompt, plain_text
+from panels.models import LoadedModel
+
+if TYPE_CHECKING:
+    from modeling.sampling import SamplingSettings
+    from tokenization.spans import Piece
+
+TEXT_LIMIT = 20_000
+"""Characters of a text that is looked at."""
+TOP_LIMIT = 1_000
+"""Next tokens that may be asked for."""
+LENS_TOKENS = 48
+"""Last tokens of a text that the logit lens shows."""
+LENS_TOP = 5
+"""Tokens in each place of the logit lens."""
+ATTENTION_TOKENS = 64
+"""Last tokens of a text whose attention is shown, at most."""
+WEIGHTS_LIMIT = 400_000
+"""Attention weights that the page gets, of two bytes each: with many heads there are fewer tokens."""
+ONE = 65_535
+"""A weight of 1, as the page gets it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadToken:
+    """A token of a text, as foreseen by the model."""
+
+    token_id: int
+    label: str  # for the eye
+    start: int  # characters [start, end) of the text, as a whole or in part
+    end: int
+    bits: float | None  # its surprise; None for a first token with nothing before it, infinite where it cannot come
+    rank: int | None  # 1: the model held no token for likelier
+    expected: str | None  # label of the likeliest token
+    expected_probability: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """A text, as foreseen by the model token by token."""
+
+    tokens: list[ReadToken]
+    bytes: int  # of the tokens that have a surprise, in UTF-8
+    vocabulary: int  # tokens that the model chooses from
+
+    @property
+    def bits(self) -> float:
+        """Sum of the surprises."""
+        return math.fsum(token.bits for token in self.tokens if token.bits is not None)
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """None for a text of which nothing was scored."""
+        return self.bits / self.bytes if self.bytes else None
+
+    @property
+    def perplexity(self) -> float | None:
+        """Per token; None for a text of which nothing was scored."""
+        scored = sum(token.bits is not None for token in self.tokens)
+        return 2.0 ** min(self.bits / scored, 1000.0) if scored and math.isfinite(self.bits) else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """What the logit lens shows in one place."""
+
+    guesses: list[tuple[str, float]]  # label and probability, the likeliest first
+    came: bool  # the likeliest is the token that came next
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lens:
+    """A logit lens on the end of a text."""
+
+    tokens: list[str]  # labels of the tokens that the model had read
+    following: list[str | None]  # labels of those that came next; None after the last
+    rows: list[list[Cell]]  # [layer][position]: the input of the first block, then after each block
+    left_out: int  # tokens before those shown
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heads:
+    """Attention of all heads among the tokens of a text."""
+
+    tokens: list[tuple[int, str]]  # id and label
+    layers: int
+    heads: int
+    causal: bool  # no token attends to one behind it, so that those weights are left out
+    weights: str  # [layer][head][query][key] as little-endian uint16, ONE being 1, in base64
+    left_out: int  # tokens of the text that the model was not given
+
+
+def checked_text(text: Any, name: str = "text", *, may_be_empty: bool = False) -> str:
+    """A text as it comes from a form or a request, with U+FFFD for lone surrogates.
+
+    Raises:
+        ValueError: for what is no text, an empty one, or one that is too long.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"{name}: expected text, got {type(text).__name__}.")
+    if not text and not may_be_empty:
+        raise ValueError(f"{name}: expected at least one character, got none. Paste or write a text.")
+    if len(text) > TEXT_LIMIT:
+        raise ValueError(
+            f"{name}: expected at most {TEXT_LIMIT:,} characters at a time, got {len(text):,}. Take a part of it."
+        )
+    return plain_text(text)
+
+
+def surprise(loaded: LoadedModel, text: str, *, should_stop: Callable[[], bool] | None = None) -> Reading:
+    """The surprise of each token of a text, given all before it; the figures are those of `python -m train.evaluate`.
+
+    Raises:
+        ValueError: for a masked model, or a text that is none, empty or too long.
+        StoppedError: when `should_stop()`, which is asked now and then.
+    """
+    from modeling.inspection import surprises
+    from tokenization.spans import label
+
+    check_writes(loaded, "its tokens have no surprise that adds up to that of the text")
+    text = checked_text(text)
+    pieces, first = pieces_of(loaded, text), beginning(loaded)
+    ids = [*first, *(piece.token_id for piece in pieces)]
+    found = surprises(loaded.model, ids, should_stop=should_stop)[len(first) :]
+    tokens = [
+        ReadToken(
+            token_id=piece.token_id,
+            label=piece.label,
+            start=piece.start,
+            end=piece.end,
+            bits=one.bits,
+            rank=one.rank,
+            expected=None if one.likeliest is None else label(loaded.tokenizer, one.likeliest.token_id),
+            expected_probability=None if one.likeliest is None else one.likeliest.probability,
+        )
+        for piece, one in zip(pieces, found, strict=True)
+    ]
+    unscored = 0 if first else pieces[0].byte_count
+    vocabulary = loaded.model.config.get_text_config(decoder=True).vocab_size
+    return Reading(tokens=tokens, bytes=len(text.encode()) - unscored, vocabulary=vocabulary)
+
+
+def next_tokens(loaded: LoadedModel, prompt: str, top: int, settings: SamplingSettings) -> list[dict[str, Any]]:
+    """The `top` likeliest tokens after a prompt: `token_id`, `text`, `probability` under the model, and
+    `sampled_probability`, with which `settings` would draw it; 0 where they cut it.
+
+    Raises:
+        ValueError: for a masked model, a prompt that is none or too long, an empty one where the model has no token to
+            begin with, or `top` out of range.
+    """
+    from modeling.infilling import LEFT_CONTEXT, text_after
+    from modeling.inspection import next_token_logits
+    from modeling.sampling import Sampler
+
+    check_writes(loaded, "it has no next token")
+    if not 1 <= top <= TOP_LIMIT:
+        raise ValueError(f"top: expected a whole number from 1 to {TOP_LIMIT:,}, got {top}.")
+    prompt = checked_text(prompt, "prompt", may_be_empty=True)
+    ids = encode_prompt(loaded, prompt) or beginning(loaded)
+    if not ids:
+        raise ValueError("prompt: expected text, since this model has no token to begin with, got none.")
+    logits_V = next_token_logits(loaded.model, ids)
+    model_V = logits_V.softmax(-1)
+    sampled_V = Sampler(settings, ids, len(logits_V)).distribution(logits_V)
+    special = set(loaded.tokenizer.all_special_ids)
+    left = [token_id for token_id in ids[-LEFT_CONTEXT:] if token_id not in special]
+    best = model_V[: len(loaded.tokenizer)].topk(min(top, len(loaded.tokenizer)))
+    return [
+        {
+            "token_id": token_id,
+            "text": plain_text(text_after(loaded.tokenizer, left, token_id)),
+            "probability": probability,
+            "sampled_probability": sampled_V[token_id].item(),
+        }
+        for token_id, probability in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+
+
+def lens(loaded: LoadedModel, text: str) -> Lens:
+    """A logit lens on the last tokens of a text; the model has read all before them, as far as its context reaches.
+
+    Raises:
+        ValueError: for a masked model, a text that is none, empty or too long, or a model that cannot be looked
+            through.
+    """
+    from modeling.inspection import logit_lens
+    from tokenization.spans import label
+
+    check_writes(loaded, "its layers foresee no next token")
+    ids = [*beginning(loaded), *(piece.token_id for piece in pieces_of(loaded, checked_text(text)))]
+    shown = min(LENS_TOKENS, len(ids), loaded.context_length or len(ids))
+    layers = logit_lens(loaded.model, ids, LENS_TOP, last=shown)
+    tokens, following = ids[-shown:], [*ids[len(ids) - shown + 1 :], None]
+    rows = [
+        [
+            Cell(
+                guesses=[(label(loaded.tokenizer, guess.token_id), guess.probability) for guess in guesses],
+                came=guesses[0].token_id == came,
+            )
+            for guesses, came in zip(layer, following, strict=True)
+        ]
+        for layer in layers
+    ]
+    return Lens(
+        tokens=[label(loaded.tokenizer, token_id) for token_id in tokens],
+        following=[None if token_id is None else label(loaded.tokenizer, token_id) for token_id in following],
+        rows=rows,
+        left_out=len(ids) - shown,
+    )
+
+
+def heads(loaded: LoadedModel, text: str) -> Heads:
+    """Attention among the last tokens of a text. The model is given these alone, behind what a text begins with.
+
+    Raises:
+        ValueError: for a text that is none, empty or too long, or a model without attention to show.
+    """
+    import numpy as np
+
+    from modeling.infilling import surroundings
+    from modeling.inspection import attention
+    from tokenization.spans import label
+
+    masked = loaded.source.masked
+    before, after = surroundings(loaded.model, loaded.tokenizer) if masked else (beginning(loaded), [])
+    ids = [piece.token_id for piece in pieces_of(loaded, checked_text(text))]
+    config = loaded.model.config.get_text_config(decoder=True)
+    count = config.num_hidden_layers * (getattr(config, "num_attention_heads", None) or 1)
+    limit = min(ATTENTION_TOKENS, int(math.sqrt((1 if masked else 2) * WEIGHTS_LIMIT / count)))
+    kept = min(len(ids), max(1, min(limit, loaded.context_length or limit) - len(before) - len(after)))
+    shown = [*before, *ids[len(ids) - kept :], *after]
+    weights_LHQK = np.rint(attention(loaded.model, shown).numpy() * ONE).astype("<u2")
+    queries, keys = (np.indices if masked else _triangle)((len(shown), len(shown)))
+    return Heads(
+        tokens=[(token_id, label(loaded.tokenizer, token_id)) for token_id in shown],
+        layers=weights_LHQK.shape[0],
+        heads=weights_LHQK.shape[1],
+        causal=not masked,
+        weights=base64.b64encode(weights_LHQK[:, :, queries, keys].tobytes()).decode(),
+        left_out=len(ids) - kept,
+    )
+
+
+def beginning(loaded: LoadedModel) -> list[int]:
+    """What stands before a text that is scored: what stood there in training, else the token of the tokenizer's that
+    comes nearest; nothing where it has none."""
+    tokenizer = loaded.tokenizer
+    if loaded.prefix_ids:
+        return list(loaded.prefix_ids)
+    ids = (token_id for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token_id is not None)
+    return [token_id] if (token_id := next(ids, None)) is not None else []
+
+
+def pieces_of(loaded: LoadedModel, text: str) -> list[Piece]:
+    """The tokens of a text.
+
+    Raises:
+        ValueError: for a text of which the tokenizer keeps nothing.
+    """
+    from tokenization.spans import pieces
+
+    found = pieces(loaded.tokenizer, text)
+    if not found:
+        raise ValueError("The tokenizer of this model makes no token of this text: add a word.")
+    return found
+
+
+def check_writes(loaded: LoadedModel, therefore: str) -> None:
+    """Raise ValueError for a masked model, of which something is not known `therefore`."""
+    if loaded.source.masked:
+        raise ValueError(
+            f"{loaded.source.name} fills blanks, reading on both sides of them: {therefore}. "
+            "What it expects in a blank, the tab Fill in and the API's /fill tell."
+        )
+
+
+def _triangle(shape: tuple[int, int]) -> Any:
+    """Indices of the keys up to each query."""
+    import numpy as np
+
+    return np.tril_indices(shape[0])

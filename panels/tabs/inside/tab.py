@@ -1,0 +1,243 @@
+"""The Inside tab: what the model thinks of a text, token by token, layer by layer and head by head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+from gradio.context import Context
+from gradio.events import api
+
+from panels.context import Lab
+from panels.generate import plain_text
+from panels.request_queue import Visitor, waiting
+from panels.sampling import DEFAULTS, number, settings_from
+from panels.tabs.inside.analysis import TEXT_LIMIT, heads, lens, next_tokens, surprise
+from panels.tabs.inside.view import render_heads, render_lens, render_reading
+from panels.tabs.write.tab import BROKEN, LOADING, READY, render_status
+
+TITLE = "Inside"
+SURPRISE, LENS, ATTENTION = VIEWS = ("Surprise", "Logit lens", "Attention")
+MASKED = (
+    "This model fills blanks and reads on both sides of them: no surprise that adds up to a text's, no next token. "
+    "Its attention can be looked at here; what it expects in a blank stands in the tab Fill in."
+)
+
+
+def build(lab: Lab) -> list[Component]:
+    """Lay out the tab and wire it. Returns its status line, its views and its examples, which `arrived` brings up to
+    date when the model is there."""
+    text = gr.Textbox(
+        label="Text to look into",
+        info=f"Any text, up to {TEXT_LIMIT:,} characters. Ctrl+Enter looks, Esc stops.",
+        placeholder="Paste a text, or take the one you have written with the model …",
+        lines=3,
+        max_lines=10,
+        elem_id="inside-text",
+        html_attributes=gr.InputHTMLAttributes(spellcheck=False),
+    )
+    view = gr.Radio(**views(lab), label="View", elem_id="inside-view")
+    with gr.Row(elem_id="inside-actions"):
+        look = gr.Button("Look inside", variant="primary", elem_id="look-inside", min_width=130)
+        stop = gr.Button("Stop", variant="stop", elem_id="inside-stop", min_width=70, interactive=False)
+        take = gr.Button(
+            "Take the text of the Write tab", elem_id="take-written", min_width=130, visible=not lab.source.masked
+        )
+    status = gr.HTML(said(lab) if lab.loader.ready else LOADING, elem_id="inside-status")
+    result = gr.HTML("", elem_id="inside-result")
+    samples = gr.Dataset(
+        components=["textbox"],
+        label="Beginnings from the training text",
+        elem_id="inside-samples",
+        **examples(lab),
+    )
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    visitor, shown = gr.State(Visitor()), [status, result, stop]
+
+    def run(visitor: Visitor, text: str, view: str) -> Iterator[list[Any]]:
+        yield from show(lab, visitor, text, view)
+
+    def turn_to(visitor: Visitor, text: str, view: str) -> Iterator[list[Any]]:
+        yield from show(lab, visitor, text, view) if text else [clear(lab, visitor)]
+
+    events = [(look.click, run), (samples.click(lambda sample: sample[0], samples, text, **quiet).then, run)]
+    if written := written_text():
+        events.append((take.click(None, written, text, js="(text) => text").then, run))
+    for event, answer in (*events, (view.input, turn_to)):
+        looking = event(
+            answer,
+            [visitor, text, view],
+            shown,
+            concurrency_limit=None,
+            trigger_mode="multiple",  # a newer look ends those before it
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        looking.failure(lambda: [BROKEN, "", gr.Button(interactive=False)], None, shown, **quiet)
+    stop.click(ask_to_stop, visitor, shown, **quiet)
+    return [status, view, samples]
+
+
+def arrived(lab: Lab) -> list[Any]:
+    """Updates of what `build` returned, now that the model is known."""
+    chosen = gr.update(**views(lab)) if lab.source.masked else gr.skip()  # a view chosen meanwhile stays
+    return [said(lab), chosen, gr.update(**examples(lab))]
+
+
+def written_text() -> Component | None:
+    """The document of the Write tab, where this page has one."""
+    blocks = Context.root_block.blocks.values() if Context.root_block else ()
+    return next((block for block in blocks if isinstance(block, Component) and block.elem_id == "document"), None)
+
+
+def views(lab: Lab) -> dict[str, Any]:
+    """The views that the model has."""
+    return {"choices": [ATTENTION], "value": ATTENTION} if lab.source.masked else {"choices": VIEWS, "value": SURPRISE}
+
+
+def examples(lab: Lab) -> dict[str, Any]:
+    """What the chips show: the model's prompts."""
+    return {"samples": [[prompt] for prompt in lab.source.prompts], "visible": bool(lab.source.prompts)}
+
+
+def said(lab: Lab) -> str:
+    """The status line before anything was looked at."""
+    return render_status("idle", MASKED) if lab.source.masked else READY
+
+
+def show(lab: Lab, visitor: Visitor, text: str, view: str) -> Iterator[list[Any]]:
+    """Status, result and Stop, while a look waits for its turn and at last; what is wrong with the text stands in the
+    status."""
+    should_stop = visitor.ask()
+    message = "Looking …" if lab.loader.ready else "The model is still loading …"
+    yield [render_status("busy", message), gr.skip(), gr.Button(interactive=True)]
+    from modeling.generation import StoppedError
+
+    status = result = ""
+    try:
+        lab.loader.expect(should_stop)
+        with lab.line.enter() as place:
+            for ahead in place.until_turn(should_stop):
+                yield [render_status("busy", waiting(ahead)), gr.skip(), gr.skip()]
+            if not should_stop():
+                result = look_at(lab, text, view, should_stop)
+        status = said(lab)
+    except StoppedError:
+        pass
+    except ValueError as error:
+        status, result = render_status("trouble", str(error)), ""
+    yield halted(visitor) if should_stop() else [status, result, gr.Button(interactive=False)]
+
+
+def halted(visitor: Visitor) -> list[Any]:
+    """The last answer of a look that was ended; where a newer one ended it, that one speaks."""
+    if not visitor.stopped:
+        return [gr.skip()] * 3
+    return [render_status("idle", "Stopped."), gr.skip(), gr.Button(interactive=False)]
+
+
+def clear(lab: Lab, visitor: Visitor) -> list[Any]:
+    """Another view, and no text to look at."""
+    visitor.ask()
+    return [said(lab), "", gr.Button(interactive=False)]
+
+
+def look_at(lab: Lab, text: str, view: str, should_stop: Callable[[], bool]) -> str:
+    """The result for a text, now. Raises ValueError for what is wrong with the text, StoppedError."""
+    if view == LENS:
+        return render_lens(lab.loader.call(lens, text))
+    if view == ATTENTION:
+        return render_heads(lab.loader.call(heads, text))
+    return render_reading(lab.loader.call(surprise, text, should_stop=should_stop), lab.source.bits_per_byte)
+
+
+def ask_to_stop(visitor: Visitor) -> list[Any]:
+    """End the present look: one that waits leaves the line."""
+    visitor.stop()
+    return halted(visitor)
+
+
+def add_endpoint(lab: Lab) -> None:
+    """Offer the API's `/next_token` and `/surprise`."""
+    for name, answer in endpoints(lab).items():
+        api(answer, api_name=name, concurrency_limit=None)
+
+
+def endpoints(lab: Lab) -> dict[str, Callable[..., Any]]:
+    """What answers the API, by name; what is wrong with a request is a `gr.Error`."""
+
+    def next_token(
+        prompt: str,
+        top: int = 10,
+        temperature: float = DEFAULTS["temperature"],
+        top_k: int = int(DEFAULTS["top_k"]),
+        top_p: float = DEFAULTS["top_p"],
+        min_p: float = DEFAULTS["min_p"],
+        repetition_penalty: float = DEFAULTS["repetition_penalty"],
+        typical_p: float = DEFAULTS["typical_p"],
+    ) -> list[dict[str, Any]]:
+        """The likeliest tokens after a text, in that order: a list of objects with token_id, text (what the token adds
+        to the prompt), probability (under the model) and sampled_probability (with which the settings, meant as in
+        /generate, would draw it; 0 where they cut it).
+
+        Args:
+            prompt: the text so far; an empty one asks how a text begins. At most 20,000 characters.
+            top: how many tokens to give, from 1 to 1,000.
+            temperature: logits are divided by it; 0 always takes the likeliest token.
+            top_k: keep the k likeliest tokens; 0 keeps all.
+            top_p: keep the fewest likeliest tokens that hold this much probability; 1 keeps all.
+            min_p: drop tokens with less than this share of the likeliest one's probability; 0 keeps all.
+            repetition_penalty: above 1 makes tokens that were seen less likely; 1 is off.
+            typical_p: keep the tokens whose surprise is nearest the expected one, to this share; 1 keeps all.
+        """
+        try:
+            settings = settings_from(
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                min_p=min_p,
+                repetition_penalty=repetition_penalty,
+                typical_p=typical_p,
+            )
+            return lab.in_turn(next_tokens, prompt, number("top", top, int), settings)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    def surprise_of(text: str) -> dict[str, Any]:
+        """How surprising a text is for the model: an object with tokens, bits (the sum), bytes and bits_per_byte. Each
+        token has token_id, text, start and end (the characters of the text that it covers, as a whole or in part) and
+        bits, -log2 of its probability given all before it. null stands for a first token that the model
+        has no way to foresee, which the sums leave out, and for infinitely many bits.
+
+        Args:
+            text: from 1 to 20,000 characters.
+        """
+        try:
+            reading = lab.in_turn(surprise, text)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        return {
+            "tokens": [
+                {
+                    "token_id": token.token_id,
+                    "text": plain_text(text[token.start : token.end]),
+                    "start": token.start,
+                    "end": token.end,
+                    "bits": finite(token.bits),
+                }
+                for token in reading.tokens
+            ],
+            "bits": finite(reading.bits),
+            "bytes": reading.bytes,
+            "bits_per_byte": finite(reading.bits_per_byte),
+        }
+
+    return {"next_token": next_token, "surprise": surprise_of}
+
+
+def finite(value: float | None) -> float | None:
+    """JSON knows no infinity."""
+    return value if value is not None and math.isfinite(value) else None

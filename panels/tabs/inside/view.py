@@ -1,0 +1,179 @@
+"""What the Inside tab shows of a text, as HTML: its surprise, a logit lens, its attention.
+
+`assets/inside.js` makes it answer to the mouse and the keyboard, and draws the attention.
+"""
+
+from __future__ import annotations
+
+import math
+
+from panels.tabs.inside.analysis import Heads, Lens, Reading
+from panels.templates import render
+
+DARKEST = 12.0
+"""Bits from which on a token is no darker."""
+
+READING = """
+<section class="reading" aria-label="Surprise">
+  <dl>
+  {% for name, value in figures %}<div><dt>{{ name }}</dt><dd>{{ value }}</dd></div>{% endfor %}
+  </dl>
+  <div class="legend">
+    <span>{% for bits in (0, 1, 2, 4, 8, 12) %}<span class="token" style="--share:{{ bits / 12 }}">{{ bits }}{{
+      "+" if bits == 12 }}</span>{% endfor %} bits</span>
+    <span>0: certain. 1: a coin's toss. {{ "%.1f" | format(uniform) }}: a blind guess among all
+      {{ "{:,}".format(vocabulary) }} tokens.</span>
+    <label><input type="checkbox" class="all-numbers"> Number on every token</label>
+  </div>
+  <p class="detail" role="status">Point at a token, or go there with the Tab and arrow keys.</p>
+  <div class="tokens" role="listbox" aria-label="Tokens with their surprise" dir="auto">
+  {%- for token in tokens -%}
+    <span class="token" role="option" aria-selected="false" tabindex="{{ 0 if loop.first else -1 }}"
+     {%- if token.bits is not none %} style="--share:{{ token.share }}" data-bits="{{ token.bits }}"
+      data-probability="{{ token.probability }}" data-rank="{{ token.rank }}" data-expected="{{ token.expected }}"
+      data-share="{{ token.expected_probability }}" aria-label="{{ token.label }}, {{ token.bits }} bits"
+     {%- else %} aria-label="{{ token.label }}, not scored"{% endif %}>{{ token.label }}</span>
+    {%- if token.ends_line %}<br>{% endif %}
+  {%- endfor -%}
+  </div>
+</section>
+"""
+LAYERS = """
+<section class="lens" aria-label="Logit lens">
+  <p>What each layer would say next if it were the last one. Read upwards, from what the model was given to its answer.
+    A <b class="came">framed</b> guess is what came next in the text.{% if left_out %} Only the last
+    {{ tokens | length }} tokens are shown; the model has read the {{ left_out }} before them too, as far as its
+    context reaches.{% endif %}</p>
+  <div class="scroll">
+  <table role="grid" aria-label="Layer by position">
+    <thead><tr><th scope="row">came next</th>
+      {% for token in following %}<td>{{ "?" if token is none else token }}</td>{% endfor %}</tr></thead>
+    <tbody>
+    {% for layer in layers %}
+      <tr><th scope="row">{{ layer.name }}</th>
+      {% for cell in layer.cells %}<td role="gridcell" tabindex="{{ 0 if loop.last and layer.first else -1 }}"
+        class="cell{{ " came" if cell.came }}" style="--share:{{ cell.share }}" data-layer="{{ layer.name }}"
+        data-token="{{ tokens[loop.index0] }}" data-top="{{ cell.top }}"><span>{{ cell.label }}</span><small>{{
+        cell.percent }}</small></td>{% endfor %}</tr>
+    {% endfor %}
+    </tbody>
+    <tfoot><tr><th scope="row">given</th>
+      {% for token in tokens %}<th scope="col">{{ token }}</th>{% endfor %}</tr></tfoot>
+  </table>
+  </div>
+  <div class="detail" role="status"></div>
+</section>
+"""
+GRID = """
+<section class="attention" aria-label="Attention" data-layers="{{ layers }}" data-heads="{{ heads }}"
+    data-causal="{{ causal | int }}" data-weights="{{ weights }}">
+  <p>How much each token (a row) takes from each token that it can see (a column), head by head.
+    {%- if left_out %} For this the model was given only the {{ tokens | length }} tokens below; {{ left_out }} more of
+    the text are left out.{% endif %}</p>
+  <div class="scroll heads" role="listbox" aria-label="Heads, a row for each layer">
+  {% for layer in range(1, layers + 1) %}
+    <div class="layer" role="group" aria-label="Layer {{ layer }}"><span>Layer {{ layer }}</span>
+    {% for head in range(1, heads + 1) %}<span class="head" role="option" aria-selected="false" tabindex="-1"
+      aria-label="Layer {{ layer }}, head {{ head }}" title="Head {{ head }}"><canvas></canvas></span>{% endfor %}
+    </div>
+  {% endfor %}
+  </div>
+  <div class="chosen">
+    <figure><div class="map"><canvas role="img"></canvas><i></i></div><figcaption></figcaption></figure>
+    <div>
+      <p class="choose">Choose the token that looks:</p>
+      <div class="tokens" role="listbox" aria-label="Token that looks" dir="auto">
+      {%- for token_id, label in tokens -%}
+        <span class="token" role="option" aria-selected="false" tabindex="-1" data-id="{{ token_id }}">{{
+          label }}</span>
+      {%- endfor -%}
+      </div>
+      <div class="detail" role="status"></div>
+    </div>
+  </div>
+</section>
+"""
+
+
+def render_reading(reading: Reading, held_out: float | None = None) -> str:
+    """A text with its surprise; `held_out` is the model's bits per byte on text that it has not learnt from."""
+    known = "" if held_out is None else f" (its test text: {held_out:.3f})"
+    per_byte = "–" if reading.bits_per_byte is None else f"{reading.bits_per_byte:.3f}{known}"
+    return render(
+        READING,
+        figures=[
+            ("Tokens", f"{len(reading.tokens):,}"),
+            ("Surprise", f"{reading.bits:,.1f} bits"),
+            ("Bytes", f"{reading.bytes:,}"),
+            ("Bits per byte", per_byte),
+            ("Perplexity", "–" if reading.perplexity is None else short(reading.perplexity)),
+        ],
+        uniform=math.log2(reading.vocabulary),
+        vocabulary=reading.vocabulary,
+        tokens=[
+            {
+                "label": token.label,
+                "bits": None if token.bits is None else f"{token.bits:.2f}",
+                "share": 0.0 if token.bits is None else f"{min(1.0, token.bits / DARKEST):.2f}",
+                "probability": None if token.bits is None else percent(2.0**-token.bits),
+                "rank": None if token.rank is None else f"{token.rank:,}",
+                "expected": token.expected,
+                "expected_probability": percent(token.expected_probability or 0.0),
+                "ends_line": token.label.endswith("\u21b5"),
+            }
+            for token in reading.tokens
+        ],
+    )
+
+
+def render_lens(view: Lens) -> str:
+    """The layers as a table, the output on top."""
+    last = len(view.rows) - 1
+    return render(
+        LAYERS,
+        tokens=view.tokens,
+        following=view.following,
+        left_out=view.left_out,
+        layers=[
+            {
+                "name": "output" if index == last else "input" if index == 0 else f"layer {index}",
+                "first": index == last,
+                "cells": [
+                    {
+                        "label": cell.guesses[0][0],
+                        "percent": percent(cell.guesses[0][1]),
+                        "share": f"{cell.guesses[0][1]:.2f}",
+                        "came": cell.came,
+                        "top": "\n".join(f"{label}\t{percent(share)}\t{share:.3f}" for label, share in cell.guesses),
+                    }
+                    for cell in view.rows[index]
+                ],
+            }
+            for index in range(last, -1, -1)
+        ],
+    )
+
+
+def render_heads(view: Heads) -> str:
+    """The heads, whose weights the browser draws."""
+    return render(
+        GRID,
+        layers=view.layers,
+        heads=view.heads,
+        causal=view.causal,
+        weights=view.weights,
+        tokens=view.tokens,
+        left_out=view.left_out,
+    )
+
+
+def percent(share: float) -> str:
+    """A probability in two digits or three: 31 %, 0.68 %, < 0.01 %."""
+    if 0 < share < 0.0001:
+        return "< 0.01 %"
+    return f"{100 * share:.{0 if share >= 0.0995 else 1 if share >= 0.00995 else 2}f} %"
+
+
+def short(number: float) -> str:
+    """A number in three digits."""
+    return f"{number:.3g}" if number < 100 or number >= 1e6 else f"{number:,.0f}"

@@ -1,0 +1,156 @@
+"""The Tokens tab: a text as the model sees it, how the merges made its tokens, and a second tokenizer beside it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+from gradio.events import api
+
+from panels.context import Lab
+from panels.tabs.tokens import tokens as tokenizing
+from panels.tabs.write.tab import LOADING, READY, render_status
+from panels.templates import render
+
+TITLE = "Tokens"
+FIRST_TEXT = "The old lighthouse stood alone.\n\tIn 1987 its naïve keeper wrote: “Nothing's lost!” 😀 北京"
+SAMPLES = {
+    "Words": "Nobody understands the misunderstanding of understanding: standing, stand, understandable, standings.",
+    "Numbers": "7 42 365 1,024 65536 3.14159 299792458 0.1+0.2=0.30000000000000004",
+    "Code": "def area(radius: float) -> float:\n    return 3.14159 * radius ** 2  # square metres\n",
+    "Alphabets": "Good morning! Доброе утро! Καλημέρα! בוקר טוב! صباح الخير! おはよう! 早上好! 🌅👩‍🚀🏳️‍🌈",
+    "Spaces": "one two  three   four\n\n\tfive \u00a0 six\r\nseven ",
+    "Looks special": "<|endoftext|> </s> [UNK] <img src=x onerror=alert(1)> </script>",
+}
+DATA = """<div data-tokens="{{ data }}"></div>"""
+VIEW = """
+<div class="tokenizers"></div>
+<section class="replay" aria-label="Replay of the merges">
+  <h3>How the merges made these tokens</h3>
+  <p class="replay-note quiet"></p>
+  <div class="replay-all">
+    <div class="replay-controls">
+      <button type="button" data-replay="play" aria-pressed="false">Play</button>
+      <button type="button" data-replay="back" aria-label="One merge back">−</button>
+      <input type="range" min="0" max="0" value="0" step="1" aria-label="Merges made">
+      <button type="button" data-replay="on" aria-label="One merge on">+</button>
+    </div>
+    <p class="replay-step" role="status" aria-live="off"></p>
+    <div class="replay-words"></div>
+  </div>
+</section>
+"""
+
+
+def build(lab: Lab) -> list[Component]:
+    """Lay out the tab and wire it. Returns the text's tokens, the status line and the list of second tokenizers, which
+    `arrived` brings up to date."""
+    with gr.Row(elem_id="tokens-desk"):
+        text = gr.Textbox(
+            FIRST_TEXT,
+            label="Your text",
+            info="What looks like a special token is text here.",
+            placeholder="Type or paste something …",
+            lines=3,
+            max_lines=8,
+            elem_id="tokens-text",
+            scale=3,
+            min_width=300,
+            html_attributes=gr.InputHTMLAttributes(spellcheck=False),
+        )
+        typed = "" if lab.is_public else " Or type a folder or a Hub id."
+        other = gr.Dropdown(
+            tokenizing.choices(lab.home),
+            value=tokenizing.NONE,
+            label="Beside it",
+            info=f"A second tokenizer.{typed}",
+            allow_custom_value=not lab.is_public,
+            elem_id="tokens-other",
+            scale=1,
+            min_width=240,
+        )
+    samples = gr.Dataset(
+        components=["textbox"],
+        samples=[[sample] for sample in SAMPLES.values()],
+        sample_labels=[*SAMPLES],
+        label="Texts to try",
+        elem_id="tokens-samples",
+    )
+    status = gr.HTML(READY if lab.loader.ready else LOADING, elem_id="tokens-status")
+    data = gr.HTML("", visible="hidden", elem_id="tokens-data")
+    gr.HTML(VIEW, elem_id="tokens-view")
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+    def update(text: str, other: str | None) -> list[Any]:
+        return show(lab, text, other)
+
+    text.change(update, [text, other], [status, data], queue=False, trigger_mode="always_last", **quiet)
+    chosen = other.change(lambda other: fetch(lab, other), other, status, concurrency_limit=2, **quiet)
+    chosen.then(update, [text, other], [status, data], queue=False, **quiet)  # the text as it is by then
+    samples.click(lambda sample: sample[0], samples, text, queue=False, **quiet)
+    return [status, data, other]
+
+
+def arrived(lab: Lab) -> list[Any]:
+    """The first text in tokens, and the runs that are there now."""
+    return [*show(lab, FIRST_TEXT, None), gr.update(choices=tokenizing.choices(lab.home))]
+
+
+def show(lab: Lab, text: str, other: str | None) -> list[Any]:
+    """A text in the tokens of the model and of another tokenizer: status line and data for the page."""
+    from tokenization.spans import pieces
+
+    try:
+        tokenizer = tokenizer_of(lab)
+        text = tokenizing.check_text(text or "")
+    except ValueError as error:
+        return [render_status("trouble", str(error)), gr.skip()]
+    columns = [tokenizing.in_tokens(lab.source.name, text, pieces(tokenizer, text))]
+    status = READY
+    try:
+        if beside := tokenizing.second(other, lab.home, anywhere=not lab.is_public):
+            columns.append(tokenizing.in_tokens(beside.name, text, beside.tokenize(text)))
+    except ValueError as error:
+        status = render_status("trouble", str(error))
+    return [status, render_data({"columns": columns, "replay": tokenizing.merges_of(tokenizer, text)})]
+
+
+def fetch(lab: Lab, other: str | None) -> Any:
+    """Load a second tokenizer, which may take a while, before `show` needs it: status line."""
+    try:
+        tokenizing.second(other, lab.home, anywhere=not lab.is_public)
+    except ValueError as error:
+        return render_status("trouble", str(error))
+    return gr.skip()
+
+
+def tokenizer_of(lab: Lab) -> Any:
+    """The tokenizer of the model; waits for one that is loading. Raises ValueError when it does not come."""
+    lab.loader.expect()
+    return lab.loader.wait().tokenizer
+
+
+def render_data(data: dict[str, Any]) -> str:
+    """Data for the tab's script, as JSON in an attribute."""
+    return render(DATA, data=json.dumps(data, ensure_ascii=False, separators=(",", ":")))
+
+
+def add_endpoint(lab: Lab) -> None:
+    """Offer the API's `/tokenize`."""
+
+    def tokenize(text: str) -> dict[str, Any]:
+        """Cut a text into the tokens of the model. What looks like a special token is text. Returns `tokens`, a list
+        with, for each, its `token_id`, its `text` for the eye (a space is ␣, a line break ↵, a tab ⇥, bytes that are
+        no whole character ⟨e2 80⟩), the characters `start` to `end` of the text where it lies (end is not included;
+        tokens inside one character share it) and its number of `bytes`; `count`, how many tokens; `bytes` of the text
+        in UTF-8; and `bytes_per_token`, null for an empty text. At most 100,000 characters."""
+        from tokenization.spans import pieces
+
+        try:
+            return tokenizing.as_json(text, pieces(tokenizer_of(lab), tokenizing.check_text(text)))
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    api(tokenize, api_name="tokenize", concurrency_limit=4)

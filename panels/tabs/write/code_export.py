@@ -1,0 +1,113 @@
+"""A writing to take along: the same text and settings as Python with transformers, and as curl to the page's API."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from panels.components.next_token import beginning
+from panels.generate import encode_prompt, plain_text
+from panels.tabs.about.facts import from_pretrained_arguments, literal
+
+if TYPE_CHECKING:
+    from modeling.generation import SamplingSettings
+    from panels.models import LoadedModel
+
+ENDPOINT = "/gradio_api/call/generate"
+
+
+def python_code(
+    loaded: LoadedModel,
+    prompt: str,
+    settings: SamplingSettings,
+    *,
+    stop: str = "",
+    home: Path,
+    is_public: bool = False,
+) -> str:
+    """Python code that continues `prompt` with transformers alone; run in `home` where the model is a folder there.
+
+    Greedy, it writes the page's text; else one of its own, as transformers draws with another generator. `generate`
+    does not move its window on: where the page would, the code keeps the end of the prompt and asks for what fits."""
+    model, tokenizer = from_pretrained_arguments(loaded.source, home, is_public=is_public)
+    prompt = plain_text(prompt)
+    front = list(loaded.prefix_ids) or ([] if prompt else beginning(loaded))
+    ids = encode_prompt(loaded, prompt) or front
+    encoded = 'tokenizer(prompt, add_special_tokens=False, split_special_tokens=True)["input_ids"]' if prompt else ""
+    lines = [
+        "import torch",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f"tokenizer = AutoTokenizer.from_pretrained({tokenizer})",
+        f"model = AutoModelForCausalLM.from_pretrained({model})",
+        "",
+        f"prompt = {literal(prompt)}",
+        f"ids = {' + '.join(filter(None, [str(front) if front else '', encoded]))}",
+    ]
+    context, new_tokens = loaded.context_length, settings.max_new_tokens
+    if context and len(ids) + new_tokens > context:
+        kept = min(len(ids), context - min(new_tokens, max(1, context // 2)))
+        new_tokens = context - kept
+        lines.append(f"# The model sees {context} tokens at once. The page moves its window on; generate does not.")
+        lines += [f"ids = ids[-{kept}:]"] if kept < len(ids) else []
+    if settings.seed is not None and settings.temperature > 0:
+        lines.append(f"torch.manual_seed({settings.seed})  # the same text each time, but the page draws otherwise")
+    lines += [
+        "output = model.generate(",
+        "    torch.tensor([ids]),",
+        "    attention_mask=torch.ones(1, len(ids), dtype=torch.long),",
+        *(f"    {name}={value}," for name, value in _options(settings, new_tokens, stop).items()),
+        ")",
+    ]
+    if stop:
+        lines += [
+            "written = tokenizer.decode(output[0, len(ids):], skip_special_tokens=True)",
+            f"print(prompt + written.partition({literal(stop)})[0])",
+        ]
+    else:
+        lines.append("print(tokenizer.decode(output[0], skip_special_tokens=True))")
+    return "\n".join(lines)
+
+
+def curl_command(address: str, prompt: str, settings: SamplingSettings, *, stop: str = "") -> str:
+    """Two calls of curl, for a POSIX shell, that have the page at `address` continue `prompt`: the first asks for it,
+    the second shows how the text grows.
+
+    Raises ValueError for what is no address of a page."""
+    if not re.fullmatch(r"https?://[\w.:\[\]-]+(/[\w./~%-]*)?", address):
+        raise ValueError(f"address: expected http://HOST:PORT, got {address!r}.")
+    url = address.rstrip("/") + ENDPOINT
+    values = [
+        prompt,
+        settings.max_new_tokens,
+        settings.temperature,
+        settings.top_k,
+        settings.top_p,
+        settings.min_p,
+        settings.repetition_penalty,
+        settings.seed,
+        settings.typical_p,
+        stop,
+    ]
+    return "\n".join(
+        [
+            f"EVENT=$(curl -s {url} -H 'Content-Type: application/json' -d @- <<'JSON' |",
+            json.dumps({"data": values}),
+            "JSON",
+            """sed 's/.*"event_id": *"\\([^"]*\\)".*/\\1/')""",
+            f"curl -sN {url}/$EVENT",
+        ]
+    )
+
+
+def _options(settings: SamplingSettings, new_tokens: int, stop: str) -> dict[str, Any]:
+    """The arguments of `generate`, as Python code."""
+    options: dict[str, Any] = {"max_new_tokens": new_tokens, "do_sample": settings.temperature > 0}
+    if settings.temperature > 0:
+        options |= {"temperature": float(settings.temperature), "top_k": settings.top_k, "top_p": float(settings.top_p)}
+        options |= {"min_p": settings.min_p} if settings.min_p > 0 else {}
+        options |= {"typical_p": settings.typical_p} if settings.typical_p < 1 else {}
+    options["repetition_penalty"] = float(settings.repetition_penalty)
+    return options | ({"stop_strings": f"[{literal(stop)}]", "tokenizer": "tokenizer"} if stop else {})

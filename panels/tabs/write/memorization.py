@@ -1,0 +1,228 @@
+"""The longest passage of a written text that stands word for word in the training tokens of its run.
+
+Every window of `WINDOW` training tokens is hashed (a polynomial modulo 2^64) and looked up among the windows of the
+written tokens; where such windows follow each other, the tokens themselves are compared, so that a collision of hashes
+can cost time and nothing else. The shards are read chunk by chunk, never whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from panels.context import Lab
+from panels.tabs.write.editor import Page
+from panels.templates import render
+
+LEAST = 16
+"""Tokens from which on a passage is worth a word."""
+WINDOW = 12
+"""Tokens that are hashed together."""
+SECONDS = 1.0
+"""Time for one search; what was not searched until then is said."""
+CHUNK = 2**18
+"""Training tokens that are looked at together."""
+EXCERPT = 240
+"""Characters of the passage that the note repeats."""
+FACTOR = np.uint64(0x9E3779B97F4A7C15)
+TOP = np.uint64(48)
+
+NOTE = """
+<aside class="note" aria-label="Memorised?"><p><b>Memorised?</b> {{ repeat.length }} tokens in a row
+({{ words }} word{{ '' if words == 1 else 's' }}) stand word for word in the training text: document
+{{ '{:,}'.format(repeat.document) }} of {{ '{:,}'.format(repeat.documents) }}, {{ place }} of the way through it.
+{% if searched %}Searched: the first {{ searched }} of it.{% endif %}</p>
+<blockquote>{{ excerpt }}</blockquote>
+<button type="button" aria-pressed="false" data-start="{{ repeat.start }}" data-length="{{ repeat.length }}">Show it on
+the canvas</button></aside>
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Repeat:
+    """A passage that was written and stands in the training text."""
+
+    start: int  # its first token among the written ones
+    length: int  # in tokens
+    position: int  # of its first token among the training tokens, at the first place where it was found
+    document: int  # the training document that holds it, counted from 1
+    documents: int  # training documents in all
+    tokens: int  # training tokens in all
+    searched: int  # how many of them, from the first on, were looked at
+
+
+class Shards:
+    """The training tokens of a run. A file is mapped for one read at a time, so that memory stays flat.
+
+    Raises ValueError, OSError or KeyError where the folder holds no whole ones."""
+
+    def __init__(self, run: Path) -> None:
+        self.folder = run / "tokens"
+        self.manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+        self.files = [self.folder / name for name in self.manifest["train"]["files"]]
+        sizes = [len(np.load(file, mmap_mode="r")) for file in self.files]
+        self.starts = np.cumsum([0, *sizes]).tolist()
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def read(self, start: int, end: int) -> np.ndarray:
+        """The tokens from `start` to before `end`, uint64."""
+        parts = [
+            np.load(file, mmap_mode="r")[max(0, start - first) : end - first]
+            for file, first, last in zip(self.files, self.starts, self.starts[1:], strict=False)
+            if first < end and start < last
+        ]
+        return np.concatenate(parts).astype(np.uint64) if parts else np.empty(0, np.uint64)
+
+    def count(self, token_id: int, end: int) -> int:
+        """How often a token stands before `end`."""
+        return sum(
+            int(np.count_nonzero(self.read(start, min(end, start + CHUNK)) == token_id))
+            for start in range(0, end, CHUNK)
+        )
+
+
+def longest_repeat(
+    run: Path, token_ids: Sequence[int], *, least: int = LEAST, seconds: float = SECONDS
+) -> Repeat | None:
+    """The longest run of `token_ids`, `least` tokens or more, that stands in the training tokens of `run`.
+
+    Of several equally long ones it is any. After `seconds` the search ends with what it has found.
+
+    Raises ValueError, OSError or KeyError where the run has no whole tokens."""
+    shards = Shards(run)
+    if len(token_ids) < least:
+        return None
+    search = Search(shards, np.asarray(token_ids, dtype=np.uint64), least, time.monotonic() + seconds)
+    for first, last in search.stretches():
+        search.compare(first, last)
+    if search.length < least:
+        return None
+    return Repeat(
+        start=search.start,
+        length=search.length,
+        position=search.position,
+        document=shards.count(shards.manifest["end_of_text"], search.position),
+        documents=shards.manifest["train"]["documents"],
+        tokens=len(shards),
+        searched=search.searched,
+    )
+
+
+class Search:
+    """One search and its best find so far."""
+
+    def __init__(self, shards: Shards, written: np.ndarray, least: int, deadline: float) -> None:
+        self.shards, self.written, self.deadline = shards, written, deadline
+        self.window = min(WINDOW, least)
+        self.length = self.start = self.position = self.searched = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing longer can be found, or the time is up."""
+        return self.length == len(self.written) or time.monotonic() >= self.deadline
+
+    def stretches(self) -> Iterator[tuple[int, int]]:
+        """Where windows of the written tokens follow each other in the training tokens: their first and last token,
+        those of one chunk by falling length; long ones in overlapping parts."""
+        keys = np.unique(hashes(self.written, self.window))
+        is_key = np.zeros(2**16, dtype=bool)
+        is_key[keys >> TOP] = True
+        places_end = len(self.shards) - self.window + 1
+        unfinished: tuple[int, int] | None = None  # a stretch that may go on in the next chunk
+        for start in range(0, places_end, CHUNK):
+            if self.is_over:
+                return
+            end = min(start + CHUNK, places_end)
+            found = hashes(self.shards.read(start, end + self.window - 1), self.window)
+            likely = np.flatnonzero(is_key[found >> TOP])
+            stretches = in_stretches(likely[np.isin(found[likely], keys)] + start)
+            if unfinished and stretches and stretches[0][0] == start:
+                stretches[0] = (unfinished[0], stretches[0][1])
+            elif unfinished:
+                stretches.insert(0, unfinished)
+            unfinished = None
+            if stretches and stretches[-1][1] == end - 1 and end < places_end:
+                unfinished = stretches.pop()
+                if unfinished[1] - unfinished[0] > CHUNK:
+                    stretches.append(unfinished)
+                    unfinished = (max(unfinished[0], end - 1 - len(self.written)), end - 1)
+            for first, last in sorted(stretches, key=lambda each: each[0] - each[1]):
+                yield first, last + self.window - 1
+            self.searched = end + self.window - 1
+
+    def compare(self, first: int, last: int) -> None:
+        """Look for a longer common passage from the training token `first` to `last`: for each of them, how many
+        written tokens before each place are the same."""
+        if last - first + 1 <= self.length or self.is_over:
+            return
+        ends = np.zeros(len(self.written) + 1, dtype=np.int64)
+        for offset, token_id in enumerate(self.shards.read(first, last + 1)):
+            ends[1:] = np.where(self.written == token_id, ends[:-1] + 1, 0)
+            if (place := int(ends.argmax())) and ends[place] > self.length:
+                self.length = int(ends[place])
+                self.start, self.position = place - self.length, first + offset + 1 - self.length
+            if offset % 1024 == 1023 and self.is_over:
+                return
+
+
+def in_stretches(places: np.ndarray) -> list[tuple[int, int]]:
+    """The first and the last of each stretch of numbers that follow each other."""
+    if not len(places):
+        return []
+    breaks = np.flatnonzero(np.diff(places) > 1)
+    firsts = places[np.concatenate(([0], breaks + 1))]
+    lasts = places[np.concatenate((breaks, [len(places) - 1]))]
+    return list(zip(firsts.tolist(), lasts.tolist(), strict=True))
+
+
+def hashes(ids: np.ndarray, window: int) -> np.ndarray:
+    """A number for each `window` tokens that follow each other, uint64."""
+    count = max(0, len(ids) - window + 1)
+    total = ids[:count].copy()
+    for offset in range(1, window):
+        total *= FACTOR
+        total += ids[offset : offset + count]
+    return total * FACTOR
+
+
+def run_of_same_tokens(lab: Lab) -> Path | None:
+    """The run folder of the page's model, where its training tokens are at hand and are those of the same tokenizer."""
+    run, folder = lab.run, lab.source.folder
+    if run is None or folder is None:
+        return None
+    try:
+        manifest = json.loads((run / "tokens" / "manifest.json").read_text(encoding="utf-8"))
+        same = hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
+        return run if manifest["made_from"]["tokenizer"] == same else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def render_note(lab: Lab, page: Page) -> str:
+    """What is said of the tokens that the model wrote on `page`; nothing where they repeat no long passage, or the
+    training tokens are not at hand."""
+    if len(page.tokens) < LEAST or (run := run_of_same_tokens(lab)) is None:
+        return ""
+    try:
+        repeat = longest_repeat(run, [token.token_id for token in page.tokens])
+    except (OSError, ValueError, KeyError, TypeError):  # a folder that is made anew or vanishes while it is read
+        return ""
+    if repeat is None:
+        return ""
+    passage = "".join(token.text for token in page.tokens[repeat.start : repeat.start + repeat.length]).strip()
+    return render(
+        NOTE,
+        repeat=repeat,
+        words=len(passage.split()),
+        place=f"{repeat.position / repeat.tokens:.0%}",
+        searched="" if repeat.searched >= repeat.tokens else f"{repeat.searched / repeat.tokens:.0%}",
+        excerpt=passage if len(passage) <= EXCERPT else passage[:EXCERPT] + " \u2026",
+    )

@@ -1,0 +1,395 @@
+"""The Write tab: one document that the model continues."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.components import Component
+from gradio.events import api
+
+from panels import zerogpu as zero
+from panels.components import controls
+from panels.components.next_token import with_token
+from panels.context import Lab
+from panels.generate import TIME_LIMIT, Draft, write
+from panels.models import ModelLoader, ModelSource
+from panels.request_queue import waiting
+from panels.sampling import DEFAULTS, number, settings_from, stop_text
+from panels.tabs.write.editor import Desk
+from panels.tabs.write.memorization import render_note
+from panels.tabs.write.view import ALTERNATIVES, canvas_data, render_canvas, render_head, render_tokens, take
+from panels.templates import render
+
+if TYPE_CHECKING:
+    from modeling.generation import SamplingSettings
+
+TITLE = "Write"
+
+STATUS = """
+<div class="status {{ state }}" role="status" aria-live="{{ 'off' if state == 'busy' else 'polite' }}">
+  <p><span><i class="dot" aria-hidden="true"></i>{{ message }}</span>
+  {% if draft %}
+    <span>{{ draft.new_tokens }} token{{ '' if draft.new_tokens == 1 else 's' }}</span>
+    <span>{{ '%.0f' % draft.tokens_per_second }} tokens/s</span>
+    <span class="quiet">seed {{ draft.seed }}</span>
+  {% endif %}
+  </p>
+  {% if draft and draft.context_length %}
+  <p class="quiet"><span class="meter" aria-hidden="true"><i style="width:{{ share }}%"></i></span>
+    <span>{{ draft.context_used }} of {{ draft.context_length }} tokens of context</span>
+    {% if draft.tokens_out_of_sight %}
+    <span>the window has moved past the first {{ draft.tokens_out_of_sight }}</span>
+    {% endif %}
+  </p>
+  {% endif %}
+</div>
+"""
+ENDINGS = {
+    None: "Writing …",
+    "length": "Done. Continue as often as you like.",
+    "stop_token": "The end, says the model.",
+    "stop_text": "Done: the stop text came.",
+    "stopped": "Stopped.",
+    "deadline": f"Time is up: one go may take {TIME_LIMIT:.0f} seconds. Continue goes on.",
+}
+SAME = "The same text again. Another seed, or a temperature above 0, writes another."
+BRANCH = "element.addEventListener('branch', (event) => trigger('select', event.detail));"
+DATA = """
+const tell = () => window.scratch?.tokens?.(props.value);
+watch('value', tell);
+tell();
+"""
+
+
+def build(lab: Lab) -> list[Component]:
+    """Lay out the tab and wire it. Returns its status line and its beginnings, which `arrived` brings up to date when
+    the model is there."""
+    with gr.Row(elem_id="desk"):
+        with gr.Column(scale=3, min_width=300):
+            document = gr.Textbox(
+                label="Your text",
+                info="The model goes on from where the text ends. Ctrl+Enter writes, Esc stops.",
+                placeholder="Write a beginning, pick one below, or leave the page empty and let the model begin …",
+                lines=12,
+                max_lines=12,
+                elem_id="document",
+                autofocus=True,
+                autoscroll=False,
+                html_attributes=gr.InputHTMLAttributes(spellcheck=False),
+            )
+            with gr.Row(elem_id="actions"):
+                generate = gr.Button("Generate", variant="primary", elem_id="generate", min_width=130)
+                stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=70, interactive=False)
+                retry = gr.Button("Retry", elem_id="retry", min_width=70, interactive=False)
+                undo = gr.Button("Undo", elem_id="undo", min_width=70, interactive=False)
+                clear = gr.Button("Clear", elem_id="clear", min_width=70)
+            status = gr.HTML(READY if lab.loader.ready else LOADING, elem_id="status")
+            canvas = gr.HTML("", elem_id="canvas", js_on_load=BRANCH)
+            data = gr.HTML("", elem_id="canvas-data", html_template="", js_on_load=DATA, visible="hidden")
+            note = gr.HTML("", elem_id="memorised")
+            chips = gr.Dataset(
+                components=["textbox"],
+                label="Beginnings from the training text",
+                samples_per_page=12,
+                elem_id="beginnings",
+                **beginnings(lab.source),
+            )
+        with gr.Column(scale=1, min_width=310, elem_id="controls"):
+            sampling = controls.build(lab, document)
+
+    desk = gr.State(Desk())
+    buttons = [generate, stop, retry, undo, clear]
+    everything = [document, status, canvas, data, note, *buttons]
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+    def run(desk: Desk, seed: Any, stop: Any, *values: Any) -> Iterator[list[Any]]:
+        yield from write_at(lab, desk, seed, stop, dict(zip(DEFAULTS, values, strict=True)))
+
+    def settled(desk: Desk) -> list[Any]:
+        return settle(lab, desk)
+
+    def remembered(desk: Desk) -> Any:
+        return render_note(lab, desk.page)
+
+    begun = (
+        generate.click(lambda desk, text: begin(lab, desk, text), [desk, document], everything, **quiet),
+        retry.click(lambda desk, text: write_again(lab, desk, text), [desk, document], everything, **quiet),
+        canvas.select(event_handler(branch, lab), [desk, document], everything, **quiet),
+    )
+    for each in begun:
+        running = each.then(
+            run,
+            [desk, sampling.seed, sampling.stop, *sampling.sliders],
+            [document, status, canvas],
+            concurrency_limit=None,
+            **private,
+        )
+        over = running.then(settled, desk, everything, **quiet)
+        over.then(remembered, desk, note, concurrency_id="memorised", concurrency_limit=1, **private)
+        running.failure(settled, desk, everything, **quiet)
+    stop.click(lambda desk: ask_to_stop(lab, desk), desk, everything, **quiet)
+    back = undo.click(lambda desk: go_back(lab, desk), desk, everything, **quiet)
+    back.then(remembered, desk, note, concurrency_id="memorised", concurrency_limit=1, **private)
+    clear.click(lambda desk, text: turn_page(lab, desk, text), [desk, document], everything, **quiet)
+    sampling.bars.select(event_handler(put_down, lab), [desk, document], everything, **quiet)
+    chips.click(
+        lambda desk, text, sample: turn_page(lab, desk, text, sample[0]),
+        [desk, document, chips],
+        everything,
+        **quiet,
+    )
+    return [status, chips, *sampling.parts]
+
+
+def arrived(lab: Lab) -> list[Any]:
+    """Updates of what `build` returned, now that the model is known."""
+    return [READY, gr.update(**beginnings(lab.source)), *controls.arrived(lab)]
+
+
+def event_handler(act: Callable[..., list[Any]], lab: Lab) -> Callable[..., list[Any]]:
+    """A listener that gives `act` the page, the visitor's desk, the text, and the event's data."""
+
+    def handle(desk: Desk, text: str, event: gr.EventData) -> list[Any]:
+        return act(lab, desk, text, event)
+
+    return handle
+
+
+def begin(lab: Lab, desk: Desk, text: str) -> list[Any]:
+    """Get in line to continue `text`."""
+    return under_way(lab, desk) if desk.begin(text) else nothing(desk)
+
+
+def write_again(lab: Lab, desk: Desk, text: str) -> list[Any]:
+    """Get in line to write the last go anew."""
+    return under_way(lab, desk) if desk.retry(text) else nothing(desk)
+
+
+def branch(lab: Lab, desk: Desk, text: str, event: Any) -> list[Any]:
+    """Get in line to go on from an alternative that was chosen on the canvas."""
+    try:
+        page, index = desk.page, number("token", event.token, int)
+        token = take(lab.loader.wait(), page.head, page.tokens, index, number("alternative", event.choice, int))
+        if desk.stage == "idle" and not desk.branch(text, index, token):
+            raise ValueError("The text has changed in front of this token. Nothing was written.")
+    except ValueError as error:
+        return nothing(desk, render_status("trouble", str(error)))
+    return under_way(lab, desk) if desk.stage == "waiting" else nothing(desk)
+
+
+def write_at(lab: Lab, desk: Desk, seed: Any, stop: Any, settings: dict[str, Any]) -> Iterator[list[Any]]:
+    """Write what the desk got ready for: document, status and canvas, as the text grows."""
+    if desk.stage != "waiting":
+        return
+    desk.stage = "writing"
+    canvas = render_canvas(desk.page.head, desk.page.tokens)
+    try:
+        for draft in generate_drafts(
+            lab,
+            desk.page.text,
+            seed=seed,
+            stop=stop_text(stop),
+            should_stop=lambda: desk.stop,
+            alternatives=ALTERNATIVES,
+            **settings,
+        ):
+            desk.show(draft)
+            if draft.tokens:
+                canvas = (canvas or render_head(desk.page.head)) + render_tokens(draft.tokens)
+            yield [draft.text, draft_status(draft, is_same=draft.text == desk.rejected), canvas]
+    except ValueError as error:
+        desk.trouble = str(error)
+        yield [gr.skip(), render_status("trouble", desk.trouble), gr.skip()]
+    finally:
+        desk.stage = "over"
+
+
+def ask_to_stop(lab: Lab, desk: Desk) -> list[Any]:
+    """End the present writing.
+
+    The writer looks before each token and then gives its last draft, so nothing comes late; one that waits in line
+    leaves it. A request that ended unseen, on a broken connection, is settled."""
+    desk.stop = True
+    return settle(lab, desk) if desk.stage == "over" else nothing(desk)
+
+
+def settle(lab: Lab, desk: Desk) -> list[Any]:
+    """The writing is over, in whatever way; one that did not begin or is not over leaves all as it is."""
+    if desk.stage in ("idle", "writing"):
+        return nothing(desk)
+    if desk.settle():
+        return shown(lab, desk, gr.skip())
+    trouble = desk.trouble
+    return shown(lab, desk, render_status("trouble" if trouble else "idle", trouble or "Nothing was written."))
+
+
+def go_back(lab: Lab, desk: Desk) -> list[Any]:
+    """Undo."""
+    return shown(lab, desk, render_status("idle", "Back to the text before.")) if desk.back() else nothing(desk)
+
+
+def turn_page(lab: Lab, desk: Desk, text: str, beginning: str = "") -> list[Any]:
+    """Put `beginning` in the place of `text`."""
+    message = "A beginning: Generate goes on from here." if beginning else "A new page."
+    return shown(lab, desk, render_status("idle", message)) if desk.turn(text, beginning) else nothing(desk)
+
+
+def put_down(lab: Lab, desk: Desk, text: str, event: Any) -> list[Any]:
+    """Put a token behind `text` by hand."""
+    if desk.stage != "idle":
+        return nothing(desk)
+    try:
+        longer = with_token(lab.loader.wait(), text, number("token", event.token, int))
+    except ValueError as error:
+        return nothing(desk, render_status("trouble", str(error)))
+    desk.put(text, longer)
+    return shown(lab, desk, render_status("idle", "One token, by your own hand."))
+
+
+def shown(lab: Lab, desk: Desk, status: Any) -> list[Any]:
+    """The desk as it is now: document, status, canvas and its data, note, buttons."""
+    page = desk.page
+    canvas = render_canvas(page.head, page.tokens)
+    data = canvas_data(lab.loader.wait(), page.head, page.tokens) if canvas else ""
+    return [page.text, status, canvas, data, "", *buttons_of(desk)]
+
+
+def under_way(lab: Lab, desk: Desk) -> list[Any]:
+    """The same while a request is on its way: no alternatives to choose."""
+    page = desk.page
+    status = render_status("busy", ENDINGS[None] if lab.loader.ready else "The model is still loading …")
+    return [page.text, status, render_canvas(page.head, page.tokens), "", "", *buttons_of(desk)]
+
+
+def nothing(desk: Desk, status: Any = None) -> list[Any]:
+    """The same where nothing changes but perhaps the status, and the buttons."""
+    return [gr.skip(), status or gr.skip(), gr.skip(), gr.skip(), gr.skip(), *buttons_of(desk)]
+
+
+def buttons_of(desk: Desk) -> list[Any]:
+    """Generate (Continue, where the text is already the model's), Stop, Retry, Undo and Clear."""
+    free, is_written = desk.stage == "idle", desk.page.origin is not None
+    return [
+        gr.Button("Continue" if is_written and free else "Generate", interactive=free),
+        gr.Button(interactive=not free),
+        gr.Button(interactive=free and is_written),
+        gr.Button(interactive=free and bool(desk.past)),
+        gr.Button(interactive=free),
+    ]
+
+
+def beginnings(source: ModelSource) -> dict[str, Any]:
+    """What the chips show: the model's prompts, and nothing where it has none."""
+    return {"samples": [[prompt] for prompt in source.prompts], "visible": bool(source.prompts)}
+
+
+def add_endpoint(lab: Lab) -> None:
+    """Offer the API's `/generate`."""
+
+    def generate(
+        prompt: str,
+        max_new_tokens: int = int(DEFAULTS["max_new_tokens"]),
+        temperature: float = DEFAULTS["temperature"],
+        top_k: int = int(DEFAULTS["top_k"]),
+        top_p: float = DEFAULTS["top_p"],
+        min_p: float = DEFAULTS["min_p"],
+        repetition_penalty: float = DEFAULTS["repetition_penalty"],
+        seed: int | None = None,
+        typical_p: float = DEFAULTS["typical_p"],
+        stop: str = "",
+    ) -> Iterator[str]:
+        """Continue a text. Yields the text so far, prompt included, until max_new_tokens tokens are written or the
+        model ends the text, or the text in `stop` comes, which is left out. An empty prompt lets the model begin. The
+        same seed gives the same text; without one, each call draws its own. temperature 0 always takes the likeliest
+        token; top_k 0, top_p 1, min_p 0, typical_p 1 and repetition_penalty 1 are neutral."""
+        try:
+            if not isinstance(prompt, str):
+                raise ValueError(f"prompt: expected text, got {type(prompt).__name__}.")
+            if not isinstance(stop, str | None):
+                raise ValueError(f"stop: expected text, got {type(stop).__name__}.")
+            for draft in generate_drafts(
+                lab,
+                prompt,
+                seed=seed,
+                stop=stop or "",
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                min_p=min_p,
+                repetition_penalty=repetition_penalty,
+                typical_p=typical_p,
+            ):
+                yield draft.text
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    api(generate, api_name="generate", concurrency_limit=None)
+
+
+def generate_drafts(
+    lab: Lab,
+    prompt: str,
+    *,
+    seed: Any,
+    stop: str = "",
+    should_stop: Callable[[], bool] = lambda: False,
+    alternatives: int = 0,
+    **values: Any,
+) -> Iterator[Draft]:
+    """`write` for the page and the API: takes the settings as they come, and waits for the model and for its turn.
+
+    Until then drafts of the prompt alone come, which say how many are `ahead`. Raises ValueError for a wrong setting, a
+    full line, and for a model that does not arrive."""
+    settings = settings_from(seed=seed, **values)
+    lab.loader.expect(should_stop)
+    with lab.line.enter() as place:
+        for ahead in place.until_turn(should_stop):
+            yield Draft(text=prompt, ahead=ahead)
+        if not should_stop():
+            yield from _write(lab.loader, prompt, settings, stop, alternatives, should_stop)
+
+
+def _write(
+    loader: ModelLoader,
+    prompt: str,
+    settings: SamplingSettings,
+    stop: str,
+    alternatives: int,
+    should_stop: Callable[[], bool],
+) -> Iterator[Draft]:
+    if not zero.is_here():
+        yield from write(loader.wait(), prompt, settings, stop=stop, alternatives=alternatives, should_stop=should_stop)
+        return
+    with contextlib.closing(
+        loader.write_on_gpu(prompt, settings, stop, alternatives)
+    ) as drafts:  # in a process that cannot ask should_stop
+        for draft in drafts:
+            if should_stop() and draft.ending is None:
+                yield dataclasses.replace(draft, ending="stopped")
+                return
+            yield draft
+
+
+def draft_status(draft: Draft, *, is_same: bool = False) -> str:
+    """The status line of a text that waits, is being written, or is done; `is_same`: it is the one that was there."""
+    if draft.ahead:
+        return render_status("busy", waiting(draft.ahead))
+    message = SAME if draft.ending and is_same else ENDINGS[draft.ending]
+    return render_status("idle" if draft.ending else "busy", message, draft)
+
+
+def render_status(state: str, message: str, draft: Draft | None = None) -> str:
+    """The status line; `state` is "idle", "busy" or "trouble"."""
+    share = 100 * draft.context_used // draft.context_length if draft and draft.context_length else 0
+    return render(STATUS, state=state, message=message, draft=draft, share=share)
+
+
+LOADING = render_status("busy", "Loading the model … you can write already.")
+READY = render_status("idle", "Ready.")
+BROKEN = render_status("trouble", "That went wrong; the page's log says why.")

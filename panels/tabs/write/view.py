@@ -1,0 +1,195 @@
+"""The token canvas: written tokens shaded by their surprise, and what could have come in the place of each."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+from panels.generate import Token, encode_prompt, plain_text
+from panels.templates import render
+
+if TYPE_CHECKING:
+    from modeling.generation import Alternative
+    from panels.models import LoadedModel
+
+ALTERNATIVES = 10
+"""Tokens that could have come, listed for each that did."""
+STEPS = (1.0, 3.0, 5.0, 8.0)
+"""Bits of surprise from which on a token is shaded darker."""
+HEAD = 160
+"""Characters of the text in front of the first token that stand on the canvas, and that its tokens are seen after."""
+NEIGHBOURS = 8
+"""Tokens in front of an alternative that may decide on its text."""
+
+LEGEND = """
+<div class="legend"><h3>Token canvas</h3>
+<p>Surprise in bits
+{% for step in steps %}<span class="sample s{{ loop.index0 }}">{{ step }}</span>{% endfor %}</p>
+<p class="hint">Point at a token, tap it, or walk with the arrow keys: what else could have come, and a branch from
+there.</p></div>
+"""
+TEXT_BEFORE = '<span class="head">{{ text }}</span>'
+TOKENS = """
+{% for token in tokens %}
+<span class="token s{{ token.step }}{{ ' chosen' if token.chosen }}" role="button" tabindex="-1">{{ token.text }}</span>
+{%- endfor %}
+"""
+
+Hindrance = Literal["", "part of a character", "ends the text", "no text"]
+"""Why an alternative cannot be put into the text; "": it can."""
+
+
+def render_canvas(head: str, tokens: Sequence[Token]) -> str:
+    """The canvas of tokens behind `head`; more tokens only append to it. Nothing where there are none."""
+    return render_head(head) + render_tokens(tokens) if tokens else ""
+
+
+def render_head(head: str) -> str:
+    """What stands on the canvas in front of its first token."""
+    between = [f"{low:g}\u2013{high:g}" for low, high in pairwise(STEPS)]
+    bounds = [f"under {STEPS[0]:g}", *between, f"{STEPS[-1]:g} and more"]
+    end = head[-HEAD:] if len(head) <= HEAD else "\u2026" + head[-HEAD:]
+    return render(LEGEND, steps=bounds) + render(TEXT_BEFORE, text=end)
+
+
+def render_tokens(tokens: Sequence[Token]) -> str:
+    """The tokens alone, to be appended."""
+    shown = [{"text": shown_text(token), "step": step_of(token), "chosen": token.is_chosen} for token in tokens]
+    return render(TOKENS, tokens=shown).replace("\n<span", "<span")
+
+
+def shown_text(token: Token) -> str:
+    """A token as it stands on the canvas: its text, with signs at the end of a line, for what is white space alone, and
+    for what is no character."""
+    text = token.text
+    if not text.strip():
+        from tokenization.spans import visible_bytes
+
+        text = visible_bytes(text.encode()) or "\u27e8\u27e9"
+        return text.replace("\u21b5", "\u21b5\n")
+    return text.replace("\n", "\u21b5\n")
+
+
+def bits(probability: float) -> float:
+    """Surprise."""
+    return -math.log2(probability) if probability > 0 else math.inf
+
+
+def step_of(token: Token) -> int:
+    """How darkly a token is shaded, 0 to 4."""
+    return sum(bits(token.model_probability) >= step for step in STEPS)
+
+
+def canvas_data(loaded: LoadedModel, head: str, tokens: Sequence[Token]) -> str:
+    """What the page shows of each token, as JSON: `vocabulary` (tokens of the model), `labels`, `hindrances`, `start`
+    (of the first token in the text, in UTF-16 units), and `tokens`, each a list of text, label, model probability,
+    probability after the sampler, tokens kept, and alternatives: label, the two probabilities, hindrance."""
+    from tokenization.spans import label
+
+    texts = Texts(loaded, head)
+    labels: dict[str, int] = {}
+    reasons: dict[str, int] = {"": 0}
+    known: dict[int, int] = {}
+
+    def label_of(token_id: int) -> int:
+        if token_id not in known:
+            known[token_id] = labels.setdefault(label(loaded.tokenizer, token_id), len(labels))
+        return known[token_id]
+
+    entries: list[list[Any]] = []
+    for index, token in enumerate(tokens):
+        entries.append(
+            [
+                token.text,
+                label_of(token.token_id),
+                rounded(token.model_probability),
+                rounded(token.probability),
+                token.kept,
+                [
+                    [
+                        label_of(each.token_id),
+                        rounded(each.model_probability),
+                        rounded(each.probability),
+                        reasons.setdefault(hindrance, len(reasons)),
+                        int(each.token_id == token.token_id),
+                    ]
+                    for each, (_, hindrance) in zip(token.alternatives, texts.of(tokens, index), strict=True)
+                ],
+            ]
+        )
+    data = {
+        "vocabulary": loaded.model.config.get_text_config(decoder=True).vocab_size,
+        "start": len(head.encode("utf-16-le", "surrogatepass")) // 2,
+        "labels": list(labels),
+        "hindrances": list(reasons),
+        "tokens": entries,
+    }
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+
+def rounded(probability: float) -> float:
+    """Four digits, which is more than anybody sees."""
+    return float(f"{probability:.4g}")
+
+
+def take(loaded: LoadedModel, head: str, tokens: Sequence[Token], index: int, choice: int) -> Token:
+    """The alternative `choice` of the token at `index`, as a token that the reader has chosen.
+
+    Raises ValueError where there is no such alternative, or it cannot be put into the text."""
+    if not 0 <= index < len(tokens) or not 0 <= choice < len(tokens[index].alternatives):
+        raise ValueError("These tokens are not the text's any more. Nothing was written.")
+    text, hindrance = Texts(loaded, head).of(tokens, index)[choice]
+    if hindrance:
+        raise ValueError(f"This token cannot be chosen: {hindrance}.")
+    chosen = tokens[index].alternatives[choice]
+    return dataclasses.replace(
+        tokens[index],
+        token_id=chosen.token_id,
+        text=text,
+        model_probability=chosen.model_probability,
+        probability=chosen.probability,
+        is_chosen=True,
+    )
+
+
+class Texts:
+    """What the alternatives of tokens behind `head` would put into the text."""
+
+    def __init__(self, loaded: LoadedModel, head: str) -> None:
+        from tokenization import StreamingDecoder
+
+        self.loaded = loaded
+        self.before = encode_prompt(loaded, head[-HEAD:])[len(loaded.prefix_ids) :]
+        self.decoder = StreamingDecoder(loaded.tokenizer)
+        self.known: dict[int, tuple[str, Hindrance]] = {}
+
+    def of(self, tokens: Sequence[Token], index: int) -> list[tuple[str, Hindrance]]:
+        """Text and hindrance of each alternative of the token at `index`."""
+        if tokens[index].is_inside:
+            return [("", "part of a character")] * len(tokens[index].alternatives)
+        if not self.decoder.bytewise:  # where a token's text depends on the one in front of it
+            self.known.clear()
+            before = [token.token_id for token in tokens[max(0, index - NEIGHBOURS) : index]]
+            self.decoder.follow([*self.before, *before][-NEIGHBOURS:])
+        return [self._of(each) for each in tokens[index].alternatives]
+
+    def _of(self, alternative: Alternative) -> tuple[str, Hindrance]:
+        if alternative.token_id not in self.known:
+            self.known[alternative.token_id] = self._look(alternative.token_id)
+        return self.known[alternative.token_id]
+
+    def _look(self, token_id: int) -> tuple[str, Hindrance]:
+        from tokenization.spans import token_bytes
+
+        if token_id in self.loaded.stop_token_ids:
+            return "", "ends the text"
+        if token_bytes(self.loaded.tokenizer, token_id) is None:
+            return "", "no text"
+        text = self.decoder.peek(token_id)
+        if text is None or "\ufffd" in (text := plain_text(text)):
+            return "", "part of a character"
+        return (text, "") if text else ("", "no text")

@@ -1,0 +1,124 @@
+"""Token shards: a streaming writer and a memory-mapped reader, with a manifest that says what they hold.
+
+    tokens/train-00000.npy …, tokens/validation-00000.npy …, tokens/manifest.json
+
+A split is one long sequence `E d1 E d2 E … dn E`, where E is the document separator `<|endoftext|>`; every document
+therefore has its own beginning and end to predict. The manifest is written last: a folder without it is unfinished.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from storage.files import atomic_file
+
+SHARD_TOKENS = 2**26
+READS_PER_MAP = 1000
+MANIFEST = "manifest.json"
+
+
+@dataclass(kw_only=True, slots=True)
+class SplitWriter:
+    """Appends ids to the shards of one split; at most one shard is in memory."""
+
+    folder: Path
+    name: str  # "train" or "validation"
+    dtype: npt.DTypeLike
+    tokens: int = 0
+    files: list[str] = field(default_factory=list)
+    _pending: list[np.ndarray] = field(default_factory=list)
+    _pending_tokens: int = 0
+
+    def append(self, ids: np.ndarray) -> None:
+        """Append ids; a full shard goes to the disk."""
+        while len(ids):
+            part, ids = np.split(ids, [SHARD_TOKENS - self._pending_tokens])
+            self._pending.append(part.astype(self.dtype))
+            self._pending_tokens += len(part)
+            self.tokens += len(part)
+            if self._pending_tokens == SHARD_TOKENS:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending as a shard."""
+        if not self._pending_tokens:
+            return
+        file = f"{self.name}-{len(self.files):05d}.npy"
+        with atomic_file(self.folder / file, "wb") as stream:
+            np.save(stream, np.concatenate(self._pending))
+        self.files.append(file)
+        self._pending, self._pending_tokens = [], 0
+
+
+class TokenSplit:
+    """One split as a single sequence, memory-mapped; slices are read on demand.
+
+    What was read of a mapped file counts as memory of the process until the map is closed, so the maps are opened anew
+    every thousand reads: memory stays flat however long a run reads at random places.
+
+    Args:
+        folder: the `tokens/` folder.
+        description: the split's entry of the manifest.
+    """
+
+    def __init__(self, folder: Path, description: dict[str, Any]):
+        self.tokens: int = description["tokens"]
+        self.bytes: int = description["bytes"]
+        self.documents: int = description["documents"]
+        self.log_probability: float | None = description.get("log_probability")
+        self._paths = [folder / file for file in description["files"]]
+        self._map()
+        self._starts = np.cumsum([0] + [len(shard) for shard in self._shards])
+        if self._starts[-1] != self.tokens:
+            raise ValueError(
+                f"{folder}: expected {self.tokens} tokens as the manifest says, got {self._starts[-1]}; "
+                "delete the folder and it is made again"
+            )
+
+    def __len__(self) -> int:
+        return self.tokens
+
+    def _map(self) -> None:
+        self._shards = [np.load(path, mmap_mode="r") for path in self._paths]
+        self._reads = 0
+
+    def read(self, start: int, length: int) -> np.ndarray:
+        """The ids from `start` on, `length` of them, int64."""
+        assert start >= 0
+        assert start + length <= self.tokens
+        if self._reads == READS_PER_MAP:
+            self._map()
+        self._reads += 1
+        ids = np.empty(length, dtype=np.int64)
+        done = 0
+        while done < length:
+            shard = int(np.searchsorted(self._starts, start + done, side="right")) - 1
+            offset = start + done - int(self._starts[shard])
+            part = self._shards[shard][offset : offset + length - done]
+            ids[done : done + len(part)] = part
+            done += len(part)
+        return ids
+
+    def positions_of(self, token_id: int) -> np.ndarray:
+        """Where `token_id` stands, in order; int64."""
+        found = [
+            np.flatnonzero(shard == token_id) + start
+            for shard, start in zip(self._shards, self._starts[:-1], strict=True)
+        ]
+        return np.concatenate(found)
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a `tokens/` folder; None when there is none."""
+    path = folder / MANIFEST
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest, which completes the folder."""
+    with atomic_file(folder / MANIFEST) as stream:
+        json.dump(manifest, stream, indent=1)

@@ -1,0 +1,170 @@
+"""Stateful batches: which windows of the tokens come next is a function of seed and position alone.
+
+Axes: B windows, L tokens of context. A window has L + 1 tokens: its first L are the input, its last L the targets.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from storage.shards import TokenSplit
+
+IGNORED = -100  # the target that torch's cross entropy leaves out
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Input ids and targets, both int64 of shape (B, L)."""
+
+    input_BL: torch.Tensor
+    target_BL: torch.Tensor
+
+    @classmethod
+    def of_windows(cls, window_BT: np.ndarray) -> "Batch":
+        """From windows of L + 1 ids."""
+        ids = torch.from_numpy(window_BT)
+        return cls(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
+
+
+class Batches(Protocol):
+    """What the loop asks of a source of batches."""
+
+    def next(self) -> Batch:
+        """The next batch."""
+        ...
+
+    def state_dict(self) -> dict[str, int]:
+        """The position, as JSON values."""
+        ...
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go to a position."""
+        ...
+
+
+class RandomWindows:
+    """Windows that begin at uniformly random tokens, as nanoGPT and most tutorials draw them."""
+
+    def __init__(self, split: TokenSplit, *, batch_size: int, length: int, seed: int):
+        self.split, self.batch_size, self.length, self.seed = split, batch_size, length, seed
+        self.drawn = 0
+
+    def next(self) -> Batch:
+        """The next batch; the draw depends on the seed and on how many were drawn before."""
+        random = np.random.default_rng([self.seed, self.drawn])
+        starts = random.integers(0, len(self.split) - self.length, size=self.batch_size)
+        self.drawn += 1
+        return Batch.of_windows(np.stack([self.split.read(int(start), self.length + 1) for start in starts]))
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches were drawn."""
+        return {"drawn": self.drawn}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after so many batches."""
+        self.drawn = state["drawn"]
+
+
+class PackedWindows:
+    """Windows that begin at a document; documents are shuffled anew each epoch, and each comes once in it.
+
+    Short documents follow one another until the window is full (what does not fit is cut); a document longer than a
+    window is read in consecutive windows, from a place that moves with the epoch.
+    """
+
+    def __init__(self, split: TokenSplit, *, batch_size: int, length: int, seed: int, end_of_text: int):
+        self.split, self.batch_size, self.length, self.seed = split, batch_size, length, seed
+        self.epoch, self.position = 0, 0
+        borders = document_borders(split, end_of_text)
+        lengths = np.diff(borders)
+        self._short = np.flatnonzero(lengths <= length)
+        self._long = np.flatnonzero(lengths > length)
+        self._borders = borders
+        self._windows = self._windows_of(0)
+
+    def _windows_of(self, epoch: int) -> list[list[tuple[int, int]]]:
+        """The windows of an epoch, each a list of (start, tokens) that sum to L + 1."""
+        random = np.random.default_rng([self.seed, epoch])
+        size = self.length + 1
+        windows: list[list[tuple[int, int]]] = []
+        window: list[tuple[int, int]] = []
+        room = size
+        for document in random.permutation(self._short):
+            start, tokens = int(self._borders[document]), int(self._borders[document + 1] - self._borders[document])
+            window.append((start, min(tokens, room)))
+            room -= min(tokens, room)
+            if not room:
+                windows.append(window)
+                window, room = [], size
+        for document in self._long:
+            first, end = int(self._borders[document]), int(self._borders[document + 1]) + 1
+            shift = int(random.integers(self.length))
+            starts = {first, end - size, *range(first + shift, end - size, self.length)}
+            windows += [[(start, size)] for start in sorted(starts)]
+        return [windows[index] for index in random.permutation(len(windows))]
+
+    def next(self) -> Batch:
+        """The next batch; it may hold windows of two epochs."""
+        rows = []
+        while len(rows) < self.batch_size:
+            if self.position == len(self._windows):
+                self.epoch, self.position = self.epoch + 1, 0
+                self._windows = self._windows_of(self.epoch)
+            parts = self._windows[self.position]
+            rows.append(np.concatenate([self.split.read(start, tokens) for start, tokens in parts]))
+            self.position += 1
+        return Batch.of_windows(np.stack(rows))
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch and position in it, in windows."""
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go to an epoch and a position in it."""
+        self.epoch, self.position = state["epoch"], state["position"]
+        self._windows = self._windows_of(self.epoch)
+
+
+def document_borders(split: TokenSplit, end_of_text: int) -> np.ndarray:
+    """Where documents begin, and the last token: document i is [borders[i], borders[i + 1]) and ends with the next."""
+    return np.unique(np.concatenate([[0], split.positions_of(end_of_text), [len(split) - 1]]))
+
+
+def evaluation_batches(
+    split: TokenSplit, *, batch_size: int, length: int, windows: int, end_of_text: int
+) -> list[Batch]:
+    """The fixed set of validation windows.
+
+    Where the split's log-probability is known, every document is scored whole and exactly once (windows are filled
+    with whole documents, the rest is ignored), so that the loss and the known entropy speak of the same text.
+    Elsewhere: `windows` windows, evenly spaced.
+    """
+    if split.log_probability is not None:
+        rows = _whole_documents(split, length=length, end_of_text=end_of_text)
+    else:
+        size = min(length + 1, len(split))
+        count = max(1, min(windows, (len(split) - 1) // (size - 1)))
+        starts = np.linspace(0, len(split) - size, count).astype(int)
+        read = [split.read(int(start), size) for start in starts]
+        rows = [(ids[:-1], ids[1:]) for ids in read]
+    inputs, targets = (torch.from_numpy(np.stack(side)) for side in zip(*rows, strict=True))
+    return [Batch(*pair) for pair in zip(inputs.split(batch_size), targets.split(batch_size), strict=True)]
+
+
+def _whole_documents(split: TokenSplit, *, length: int, end_of_text: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    borders = document_borders(split, end_of_text)
+    rows: list[tuple[np.ndarray, np.ndarray]] = []
+    room = 0
+    for start, end in zip(borders[:-1], borders[1:], strict=True):
+        for piece in range(int(start), int(end), length):
+            ids = split.read(piece, min(length, int(end) - piece) + 1)
+            if len(ids) - 1 > room:
+                rows.append((np.full(length, end_of_text), np.full(length, IGNORED)))
+                room = length
+            at = length - room
+            rows[-1][0][at : at + len(ids) - 1] = ids[:-1]
+            rows[-1][1][at : at + len(ids) - 1] = ids[1:]
+            room -= len(ids) - 1
+    return rows

@@ -1,0 +1,190 @@
+"""Documents → token shards, a pass that can be stopped anywhere and goes on where it was last saved.
+
+`tokens/progress.json` says how much of the text is in the shards; `manifest.json` takes its place when all of it is.
+"""
+
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from corpus.documents import Document
+from storage.shards import SplitWriter
+from tokenization.encoding import encode_corpus, token_dtype
+from train.run_log import write_json
+
+PROGRESS = "progress.json"
+SAVE_TOKENS = 2**24  # tokens between two saves
+
+
+@dataclass(kw_only=True, slots=True)
+class Tally:
+    """What is in the shards so far."""
+
+    documents: int = 0  # taken from the corpus, pieces of long ones counted singly
+    bytes: dict[str, int] = field(default_factory=lambda: {"train": 0, "validation": 0})
+    ends: dict[str, int] = field(default_factory=lambda: {"train": 0, "validation": 0})  # whole documents
+    log_probability: float | None = None  # of the validation text, where its source knows it
+    pending: list[int] = field(default_factory=list)  # the ids of an unfinished chunk, not in the shards yet
+
+
+class ShardEncoder:
+    """Writes the shards of both splits; each is one sequence `E d1 E d2 E … dn E`, E being the document separator.
+
+    Args:
+        folder: the run's `tokens/`.
+        tokenizer: of transformers.
+        end_of_text: id of the document separator.
+        chunk: documents without a label are cut by tokens, in chunks of so many …
+        fraction: … of which this share at the end is validation.
+        made_from: what the shards are made from; what an earlier pass saved counts only if it was made from the same.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        tokenizer: Any,
+        *,
+        end_of_text: int,
+        chunk: int,
+        fraction: float,
+        made_from: dict[str, Any],
+    ):
+        self.folder, self.tokenizer, self.end_of_text = folder, tokenizer, end_of_text
+        self.chunk, self.fraction, self.made_from = chunk, fraction, made_from
+        self.sizes = token_bytes(tokenizer) if is_byte_level(tokenizer) else None
+        dtype = token_dtype(len(tokenizer))
+        self.writers = {name: SplitWriter(folder=folder, name=name, dtype=dtype) for name in ("train", "validation")}
+        self.tally = Tally()
+        path = folder / PROGRESS
+        saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if saved is not None and saved["made_from"] == made_from:
+            self.tally = Tally(**saved["tally"])
+            for name, writer in self.writers.items():
+                writer.tokens, writer.files = saved["writers"][name]["tokens"], saved["writers"][name]["files"]
+
+    def run(self, documents: Iterable[Document], *, size: int | None = None, workers: int = 1) -> None:
+        """Encode what is not encoded yet, under a progress bar.
+
+        Args:
+            documents: all of the corpus, from its first document on.
+            size: bytes of all the text, for the time left; None when unknown.
+            workers: processes for the from-scratch tokenizer.
+
+        Raises:
+            ValueError: documents without a label under a tokenizer whose tokens do not stand for bytes.
+        """
+        done, saved = sum(self.tally.bytes.values()), self._tokens()
+        documents = islice(documents, self.tally.documents, None)
+        with tqdm(desc="encoding", unit="B", unit_scale=True, total=size, initial=done, dynamic_ncols=True) as bar:
+            for document, ids in self._encoded(documents, workers):
+                self._append(document, ids)
+                bar.update(len(document.text))
+                if self._tokens() >= saved + SAVE_TOKENS:
+                    self._save()
+                    saved = self._tokens()
+        self._cut(len(self.tally.pending))
+        for writer in self.writers.values():
+            writer.flush()
+
+    def description(self) -> dict[str, Any]:
+        """The manifest's entry of each split."""
+        tally = self.tally
+        return {
+            name: {
+                "tokens": writer.tokens,
+                "files": writer.files,
+                "bytes": tally.bytes[name],
+                "documents": tally.ends[name],
+                "log_probability": tally.log_probability if name == "validation" else None,
+            }
+            for name, writer in self.writers.items()
+        }
+
+    def forget_progress(self) -> None:
+        """Remove progress.json, once the manifest is written."""
+        (self.folder / PROGRESS).unlink(missing_ok=True)
+
+    def _encoded(self, documents: Iterable[Document], workers: int) -> Iterator[tuple[Document, np.ndarray]]:
+        """Each document beside its ids; only the documents that the encoder has in hand are in memory."""
+        in_hand: deque[Document] = deque()
+
+        def texts() -> Iterator[str]:
+            for document in documents:
+                in_hand.append(document)
+                yield document.text
+
+        for ids in encode_corpus(self.tokenizer, texts(), workers=workers):
+            yield in_hand.popleft(), ids
+
+    def _append(self, document: Document, ids: np.ndarray) -> None:
+        tally, end = self.tally, [self.end_of_text]
+        tally.documents += 1
+        if document.is_complete:
+            ids = np.concatenate([ids, np.array(end, dtype=ids.dtype)])
+        if document.split is None:
+            if self.sizes is None:
+                raise ValueError(
+                    "splitting by tokens needs a tokenizer whose tokens stand for bytes, got "
+                    f"{type(self.tokenizer).__name__} over other units: use --data.split text"
+                )
+            if not tally.pending and not self.writers["train"].tokens:
+                tally.pending = end.copy()
+            tally.pending += ids.tolist()
+            while len(tally.pending) >= self.chunk:
+                self._cut(self.chunk)
+            return
+        name = document.split
+        if not self.writers[name].tokens:
+            self.writers[name].append(np.array(end))
+        self.writers[name].append(ids)
+        tally.bytes[name] += len(document.text.encode("utf-8", "surrogatepass"))
+        tally.ends[name] += document.is_complete
+        if name == "validation" and document.log_probability is not None:
+            tally.log_probability = (tally.log_probability or 0.0) + document.log_probability
+
+    def _cut(self, length: int) -> None:
+        """Move the first `length` pending ids to the shards: their beginning to training, their end to validation."""
+        tally = self.tally
+        part, tally.pending = np.array(tally.pending[:length], dtype=np.int64), tally.pending[length:]
+        border = length - round(length * self.fraction)
+        for name, ids in (("train", part[:border]), ("validation", part[border:])):
+            self.writers[name].append(ids)
+            if self.sizes is not None:
+                tally.bytes[name] += int(self.sizes[ids].sum())
+            tally.ends[name] += int((ids == self.end_of_text).sum())
+
+    def _tokens(self) -> int:
+        return sum(writer.tokens for writer in self.writers.values())
+
+    def _save(self) -> None:
+        for writer in self.writers.values():
+            writer.flush()
+        writers = {name: {"tokens": writer.tokens, "files": writer.files} for name, writer in self.writers.items()}
+        write_json(
+            self.folder / PROGRESS, {"made_from": self.made_from, "tally": asdict(self.tally), "writers": writers}
+        )
+
+
+def is_byte_level(tokenizer: Any) -> bool:
+    """Whether each token stands for a string of bytes (byte-level BPE), so that bytes can be counted by tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return hasattr(tokenizer, "merges")
+    return "ByteLevel" in type(backend.decoder).__name__
+
+
+def token_bytes(tokenizer: Any) -> np.ndarray:
+    """Bytes that each id of a byte-level tokenizer stands for, int64; special tokens stand for none.
+
+    A byte-level token is written with one character per byte.
+    """
+    special = set(tokenizer.all_special_ids)
+    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    return np.array([0 if index in special else len(token) for index, token in enumerate(tokens)])

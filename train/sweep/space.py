@@ -1,0 +1,189 @@
+"""The search space of a sweep: what `--space` says, the default one, and the config of a trial."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from train.config import Config, validate
+from train.fields import check_field, field_name, is_numeric, parse_field, replace_fields
+
+# Every trial is measured on the same text in the same way; what would change the measure cannot be searched.
+_SEARCHABLE = ("model", "optimizer", "schedule")
+_SEARCHABLE_FIELDS = (
+    "data.batch_size",
+    "data.gradient_accumulation_steps",
+    "data.windows",
+    "tokenizer.kind",
+    "tokenizer.vocab_size",
+)
+_TOKENIZER = ("tokenizer.kind", "tokenizer.vocab_size")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Space:
+    """The fields that a sweep searches."""
+
+    distributions: dict[str, BaseDistribution]  # by `section.field`
+    fixed: frozenset[str]  # fields given on the command line: nothing changes them
+
+    def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
+        """The trial's value of every field; those that it has already stay."""
+        values = {}
+        for name, distribution in self.distributions.items():
+            if isinstance(distribution, IntDistribution):
+                values[name] = trial.suggest_int(
+                    name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+                )
+            elif isinstance(distribution, FloatDistribution):
+                values[name] = trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
+            else:
+                assert isinstance(distribution, CategoricalDistribution)
+                values[name] = trial.suggest_categorical(name, distribution.choices)
+        return values
+
+    def apply(self, config: Config, values: dict[str, Any]) -> Config:
+        """The config of a trial. Heads and MLP follow a searched width in the recipe's proportions, unless they are
+        searched or fixed themselves.
+        """
+        width = values.get("model.hidden_size")
+        if width is None:
+            return replace_fields(config, values)
+        model = config.model
+        ratio = width / model.hidden_size
+        base = model.num_key_value_heads or model.num_attention_heads
+        heads = max(1, round(base * ratio))
+        follow: dict[str, int] = {"model.num_attention_heads": heads * (model.num_attention_heads // base)}
+        if model.num_key_value_heads is not None:
+            follow["model.num_key_value_heads"] = heads
+        if model.intermediate_size is not None:
+            follow["model.intermediate_size"] = round(model.intermediate_size * ratio)
+        free = {name: value for name, value in follow.items() if name not in self.fixed | self.distributions.keys()}
+        return replace_fields(config, free | values)
+
+    def as_json(self) -> dict[str, str]:
+        """Each field's range, as `--space` takes it."""
+        return {name: describe(distribution) for name, distribution in self.distributions.items()}
+
+
+def build_space(config: Config, given: list[str], fixed: set[str]) -> Space:
+    """The space of `--space` arguments, or the default one.
+
+    Args:
+        config: the recipe with its fixed fields.
+        given: `FIELD=LOW..HIGH`, with `:log` or (whole numbers) `:STEP` behind it, or `FIELD=A,B,C`.
+        fixed: fields that the command line gave a value.
+
+    Raises:
+        ValueError: for a config with a value out of range, an argument that is none of these, a field that is unknown,
+            cannot be searched or is fixed, and an empty range.
+    """
+    validate(config)
+    distributions: dict[str, BaseDistribution] = {}
+    for argument in given:
+        name, distribution = parse_dimension(argument)
+        if name in distributions:
+            raise ValueError(f"--space: expected each field once, got {name} twice")
+        if name in fixed:
+            raise ValueError(f"--space: expected a field that is free, got {name}, which a flag fixes; leave one out")
+        if name in _TOKENIZER and config.data.objective == "masked":
+            raise ValueError(
+                f"--space: expected a field that leaves the validation loss comparable, got {name}; with masked "
+                "training the loss is per token, and another tokenizer has other tokens"
+            )
+        distributions[name] = distribution
+    if not given:
+        distributions = {name: value for name, value in default_space(config).items() if name not in fixed}
+    if not distributions:
+        raise ValueError(
+            "expected a field to search, got every field of the default space fixed by a flag; "
+            "leave one out or name others with --space FIELD=LOW..HIGH"
+        )
+    return Space(distributions=distributions, fixed=frozenset(fixed))
+
+
+def default_space(config: Config) -> dict[str, BaseDistribution]:
+    """Width (heads and MLP follow) and depth from half to twice the recipe's, batch size likewise, and the learning
+    rates from a tenth to ten times the recipe's on a log scale.
+    """
+    model, batch = config.model, config.data.batch_size
+    least = config.data.gradient_accumulation_steps
+    half = model.hidden_size // 2
+    space: dict[str, BaseDistribution] = {
+        "model.hidden_size": IntDistribution(half, 4 * half, step=half),
+        "model.num_hidden_layers": IntDistribution(max(1, model.num_hidden_layers // 2), 2 * model.num_hidden_layers),
+        "optimizer.learning_rate": _around(config.optimizer.learning_rate),
+        "data.batch_size": CategoricalDistribution(
+            [size for size in (batch // 2, batch, 2 * batch) if size >= least and size % least == 0]
+        ),
+    }
+    if config.optimizer.name == "muon":
+        space["optimizer.muon_learning_rate"] = _around(config.optimizer.muon_learning_rate)
+    return space
+
+
+def parse_dimension(argument: str) -> tuple[str, BaseDistribution]:
+    """The field and the values of a `--space` argument.
+
+    Raises:
+        ValueError: saying what is wrong with it.
+    """
+    forms = "FIELD=LOW..HIGH, with :log or :STEP behind it, or FIELD=A,B,C"
+    field, equals, values = argument.partition("=")
+    if not equals or not values:
+        raise ValueError(f"--space: expected {forms}, got {argument!r}")
+    name = field_name(field)
+    if name.split(".")[0] not in _SEARCHABLE and name not in _SEARCHABLE_FIELDS:
+        raise ValueError(
+            f"--space: expected a field of {', '.join(_SEARCHABLE)} or one of {', '.join(_SEARCHABLE_FIELDS)}, got "
+            f"{name}: trials are compared on the same text, after the same number of steps"
+        )
+    if ".." not in values:
+        choices = [parse_field(name, text) for text in values.split(",")]
+        for choice in choices:
+            check_field(name, choice)
+        if len(set(choices)) < 2:
+            raise ValueError(
+                f"--space {argument}: expected at least two values to choose from, got {len(set(choices))}"
+            )
+        return name, CategoricalDistribution(choices)
+    limits, _, scale = values.partition(":")
+    number = is_numeric(name)
+    if number is None:
+        raise ValueError(f"--space {argument}: expected choices A,B,C for {name}, got a range; it has no numbers")
+    if scale not in ("", "log") and not (number is int and scale.isdecimal() and int(scale)):
+        expected = "nothing, :log or :STEP" if number is int else "nothing or :log"
+        raise ValueError(f"--space {argument}: expected {expected} behind the range, got :{scale}")
+    low, high = (parse_field(name, text) for text in limits.split("..", 1))
+    if low is None or high is None or not low < high < math.inf:
+        raise ValueError(f"--space {argument}: expected a range from a lower to a higher number, got {low}..{high}")
+    if scale == "log" and low <= 0:
+        raise ValueError(f"--space {argument}: expected a log range above 0, got one from {low}")
+    if number is float:
+        return name, FloatDistribution(low, high, log=scale == "log")
+    step = int(scale) if scale.isdecimal() else 1
+    return name, IntDistribution(low, high - (high - low) % step, log=scale == "log", step=step)
+
+
+def describe(distribution: BaseDistribution) -> str:
+    """A range or choices as `--space` takes them."""
+    if isinstance(distribution, CategoricalDistribution):
+        return ",".join(
+            str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in distribution.choices
+        )
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    step = distribution.step if isinstance(distribution, IntDistribution) and distribution.step != 1 else None
+    behind = ":log" if distribution.log else f":{step}" if step else ""
+    return f"{distribution.low}..{distribution.high}{behind}"
+
+
+def given_fields(flags: list[str]) -> set[str]:
+    """The fields that `--section.field` flags of a command line name."""
+    names = (flag[2:].partition("=")[0] for flag in flags if flag.startswith("--"))
+    return {name.replace("-", "_") for name in names if "." in name}
+
+
+def _around(value: float) -> FloatDistribution:
+    return FloatDistribution(float(f"{value / 10:.6g}"), float(f"{value * 10:.6g}"), log=True)
