@@ -61,7 +61,7 @@ def build_page(lab: Lab) -> gr.Blocks:
         places, parts = [], []
         with gr.Tabs():
             for tab in tabs:
-                name = tab.__name__.rpartition(".")[2]
+                name = tab.__name__.split(".")[-2]  # of its folder
                 with gr.Tab(tab.TITLE, id=name, visible=tab is not fill or lab.source.masked) as place:
                     parts += tab.build(lab)
                 if tab in (write, fill) and lab.source.folder is None:

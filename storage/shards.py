@@ -6,7 +6,7 @@ A split is one long sequence `E d1 E d2 E … dn E`, where E is the document sep
 therefore has its own beginning and end to predict. The manifest is written last: a folder without it is unfinished.
 """
 
-import json
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.files import atomic_file
+from storage.records import read_json_object, write_json
 
 SHARD_TOKENS = 2**26
 READS_PER_MAP = 1000
@@ -79,6 +80,19 @@ class TokenSplit:
                 "delete the folder and it is made again"
             )
 
+    @classmethod
+    def open(cls, folder: Path, name: str) -> "TokenSplit":
+        """The split `train` or `validation` of a finished `tokens/` folder.
+
+        Raises:
+            ValueError: the folder has no manifest, it has no such split, or the shards do not fit it.
+            OSError: a shard cannot be read.
+        """
+        manifest = read_json_object(folder / MANIFEST)
+        if name not in manifest:
+            raise ValueError(f"{folder}: expected a split called {name}, but the manifest has none")
+        return cls(folder, manifest[name])
+
     def __len__(self) -> int:
         return self.tokens
 
@@ -113,12 +127,20 @@ class TokenSplit:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a `tokens/` folder; None when there is none."""
+    """The manifest of a `tokens/` folder; None when there is none: the folder is unfinished.
+
+    Raises:
+        ValueError: it is broken.
+    """
     path = folder / MANIFEST
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json_object(path) if path.is_file() else None
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest, which completes the folder."""
-    with atomic_file(folder / MANIFEST) as stream:
-        json.dump(manifest, stream, indent=1)
+    write_json(folder / MANIFEST, manifest)
+
+
+def tokenizer_hash(folder: Path) -> str:
+    """What identifies the tokenizer in a folder: the SHA-256 of its tokenizer.json."""
+    return hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()

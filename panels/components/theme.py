@@ -6,18 +6,22 @@ from pathlib import Path
 
 from gradio.themes import Base, LocalFont
 
-ASSETS = Path(__file__).parents[1] / "assets"
+PANELS = Path(__file__).parents[1]
 
 
 def styles() -> list[Path]:
-    """The style sheets: that of the page, then those of the tabs."""
-    return sorted(ASSETS.glob("*.css"), key=lambda path: (path.stem != "page", path.stem))
+    """The style sheets: that of the page, then those of the components and of the tabs."""
+    return _assets("css")
 
 
 def script() -> str:
     """What the browser runs once: the statements of every script, each in a block of its own, the page's first."""
-    files = sorted(ASSETS.glob("*.js"), key=lambda path: (path.stem != "page", path.stem))
+    files = _assets("js")
     return "() => {\n" + "\n".join(f"{{\n{path.read_text(encoding='utf-8')}\n}}" for path in files) + "\n}"
+
+
+def _assets(kind: str) -> list[Path]:
+    return sorted(PANELS.rglob(f"*.{kind}"), key=lambda path: (path.stem != "page", path))
 
 
 def build_theme() -> Base:

@@ -12,7 +12,7 @@ import tyro
 import app
 import corpus.__main__
 import tokenization.__main__
-import train.sweep
+import train.sweep.__main__
 from modeling.sizing import count_parameters, flops_per_token
 from train.__main__ import parse
 from train.config import Config
@@ -118,7 +118,7 @@ def test_a_diagram_is_whole(diagram: str) -> None:
 
 
 def test_files_that_the_tour_names_are_there() -> None:
-    folders = ("corpus", "modeling", "tokenization", "train", "hub_export", "panels", "tests")
+    folders = ("storage", "corpus", "modeling", "tokenization", "train", "hub_export", "panels", "tests")
     names = {path.name for folder in folders for path in (ROOT / folder).rglob("*.py")} | {"app.py"}
     for name in set(re.findall(r"\b\w[\w/]*\.py\b", TOUR)):
         assert (ROOT / name).is_file() if "/" in name else name in names, name
@@ -147,7 +147,7 @@ def test_other_commands_parse() -> None:
         elif words[:3] == ["python", "-m", "corpus"]:
             tyro.cli(corpus.__main__.Command, args=words[3:])  # type: ignore[arg-type]
         elif words[:3] == ["python", "-m", "train.sweep"]:
-            train.sweep.parse(words[3:])
+            train.sweep.__main__.parse(words[3:])
         elif words[:2] == ["python", "-m"]:
             found = importlib.util.find_spec(words[2])
             assert found is not None, f"{page}: {command}"

@@ -102,8 +102,15 @@ def test_it_holds_the_page_and_the_model_and_nothing_else(space: Path, pristine_
     page = {path.relative_to(ROOT).as_posix() for path in page_files()}
     model = {f"bundle/{name}" for name in relative_files(pristine_bundle)}
     assert relative_files(space) == page | model | {"README.md", "requirements.txt"}
-    assert {name.split("/")[0] for name in page} == {"app.py", "corpus", "modeling", "panels", "tokenization"}
-    assert {"panels/assets/page.css", "panels/assets/page.js", "modeling/modeling_scratchgpt.py"} <= page
+    assert {name.split("/")[0] for name in page} == {
+        "app.py",
+        "corpus",
+        "modeling",
+        "panels",
+        "storage",
+        "tokenization",
+    }
+    assert {"panels/components/page.css", "panels/components/page.js", "modeling/modeling_scratchgpt.py"} <= page
     assert (space / "app.py").read_bytes() == (ROOT / "app.py").read_bytes()
 
 

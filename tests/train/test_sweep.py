@@ -32,7 +32,7 @@ SEARCH = ["debug", "--trials", "3", "--startup-trials", "1", *SPACE, *TINY]
 KILLED = """
 import os, signal, sys
 from train.loop import Trainer
-from train.sweep import main
+from train.sweep.__main__ import main
 trial, step = int(sys.argv[1]), int(sys.argv[2])
 do_step = Trainer._step
 def stepping(trainer):

@@ -1,6 +1,6 @@
 """What the Inside tab shows of a text, as HTML: its surprise, a logit lens, its attention.
 
-`assets/inside.js` makes it answer to the mouse and the keyboard, and draws the attention.
+`tab.js` makes it answer to the mouse and the keyboard, and draws the attention.
 """
 
 from __future__ import annotations

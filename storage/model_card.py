@@ -1,0 +1,47 @@
+"""The front matter of a README.md: what a model card states as data."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FACTS = "scratchgpt"
+"""The key of the front matter with our own facts: `trained_on`, `tokens_seen`, `floor_bits_per_byte`, `steps`."""
+_FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", flags=re.DOTALL)
+
+
+def split_card(text: str) -> tuple[dict[str, Any], str]:
+    """The front matter of a model card, and the Markdown below it.
+
+    A front matter that is missing or not a YAML mapping gives {}: a card that somebody edited may hold anything.
+    """
+    match = _FRONT_MATTER.match(text)
+    if match is None:
+        return {}, text
+    try:
+        data = yaml.safe_load(match[1])
+    except yaml.YAMLError:
+        data = None
+    return data if isinstance(data, dict) else {}, text[match.end() :]
+
+
+def read_card(folder: Path) -> tuple[dict[str, Any], str]:
+    """`split_card` of the README.md in a folder; ({}, "") where there is none."""
+    path = folder / "README.md"
+    return split_card(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else ({}, "")
+
+
+def card_title(body: str) -> str | None:
+    """The first heading of a card's Markdown, at most 80 characters."""
+    heading = re.search(r"^# +(.+)$", body, flags=re.MULTILINE)
+    return heading[1].strip()[:80] if heading else None
+
+
+def card_metrics(data: dict[str, Any]) -> dict[str, float]:
+    """The metrics of the front matter's `model-index`, by type; {} where it has none or holds something else."""
+    try:
+        results = data["model-index"][0]["results"]
+        return {metric["type"]: float(metric["value"]) for result in results for metric in result["metrics"]}
+    except (KeyError, IndexError, TypeError, ValueError):
+        return {}

@@ -1,0 +1,374 @@
+"""The folder of a run: every path in it, and every reader and writer of its records.
+
+    runs/NAME/recipe.json  run.json  metrics.jsonl  samples.jsonl  prompts.json  tokenizer/  tokens/  checkpoints/
+              loss.png  train.log  output.txt  .lock
+
+Training writes it, the export and the page read it, and they meet here only.
+"""
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from storage.records import (
+    JsonlFollower,
+    append_jsonl,
+    read_json,
+    read_json_object,
+    read_json_object_or_empty,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
+
+STATE, RECIPE, METRICS, SAMPLES, PROMPTS = "run.json", "recipe.json", "metrics.jsonl", "samples.jsonl", "prompts.json"
+CHECKPOINTS, TOKENIZER, TOKENS, PICTURE, LOG, OUTPUT = (
+    "checkpoints", "tokenizer", "tokens", "loss.png", "train.log", "output.txt"
+)  # fmt: skip
+STARTED_BY_PAGE = "page.json"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on the disk. Constructing it reads nothing; `open` checks that the folder is a run.
+
+    `state` and `recipe` are read once per object: make a new one to see what changed.
+    """
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunFolder":
+        """A folder that holds run.json and recipe.json, both readable.
+
+        Raises:
+            ValueError: there is no such folder, it is no run folder, or one of the two files is broken.
+        """
+        run = cls(Path(path))
+        if not run.path.is_dir():
+            raise ValueError(
+                f"{path}: expected a run folder, but there is no such folder. "
+                "Give the folder that `python -m train RECIPE --run-dir DIR` wrote."
+            )
+        missing = [name for name in (STATE, RECIPE) if not (run.path / name).is_file()]
+        if missing:
+            raise ValueError(
+                f"{path}: expected a run folder with run.json and recipe.json, but {' and '.join(missing)} "
+                f"{'is' if len(missing) == 1 else 'are'} missing. "
+                "Give the folder that `python -m train RECIPE --run-dir DIR` wrote, not one inside it."
+            )
+        _ = run.state, run.recipe
+        return run
+
+    @classmethod
+    def containing(cls, folder: Path) -> "RunFolder | None":
+        """The run that a folder is, or that it is a checkpoint of."""
+        places = (folder, *folder.resolve().parents[:2])
+        return next((cls(place) for place in places if cls(place).has_state), None)
+
+    @classmethod
+    def all_in(cls, home: Path) -> list["RunFolder"]:
+        """The runs of `home`/runs, by name; hidden folders are left out."""
+        return [cls(path) for path in sorted(home.glob("runs/*")) if cls(path).is_run]
+
+    # Paths
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder of the tokenizer."""
+        return self.path / TOKENIZER
+
+    @property
+    def tokens(self) -> Path:
+        """The folder of the token shards; see `storage.shards`."""
+        return self.path / TOKENS
+
+    @property
+    def log(self) -> Path:
+        """train.log: what the run printed."""
+        return self.path / LOG
+
+    @property
+    def picture(self) -> Path:
+        """loss.png."""
+        return self.path / PICTURE
+
+    @property
+    def output(self) -> Path:
+        """output.txt: the long sample of some recipes."""
+        return self.path / OUTPUT
+
+    @property
+    def recipe_file(self) -> Path:
+        """recipe.json, which `python -m train` takes as a recipe."""
+        return self.path / RECIPE
+
+    @property
+    def started_by_page(self) -> Path:
+        """page.json: written by the page when it starts a run."""
+        return self.path / STARTED_BY_PAGE
+
+    # State
+
+    @property
+    def has_state(self) -> bool:
+        """Whether there is a run.json."""
+        return (self.path / STATE).is_file()
+
+    @property
+    def is_run(self) -> bool:
+        """Whether the folder is a run's, one that is only beginning included."""
+        names = (STATE, RECIPE, ".lock", STARTED_BY_PAGE)
+        return not self.path.name.startswith(".") and any((self.path / name).is_file() for name in names)
+
+    @cached_property
+    def state(self) -> dict[str, Any]:
+        """run.json: status, step, steps, best and latest checkpoint, seconds, tokens seen, evaluation, …
+
+        Raises:
+            ValueError: it is missing or broken.
+        """
+        return read_json_object(self.path / STATE)
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """recipe.json: the recipe's name, its resolved config, the git commit, the versions of the libraries.
+
+        Raises:
+            ValueError: it is missing or broken.
+        """
+        return read_json_object(self.path / RECIPE)
+
+    def peek_state(self) -> dict[str, Any]:
+        """run.json as it is at this moment; empty where it is missing or broken."""
+        return read_json_object_or_empty(self.path / STATE)
+
+    def peek_recipe(self) -> dict[str, Any]:
+        """recipe.json as it is at this moment; empty where it is missing or broken."""
+        return read_json_object_or_empty(self.path / RECIPE)
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        """Write run.json."""
+        write_json(self.path / STATE, state)
+
+    def write_recipe(self, recipe: dict[str, Any]) -> None:
+        """Write recipe.json."""
+        write_json(self.path / RECIPE, recipe)
+
+    def state_stamp(self) -> tuple[float, int, int] | None:
+        """Modification time (seconds since 1970), size and inode of run.json; None where there is none."""
+        try:
+            found = (self.path / STATE).stat()
+        except OSError:
+            return None
+        return found.st_mtime, found.st_size, found.st_ino
+
+    def last_change(self) -> float:
+        """When the run last wrote its state, its recipe or its folder, in seconds since 1970; 0.0: it is gone."""
+        for name in (STATE, RECIPE, "."):
+            with contextlib.suppress(OSError):
+                return (self.path / name).stat().st_mtime
+        return 0.0
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep every other process out for the block.
+
+        Raises:
+            ValueError: another process has the lock.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ValueError(
+                f"{self.path}: expected a run folder that is free, got one that another process trains in; "
+                "wait for it, stop it, or choose another --run-dir"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a process trains in the folder now."""
+        lock = self.path / ".lock"
+        if not lock.is_file():
+            return False
+        try:
+            with FileLock(lock, timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:  # it vanished meanwhile, or belongs to another user
+            return False
+
+    # Checkpoints
+
+    def checkpoint_folder(self, step: int) -> Path:
+        """Where the checkpoint of a step is, or would be."""
+        return self.path / CHECKPOINTS / f"step-{step:06d}"
+
+    def checkpoints(self) -> dict[int, Path]:
+        """The complete checkpoints by step, in order."""
+        found = {}
+        for folder in self.path.glob(f"{CHECKPOINTS}/step-*"):
+            step = step_of(folder)
+            if step is not None and (folder / "config.json").is_file():
+                found[step] = folder
+        return dict(sorted(found.items()))
+
+    def checkpoint(self, name: str = "best") -> Path:
+        """The folder of one checkpoint.
+
+        Args:
+            name: `best` (default; the latest one when no evaluation has named a best yet), `latest`, or the name of
+                a folder such as `step-000500`.
+
+        Raises:
+            ValueError: the run has no checkpoint yet, or none of that name.
+        """
+        found = [folder.name for folder in self.checkpoints().values()]
+        if not found:
+            raise ValueError(
+                f"{self.path}: expected at least one checkpoint, but this run has none yet. "
+                "Let it train until its first checkpoint (`--resume` continues where it stopped)."
+            )
+        wanted = name
+        if name == "best" and not self.state.get("best_checkpoint"):
+            logger.warning("%s: no evaluation has named a best checkpoint yet; taking the latest one", self.path)
+            wanted = "latest"
+        if wanted in ("best", "latest"):
+            recorded = self.state.get(f"{wanted}_checkpoint")
+            wanted = Path(recorded).name if isinstance(recorded, str) else found[-1]
+        if wanted not in found:
+            raise ValueError(
+                f"{self.path}: expected a checkpoint called {wanted}, but this run has {', '.join(found)}. "
+                "Choose one of these, `best` or `latest`."
+            )
+        return self.path / CHECKPOINTS / wanted
+
+    # Records
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl in order; none when there is no such file.
+
+        Raises:
+            ValueError: a line is broken.
+        """
+        return read_jsonl(self.path / METRICS)
+
+    def samples(self) -> list[dict[str, Any]]:
+        """The records of samples.jsonl (`step`, `prompt`, `text`, `seed`) in order; none when there is no such file.
+
+        Raises:
+            ValueError: a line is broken.
+        """
+        return read_jsonl(self.path / SAMPLES)
+
+    def record_at(self, step: int, field: str) -> dict[str, Any]:
+        """The last record of metrics.jsonl of that step that has `field`; {} when there is none."""
+        matching = [record for record in self.metrics() if record.get("step") == step and record.get(field) is not None]
+        return matching[-1] if matching else {}
+
+    def evaluation_at(self, step: int) -> dict[str, Any]:
+        """The evaluation of a step, from metrics.jsonl (all steps) or run.json (the latest); {} when unknown."""
+        record = self.record_at(step, "validation_loss")
+        state = self.peek_state()
+        return record or ((state.get("evaluation") or {}) if state.get("step") == step else {})
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """A line of metrics.jsonl."""
+        append_jsonl(self.path / METRICS, record)
+
+    def append_sample(self, record: dict[str, Any]) -> None:
+        """A line of samples.jsonl."""
+        append_jsonl(self.path / SAMPLES, record)
+
+    def rewind(self, step: int) -> None:
+        """Remove the records after `step`: a resumed run writes them again."""
+        for name in (METRICS, SAMPLES):
+            records = read_jsonl(self.path / name)
+            write_jsonl(self.path / name, [record for record in records if record["step"] <= step])
+
+    def follow_metrics(self) -> JsonlFollower:
+        """metrics.jsonl, read while it grows."""
+        return JsonlFollower(self.path / METRICS, integer_field="step")
+
+    def follow_samples(self) -> JsonlFollower:
+        """samples.jsonl, read while it grows."""
+        return JsonlFollower(self.path / SAMPLES, integer_field="step")
+
+    def prompts(self) -> list[str]:
+        """Beginnings of held-out text; none when prompts.json is missing."""
+        return read_prompts(self.path)
+
+    def write_prompts(self, prompts: list[str]) -> None:
+        """Write prompts.json."""
+        write_json(self.path / PROMPTS, prompts)
+
+    def append_log(self, message: str) -> None:
+        """A line of train.log."""
+        with self.log.open("a", encoding="utf-8", newline="\n") as stream:
+            stream.write(message + "\n")
+
+    # Facts
+
+    @property
+    def corpus_config(self) -> dict[str, Any]:
+        """The `corpus` section of the config; {} where it is unknown."""
+        config = self.peek_recipe().get("config")
+        corpus = config.get("corpus") if isinstance(config, dict) else None
+        return corpus if isinstance(corpus, dict) else {}
+
+
+def read_prompts(folder: Path) -> list[str]:
+    """The prompts in the prompts.json of a run or a bundle, blank ones left out; none when there is no such file.
+
+    Raises:
+        ValueError: the file is broken.
+    """
+    path = folder / PROMPTS
+    content = read_json(path) if path.is_file() else []
+    return [prompt for prompt in content if isinstance(prompt, str) and prompt.strip()]
+
+
+def step_of(checkpoint: Path) -> int | None:
+    """The step in the name of a checkpoint folder (`step-000500`); None for another name."""
+    match = re.fullmatch(r"step-(\d+)", checkpoint.name)
+    return int(match[1]) if match else None
+
+
+def describe_corpus(corpus: dict[str, Any]) -> str:
+    """What a run was trained on, for a model card or the page, from the `corpus` section of its config.
+
+    It never names a path of the machine.
+    """
+    source, paths = corpus.get("source"), corpus.get("paths") or []
+    if source == "stories":
+        return f"{corpus.get('stories', 0):,} short English stories made by ScratchGPT's own generator"
+    if dataset := hub_dataset(corpus):
+        return f"the data set `{dataset}` of the Hugging Face Hub"
+    # A folder given to a recipe of books is read as these books and nothing else; a file is read as it is.
+    of_books = source == "gutenberg" or (len(paths) == 1 and Path(paths[0]).is_dir())
+    if of_books and corpus.get("books") == "scifi":
+        return "books of early science fiction from Project Gutenberg"
+    return "Project Gutenberg books" if source == "gutenberg" else "its maker's own text files"
+
+
+def hub_dataset(corpus: dict[str, Any]) -> str | None:
+    """The id of the Hub data set that a run was trained on, from its `corpus` section; None for any other text."""
+    dataset = str(corpus.get("dataset") or "") if corpus.get("source") == "hub" else ""
+    is_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", dataset) and not Path(dataset).is_dir()
+    return dataset if is_id else None

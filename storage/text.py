@@ -1,0 +1,20 @@
+"""Text as UTF-8 files can hold it."""
+
+
+def replace_surrogates(text: str) -> str:
+    """`text` as UTF-8 can encode it: a pair of surrogates becomes its character, a lone one a single U+FFFD.
+
+    JSON and Windows file names can carry surrogates; no UTF-8 file can.
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def count_bytes(text: str) -> int:
+    """Bytes of `text` in UTF-8, after `replace_surrogates`."""
+    return len(text) if text.isascii() else len(replace_surrogates(text).encode())
