@@ -15,7 +15,7 @@ import pytest
 
 from panels.generate import write
 from panels.models import LoadedModel, load_model
-from panels.request_queue import WIDTH
+from panels.request_queue import WORKERS
 from panels.sampling import settings_from
 from tests.panels.tiny_model import PROMPTS, save_checkpoint
 from tests.serving import ROOT, Window, free_port, serving, start
@@ -240,7 +240,7 @@ def test_who_waits_sees_how_many_are_before_and_stop_leaves_the_line(page, serve
     from gradio_client import Client
     from playwright.sync_api import expect
 
-    clients = [Client(server[0], verbose=False) for _ in range(WIDTH)]
+    clients = [Client(server[0], verbose=False) for _ in range(WORKERS)]
     jobs = [client.submit("The lamp", LONG, api_name="/generate") for client in clients]
     try:
         for job in jobs:
