@@ -75,14 +75,9 @@ def plain_text(text: str) -> str:
 def encode_prompt(loaded: LoadedModel, text: str) -> list[int]:
     """Token ids of `text`, in which what looks like a special token is text, behind what stands in front of every text
     of this model (`LoadedModel.prefix_ids`)."""
-    tokenizer = loaded.tokenizer
-    if not text:
-        ids = []
-    elif hasattr(tokenizer, "encode_ordinary"):
-        ids = tokenizer.encode_ordinary(text)
-    else:
-        ids = tokenizer(text, split_special_tokens=True, add_special_tokens=False, verbose=False)["input_ids"]
-    return [*loaded.prefix_ids, *ids]
+    from tokenization import plain_ids
+
+    return [*loaded.prefix_ids, *plain_ids(loaded.tokenizer, text)]
 
 
 def write(
