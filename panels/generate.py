@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from panels import zerogpu as zero
+from panels import zerogpu
 
 if TYPE_CHECKING:
     from modeling.generation import Alternative, SamplingSettings
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PACE = 0.06
 """Seconds between two drafts: steady for the eye, and cheap for the page."""
-TIME_LIMIT = zero.TIME_LIMIT if zero.is_here() else 120.0
+TIME_LIMIT = zerogpu.TIME_LIMIT if zerogpu.is_here() else 120.0
 """Seconds one request may compute before it ends by itself."""
 
 Ending = Literal["length", "stop_token", "stop_text", "deadline", "stopped"]
@@ -57,7 +57,7 @@ class Draft:
     rest: str = ""  # what the last token adds when all is over: U+FFFD for a character that never became complete
 
     @property
-    def tokens_out_of_sight(self) -> int:
+    def tokens_out_of_window(self) -> int:
         """Tokens at the beginning of the text that the window has left behind."""
         return max(0, self.prompt_tokens + self.new_tokens - 1 - self.context_used) if self.new_tokens else 0
 
