@@ -2,7 +2,7 @@
 
 It answers the calls that a push, a load of a model or a Space, and the streaming of a data set make: files by path,
 large ones by the LFS protocol, a commit id per commit, branches and tags. What it was asked is in `requests`. `faults`
-break chosen requests; from `dies_at` on, the network is gone. `serve_faults` is a Hub whose network always fails.
+break chosen requests; from `dies_at` on, the network is gone.
 """
 
 import base64
@@ -11,7 +11,6 @@ import hashlib
 import json
 import re
 import socket
-import socketserver
 import struct
 import threading
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ WRITE_TOKEN, READ_TOKEN, FINE_TOKEN, BOBS_TOKEN = "hf_writing", "hf_reading", "h
 KIND = r"(?P<kind>model|space|dataset)s"
 REPO = r"(?P<repo>[^/]+(?:/(?!revision/|tree/|paths-info/|resolve/)[^/]+)?)"
 REVISION = rf"(?P<revision>{PARQUET_COPY}|[^/]+)"
-_NO_LINGER = struct.pack("ii", 1, 0)  # a closed connection is reset
+NO_LINGER = struct.pack("ii", 1, 0)  # a closed connection is reset
 PAGE_OF_A_PROXY = b"<html><body><h1>Bad gateway</h1></body></html>"
 
 
@@ -102,7 +101,7 @@ class Hub:
 
     @contextlib.contextmanager
     def serve(self) -> Iterator["Hub"]:
-        with _serving(ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (_Handler,), {"hub": self}))) as url:
+        with serving(ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (_Handler,), {"hub": self}))) as url:
             self.url = url
             try:
                 yield self
@@ -112,7 +111,7 @@ class Hub:
 
 
 @contextlib.contextmanager
-def _serving(server: socketserver.ThreadingMixIn | Any) -> Iterator[str]:
+def serving(server: Any) -> Iterator[str]:
     """The address of a server that runs in a thread until the block ends."""
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -165,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
                     self._send(answer, half=fault.answer == "half")
         if fault.answer == "reset":
             self.close_connection = True
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         elif fault.answer in ("cut", "lost", "half"):
             self.close_connection = True
             with contextlib.suppress(OSError):
@@ -430,48 +429,3 @@ def _blob_id(content: bytes) -> str:
 def _commit_id(number: int, files: dict[str, bytes]) -> str:
     listing = json.dumps([number, sorted((path, _blob_id(content)) for path, content in files.items())])
     return hashlib.sha1(listing.encode()).hexdigest()
-
-
-FAULTS = {
-    "reset": "Connection reset by peer",
-    "hangup": "Server disconnected without sending a response",
-    "garbage": "illegal status line",
-    "short": "peer closed connection without sending complete message body",
-    "packed": "Error -3 while decompressing data",
-    "silence": "timed out",
-}
-"""Faults of the network that `serve_faults` makes, and what the message about each must hold. ("portal" is one more:
-an answer that is no JSON, as a login page gives it, about which callers say different things.)"""
-
-
-@contextlib.contextmanager
-def serve_faults() -> Iterator[str]:
-    """The address of a Hub whose network fails as the name of the data set asked for says."""
-    done = threading.Event()
-
-    class Handler(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            match = re.search(rb"/alice/(\w+)", self.request.recv(65536))
-            fault = match[1].decode() if match else "hangup"
-            if fault == "silence":
-                done.wait()
-            elif fault == "reset":
-                self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-                self.request.close()
-            else:
-                self.request.sendall(_FAULTY[fault])
-
-    with _serving(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)) as url:
-        try:
-            yield url
-        finally:
-            done.set()
-
-
-_FAULTY = {
-    "hangup": b"",
-    "garbage": b"no HTTP\r\n\r\n",
-    "short": b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 999\r\n\r\n{",
-    "packed": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nabcde",
-    "portal": b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 8\r\n\r\n<p>Login",
-}

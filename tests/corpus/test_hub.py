@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpus.documents import Document
-from tests.hub_double import FAULTS, PARQUET_COPY, Fault, Hub, serve_faults
+from tests.hub_double import PARQUET_COPY, Fault, Hub
+from tests.network_faults import FAULTS, serve_faults
 
 ROOT = Path(__file__).parents[2]
 
