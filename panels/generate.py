@@ -72,17 +72,20 @@ def plain_text(text: str) -> str:
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
-def encode_prompt(loaded: LoadedModel, text: str) -> list[int]:
-    """Token ids of `text`, in which what looks like a special token is text, behind what stands in front of every text
-    of this model (`LoadedModel.prefix_ids`)."""
+def encode_text(loaded: LoadedModel, text: str) -> list[int]:
+    """Token ids of `text`, in which what looks like a special token is text."""
     tokenizer = loaded.tokenizer
     if not text:
-        ids = []
-    elif hasattr(tokenizer, "encode_ordinary"):
-        ids = tokenizer.encode_ordinary(text)
-    else:
-        ids = tokenizer(text, split_special_tokens=True, add_special_tokens=False, verbose=False)["input_ids"]
-    return [*loaded.prefix_ids, *ids]
+        return []
+    if hasattr(tokenizer, "encode_ordinary"):
+        return tokenizer.encode_ordinary(text)
+    return tokenizer(text, split_special_tokens=True, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def encode_prompt(loaded: LoadedModel, text: str) -> list[int]:
+    """Token ids of `text` after what precedes a prompt of this model; of no text, those that start one."""
+    ids = encode_text(loaded, text)
+    return [*(loaded.prefix_ids if ids else loaded.start_ids), *ids]
 
 
 def write(
@@ -111,7 +114,7 @@ def write(
     prompt_ids = encode_prompt(loaded, prompt)
     seed = random.SystemRandom().randrange(10**6) if settings.seed is None else settings.seed
     decoder = StreamingDecoder(loaded.tokenizer)
-    decoder.follow(prompt_ids[len(loaded.prefix_ids) :])
+    decoder.follow(encode_text(loaded, prompt))
     began = shown = time.monotonic()
     draft = Draft(text=prompt, seed=seed, context_length=loaded.context_length, prompt_tokens=len(prompt_ids))
     steps = stream(

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modeling.loading import read_json_object
 from panels.formats import short_number
 from panels.models import LoadedModel, ModelSource
+from storage.records import read_json_object
 
 Facts = list[tuple[str, str]]
 """Names and values, in the order in which they are read."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
-from panels.generate import Token, encode_prompt, plain_text
+from panels.generate import Token, encode_text, plain_text
 from panels.templates import render
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Texts:
         from tokenization import StreamingDecoder
 
         self.loaded = loaded
-        self.before = encode_prompt(loaded, head[-HEAD:])[len(loaded.prefix_ids) :]
+        self.before = encode_text(loaded, head[-HEAD:])
         self.decoder = StreamingDecoder(loaded.tokenizer)
         self.known: dict[int, tuple[str, Hindrance]] = {}
 
