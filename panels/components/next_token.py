@@ -76,8 +76,8 @@ def with_token(loaded: LoadedModel, text: str, token_id: int) -> str:
     """`text` and behind it what the token adds to it.
 
     Raises ValueError for a token that has no text of its own."""
-    from panels.generate import encode_text, plain_text
-    from tokenization import StreamingDecoder
+    from panels.generate import plain_text
+    from tokenization import StreamingDecoder, plain_ids
 
     if not 0 <= token_id < len(loaded.tokenizer):
         raise ValueError(f"There is no token {token_id}: this vocabulary has {len(loaded.tokenizer)}.")
@@ -85,7 +85,7 @@ def with_token(loaded: LoadedModel, text: str, token_id: int) -> str:
         raise ValueError(f"This token cannot be put into the text by hand. {why}")
     text = plain_text(text)
     decoder = StreamingDecoder(loaded.tokenizer)
-    decoder.follow(encode_text(loaded, text))
+    decoder.follow(plain_ids(loaded.tokenizer, text))
     return text + plain_text(decoder.push(token_id) + decoder.finish())
 
 

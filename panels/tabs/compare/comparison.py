@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from panels.generate import PACE, TIME_LIMIT, Ending, encode_prompt, encode_text, plain_text
+from panels.generate import PACE, TIME_LIMIT, Ending, encode_prompt, plain_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -151,14 +151,14 @@ class _Pen:
 
     def __init__(self, side: Side, prompt: str, should_stop: Callable[[], bool] | None, deadline: float | None) -> None:
         from modeling.generation import stream
-        from tokenization import StreamingDecoder
+        from tokenization import StreamingDecoder, plain_ids
 
         self.loaded, self.settings = side.loaded, side.settings
         if self.loaded.source.masked:
             raise ValueError(f"{self.loaded.source.name} fills blanks and does not write: choose a model that writes.")
         self.prompt_ids = encode_prompt(self.loaded, prompt)
         self.decoder = StreamingDecoder(self.loaded.tokenizer)
-        self.decoder.follow(encode_text(self.loaded, prompt))
+        self.decoder.follow(plain_ids(self.loaded.tokenizer, prompt))
         self.steps = stream(
             self.loaded.model,
             self.prompt_ids,
