@@ -16,7 +16,7 @@ MODERN: dict[str, Any] = {
     "tie_word_embeddings": True,
     "output_projection_init": "zero",
 }
-"""Arguments of `ScratchGPTConfig` that make a model of the modern family (the shape of Qwen3), apart from its sizes; the
+"""Arguments of `ScratchGPTConfig` that make a model of the modern family (the shape of Qwen3), sizes apart; the
 config's own defaults are the classic family."""
 
 

@@ -22,7 +22,7 @@ from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaske
 from modeling.generation import SamplingSettings, stream
 from modeling.infilling import fill_ids
 from storage.text import replace_surrogates
-from tokenization import encode_corpus
+from tokenization import plain_ids
 from train.config import Config
 from train.data.batches import IGNORED, Batch, Batches
 from train.data.masking import MaskedBatches, Masking
@@ -144,9 +144,6 @@ class Objective:
         """
         raise NotImplementedError
 
-    def _encode(self, text: str) -> list[int]:
-        return next(encode_corpus(self.prepared.tokenizer, [text])).tolist()
-
     def _decode(self, ids: list[int]) -> str:
         return replace_surrogates(self.prepared.tokenizer.decode(ids))
 
@@ -191,7 +188,7 @@ class CausalObjective(Objective):
 
         The text begins where a document begins, as on the page, and ends where the model ends it.
         """
-        ids, end = self._encode(prompt), self.prepared.end_of_text
+        ids, end = plain_ids(self.prepared.tokenizer, prompt), self.prepared.end_of_text
         settings = SamplingSettings(max_new_tokens=max(1, tokens), seed=self.config.run.seed)
         steps = stream(model, [end, *ids], settings, stop_token_ids=(end,)) if tokens else ()
         return prompt, self._decode([*ids, *(step.token_id for step in steps)])
@@ -236,7 +233,7 @@ class MaskedObjective(Objective):
 
     def sample(self, model: Any, prompt: str, tokens: int) -> tuple[str, str]:
         """A text in which every fifth token is hidden, and the same text with the model's likeliest tokens there."""
-        ids, end = self._encode(prompt), self.prepared.end_of_text
+        ids, end = plain_ids(self.prepared.tokenizer, prompt), self.prepared.end_of_text
         blanks = range(min(SAMPLE_FIRST_BLANK, len(ids) - 1), len(ids), SAMPLE_BLANK_EVERY) if ids else ()
         hidden = [self.masking.mask_token_id if index in blanks else token for index, token in enumerate(ids)]
         hidden = hidden[: self.config.model.max_position_embeddings - 2]

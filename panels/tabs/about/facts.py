@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from modeling.families import describe_architecture
-from modeling.loading import read_json_object
 from panels.formats import short_number
 from panels.models import LoadedModel, ModelSource
+from storage.records import read_json_object
 
 Facts = list[tuple[str, str]]
 """Names and values, in the order in which they are read."""
@@ -316,7 +316,8 @@ def _closes_texts(tokenizer: Any) -> bool:
 def _with_blank(loaded: LoadedModel) -> str:
     """A prompt with the mask token in the place of its middle word, and of the space before it where tokens bring
     theirs."""
-    from tokenization.spans import label, plain_ids
+    from tokenization import plain_ids
+    from tokenization.spans import label
 
     words = next((prompt for prompt in loaded.source.prompts if len(prompt.split()) > 2), "The lamp burned low").split()
     middle = len(words) // 2
