@@ -37,7 +37,13 @@ class Blank:
 
 
 def fill_in(
-    model: Any, tokenizer: Any, text: str, top: int = 10, *, should_stop: Callable[[], bool] | None = None
+    model: Any,
+    tokenizer: Any,
+    text: str,
+    top: int = 10,
+    *,
+    encode: Callable[[Any, str], list[int]],
+    should_stop: Callable[[], bool] | None = None,
 ) -> list[Blank]:
     """The likeliest tokens for each blank of a text, in order.
 
@@ -49,6 +55,7 @@ def fill_in(
         tokenizer: its tokenizer.
         text: with at least one blank.
         top: how many candidates; special tokens are none.
+        encode: from the tokenizer and a text to ids, nothing in the text being special: `tokenization.plain_ids`.
         should_stop: asked before each blank.
 
     Raises:
@@ -65,12 +72,12 @@ def fill_in(
     ids, positions, spans, done = list(first), [], [], 0
     for blank in blanks:
         start = blank.start() - (takes_space and text[done : blank.start()].endswith(" "))
-        ids += encode_plain(tokenizer, text[done:start])
+        ids += encode(tokenizer, text[done:start])
         positions.append(len(ids))
         ids.append(tokenizer.mask_token_id)
         spans.append((start, blank.end()))
         done = blank.end()
-    ids += [*encode_plain(tokenizer, text[done:]), *last]
+    ids += [*encode(tokenizer, text[done:]), *last]
     special = sorted(set(tokenizer.all_special_ids))
     found = []
     for position, (start, end) in zip(positions, spans, strict=True):
@@ -132,15 +139,6 @@ def blank_pattern(tokenizer: Any) -> re.Pattern[str]:
     if tokenizer.mask_token is None:
         raise ValueError("expected the tokenizer of a masked language model, got one without a mask token")
     return re.compile(f"{re.escape(tokenizer.mask_token)}|{UNDERSCORES}")
-
-
-def encode_plain(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a text in which nothing is special."""
-    if not text:
-        return []
-    if hasattr(tokenizer, "encode_ordinary"):
-        return list(tokenizer.encode_ordinary(text))
-    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"])
 
 
 def spells_letters(tokenizer: Any) -> bool:

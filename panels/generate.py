@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from panels import zerogpu as zero
+from panels import zerogpu
 
 if TYPE_CHECKING:
     from modeling.generation import Alternative, SamplingSettings
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PACE = 0.06
 """Seconds between two drafts: steady for the eye, and cheap for the page."""
-TIME_LIMIT = zero.TIME_LIMIT if zero.is_here() else 120.0
+TIME_LIMIT = zerogpu.TIME_LIMIT if zerogpu.is_here() else 120.0
 """Seconds one request may compute before it ends by itself."""
 
 Ending = Literal["length", "stop_token", "stop_text", "deadline", "stopped"]
@@ -57,7 +57,7 @@ class Draft:
     rest: str = ""  # what the last token adds when all is over: U+FFFD for a character that never became complete
 
     @property
-    def tokens_out_of_sight(self) -> int:
+    def tokens_out_of_window(self) -> int:
         """Tokens at the beginning of the text that the window has left behind."""
         return max(0, self.prompt_tokens + self.new_tokens - 1 - self.context_used) if self.new_tokens else 0
 
@@ -75,14 +75,9 @@ def plain_text(text: str) -> str:
 def encode_prompt(loaded: LoadedModel, text: str) -> list[int]:
     """Token ids of `text`, in which what looks like a special token is text, behind what stands in front of every text
     of this model (`LoadedModel.prefix_ids`)."""
-    tokenizer = loaded.tokenizer
-    if not text:
-        ids = []
-    elif hasattr(tokenizer, "encode_ordinary"):
-        ids = tokenizer.encode_ordinary(text)
-    else:
-        ids = tokenizer(text, split_special_tokens=True, add_special_tokens=False, verbose=False)["input_ids"]
-    return [*loaded.prefix_ids, *ids]
+    from tokenization import plain_ids
+
+    return [*loaded.prefix_ids, *plain_ids(loaded.tokenizer, text)]
 
 
 def write(

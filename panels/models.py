@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from modeling import loading
 from modeling.loading import fetch, find_folder, first_line, is_masked_lm, read_json_object
-from panels import zerogpu as zero
+from panels import zerogpu
 
 if TYPE_CHECKING:
     from modeling.generation import SamplingSettings
@@ -74,9 +74,9 @@ class ModelLoader:
         self._future: Future[LoadedModel] = Future()
         self.done = threading.Event()
         """Set when the model is loaded, or loading has failed."""
-        self.write_on_gpu = zero.on_gpu(self._write)
+        self.write_on_gpu = zerogpu.on_gpu(self._write)
         """`panels.generate.write` with the model, for data alone: on ZeroGPU it runs in another process."""
-        self._call_on_gpu = zero.on_gpu(self._call)
+        self._call_on_gpu = zerogpu.on_gpu(self._call)
 
     def start(self) -> ModelLoader:
         """Begin; returns at once."""
@@ -110,7 +110,7 @@ class ModelLoader:
 
     def _run(self) -> None:
         try:
-            self._future.set_result(load_model(self._source, device="cpu" if zero.is_here() else None))
+            self._future.set_result(load_model(self._source, device="cpu" if zerogpu.is_here() else None))
         except BaseException as error:
             self._future.set_exception(error)
         finally:
@@ -131,7 +131,7 @@ class ModelLoader:
         Waits for a model that is still loading. Raises ValueError when it cannot be loaded, or takes too long."""
         self.expect()
         self.wait()
-        named = {} if should_stop is None or zero.is_here() else {"should_stop": should_stop}
+        named = {} if should_stop is None or zerogpu.is_here() else {"should_stop": should_stop}
         return next(iter(self._call_on_gpu(function, *arguments, **named)))
 
     def _call(self, function: Callable[..., T], *arguments: Any, **named: Any) -> Generator[T, None, None]:
@@ -140,7 +140,7 @@ class ModelLoader:
     def _placed(self) -> LoadedModel:
         """The loaded model; on the GPU that ZeroGPU has lent to this process."""
         loaded = self.wait()
-        if zero.is_here():
+        if zerogpu.is_here():
             import torch
 
             if torch.cuda.is_available():

@@ -40,11 +40,11 @@ def serve(source: ModelSource, arguments: argparse.Namespace) -> None:
     run = find_run(source, arguments.run, Path.cwd())
     with quick_imports():
         import_gradio()
-        from panels.context import Lab
+        from panels.context import AppContext
         from panels.page import build_page, launch_options
 
     loader = ModelLoader(source)
-    page = build_page(Lab(loader=loader, run=run, allow_training=arguments.allow_training))
+    page = build_page(AppContext(loader=loader, run=run, allow_training=arguments.allow_training))
     page.launch(
         server_name=arguments.host, server_port=arguments.port, prevent_thread_lock=True, **launch_options(), **options
     )

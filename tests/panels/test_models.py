@@ -9,7 +9,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from panels.formats import facts_in_words, short_number
+from panels.formats import model_facts, short_number
 from panels.models import ModelLoader, default_source, find_model, load_model
 from tests.panels.tiny_model import CONTEXT, PROMPTS, save_checkpoint, save_run
 
@@ -49,7 +49,7 @@ def test_a_run_gives_its_best_checkpoint_and_its_facts(run):
     source = find_model(run)
     assert source.folder == run / "checkpoints" / "step-000020"
     assert (source.name, source.prompts) == ("my-run", tuple(PROMPTS))
-    facts = " · ".join(facts_in_words(source))
+    facts = " · ".join(model_facts(source))
     assert "trained on made-up short stories, 12 k tokens seen" in facts
     assert "1.500 bits per byte (no model can get below 0.250)" in facts
     assert load_model(run).source == source
