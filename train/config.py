@@ -11,8 +11,8 @@ import subprocess
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -345,12 +345,17 @@ def parse_field(name: str, text: str) -> Any:
         ValueError: naming the field, what was expected and what was got.
     """
     hint = field_types()[name]
-    if text.lower() == "none" and NoneType in get_args(get_args(hint)[0]):
+    if text.lower() == "none" and NoneType in _alternatives(hint):
         return None
     try:
         return TypeAdapter(hint).validate_strings(text)
     except ValidationError as error:
         raise ValueError(f"{name}: {_explain(error.errors()[0])}") from None
+
+
+def numeric_type(name: str) -> type[int] | type[float] | None:
+    """`int` or `float` for a field of numbers, else None."""
+    return next((kind for kind in (int, float) if kind in _alternatives(field_types()[name])), None)
 
 
 def replace_fields(config: Config, values: dict[str, Any]) -> Config:
@@ -360,6 +365,12 @@ def replace_fields(config: Config, values: dict[str, Any]) -> Config:
         changed = dataclasses.replace(getattr(config, section), **{leaf: value})
         config = dataclasses.replace(config, **{section: changed})
     return config
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the type itself, without a range."""
+    kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
 def _explain(error: Any) -> str:

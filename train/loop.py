@@ -85,7 +85,7 @@ class Trainer:
         check_tracker(config.run.tracker)
         device = choose_device(config.run.device)
         self.precision = choose_precision(config, device)
-        self.accelerator = Accelerator(
+        self.accelerator: Any = Accelerator(
             cpu=device.type == "cpu",
             mixed_precision="no" if self.precision == "fp32" else self.precision,
             **accelerator_arguments(config.run.tracker, folder.path),

@@ -112,17 +112,18 @@ def draw_losses(records: list[dict[str, Any]], loss: LossScale) -> Any:
 
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     axes = figure.subplots()
+    losses: list[float] = []
     for key, name, style in (
         ("train_loss", "training", {"color": "#9db4d6", "linewidth": 1.2}),
         ("validation_loss", "validation", {"color": "#1f4e9c", "marker": "o", "markersize": 3}),
     ):
         points = [(record["tokens_seen"] / 1e6, record[key]) for record in records if record.get(key) is not None]
+        losses += [record[key] for record in records if record.get(key) is not None]
         if points:
             axes.plot(*zip(*points, strict=True), label=name, **style)
-    logarithmic = False
+    # A loss of several times the floor leaves no room to see the distance to it, unless the scale is logarithmic.
+    logarithmic = loss.floor is not None and max(losses, default=0.0) > 2 * loss.floor
     if loss.floor is not None:
-        values = [value for line in axes.lines for value in line.get_ydata()]
-        logarithmic = bool(values) and max(values) > 2 * loss.floor
         axes.axhline(loss.floor, color="#b3541e", linestyle="--", linewidth=1.2, label="floor: the text's own entropy")
     if logarithmic:
         axes.set_yscale("log")

@@ -18,7 +18,7 @@ from urllib.parse import urlparse
 from accelerate import Accelerator
 
 from train.config import Config, as_json
-from train.run_log import Report
+from train.run_log import RunLog
 
 PROJECT = "scratchgpt"
 FOLDER = "tracking"
@@ -44,9 +44,9 @@ def accelerator_arguments(name: str, run_dir: Path) -> dict[str, Any]:
 
 @contextmanager
 def tracking(
-    config: Config, run_dir: Path, accelerator: Accelerator, report: Report, *, step: int, steps: int
+    config: Config, run_dir: Path, accelerator: Accelerator, log: RunLog, *, step: int, steps: int
 ) -> Iterator[None]:
-    """While the block runs, the report's metrics go to the tracker too.
+    """While the block runs, the run's metrics go to the tracker too.
 
     The run is called like its folder, in the project `scratchgpt`, and has the config with it. A run that is resumed
     goes on in the tracker's run: TensorBoard forgets the points after `step`, the others leave out what they know
@@ -65,29 +65,29 @@ def tracking(
         folder.mkdir(parents=True, exist_ok=True)
     run_name = run_dir.resolve().name
     known = (folder / f"{name}-id").is_file()
-    kwargs, where = _INIT[name](folder, run_name, step, report.quiet) if accelerator.is_main_process else ({}, "")
+    kwargs, where = _INIT[name](folder, run_name, step, log.quiet) if accelerator.is_main_process else ({}, "")
     # TensorBoard keeps every config it is told as one more run, so it is told once.
     values = None if known and name == "tensorboard" else flat_config(config)
-    with redirect_stdout(io.StringIO()) if report.quiet else nullcontext():
+    with redirect_stdout(io.StringIO()) if log.quiet else nullcontext():
         accelerator.init_trackers(PROJECT, config=values, init_kwargs={name: kwargs})
-    report.say(f"tracking with {name}{' (going on)' if known else ''}: {where}")
+    log.info(f"tracking with {name}{' (resumed)' if known else ''}: {where}")
     first = step + 1
     if accelerator.is_main_process:
         identity(folder, name)
         if name == "trackio":
             first = max(first, trackio_last_step(accelerator) + 1)
 
-    def log(values: dict[str, Any]) -> None:
+    def send(values: dict[str, Any]) -> None:
         if values["step"] >= first:
             numbers = {key: value for key, value in values.items() if key != "step" and value is not None}
             accelerator.log(numbers, step=values["step"])
 
-    report.track = log
+    log.track = send
     try:
         yield
     finally:
-        report.track = None
-        with redirect_stdout(io.StringIO()) if report.quiet else nullcontext():
+        log.track = None
+        with redirect_stdout(io.StringIO()) if log.quiet else nullcontext():
             for tracker in accelerator.trackers:
                 tracker.finish()
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
 from modeling.sizing import count_parameters, flops_per_token, memory_bytes
 from train.kernels import use_kernels
-from train.loss import ModelWithLoss
+from train.objective import ModelWithLoss
 
 
 @st.composite

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn import functional
+from train.loss import ModelWithLoss
 from transformers import AutoModelForMaskedLM
 
 from modeling.loading import load_model
@@ -22,7 +23,6 @@ from train.data.batches import IGNORED, evaluation_batches
 from train.data.masking import Masking
 from train.evaluate import evaluate, evaluate_masked_text
 from train.loop import train
-from train.loss import ModelWithLoss
 from train.objective import CausalObjective, MaskedObjective
 from train.run_log import draw_losses, read_lines
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from train.provenance import write_recipe
+from train.recipe_file import load_recipe_file
 
 from tests.train.conftest import with_fields
 from train.__main__ import main, parse
-from train.provenance import write_recipe
-from train.recipe_file import load_recipe_file
 from train.recipes import get_recipe
 
 
