@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from hypothesis import strategies as st
 from modeling import ScratchGPTConfig, ScratchGPTForMaskedLM
 from modeling.loading import load_causal_lm
 from tokenization import ScratchGPTTokenizer, load_tokenizer, save_tokenizer, train_bpe
-from train.evaluate import evaluate_masked_text, evaluate_text, main, middle_windows, text_windows
+from train.evaluate import main
+from train.text_loss import evaluate_masked_text, evaluate_text, middle_windows, text_windows
 
 TEXT = "One morning a fox went to the market. It was closed."
 CONTEXT = 12
@@ -184,3 +187,10 @@ def test_errors_are_one_line(
     (tmp_path / "text.txt").write_text(TEXT)
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
         main([model, "--text", text])
+
+
+def test_help_needs_no_torch() -> None:
+    program = "import sys; from train.evaluate import main; sys.modules['torch'] = None; main(['--help'])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "--tokens" in done.stdout

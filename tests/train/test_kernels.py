@@ -7,13 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
-from train.loss import ModelWithLoss
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
 from modeling.modeling_scratchgpt import AttentionMask
 from tests.modeling.families import GROUPED as MODERN
 from train import kernels
 from train.kernels import BlockedAttention, CpuDropout, linear_cross_entropy, use_kernels
+from train.objective import ModelWithLoss
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from train.schedule import Schedule
 
 from train.config import ScheduleConfig
+from train.optimizer import Schedule
 
 
 def factors(schedule: Schedule) -> list[float]:

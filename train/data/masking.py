@@ -1,7 +1,7 @@
 """Hiding tokens for masked language modelling (BERT, arXiv:1810.04805, section 3.1).
 
-Masks are dynamic (RoBERTa, arXiv:1907.11692, section 4.1): a window that occurs again is masked elsewhere. They depend on
-the seed and on the batch's position alone, so that a resumed run draws what an unbroken one would have drawn.
+Masks are dynamic (RoBERTa, arXiv:1907.11692, section 4.1): a window that occurs again is masked elsewhere. They depend
+on the seed and on the batch's position alone, so that a resumed run draws what an unbroken one would have drawn.
 
 Axes: B windows, L tokens of context.
 """
