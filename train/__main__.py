@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import tyro
 
-from modeling.imports import quick_imports
+from modeling import quick_imports
 from train.config import Config
 from train.publishing import check_account, is_first_process, publish
 from train.recipes import RECIPES, load_recipe

@@ -12,29 +12,14 @@ from tqdm import tqdm
 
 from modeling.generation import start_ids
 from modeling.infilling import surroundings
-from modeling.loading import context_length
+from modeling.inspection import scoring_context, text_windows
 from storage.text import count_bytes
 from tokenization import encode_corpus
 from train.data.batches import IGNORED
 from train.objective import ModelWithLoss, perplexity
 
-DEFAULT_CONTEXT = 1024  # for models without a limit
 HIDING_TOKENS = 8192  # of a batch of copies of a window, in each of which another token is hidden
 NO_TOKENS = "expected a text of at least one token, got an empty one"
-
-
-def text_windows(ids: list[int], context: int) -> Iterable[tuple[list[int], int]]:
-    """Windows over a text whose first id is the beginning-of-text token.
-
-    Yields:
-        (ids of a window, how many of its last ids are scored); every id but the first is scored once.
-    """
-    scored = 1
-    while scored < len(ids):
-        start = 0 if scored == 1 else max(0, scored - context // 2)
-        end = min(len(ids), start + context)
-        yield ids[start:end], end - scored
-        scored = end
 
 
 @torch.no_grad()
@@ -47,7 +32,7 @@ def evaluate_text(model: Any, tokenizer: Any, texts: Iterable[str]) -> dict[str,
     start = start_ids(model, tokenizer)
     if not start:
         raise ValueError("expected a tokenizer with a beginning- or end-of-text token, got one with neither")
-    context = context_length(model) or DEFAULT_CONTEXT
+    context = scoring_context(model)
     model.eval()
     total, tokens, size = 0.0, 0, ByteCounter()
     for ids in encode_corpus(tokenizer, size.count(texts)):
@@ -114,7 +99,7 @@ def evaluate_masked_text(
         raise ValueError("expected the tokenizer of a masked language model, got one without a mask token")
     if limit is not None and limit < 1:
         raise ValueError(f"--tokens: expected at least 1, got {limit}")
-    context = context_length(model) or DEFAULT_CONTEXT
+    context = scoring_context(model)
     before, after = (np.array(ids, dtype=np.int64) for ids in surroundings(model, tokenizer))
     size = ByteCounter()
     sequences = [np.concatenate([before, ids, after]) for ids in encode_corpus(tokenizer, size.count(texts))]

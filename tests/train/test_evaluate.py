@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modeling import ScratchGPTConfig, ScratchGPTForMaskedLM
+from modeling.inspection import text_windows
 from modeling.loading import load_causal_lm
 from tokenization import ScratchGPTTokenizer, load_tokenizer, save_tokenizer, train_bpe
 from train.evaluate import main
-from train.text_loss import evaluate_masked_text, evaluate_text, middle_windows, text_windows
+from train.text_loss import evaluate_masked_text, evaluate_text, middle_windows
 
 TEXT = "One morning a fox went to the market. It was closed."
 CONTEXT = 12
