@@ -166,6 +166,13 @@ def picture(path: Path) -> str | None:
     return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
 
 
+_KINDS = {
+    "normalisation": r"(?i)norm|\bln_|(^|\.)ln\d*(\.|$)",
+    "positions": r"\bwpe\b|position",
+    "attention": r"attn|attention|\b[qkvo]_proj",
+    "feed-forward": r"mlp|feed_?forward|ffn|\bfc\d|dense|gate|up_proj|down_proj|intermediate|output",
+}
+"""What a weight belongs to, by patterns in its name, in this order."""
 _CAUSAL_CODE = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -183,15 +190,7 @@ for guess in fill({text}):
 
 
 def _kind_of(name: str) -> str:
-    if re.search(r"norm|\bln_|(^|\.)ln\d*(\.|$)", name, re.IGNORECASE):
-        return "normalisation"
-    if re.search(r"\bwpe\b|position", name):
-        return "positions"
-    if re.search(r"attn|attention|\b[qkvo]_proj", name):
-        return "attention"
-    if re.search(r"mlp|feed_?forward|ffn|\bfc\d|dense|gate|up_proj|down_proj|intermediate|output", name):
-        return "feed-forward"
-    return "other"
+    return next((kind for kind, pattern in _KINDS.items() if re.search(pattern, name)), "other")
 
 
 def _shape_facts(config: Any) -> Facts:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from panels.formats import percent
@@ -157,15 +158,7 @@ def render_lens(view: Lens) -> str:
 
 def render_heads(view: Heads) -> str:
     """The heads, whose weights the browser draws."""
-    return render(
-        GRID,
-        layers=view.layers,
-        heads=view.heads,
-        causal=view.causal,
-        weights=view.weights,
-        tokens=view.tokens,
-        left_out=view.left_out,
-    )
+    return render(GRID, **dataclasses.asdict(view))
 
 
 def _short(number: float) -> str:

@@ -60,23 +60,15 @@ def count_bytes(text: str) -> int:
 def in_tokens(name: str, text: str, found: list[Piece]) -> dict[str, Any]:
     """A text in tokens, for the page: `tokens` has id, label, first character, the one after the last, and bytes of
     each of the first `SHOWN`."""
-    tokens = [[piece.token_id, piece.label, piece.start, piece.end, piece.byte_count] for piece in found[:SHOWN]]
+    tokens = [_row(piece) for piece in found[:SHOWN]]
     return {"name": name, "characters": len(text), "bytes": count_bytes(text), "count": len(found), "tokens": tokens}
 
 
 def as_json(text: str, found: list[Piece]) -> dict[str, Any]:
     """A text in tokens, for the API."""
     size = count_bytes(text)
-    tokens = [
-        {
-            "token_id": piece.token_id,
-            "text": piece.label,
-            "start": piece.start,
-            "end": piece.end,
-            "bytes": piece.byte_count,
-        }
-        for piece in found
-    ]
+    names = ("token_id", "text", "start", "end", "bytes")
+    tokens = [dict(zip(names, _row(piece), strict=True)) for piece in found]
     return {
         "tokens": tokens,
         "count": len(tokens),
@@ -85,21 +77,23 @@ def as_json(text: str, found: list[Piece]) -> dict[str, Any]:
     }
 
 
+def _row(piece: Piece) -> list[Any]:
+    return [piece.token_id, piece.label, piece.start, piece.end, piece.byte_count]
+
+
 def merges_of(tokenizer: Any, text: str) -> dict[str, Any]:
     """The replay of the first `REPLAYED` characters, for the page: `merges` has rank, ids of the two halves and of the
     whole, count in the training text (null: not recorded) and places in the text."""
     from tokenization.merge_trace import replay
 
-    told = replay(tokenizer, text[:REPLAYED])
+    trace = replay(tokenizer, text[:REPLAYED])
     return {
-        "message": told.message,
+        "message": trace.message,
         "cut": REPLAYED if len(text) > REPLAYED else None,
-        "learnt": told.learnt,
-        "words": told.words,
-        "labels": told.labels,
-        "merges": [
-            [merge.rank, merge.first, merge.second, merge.made, merge.count, merge.places] for merge in told.merges
-        ],
+        "learnt": trace.learnt,
+        "words": trace.words,
+        "labels": trace.labels,
+        "merges": [[each.rank, each.first, each.second, each.made, each.count, each.places] for each in trace.merges],
     }
 
 
