@@ -21,7 +21,7 @@ from gradio_client import Client
 from playwright.sync_api import sync_playwright
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
-from panels.request_queue import LIMIT, WIDTH
+from panels.request_queue import LIMIT, WORKERS
 from tokenization import ScratchGPTTokenizer, save_tokenizer, train_bpe
 
 CHROMIUM = "/usr/bin/chromium"
@@ -58,7 +58,7 @@ def run(*, clients: int = 20, new_tokens: int = 100, port: int = 7899) -> dict:
     seconds_alone = statistics.median(answer["end"] for answer in alone)
     return {
         "clients": clients,
-        "at_a_time": WIDTH,
+        "at_a_time": WORKERS,
         "places": LIMIT,
         "served": len(served),
         "refused": sum("Too many people" in answer["error"] for answer in together),

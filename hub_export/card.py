@@ -5,9 +5,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from hub_export.run_folder import RunFolder, is_masked, read_object, step_of
+from hub_export.run_folder import RunFolder, read_object, step_of
 from hub_export.vocabulary import Vocabulary
-from hub_export.weights import Weights, read_weights
+from modeling.families import describe_architecture
+from modeling.loading import Weights, is_masked_lm, read_weights
 
 LICENSE = "mit"
 LANGUAGE = "en"
@@ -54,7 +55,7 @@ def render_card(
     recipe = str(run.recipe.get("recipe", "unknown"))
     title = repo.split("/")[-1] if repo else f"scratchgpt-{recipe}"
     corpus = describe_corpus(run.recipe)
-    masked, vocabulary = is_masked(folder), Vocabulary.read(folder)
+    masked, vocabulary = is_masked_lm(folder), Vocabulary.read(folder)
     metrics = _MASKED_METRICS if masked else _METRICS
     results = _results(run, step, metrics)
     example = _example_prompt(folder)
@@ -192,12 +193,6 @@ def _floor(run: RunFolder, results: dict[str, float] | None) -> dict[str, str] |
 
 
 def _model_facts(config: dict[str, Any], weights: Weights) -> list[tuple[str, str]]:
-    family = (
-        f"{config['norm_position']}-{config['norm']}",
-        f"{config['position_embedding']} positions",
-        f"{'gated ' if config['gated_mlp'] else ''}{config['hidden_act']} MLP",
-        f"{'tied' if config['tie_word_embeddings'] else 'untied'} embeddings",
-    )
     return [
         ("parameters", f"{weights.parameters:,}"),
         ("number format", ", ".join(weights.dtypes)),
@@ -206,7 +201,7 @@ def _model_facts(config: dict[str, Any], weights: Weights) -> list[tuple[str, st
         ("heads", f"{config['num_attention_heads']:,}"),
         ("context", f"{config['max_position_embeddings']:,} tokens"),
         ("vocabulary", f"{config['vocab_size']:,} tokens"),
-        ("family", ", ".join(family)),
+        ("family", describe_architecture(config)),
     ]
 
 

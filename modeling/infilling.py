@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from modeling.generation import StoppedError, context_length
+from modeling.generation import StoppedError, start_ids
+from modeling.loading import context_length
 
 UNDERSCORES = "_{3,}"
 """How people write a blank, as a regular expression."""
@@ -37,7 +38,13 @@ class Blank:
 
 
 def fill_in(
-    model: Any, tokenizer: Any, text: str, top: int = 10, *, should_stop: Callable[[], bool] | None = None
+    model: Any,
+    tokenizer: Any,
+    text: str,
+    top: int = 10,
+    *,
+    encode: Callable[[Any, str], list[int]],
+    should_stop: Callable[[], bool] | None = None,
 ) -> list[Blank]:
     """The likeliest tokens for each blank of a text, in order.
 
@@ -49,6 +56,7 @@ def fill_in(
         tokenizer: its tokenizer.
         text: with at least one blank.
         top: how many candidates; special tokens are none.
+        encode: from the tokenizer and a text to ids, nothing in the text being special: `tokenization.plain_ids`.
         should_stop: asked before each blank.
 
     Raises:
@@ -65,12 +73,12 @@ def fill_in(
     ids, positions, spans, done = list(first), [], [], 0
     for blank in blanks:
         start = blank.start() - (takes_space and text[done : blank.start()].endswith(" "))
-        ids += encode_plain(tokenizer, text[done:start])
+        ids += encode(tokenizer, text[done:start])
         positions.append(len(ids))
         ids.append(tokenizer.mask_token_id)
         spans.append((start, blank.end()))
         done = blank.end()
-    ids += [*encode_plain(tokenizer, text[done:]), *last]
+    ids += [*encode(tokenizer, text[done:]), *last]
     special = sorted(set(tokenizer.all_special_ids))
     found = []
     for position, (start, end) in zip(positions, spans, strict=True):
@@ -117,7 +125,7 @@ def surroundings(model: Any, tokenizer: Any) -> tuple[list[int], list[int]]:
     itself ([CLS] and [SEP]).
     """
     if model.config.model_type == "scratchgpt":
-        separator = [] if model.config.bos_token_id is None else [model.config.bos_token_id]
+        separator = list(start_ids(model, tokenizer))
         return separator, separator
     ids = list(tokenizer("")["input_ids"])
     return ids[:1], ids[1:]
@@ -132,15 +140,6 @@ def blank_pattern(tokenizer: Any) -> re.Pattern[str]:
     if tokenizer.mask_token is None:
         raise ValueError("expected the tokenizer of a masked language model, got one without a mask token")
     return re.compile(f"{re.escape(tokenizer.mask_token)}|{UNDERSCORES}")
-
-
-def encode_plain(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a text in which nothing is special."""
-    if not text:
-        return []
-    if hasattr(tokenizer, "encode_ordinary"):
-        return list(tokenizer.encode_ordinary(text))
-    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"])
 
 
 def spells_letters(tokenizer: Any) -> bool:

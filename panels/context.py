@@ -1,4 +1,4 @@
-"""What the tabs of one page share: the model, the run it came from, the waiting line, and what visitors may do."""
+"""What the tabs of one page share: the model, its run, the request queue, and what visitors may do."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from panels.models import ModelLoader, ModelSource, run_around
-from panels.request_queue import Line
+from panels.models import ModelLoader, ModelSource
+from panels.request_queue import RequestQueue
+from storage.run_folder import RunFolder
 
 T = TypeVar("T")
 
 
 @dataclass(kw_only=True, slots=True)
-class Lab:
-    """The page's surroundings."""
+class AppContext:
+    """What the tabs of one page share."""
 
     loader: ModelLoader
     home: Path = field(default_factory=Path.cwd)  # where runs/ and bundle/ are looked for
-    run: Path | None = None  # the run folder that the model came from; by default the one it lies in
-    is_public: bool = field(default_factory=lambda: "SPACE_ID" in os.environ)  # for strangers: on a Space
-    allow_training: bool = False  # strangers too may start a run
-    line: Line = field(default_factory=Line)
+    run: Path | None = None  # the model's run folder (default: the one that its folder is in)
+    is_public: bool = field(default_factory=lambda: "SPACE_ID" in os.environ)  # on a Space, for everybody
+    allow_training: bool = False  # visitors of a public page may start runs too
+    queue: RequestQueue = field(default_factory=RequestQueue)
 
     def __post_init__(self) -> None:
         if self.run is None and self.source.folder is not None:
-            self.run = run_around(self.source.folder)
+            run = RunFolder.containing(self.source.folder)
+            self.run = run and run.path
 
     @property
     def source(self) -> ModelSource:
@@ -39,12 +41,12 @@ class Lab:
         """Whether a run may be started from the page."""
         return self.allow_training or not self.is_public
 
-    def in_turn(self, function: Callable[..., T], *arguments: Any) -> T:
-        """`loader.call`, but only when the model is there and those who came before have had their turn.
+    def call_queued(self, function: Callable[..., T], *arguments: Any) -> T:
+        """`loader.call` as soon as the model is loaded and it is this request's turn.
 
-        Raises ValueError for a full line too."""
+        Raises ValueError for a full queue too."""
         self.loader.expect()
-        with self.line.enter() as place:
-            for _ in place.until_turn():
+        with self.queue.join() as ticket:
+            for _ in ticket.wait_for_turn():
                 pass
             return self.loader.call(function, *arguments)

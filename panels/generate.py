@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from panels import zerogpu as zero
+from panels import zerogpu
 
 if TYPE_CHECKING:
     from modeling.generation import Alternative, SamplingSettings
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PACE = 0.06
 """Seconds between two drafts: steady for the eye, and cheap for the page."""
-TIME_LIMIT = zero.TIME_LIMIT if zero.is_here() else 120.0
+TIME_LIMIT = zerogpu.TIME_LIMIT if zerogpu.is_here() else 120.0
 """Seconds one request may compute before it ends by itself."""
 
 Ending = Literal["length", "stop_token", "stop_text", "deadline", "stopped"]
@@ -57,7 +57,7 @@ class Draft:
     rest: str = ""  # what the last token adds when all is over: U+FFFD for a character that never became complete
 
     @property
-    def tokens_out_of_sight(self) -> int:
+    def tokens_out_of_window(self) -> int:
         """Tokens at the beginning of the text that the window has left behind."""
         return max(0, self.prompt_tokens + self.new_tokens - 1 - self.context_used) if self.new_tokens else 0
 
@@ -73,16 +73,12 @@ def plain_text(text: str) -> str:
 
 
 def encode_prompt(loaded: LoadedModel, text: str) -> list[int]:
-    """Token ids of `text`, in which what looks like a special token is text, behind what stands in front of every text
-    of this model (`LoadedModel.prefix_ids`)."""
-    tokenizer = loaded.tokenizer
-    if not text:
-        ids = []
-    elif hasattr(tokenizer, "encode_ordinary"):
-        ids = tokenizer.encode_ordinary(text)
-    else:
-        ids = tokenizer(text, split_special_tokens=True, add_special_tokens=False, verbose=False)["input_ids"]
-    return [*loaded.prefix_ids, *ids]
+    """Token ids of `text`, in which what looks like a special token is text, after what precedes a prompt of this
+    model; of no text, those that start one."""
+    from tokenization import plain_ids
+
+    ids = plain_ids(loaded.tokenizer, text)
+    return [*(loaded.prefix_ids if ids else loaded.start_ids), *ids]
 
 
 def write(
@@ -103,7 +99,7 @@ def write(
     ends the computing. With `settings.seed` None a seed is drawn; each draft names it. With `alternatives` the drafts
     bring their tokens, each with so many of the model's likeliest."""
     from modeling.generation import stream
-    from tokenization import StreamingDecoder
+    from tokenization import StreamingDecoder, plain_ids
 
     if loaded.source.masked:
         raise ValueError(f"{loaded.source.name} fills blanks and does not write: give it a text with ____.")
@@ -111,7 +107,7 @@ def write(
     prompt_ids = encode_prompt(loaded, prompt)
     seed = random.SystemRandom().randrange(10**6) if settings.seed is None else settings.seed
     decoder = StreamingDecoder(loaded.tokenizer)
-    decoder.follow(prompt_ids[len(loaded.prefix_ids) :])
+    decoder.follow(plain_ids(loaded.tokenizer, prompt))
     began = shown = time.monotonic()
     draft = Draft(text=prompt, seed=seed, context_length=loaded.context_length, prompt_tokens=len(prompt_ids))
     steps = stream(

@@ -10,10 +10,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from modeling.loading import is_masked_lm, read_json_object
-from panels import zerogpu as zero
-from panels.context import Lab
+from modeling.loading import is_masked_lm
+from panels import zerogpu
+from panels.context import AppContext
 from panels.models import LoadedModel, ModelSource, find_model, load_model
+from storage.records import read_json_object
 
 OWN = "(own)"
 """The choice of the page's model: no path and no Hub id looks like it."""
@@ -24,8 +25,8 @@ EXTRA = 2
 class Shelf:
     """The models of one page. Loading is for one thread at a time; the others wait."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+    def __init__(self, context: AppContext) -> None:
+        self._context = context
         self._kept: dict[tuple[object, ...], LoadedModel] = {}  # the one used last behind the others
         self._lock = threading.Lock()
 
@@ -37,14 +38,14 @@ class Shelf:
     @property
     def takes_any(self) -> bool:
         """Whether a path or a Hub id may be typed in: only the machine's owner may."""
-        return not self._lab.is_public and not zero.is_here()
+        return not self._context.is_public and not zerogpu.is_here()
 
     def choices(self) -> list[tuple[str, str]]:
         """What there is to choose from, each as what people read and what `find` takes: the page's model, the kept
         checkpoints of its run, the other runs and the bundles. A model for blanks and a folder that cannot be read are
         left out."""
-        found = [(f"This page's model: {self._lab.source.name}", OWN)]
-        if zero.is_here():  # another model does not travel to the process that has the GPU
+        found = [(f"This page's model: {self._context.source.name}", OWN)]
+        if zerogpu.is_here():  # another model does not travel to the process that has the GPU
             return found
         for label, folder in self._folders():
             if _writes(folder):
@@ -54,7 +55,7 @@ class Shelf:
     def name(self, choice: str | None) -> str:
         """A choice in a few words."""
         named = {value: label for label, value in self.choices()}
-        return self._lab.source.name if choice == OWN else named.get(choice or "", choice or "no model")
+        return self._context.source.name if choice == OWN else named.get(choice or "", choice or "no model")
 
     def find(self, choice: str | None) -> ModelSource:
         """What is known of a choice without loading it.
@@ -65,10 +66,10 @@ class Shelf:
         if not choice:
             raise ValueError("No model is chosen: choose one from the list.")
         if choice == OWN:
-            return self._lab.source
+            return self._context.source
         if not self.takes_any and choice not in {value for _, value in self.choices()}:
             raise ValueError("This model is not on offer here (any more): choose another one from the list.")
-        folder = self._lab.home / choice
+        folder = self._context.home / choice
         is_here = folder.exists() or re.match(r"(runs|bundles?)(/|$)", choice)
         try:
             source = find_model(folder if is_here else choice)
@@ -84,8 +85,8 @@ class Shelf:
         Before another model is loaded, the one that was used longest ago is let go. Raises ValueError, saying what is
         wrong, for a model that cannot be found or loaded."""
         source = self.find(choice)
-        own = self._lab.loader.wait()
-        if source is self._lab.source or _key(source) == _key(own.source):
+        own = self._context.loader.wait()
+        if source is self._context.source or _key(source) == _key(own.source):
             return own
         with self._lock:
             key = _key(source)
@@ -102,7 +103,7 @@ class Shelf:
             return loaded
 
     def _folders(self) -> Iterator[tuple[str, Path]]:
-        home, run = self._lab.home, self._lab.run
+        home, run = self._context.home, self._context.run
         if run is not None:
             for folder in sorted(run.glob("checkpoints/step-*")):
                 if step := re.fullmatch(r"step-(\d+)", folder.name):
@@ -116,12 +117,12 @@ class Shelf:
 
     def _shown(self, folder: Path) -> str:
         """A folder as a choice: below the home by its path there."""
-        home = self._lab.home.resolve()
+        home = self._context.home.resolve()
         return str(folder.resolve().relative_to(home) if folder.resolve().is_relative_to(home) else folder)
 
     def _in_words(self, error: Exception) -> str:
         """What went wrong, without the paths of this machine, and what to do when it was bad luck."""
-        message = str(error).replace(f"{self._lab.home}/", "").rstrip(".")
+        message = str(error).replace(f"{self._context.home}/", "").rstrip(".")
         return (
             f"{message}. A run that is going on may be writing or removing it right now: try again, or choose another."
         )

@@ -10,8 +10,8 @@ from gradio.block_function import BlockFunction
 from gradio.components.api_component import Api
 
 from panels.components import theme
-from panels.context import Lab
-from panels.formats import facts_in_words
+from panels.context import AppContext
+from panels.formats import model_facts
 from panels.models import ModelSource
 from panels.tabs.about import tab as about
 from panels.tabs.compare import tab as compare
@@ -53,26 +53,26 @@ def tabs_of(source: ModelSource) -> list[ModuleType]:
     return [*first, tokens, inside, learn, *([] if source.masked else [compare]), about]
 
 
-def build_page(lab: Lab) -> gr.Blocks:
-    """The page for the model of `lab`, which may still be loading."""
-    tabs = tabs_of(lab.source)
-    with Page(title=f"{lab.source.name} · ScratchGPT", analytics_enabled=False) as page:
-        head = gr.HTML(render_head(lab.source), elem_id="masthead")
+def build_page(context: AppContext) -> gr.Blocks:
+    """The page for the model of `context`, which may still be loading."""
+    tabs = tabs_of(context.source)
+    with Page(title=f"{context.source.name} · ScratchGPT", analytics_enabled=False) as page:
+        head = gr.HTML(render_head(context.source), elem_id="masthead")
         places, parts = [], []
         with gr.Tabs():
             for tab in tabs:
                 name = tab.__name__.split(".")[-2]  # of its folder
-                with gr.Tab(tab.TITLE, id=name, visible=tab is not fill or lab.source.masked) as place:
-                    parts += tab.build(lab)
-                if tab in (write, fill) and lab.source.folder is None:
+                with gr.Tab(tab.TITLE, id=name, visible=tab is not fill or context.source.masked) as place:
+                    parts += tab.build(context)
+                if tab in (write, fill) and context.source.folder is None:
                     places.append(place)  # only these: a tab that is updated is built anew
         for tab in tabs:
-            tab.add_endpoint(lab)
+            tab.add_endpoint(context)
 
         def arrive() -> list[Any]:
-            lab.loader.wait()
-            shown = [gr.update(visible=masked == lab.source.masked) for masked in (False, True)][: len(places)]
-            return [render_head(lab.source), *shown, *(update for tab in tabs for update in tab.arrived(lab))]
+            context.loader.wait()
+            shown = [gr.update(visible=masked == context.source.masked) for masked in (False, True)][: len(places)]
+            return [render_head(context.source), *shown, *(update for tab in tabs for update in tab.arrived(context))]
 
         page.load(
             arrive,
@@ -87,7 +87,7 @@ def build_page(lab: Lab) -> gr.Blocks:
 
 def render_head(source: ModelSource) -> str:
     """The model's name and one line of what it is."""
-    return render(HEAD, name=source.name, facts=facts_in_words(source))
+    return render(HEAD, name=source.name, facts=model_facts(source))
 
 
 def launch_options() -> dict[str, Any]:

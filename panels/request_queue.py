@@ -1,111 +1,102 @@
-"""The waiting line in front of the model: who writes now, and how many are before whom."""
+"""The request queue in front of the model: first come, first served, a few requests at a time."""
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
 
-WIDTH = max(1, os.cpu_count() or 1)
-"""Writers at a time: each keeps about one core busy."""
+WORKERS = max(1, os.cpu_count() or 1)
+"""Requests that compute at a time: each keeps about one core busy."""
 LIMIT = 32
-"""Places, those of the present writers included."""
-PACE = 0.25
-"""Seconds between two words on how long the line still is."""
-STEP = 0.05
-"""Seconds after which one who waits notices that there is no need to any more."""
+"""Requests in the queue at most, those that compute included."""
+REPORT_INTERVAL = 0.25
+"""Seconds between two reports of a waiting request's position."""
+POLL_INTERVAL = 0.05
+"""Seconds after which a waiting request notices that it was stopped."""
 
 
-class Line:
-    """People are served in the order in which they came, `width` at a time; at most `limit` are let in."""
+class RequestQueue:
+    """Requests compute in the order in which they came, `workers` at a time; at most `limit` are let in.
 
-    def __init__(self, *, width: int = WIDTH, limit: int = LIMIT) -> None:
-        assert 0 < width <= limit
-        self.width, self.limit = width, limit
-        self._numbers = itertools.count()
-        self._places: list[int] = []
+    Gradio's own queue cannot replace it: docs/decisions says why."""
+
+    def __init__(self, *, workers: int = WORKERS, limit: int = LIMIT) -> None:
+        assert 0 < workers <= limit
+        self.workers, self.limit = workers, limit
+        self._tickets: list[Ticket] = []
         self._changed = threading.Condition()
 
-    def enter(self) -> Place:
-        """Take the last place of the line; leave it by leaving its `with`.
+    def __len__(self) -> int:
+        return len(self._tickets)
 
-        Raises ValueError when the line is full."""
+    @contextlib.contextmanager
+    def join(self) -> Iterator[Ticket]:
+        """Stand in the queue for the block.
+
+        Raises ValueError when the queue is full."""
+        ticket = Ticket(self)
         with self._changed:
-            if len(self._places) >= self.limit:
+            if len(self) >= self.limit:
                 raise ValueError(
-                    f"Too many people at once: {self.width} have their turn and {self.limit - self.width} wait. "
+                    f"The request queue is full: {self.workers} requests compute and {self.limit - self.workers} wait. "
                     "Nothing was done; try again in a minute."
                 )
-            number = next(self._numbers)
-            self._places.append(number)
-            return Place(self, number)
+            self._tickets.append(ticket)
+        try:
+            yield ticket
+        finally:
+            with self._changed:
+                self._tickets.remove(ticket)
+                self._changed.notify_all()
 
-    def before(self, number: int) -> int:
-        """How many must leave before the place with this number is served; 0: it is its turn."""
-        return max(0, self._places.index(number) - self.width + 1)
+    def ahead_of(self, ticket: Ticket, seconds: float = 0.0) -> int:
+        """How many requests must end before this one computes, as soon as that is 0 or after at most `seconds`."""
 
-    def wait(self, number: int, seconds: float) -> int:
-        """`before`, after at most `seconds` or as soon as it has become 0."""
+        def ahead() -> int:
+            return max(0, self._tickets.index(ticket) - self.workers + 1)
+
         with self._changed:
-            self._changed.wait_for(lambda: self.before(number) == 0, timeout=seconds)
-            return self.before(number)
-
-    def leave(self, number: int) -> None:
-        """Give the place up."""
-        with self._changed:
-            self._places.remove(number)
-            self._changed.notify_all()
+            self._changed.wait_for(lambda: ahead() == 0, timeout=seconds)
+            return ahead()
 
 
-class Place:
-    """One place in a line."""
+class Ticket:
+    """One request's place in the queue."""
 
-    def __init__(self, line: Line, number: int) -> None:
-        self._line, self._number = line, number
+    def __init__(self, queue: RequestQueue) -> None:
+        self._queue = queue
 
-    def wait(self, seconds: float) -> int:
-        """How many are before this one, after at most `seconds`; 0: it is its turn."""
-        return self._line.wait(self._number, seconds)
-
-    def until_turn(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[int]:
-        """How many are before this one, every `PACE` seconds, until it is its turn or `should_stop()`."""
-        said = time.monotonic()
-        while not should_stop() and (ahead := self.wait(STEP)):
-            if time.monotonic() - said >= PACE:
-                said = time.monotonic()
+    def wait_for_turn(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[int]:
+        """Yield how many requests are ahead, every REPORT_INTERVAL, until there is none or `should_stop()`."""
+        reported = time.monotonic()
+        while not should_stop() and (ahead := self._queue.ahead_of(self, POLL_INTERVAL)):
+            if time.monotonic() - reported >= REPORT_INTERVAL:
+                reported = time.monotonic()
                 yield ahead
-
-    def __enter__(self) -> Place:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._line.leave(self._number)
 
 
 @dataclass(slots=True)
-class Visitor:
-    """One visitor of a tab whose newest request alone counts."""
+class LatestRequest:
+    """The requests of one visitor to one tab, of which only the latest counts."""
 
-    newest: int = 0
-    stopped: bool = False  # by hand
+    number: int = 0
+    stopped: bool = False  # by the Stop button, not by a newer request
 
-    def ask(self) -> Callable[[], bool]:
-        """Begin a request. Returns what tells it whether to stop: a newer one came, or Stop was pressed."""
-        self.newest, self.stopped = self.newest + 1, False
-        number = self.newest
-        return lambda: number != self.newest
+    def begin(self) -> Callable[[], bool]:
+        """Start a request. Returns what tells it whether to stop: a newer one started, or Stop was pressed."""
+        self.number, self.stopped = self.number + 1, False
+        number = self.number
+        return lambda: number != self.number
 
     def stop(self) -> None:
-        """End the present request."""
-        self.newest, self.stopped = self.newest + 1, True
+        """Stop the present request."""
+        self.number, self.stopped = self.number + 1, True
 
 
-def waiting(ahead: int) -> str:
-    """What one reads who has so many in front."""
-    return f"Waiting: {'1 person is' if ahead == 1 else f'{ahead} people are'} before you."
+def waiting_message(ahead: int) -> str:
+    """The position in the queue, for the status line."""
+    return f"Waiting: {'1 request is' if ahead == 1 else f'{ahead} requests are'} ahead of yours."

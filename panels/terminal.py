@@ -6,7 +6,7 @@ import io
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from panels.formats import facts_in_words
+from panels.formats import model_facts, visible
 from panels.generate import TIME_LIMIT, Draft, write
 from panels.models import LoadedModel
 from panels.sampling import DEFAULTS, number, settings_from, stop_text
@@ -44,7 +44,7 @@ class Terminal:
 
     def run(self) -> None:
         """Read, write, and so on until the input ends or someone says quit."""
-        self._say(" · ".join([self.loaded.source.name, *facts_in_words(self.loaded.source)]))
+        self._say(" · ".join([self.loaded.source.name, *model_facts(self.loaded.source)]))
         self._say("/help lists the commands, quit leaves.")
         while (line := self._read()) is not None:
             if line.strip() in ("quit", "exit", "/quit", "/exit"):
@@ -150,12 +150,6 @@ def drawing(settings: dict[str, Any]) -> tuple[SamplingSettings, str]:
     """How tokens are drawn, and the text that ends a writing. Raises ValueError for a wrong setting."""
     chosen = {name: value for name, value in settings.items() if name != "stop"}
     return settings_from(**chosen), stop_text(settings.get("stop"))
-
-
-def visible(text: str) -> str:
-    """`text` with control characters shown as their pictures, so that a model cannot steer the terminal."""
-    pictures = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
-    return text.translate(pictures | {code: 0xFFFD for code in range(128, 160)})
 
 
 def run_terminal(loaded: LoadedModel, settings: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from panels.generate import write
 from panels.models import LoadedModel, load_model
-from panels.request_queue import WIDTH
+from panels.request_queue import WORKERS
 from panels.sampling import settings_from
 from tests.panels.tiny_model import PROMPTS, save_checkpoint
 from tests.serving import ROOT, Window, free_port, serving, start
@@ -240,7 +240,7 @@ def test_who_waits_sees_how_many_are_before_and_stop_leaves_the_line(page, serve
     from gradio_client import Client
     from playwright.sync_api import expect
 
-    clients = [Client(server[0], verbose=False) for _ in range(WIDTH)]
+    clients = [Client(server[0], verbose=False) for _ in range(WORKERS)]
     jobs = [client.submit("The lamp", LONG, api_name="/generate") for client in clients]
     try:
         for job in jobs:
@@ -248,19 +248,19 @@ def test_who_waits_sees_how_many_are_before_and_stop_leaves_the_line(page, serve
         set_length(page, 5)
         page.get_by_label("Your text").fill("She asked")
         button(page, "Generate").click()
-        expect(page.locator("#status")).to_contain_text("Waiting: 1 person is before you.")
+        expect(page.locator("#status")).to_contain_text("Waiting: 1 request is ahead of yours.")
         button(page, "Stop").click()
         expect(page.locator("#status")).to_contain_text("Nothing was written.")
         expect(button(page, "Generate")).to_be_enabled()
         page.get_by_role("tab", name="Inside").click()
         page.get_by_label("Text to look into").fill("She asked")
         button(page, "Look inside").click()
-        expect(page.locator("#inside-status")).to_contain_text("Waiting: 1 person is before you.")
+        expect(page.locator("#inside-status")).to_contain_text("Waiting: 1 request is ahead of yours.")
         page.keyboard.press("Escape")
         expect(page.locator("#inside-status")).to_contain_text("Stopped.")
         expect(page.locator("#inside-stop")).to_be_disabled()
         button(page, "Look inside").click()
-        expect(page.locator("#inside-status")).to_contain_text("Waiting: 1 person is before you.")
+        expect(page.locator("#inside-status")).to_contain_text("Waiting: 1 request is ahead of yours.")
     finally:
         for job, client in zip(jobs, clients, strict=True):
             job.cancel()

@@ -1,36 +1,22 @@
 """The runner of many transformers versions: what it keeps, what it writes, and that the checks know nothing of us."""
 
 import ast
-import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from packaging.version import Version
 
 from modeling.configuration_scratchgpt import CODE_VERSION, LOWEST_TRANSFORMERS, NEWEST_TRANSFORMERS
-from tests.compat import runs, tables
-from tests.compat.__main__ import collect, parse, run_jobs
-from tests.compat.bundles import REMOTE, bundles_key, code_key
+from tests.compat import tables
+from tests.compat.__main__ import parse
+from tests.compat.bundles import REMOTE, code_key
 from tests.compat.environments import Environment, closure, link_packages, variables_for
 from tests.compat.versions import LIBRARIES, MATRIX, ROOT, TOO_OLD, ends, read_version
 
 INSIDE = sorted((ROOT / "tests" / "compat" / "inside").glob("*.py"))
 PAGE = tables.PAGE.read_text(encoding="utf-8")
-
-
-def report(**failing: str) -> dict[str, Any]:
-    """A report of three checks, of which those named fail with the error given."""
-    names = {"greedy": "greedy, sampled", "sampled": "greedy, sampled", "logits": "logits"}
-    checks = [
-        {"bundle": "modern", "check": name, "group": group, "passed": name not in failing}
-        | ({"error": failing[name]} if name in failing else {})
-        for name, group in names.items()
-    ]
-    meaning = {name: f"About {name}." for name in names if name != "sampled"}
-    return {"checks": checks, "packages": {"transformers": "5.9.1"}, "seconds": 3.0, "meaning": meaning, "kept": False}
 
 
 def test_the_matrix_is_in_order_and_its_ends_are_those_of_the_published_files() -> None:
@@ -94,100 +80,6 @@ def test_every_check_has_a_column_and_a_sentence() -> None:
                     names.append(node.name)
     assert groups | {"warnings"} == set(tables.GROUPS)
     assert len(names) == len(set(names)) > 30
-
-
-def test_a_report_becomes_a_row() -> None:
-    row = tables.row_of(report(sampled="ValueError: two\n lines"))
-    assert row["groups"] == {"greedy, sampled": [1, 2], "logits": [1, 1]}
-    assert row["failed"] == [{"bundle": "modern", "check": "sampled", "error": "ValueError: two lines"}]
-    assert not tables.has_passed(row)
-    assert tables.has_passed(tables.row_of(report()))
-    assert not tables.has_passed({"groups": {}, "failed": []})
-
-
-def test_rows_become_a_table_in_the_order_of_versions() -> None:
-    rows = {"5.10.0": tables.row_of(report()), "5.9.1": tables.row_of(report(greedy="x", sampled="y"))}
-    lines = tables.version_table(rows).splitlines()
-    assert [line.split(" | ")[0] for line in lines[2:]] == ["| 5.9.1", "| 5.10.0"]
-    cells = dict(zip(("version", *tables.GROUPS), lines[2].strip("| ").split(" | "), strict=True))
-    assert (cells["logits"], cells["greedy, sampled"], cells["beams"]) == ("+", "− 2", "·")
-    assert tables.failures(rows) == "- 5.9.1, `greedy` (modern): x\n- 5.9.1, `sampled` (modern): y"
-
-
-def test_only_what_is_between_the_markers_is_written(tmp_path: Path) -> None:
-    reports = {"5.9.1": report(), "too old": report()}
-    reports["tokenizers==0.23.1"] = report() | {"library": "tokenizers", "packages": {"tokenizers": "0.23.1"}}
-    facts = collect(reports, "abc")
-    page, facts_file = tmp_path / "page.md", tmp_path / "facts.json"
-    page.write_text(f"# Before\n\n{tables.START}\nold\n{tables.END}\n\nAfter\n", encoding="utf-8")
-    for _ in range(2):
-        tables.write_page(facts, page, facts_file)
-        text = page.read_text(encoding="utf-8")
-        assert text.startswith(f"# Before\n\n{tables.START}\n\nScratchGPT {CODE_VERSION}, Python ")
-        assert text.endswith(f"\n\n{tables.END}\n\nAfter\n")
-        assert "old\n" not in text
-        assert "| 5.9.1 | · | · | + |" in text
-        assert "| tokenizers | 0.23.1 |" in text
-        assert "| logits | About logits. |" in text
-    assert json.loads(facts_file.read_text(encoding="utf-8")) == facts
-    with pytest.raises(ValueError, match="expected the lines '<!-- compat: start"):
-        tables.rewritten("# No markers\n", facts)
-
-
-def test_a_row_joins_the_page_only_where_the_code_is_the_same() -> None:
-    before, after = collect({"5.9.1": report(greedy="x")}, "abc"), collect({"5.9.1": report(), "6.0": report()}, "abc")
-    joined = tables.merged(before, after)
-    assert list(joined["versions"]) == ["5.9.1", "6.0"]
-    assert all(tables.has_passed(row) for row in joined["versions"].values())
-    with pytest.raises(ValueError, match=r"are of other code .* run `make compat` without VERSION"):
-        tables.merged(before, after | {"code": "def"})
-
-
-@pytest.fixture
-def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runs.Runner:
-    """A runner over one bundle that holds little."""
-    folder = tmp_path / "bundles" / "modern"
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
-    (folder / "README.md").write_text("```python\nprint(1)\n```\n")
-    monkeypatch.setattr(runs, "make_bundles", lambda cache: [folder])
-    return runs.Runner(tmp_path / "cache", tmp_path / "work")
-
-
-def test_what_was_run_is_kept_until_the_bundles_or_the_checks_change(
-    runner: runs.Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ran = []
-
-    def run_version(version: str, too_old: bool) -> dict[str, Any]:
-        ran.append((version, too_old))
-        return report()
-
-    monkeypatch.setattr(runner, "_run_version", run_version)
-    found = [runner.version("5.9.1"), runner.version("5.9.1"), runner.version("5.9.1", too_old=True)]
-    assert [each.pop("kept") for each in found] == [False, True, False]
-    assert found[0] == found[1]
-    assert ran == [("5.9.1", False), ("5.9.1", True)]
-    runner.again = True
-    assert runner.version("5.9.1")["kept"] is False
-
-    before = bundles_key(runner.bundles)
-    readme = runner.bundles[0] / "README.md"
-    readme.write_text("New words.\n```python\nprint(1)\n```\n")
-    (runner.bundles[0] / "model.safetensors").write_bytes(b"others")
-    assert bundles_key(runner.bundles) == before
-    readme.write_text("```python\nprint(2)\n```\n")
-    assert bundles_key(runner.bundles) != before
-    readme.write_text("```python\nprint(1)\n```\n")
-    (runner.bundles[0] / "modeling_scratchgpt.py").write_text("x = 1\n")
-    assert bundles_key(runner.bundles) != before
-
-
-def test_each_job_has_a_line_with_what_passed(capsys: pytest.CaptureFixture[str]) -> None:
-    jobs = {name: (f"transformers {name}", lambda: report(greedy="x")) for name in ("1.0", "2.0")}
-    assert list(run_jobs(jobs)) == ["1.0", "2.0"]
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[1] == "[ 2 of 2] transformers 2.0 … 2 of 3 checks passed (3 s)"
 
 
 def test_an_environment_offers_torch_and_nothing_of_hugging_face(tmp_path: Path) -> None:

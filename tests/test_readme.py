@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_export.hub_double import WRITE_TOKEN, Hub
+from tests.hub_double import WRITE_TOKEN, Hub
+from tests.processes import Python
 from tests.serving import free_port
-from tests.warm import WarmPython
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -90,11 +90,8 @@ def environment(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 @pytest.fixture(scope="module")
-def warm_python(
-    project: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[WarmPython]:
-    with WarmPython.start(project, environment, tmp_path_factory.mktemp("warm")) as warm:
-        yield warm
+def python(project: Path, environment: dict[str, str]) -> Python:
+    return Python(project, environment)
 
 
 def wait_for_page(process: subprocess.Popen[str], port: int, log: Path) -> str:
@@ -135,7 +132,7 @@ def serve(words: list[str], port: int, project: Path, environment: dict[str, str
     [pytest.param(command, marks=pytest.mark.slow) if command in SLOW else command for command in COMMANDS],
 )
 def test_command(
-    command: str, project: Path, environment: dict[str, str], hub: Hub, warm_python: WarmPython, tmp_path: Path
+    command: str, project: Path, environment: dict[str, str], hub: Hub, python: Python, tmp_path: Path
 ) -> None:
     port = free_port()
     words = [*shlex.split(command), *shlex.split(ADDED[command].format(port=port))]
@@ -143,7 +140,7 @@ def test_command(
         output = serve(words, port, project, environment, tmp_path / "log")
     else:
         if words[0] == "python":
-            done = warm_python.run(*words[1:], typed="Once\n" if "--terminal" in command else "")
+            done = python.run(*words[1:], typed="Once\n" if "--terminal" in command else "")
         else:
             done = subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True, check=False)
         output = done.stdout + done.stderr
@@ -153,14 +150,12 @@ def test_command(
         assert "model.safetensors" in hub.repositories["your-name/my-gpt"].files
 
 
-def test_the_published_model_loads_as_the_readme_says(
-    environment: dict[str, str], hub: Hub, warm_python: WarmPython
-) -> None:
+def test_the_published_model_loads_as_the_readme_says(environment: dict[str, str], hub: Hub, python: Python) -> None:
     """After the push above, from an empty folder."""
     if "your-name/my-gpt" not in hub.repositories:
         pytest.skip("needs the push, which runs with the whole file")
     (snippet,) = blocks("python")
-    done = warm_python.run("-c", snippet, folder=Path(environment["HF_HOME"]))
+    done = python.run("-c", snippet, folder=Path(environment["HF_HOME"]))
     assert done.returncode == 0, done.stderr
     assert "\nOne morning" in f"\n{done.stdout}"
 

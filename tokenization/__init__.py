@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tokenization.bpe import train_bpe
     from tokenization.encoding import encode_corpus
     from tokenization.saving import load_tokenizer, save_tokenizer
+    from tokenization.spans import plain_ids
     from tokenization.streaming import StreamingDecoder
     from tokenization.tokenization_scratchgpt import GPT4_SPLIT_PATTERN, ScratchGPTTokenizer
     from tokenization.trainers import add_mask_token, train_vocabulary
@@ -21,6 +22,7 @@ __all__ = [
     "add_mask_token",
     "encode_corpus",
     "load_tokenizer",
+    "plain_ids",
     "save_tokenizer",
     "train_bpe",
     "train_vocabulary",
@@ -33,6 +35,7 @@ _HOMES = {
     "add_mask_token": "trainers",
     "encode_corpus": "encoding",
     "load_tokenizer": "saving",
+    "plain_ids": "spans",
     "save_tokenizer": "saving",
     "train_bpe": "bpe",
     "train_vocabulary": "trainers",

@@ -9,8 +9,9 @@ import numpy as np
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from tokenization.fast import is_from_scratch
+from storage.text import replace_surrogates
 from tokenization.pretokens import can_be_cut, cut_at_borders, parts_of, piece_text
+from tokenization.spans import is_from_scratch
 from tokenization.tokenization_scratchgpt import CACHE_ENTRIES, GPT4_SPLIT_PATTERN, LONG_WORD, ScratchGPTTokenizer
 from tokenization.workers import Job, encode_in_processes
 
@@ -89,19 +90,10 @@ def build_encoder(tokenizer: PreTrainedTokenizerBase) -> tuple[Encoder, bool]:
     rust.no_truncation()
 
     def encode(texts: list[str]) -> list[np.ndarray]:
-        encodings = rust.encode_batch_fast([without_surrogates(text) for text in texts], add_special_tokens=False)
+        encodings = rust.encode_batch_fast([replace_surrogates(text) for text in texts], add_special_tokens=False)
         return [np.array(encoding.ids, dtype=dtype) for encoding in encodings]
 
     return encode, only_special and _has_borders_at_spaces(state)
-
-
-def without_surrogates(text: str) -> str:
-    """The text with U+FFFD for each lone surrogate, which UTF-8 and so the Rust and C++ libraries cannot hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 class PieceCache(dict[str, bytes]):

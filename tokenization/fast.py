@@ -5,14 +5,9 @@ no such string, while the from-scratch class encodes and decodes it.
 """
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from tokenization.tokenization_scratchgpt import BYTES, ScratchGPTTokenizer, byte_alphabet
-
-
-def is_from_scratch(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a tokenizer is `ScratchGPTTokenizer`, also where transformers loaded the class from a copied file."""
-    return any(base.__name__ == ScratchGPTTokenizer.__name__ for base in type(tokenizer).__mro__)
 
 
 def build_fast(tokenizer: ScratchGPTTokenizer) -> PreTrainedTokenizerFast:

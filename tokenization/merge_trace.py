@@ -14,8 +14,8 @@ from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
 
-from tokenization.fast import is_from_scratch
-from tokenization.spans import SURROGATES, label, plain_ids
+from storage.text import replace_surrogates
+from tokenization.spans import is_from_scratch, label, plain_ids
 from tokenization.tokenization_scratchgpt import BYTES, text_to_bytes
 
 COUNTS = "merge_counts"
@@ -149,7 +149,7 @@ class _Rust:
             self.merges.setdefault((self.ids[first], self.ids[second]), (index, self.ids[made]))
 
     def split(self, text: str) -> list[list[int]]:
-        text = SURROGATES.sub("\ufffd", text)
+        text = replace_surrogates(text)
         if self.backend.normalizer is not None:
             text = self.backend.normalizer.normalize_str(text)
         words = [text] if text else []

@@ -8,7 +8,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from tokenization.encoding import build_encoder
-from tokenization.fast import is_from_scratch
+from tokenization.spans import is_from_scratch
 from tokenization.tokenization_scratchgpt import bytes_to_text
 
 EXCERPT = 20

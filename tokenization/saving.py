@@ -17,9 +17,10 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from storage.files import atomic_file, atomic_folder
 from tokenization import tokenization_scratchgpt
-from tokenization.fast import build_fast, is_from_scratch
+from tokenization.fast import build_fast
 from tokenization.merge_trace import COUNTS, merge_counts
 from tokenization.sentencepieces import MODEL_FILE, VOCAB_FILE, load_sentencepiece, open_library, write_sentencepiece
+from tokenization.spans import is_from_scratch
 from tokenization.tokenization_scratchgpt import BYTES, ScratchGPTTokenizer
 from tokenization.trainers import GPT2_FILES, load_gpt2
 

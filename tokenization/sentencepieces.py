@@ -16,7 +16,8 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from storage.files import atomic_file
-from tokenization.encoding import SENTENCEPIECE_WORDS, without_surrogates
+from storage.text import replace_surrogates
+from tokenization.encoding import SENTENCEPIECE_WORDS
 
 MODEL_FILE = "tokenizer.model"
 VOCAB_FILE = "tokenizer.vocab"
@@ -48,7 +49,7 @@ def train_sentencepiece(
         raise ValueError("expected texts as a list or iterator of strings, got one string: put it into a list")
     counts: Counter[str] = Counter()
     for text in tqdm(texts, desc="counting words", unit=" texts", leave=False, disable=not progress):
-        counts.update(COUNTED.findall(without_surrogates(text)))
+        counts.update(COUNTED.findall(replace_surrogates(text)))
     if not counts:
         raise ValueError("expected texts to learn from, got none with a word: check the corpus")
     model = io.BytesIO()

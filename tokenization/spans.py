@@ -1,4 +1,4 @@
-"""What single tokens stand for: their bytes, a label for the eye, and where they lie in a text.
+"""What single tokens are: their bytes, a display label, and where they lie in a text.
 
 For every tokenizer of transformers, each with its way of writing bytes and spaces: our own, byte-level vocabularies in
 GPT-2's alphabet, SentencePiece (`▁` for a space, `<0xE2>` for a byte), WordPiece (`##` before what continues a word),
@@ -15,12 +15,12 @@ from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
 
-from tokenization.fast import is_from_scratch
-from tokenization.streaming import SINGLE_BYTE
-from tokenization.tokenization_scratchgpt import BYTES, byte_alphabet, text_to_bytes
+from storage.text import replace_surrogates
+from tokenization.tokenization_scratchgpt import BYTES, ScratchGPTTokenizer, byte_alphabet, text_to_bytes
 
 SPACE = "\u2581"
-SURROGATES = re.compile("[\ud800-\udfff]")
+SINGLE_BYTE = re.compile("<0x[0-9A-F]{2}>")
+"""How SentencePiece writes a byte for which there is no other token."""
 WHITE_SPACE = {" ": "\u2423", "\n": "\u21b5", "\t": "\u21e5"}
 """Signs for white space: ␣ ↵ ⇥."""
 CONTINUATION = bytes(range(0x80, 0xC0))
@@ -34,7 +34,7 @@ class Piece:
     """One token of a text."""
 
     token_id: int
-    label: str  # the token for the eye, as `label` writes it
+    label: str  # for display, as `label` writes it
     start: int  # its first character in the text
     end: int  # the one after its last; tokens inside one character all have that character
     byte_count: int  # bytes of the token; of the characters it covers, where its own are not known
@@ -43,10 +43,8 @@ class Piece:
 def pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> list[Piece]:
     """The tokens of a text in which nothing is special: text that looks like a special token is text.
 
-    Lone surrogates, which most tokenizers cannot take, stand for U+FFFD there.
+    A tokenizer other than ours cannot take surrogates: the places are then those in `replace_surrogates(text)`.
     """
-    if not text:
-        return []
     ids, offsets = _encode(tokenizer, text)
     reader = _reader(tokenizer)
     distinct = set(ids)
@@ -55,7 +53,9 @@ def pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> list[Piece]:
     contents = [content_of[token_id] for token_id in ids]
     known = [content for content in contents if content is not None]
     written = b"".join(known)
-    if len(known) == len(ids) and written in (text_to_bytes(text), text_to_bytes(SURROGATES.sub("\ufffd", text))):
+    if not is_from_scratch(tokenizer):
+        text = replace_surrogates(text)
+    if len(known) == len(ids) and written == text_to_bytes(text):
         spans = _spans(known)
     elif offsets is not None:
         spans = offsets
@@ -74,8 +74,28 @@ def pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> list[Piece]:
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The ids alone of the tokens that `pieces` describes."""
-    return _encode(tokenizer, text)[0] if text else []
+    """The token ids of a text in which nothing is special, and to which nothing is added; as `encode_corpus`, for one
+    text."""
+    return _encode(tokenizer, text)[0]
+
+
+def is_from_scratch(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer is `ScratchGPTTokenizer`, also where transformers loaded the class from a copied file."""
+    return any(base.__name__ == ScratchGPTTokenizer.__name__ for base in type(tokenizer).__mro__)
+
+
+def is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether each token stands for bytes: it is ours, or its tokens are written in GPT-2's alphabet."""
+    return is_from_scratch(tokenizer) or [*decoder_steps(tokenizer)] == ["ByteLevel"]
+
+
+def decoder_steps(tokenizer: PreTrainedTokenizerBase) -> dict[str, dict[str, Any]]:
+    """The steps of the Rust backend's decoder by their type, in order; none where there is no such decoder."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or backend.decoder is None:
+        return {}
+    decoder = json.loads(backend.decoder.__getstate__())
+    return {step["type"]: step for step in (decoder["decoders"] if decoder["type"] == "Sequence" else [decoder])}
 
 
 def token_bytes(tokenizer: PreTrainedTokenizerBase, token_id: int) -> bytes | None:
@@ -88,14 +108,14 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, token_id: int) -> bytes | No
 
 
 def label(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
-    """A token for the eye: its text, with signs for white space, control characters as `\\x07`, and bytes that are no
+    """A token for display: its text, with signs for white space, control characters as `\\x07`, and bytes that are no
     whole character as `⟨e2 80⟩`. A special token is itself; WordPiece keeps its `##`; an id that is no token is `⟨no
     token⟩`."""
     return _reader(tokenizer).label(token_id)
 
 
 def visible_bytes(content: bytes) -> str:
-    """Bytes of a text for the eye, as in `label`."""
+    """Bytes of a text for display, as in `label`."""
     shown = []
     for part in re.split("([\udc80-\udcff]+)", content.decode("utf-8", "surrogateescape")):
         if part and "\udc80" <= part[0] <= "\udcff":
@@ -125,7 +145,7 @@ class _Reader:
         self.is_ours = is_from_scratch(tokenizer)
         self.ordinary = BYTES + len(self.tokenizer.merges) if self.is_ours else 0
         backend = getattr(tokenizer, "backend_tokenizer", None)
-        self.steps = _decoder_steps(backend)
+        self.steps = decoder_steps(tokenizer)
         self.suffix = getattr(getattr(backend, "model", None), "end_of_word_suffix", None) or ""
         names = self.steps.keys()
         self.is_byte_level = "ByteLevel" in names
@@ -180,20 +200,14 @@ def _reader(tokenizer: PreTrainedTokenizerBase) -> _Reader:
     return reader
 
 
-def _decoder_steps(backend: Any) -> dict[str, dict[str, Any]]:
-    """The steps of a Rust decoder by their name."""
-    if backend is None or backend.decoder is None:
-        return {}
-    decoder = json.loads(backend.decoder.__getstate__())
-    return {step["type"]: step for step in (decoder["decoders"] if decoder["type"] == "Sequence" else [decoder])}
-
-
 def _encode(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]] | None]:
     """The ids of a text, and where each lies, as far as the tokenizer knows."""
+    if not text:
+        return [], None
     if is_from_scratch(tokenizer):
         return tokenizer.encode_ordinary(text), None
     encoded = tokenizer(
-        SURROGATES.sub("\ufffd", text),
+        replace_surrogates(text),
         split_special_tokens=True,
         add_special_tokens=False,
         return_offsets_mapping=tokenizer.is_fast,
@@ -215,7 +229,7 @@ def _spans(contents: Sequence[bytes]) -> list[tuple[int, int]]:
 
 
 def _search(text: str, contents: Sequence[bytes | None]) -> list[tuple[int, int]]:
-    """Where tokens lie in a text of which they keep only a part: each at the next place where its text stands."""
+    """Where tokens lie in a text of which they keep only a part: each at the next place of its text."""
     spans = []
     end = 0
     for content in contents:

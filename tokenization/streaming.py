@@ -1,20 +1,16 @@
 """Decoding token by token, as far as characters are complete."""
 
 import copy
-import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
-from tokenizers import decoders
 from transformers import PreTrainedTokenizerBase
 
-from tokenization.fast import is_from_scratch
+from tokenization.spans import SINGLE_BYTE, decoder_steps, is_byte_level, is_from_scratch
 from tokenization.tokenization_scratchgpt import byte_alphabet, bytes_to_text, text_to_bytes
 
 # How SentencePiece and its like write a byte for which there is no other token.
 FROM_PIECES = ("Replace", "ByteFallback", "Fuse")
-SINGLE_BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 class StreamingDecoder:
@@ -125,24 +121,12 @@ class StreamingDecoder:
         return text.endswith("\ufffd") or SINGLE_BYTE.fullmatch(str(last)) is not None
 
 
-def is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokens of a tokenizer are bytes in GPT-2's alphabet."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    return is_from_scratch(tokenizer) or isinstance(getattr(backend, "decoder", None), decoders.ByteLevel)
-
-
 def is_local(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the text of a token depends on no token but the one before it, and on that alone whether there is one.
 
     Single bytes, which are decoded together, are the exception: their text is settled by the next token.
     """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or backend.decoder is None:
-        return False
-    decoder = json.loads(backend.decoder.__getstate__())
-    steps = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
-    names = [step["type"] for step in steps]
-    return names in (["WordPiece"], ["Fuse"], [*FROM_PIECES], [*FROM_PIECES, "Strip"])
+    return [*decoder_steps(tokenizer)] in (["WordPiece"], ["Fuse"], [*FROM_PIECES], [*FROM_PIECES, "Strip"])
 
 
 def incomplete_tail(data: bytes) -> int:

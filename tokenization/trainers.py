@@ -21,11 +21,11 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from storage.text import replace_surrogates
 from tokenization.bpe import collector_off, logger, merge_words, train_bpe
-from tokenization.encoding import without_surrogates
-from tokenization.fast import is_from_scratch
 from tokenization.merge_trace import COUNTS, merge_counts
 from tokenization.sentencepieces import train_sentencepiece
+from tokenization.spans import is_from_scratch
 from tokenization.tokenization_scratchgpt import END_OF_TEXT, MASK, ScratchGPTTokenizer, byte_alphabet
 
 Kind = Literal["bpe", "characters", "wordpiece", "sentencepiece", "gpt2"]
@@ -97,7 +97,7 @@ def train_characters(texts: Iterable[str], *, progress: bool = False) -> PreTrai
     """
     characters: set[str] = set()
     for text in tqdm(_strings(texts), desc="collecting characters", unit=" texts", leave=False, disable=not progress):
-        characters.update(without_surrogates(text))
+        characters.update(replace_surrogates(text))
     if not characters:
         raise ValueError("expected texts to learn from, got none or only empty ones: check the corpus")
     vocab = {token: index for index, token in enumerate([*sorted(characters), UNKNOWN, END_OF_TEXT])}
@@ -225,7 +225,7 @@ def _count_words(rust: Tokenizer, texts: Iterable[str], progress: bool) -> Count
     """How often each word occurs, as the normalizer and the pre-tokenizer make them."""
     pieces: Counter[str] = Counter()
     for text in tqdm(_strings(texts), desc="counting words", unit=" texts", leave=False, disable=not progress):
-        pieces.update(BORDERS.split(without_surrogates(text)))
+        pieces.update(BORDERS.split(replace_surrogates(text)))
     counts: Counter[str] = Counter()
     for piece, count in pieces.items():
         for word, _ in rust.pre_tokenizer.pre_tokenize_str(rust.normalizer.normalize_str(piece)):

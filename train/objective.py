@@ -18,7 +18,7 @@ import torch
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
 from modeling.generation import SamplingSettings, stream
 from modeling.infilling import fill_ids
-from tokenization import encode_corpus
+from tokenization import plain_ids
 from train.config import Config
 from train.data.batches import Batch, Batches
 from train.data.masking import MaskedBatches, Masking, check_rate
@@ -121,7 +121,7 @@ class CausalObjective:
         The text begins where a document begins, as on the page, and ends where the model ends it.
         """
         tokenizer, end = self.prepared.tokenizer, self.prepared.end_of_text
-        ids = next(encode_corpus(tokenizer, [prompt])).tolist()
+        ids = plain_ids(tokenizer, prompt)
         settings = SamplingSettings(max_new_tokens=max(1, tokens), seed=self.config.run.seed)
         steps = stream(model, [end, *ids], settings, stop_token_ids=(end,)) if tokens else ()
         new = [step.token_id for step in steps]
@@ -172,7 +172,7 @@ class MaskedObjective:
     def sample(self, model: Any, prompt: str, tokens: int) -> tuple[str, str]:
         """A text in which every fifth token is hidden, and the same text with the model's likeliest tokens there."""
         tokenizer, end = self.prepared.tokenizer, self.prepared.end_of_text
-        ids = next(encode_corpus(tokenizer, [prompt])).tolist()
+        ids = plain_ids(tokenizer, prompt)
         blanks = range(min(SAMPLE_FIRST_BLANK, len(ids) - 1), len(ids), SAMPLE_BLANK_EVERY) if ids else ()
         hidden = [self.masking.mask_token_id if index in blanks else token for index, token in enumerate(ids)]
         hidden = hidden[: self.config.model.max_position_embeddings - 2]

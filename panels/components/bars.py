@@ -9,9 +9,9 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from panels import zerogpu as zero
+from panels import zerogpu
 from panels.components.next_token import look
-from panels.context import Lab
+from panels.context import AppContext
 from panels.templates import render
 
 DATA = """
@@ -36,14 +36,14 @@ element.addEventListener('click', (event) => {
 """
 
 
-def build(lab: Lab, document: Component) -> tuple[gr.HTML, gr.HTML]:
+def build(context: AppContext, document: Component) -> tuple[gr.HTML, gr.HTML]:
     """Lay out the bars of the text in `document`. Returns them, who select a `token` to be put behind the text, and
     the component that carries their numbers, which `arrived` brings up to date."""
-    numbers = gr.HTML(render_numbers(lab), elem_id="next-numbers", visible="hidden")
+    numbers = gr.HTML(render_numbers(context), elem_id="next-numbers", visible="hidden")
     bars = gr.HTML(VIEW, elem_id="bars", js_on_load=CHOOSE)
     button = gr.Button("Look at the next token", elem_id="look", size="sm")
     button.click(
-        lambda text: look_ahead(lab, text),
+        lambda text: look_ahead(context, text),
         document,
         numbers,
         concurrency_limit=1,  # a short look, asked for at every pause: it stands in no line
@@ -53,25 +53,25 @@ def build(lab: Lab, document: Component) -> tuple[gr.HTML, gr.HTML]:
     return bars, numbers
 
 
-def arrived(lab: Lab) -> list[Any]:
+def arrived(context: AppContext) -> list[Any]:
     """The update of the numbers, now that the model is known: from here on the page asks for them."""
-    return [render_numbers(lab)]
+    return [render_numbers(context)]
 
 
-def look_ahead(lab: Lab, text: str) -> str:
+def look_ahead(context: AppContext, text: str) -> str:
     """The numbers of what may come after `text`, or what is in the way of them."""
     try:
-        return render_numbers(lab, found=dataclasses.asdict(lab.loader.call(look, text)))
+        return render_numbers(context, found=dataclasses.asdict(context.loader.call(look, text)))
     except ValueError as error:
-        return render_numbers(lab, trouble=str(error))
+        return render_numbers(context, trouble=str(error))
 
 
-def render_numbers(lab: Lab, *, found: dict[str, Any] | None = None, trouble: str = "") -> str:
+def render_numbers(context: AppContext, *, found: dict[str, Any] | None = None, trouble: str = "") -> str:
     """What the page's script reads. Where a GPU is lent for each call it asks for nothing by itself."""
     return render(
         DATA,
-        ready="yes" if lab.loader.ready else "no",
-        live="no" if zero.is_here() else "yes",
+        ready="yes" if context.loader.ready else "no",
+        live="no" if zerogpu.is_here() else "yes",
         trouble=trouble,
         turn=time.time_ns(),
         found=found,

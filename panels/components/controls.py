@@ -11,7 +11,7 @@ import gradio as gr
 from gradio.components import Component
 
 from panels.components import bars
-from panels.context import Lab
+from panels.context import AppContext
 from panels.sampling import CONTROLS, DEFAULTS, PRESETS, Control, settings_from, stop_text
 from panels.tabs.write.code_export import curl_command, python_code
 from panels.templates import render
@@ -39,14 +39,14 @@ class Controls:
     parts: list[Component]  # those that `arrived` brings up to date
 
 
-def build(lab: Lab, document: Component) -> Controls:
+def build(context: AppContext, document: Component) -> Controls:
     """Lay out the controls of the text in `document`, and wire what they do by themselves."""
     gr.HTML(render(PRESET_BUTTONS, presets=PRESETS), elem_id="presets")
     sliders: dict[str, Component] = {}
     with gr.Row(elem_id="sliders"):
         for control in CONTROLS[1:]:
             sliders[control.name] = slider(control)
-    view, numbers = bars.build(lab, document)
+    view, numbers = bars.build(context, document)
     sliders["max_new_tokens"] = slider(CONTROLS[0])
     with gr.Row(elem_id="seed-row"):
         seed = gr.Textbox(
@@ -89,7 +89,7 @@ def build(lab: Lab, document: Component) -> Controls:
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
     def as_python(text: str, seed: Any, stop: Any, *values: Any) -> list[str]:
-        return taken_along(lambda: to_python(lab, text, seed, stop, values), "Python that does the same.")
+        return taken_along(lambda: to_python(context, text, seed, stop, values), "Python that does the same.")
 
     def as_curl(address: str, text: str, seed: Any, stop: Any, *values: Any) -> list[str]:
         return taken_along(lambda: to_curl(address, text, seed, stop, values), "Two calls of curl that do the same.")
@@ -115,16 +115,16 @@ def slider(control: Control) -> gr.Slider:
     )
 
 
-def arrived(lab: Lab) -> list[Any]:
+def arrived(context: AppContext) -> list[Any]:
     """Updates of `Controls.parts`, now that the model is known."""
-    return bars.arrived(lab)
+    return bars.arrived(context)
 
 
-def to_python(lab: Lab, text: str, seed: Any, stop: Any, values: Sequence[Any]) -> str:
+def to_python(context: AppContext, text: str, seed: Any, stop: Any, values: Sequence[Any]) -> str:
     """Python code for the controls as they stand. Raises ValueError for a wrong setting."""
     settings = settings_from(seed=seed, **dict(zip(DEFAULTS, values, strict=True)))
-    loaded = lab.loader.wait()
-    return python_code(loaded, text, settings, stop=stop_text(stop), home=lab.home, is_public=lab.is_public)
+    loaded = context.loader.wait()
+    return python_code(loaded, text, settings, stop=stop_text(stop), home=context.home, is_public=context.is_public)
 
 
 def to_curl(address: str, text: str, seed: Any, stop: Any, values: Sequence[Any]) -> str:

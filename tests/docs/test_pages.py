@@ -94,29 +94,6 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(prose(target)), f"{page.name}: {link}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_fences_are_balanced(page: Path) -> None:
-    fences = re.findall(r"^```(.*)$", prose(page), flags=re.MULTILINE)
-    assert all(opening == "" or place % 2 == 0 for place, opening in enumerate(fences)), fences
-    assert len(fences) % 2 == 0
-
-
-@pytest.mark.parametrize("diagram", blocks(TOUR, "mermaid"), ids=range(len(blocks(TOUR, "mermaid"))))
-def test_a_diagram_is_whole(diagram: str) -> None:
-    lines = [line.strip() for line in diagram.splitlines()]
-    assert re.fullmatch(r"flowchart (TD|LR)", lines[0])
-    assert sum(line.startswith("subgraph") for line in lines) == lines.count("end")
-    for line in lines:
-        outside = re.sub(r'"[^"]*"', "", line)
-        assert line.count('"') % 2 == 0, line
-        for opening, closing in ("[]", "()", "||"):
-            assert outside.count(opening) == outside.count(closing), line
-    named = set(re.findall(r"\b(\w+)(?=\[|\(\()", re.sub(r'"[^"]*"', '""', diagram)))
-    plain = re.sub(r'"[^"]*"|\|[^|]*\||\[[^]]*\]|\(\([^)]*\)\)', "", "\n".join(lines[1:]))
-    used = set(re.findall(r"\w+", plain)) - {"subgraph", "end"}
-    assert used <= named, f"without a text: {used - named}"
-
-
 def test_files_that_the_tour_names_are_there() -> None:
     folders = ("storage", "corpus", "modeling", "tokenization", "train", "hub_export", "panels", "tests")
     names = {path.name for folder in folders for path in (ROOT / folder).rglob("*.py")} | {"app.py"}
@@ -259,8 +236,3 @@ def test_shapes_in_the_diagrams_are_those_of_the_config(name: str) -> None:
     assert ("no bias" not in head and "own weight" not in head) == config.lm_head_bias
     for rate in {recipe.model.residual_dropout, recipe.model.attention_dropout} - {0.0, 0.2}:
         assert f"dropout {rate}" in diagram
-
-
-def test_places_for_measurements_are_there() -> None:
-    for mark in ("curves", "comparison"):
-        assert RECIPES_PAGE.count(f"<!-- {mark}: begin") == RECIPES_PAGE.count(f"<!-- {mark}: end -->") == 1

@@ -2,23 +2,15 @@
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from subprocess import CompletedProcess
-from types import SimpleNamespace
-from typing import Any
-from unittest import mock
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from hub_export import bundle
-from hub_export import isolation as fresh
 from hub_export.manifest import RECORD, checksums
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
-from tests.warm import WarmPython
 from tokenization import save_tokenizer, train_vocabulary
 
 TEXT = "The robot's three moons rose over the naïve café. The sailor said that the moons don't fall.\n\n" * 4
@@ -159,21 +151,3 @@ def make_old(folder: Path) -> Path:
         record = {"made_by": "scratchgpt", "checks": ["AutoConfig"], "sha256": checksums(folder)}
         (folder / RECORD).write_text(json.dumps(record))
     return folder
-
-
-@contextmanager
-def proofs_by(stranger: WarmPython) -> Iterator[None]:
-    """Proofs by the stranger, who has torch imported already; other tests see that a fresh process is as strict."""
-
-    def run(command: list[str], *, cwd: Path, **_: Any) -> CompletedProcess[str]:
-        return stranger.run(*command[command.index("-P") + 1 :], folder=cwd)
-
-    with mock.patch.object(fresh, "subprocess", SimpleNamespace(run=run, DEVNULL=None)):
-        yield
-
-
-@pytest.fixture
-def quick_proofs(stranger: WarmPython) -> Iterator[None]:
-    """`proofs_by` the stranger in one test."""
-    with proofs_by(stranger):
-        yield

@@ -13,9 +13,9 @@ from huggingface_hub import ModelCard
 from hub_export import bundle
 from hub_export.vocabulary import Vocabulary
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
-from tests.hub_export.conftest import TEXT, proofs_by, write_lines
+from tests.hub_export.conftest import TEXT, write_lines
 from tests.hub_export.test_card import code_blocks
-from tests.warm import WarmPython
+from tests.processes import Python
 from tokenization import save_tokenizer
 from tokenization.trainers import add_mask_token, load_gpt2, train_vocabulary
 
@@ -81,11 +81,10 @@ def make_run(run: Path, kind: str, *, masked: bool) -> Path:
 
 
 @pytest.fixture(scope="module")
-def masked_bundle(stranger: WarmPython, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def masked_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A proved bundle of a masked model with our own tokenizer."""
     folder = tmp_path_factory.mktemp("masked")
-    with proofs_by(stranger):
-        return bundle(make_run(folder / "run", "bpe", masked=True), folder / "tiny")
+    return bundle(make_run(folder / "run", "bpe", masked=True), folder / "tiny")
 
 
 def test_its_card_names_its_numbers(masked_bundle: Path) -> None:
@@ -107,7 +106,7 @@ def test_its_card_names_its_numbers(masked_bundle: Path) -> None:
     assert [sample for _, sample in code_blocks(card.text, "text")] == ["The <|mask|> rose\n→ The moon rose"]
 
 
-def test_a_stranger_fills_blanks_with_it(masked_bundle: Path, stranger: WarmPython) -> None:
+def test_a_stranger_fills_blanks_with_it(masked_bundle: Path, clean_python: Python) -> None:
     """The card's own example, in a process elsewhere that knows nothing of us."""
     card = (masked_bundle / "README.md").read_text(encoding="utf-8")
     blocks = [code for _, code in code_blocks(card, "python")]
@@ -117,7 +116,7 @@ def test_a_stranger_fills_blanks_with_it(masked_bundle: Path, stranger: WarmPyth
     assert text == "The robot<|mask|> three moons"
     script = masked_bundle.parent / "stranger.py"
     script.write_text(STRANGER)
-    done = stranger.run(str(script), str(masked_bundle), text)
+    done = clean_python.run(str(script), str(masked_bundle), text)
     assert done.returncode == 0, done.stderr
     guesses, (tokens, values) = map(json.loads, done.stdout.splitlines()[-2:])
     assert [token for token, _ in guesses] == tokens
@@ -132,7 +131,6 @@ def test_a_masked_model_whose_tokenizer_has_no_mask_is_refused(tmp_path: Path) -
         bundle(run, tmp_path / "out")
 
 
-@pytest.mark.usefixtures("quick_proofs")
 @pytest.mark.parametrize("masked", [False, True], ids=["causal", "masked"])
 @pytest.mark.parametrize("kind", ["characters", "wordpiece", "sentencepiece", "gpt2"])
 def test_every_tokenizer_passes_the_proof(tmp_path: Path, kind: str, masked: bool) -> None:

@@ -7,18 +7,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, Q
 
 import hub_export.exports.stock
 from hub_export.exports.native import native
-from tests.hub_export.conftest import proofs_by
 from tests.hub_export.families import CLASSIC, MODERN, save_model
-from tests.warm import WarmPython
 from tokenization import load_tokenizer
 
 
 @pytest.fixture(scope="module")
-def made_folder(stranger: WarmPython, pristine_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_folder(pristine_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `native` makes of the run of the tests, in a folder that no test changes."""
     out = tmp_path_factory.mktemp("native") / "tiny"
-    with proofs_by(stranger):
-        words = native(pristine_run, out)
+    words = native(pristine_run, out)
     assert words.startswith(f"{out}: Qwen3ForCausalLM, which transformers loads without remote code. Proved in a fresh")
     return out
 
@@ -58,7 +55,6 @@ def test_transformers_loads_it_and_computes_the_same(made_folder: Path, pristine
     assert tokenizer(text)["input_ids"] == load_tokenizer(source)(text)["input_ids"]
 
 
-@pytest.mark.usefixtures("quick_proofs")
 def test_a_classic_model_of_a_bundle_becomes_gpt2(tmp_path: Path) -> None:
     source = save_model(tmp_path / "classic", **CLASSIC)
     assert "GPT2LMHeadModel" in native(source, tmp_path / "out")
@@ -79,7 +75,6 @@ def test_another_folder_is_never_replaced_and_ours_only_by_force(made_folder: Pa
         native("run", made_folder)
 
 
-@pytest.mark.usefixtures("quick_proofs")
 def test_a_folder_that_computes_otherwise_does_not_get_its_name(
     pristine_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

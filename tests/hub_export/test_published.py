@@ -13,8 +13,8 @@ from hub_export import code_version
 from hub_export.__main__ import main
 from hub_export.code_version import ROOT, installed_transformers, project_code
 from hub_export.renewal import copy_bundle
+from tests.hub_double import Hub
 from tests.hub_export.conftest import make_old, plant
-from tests.hub_export.hub_double import Hub
 from tests.hub_export.hub_processes import run_python
 from tests.hub_export.test_bundle import MODEL_FILES, SLOW_FILES, relative_files
 from tests.hub_export.test_verify import SWALLOWED
@@ -62,7 +62,6 @@ def set_version(folder: Path, version: str) -> None:
     path.write_text(code, encoding="utf-8")
 
 
-@pytest.mark.usefixtures("quick_proofs")
 def test_a_repository_that_works_is_said_to(
     hub: Hub, pristine_bundle: Path, said: Said, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,7 +81,6 @@ def test_a_repository_that_works_is_said_to(
     assert not [request for request in hub.requests if not request.startswith(("GET", "HEAD"))]
 
 
-@pytest.mark.usefixtures("quick_proofs")
 def test_a_repository_with_the_first_code_is_affected(hub: Hub, made: Path, said: Said) -> None:
     repository = hub.create("alice/moons", files=contents(make_old(plant(made, SWALLOWED))))
     error = verify("alice/moons")
@@ -115,7 +113,6 @@ def test_later_code_is_not_run_but_said_to_be_later(hub: Hub, made: Path) -> Non
         copy_bundle(made, made.with_name("copy"))
 
 
-@pytest.mark.usefixtures("quick_proofs")
 def test_files_changed_by_hand_are_told(made: Path, said: Said) -> None:
     path = made / "modeling_scratchgpt.py"
     path.write_text(path.read_text(encoding="utf-8") + "\n# by hand\n", encoding="utf-8")
@@ -173,7 +170,6 @@ def test_a_hub_that_does_not_answer(
     assert re.match(f"error: {message}", verify("alice/moons"))
 
 
-@pytest.mark.usefixtures("quick_proofs")
 def test_an_old_bundle_is_copied_with_this_projects_code(made: Path, tmp_path: Path, said: Said) -> None:
     """As `hf download` makes it of a repository: the owner's card and a file of the owner's own are in it."""
     make_old(made)
@@ -214,7 +210,6 @@ def test_an_old_bundle_that_was_damaged_is_refused(made: Path, tmp_path: Path) -
         copy_bundle(made, tmp_path / "copy")
 
 
-@pytest.mark.usefixtures("quick_proofs")
 def test_a_bundle_checked_with_another_transformers_is_checked_again(made: Path, tmp_path: Path, said: Said) -> None:
     record = json.loads((made / "proof.json").read_text()) | {"transformers": "5.1.0"}
     (made / "proof.json").write_text(json.dumps(record))

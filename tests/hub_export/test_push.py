@@ -13,11 +13,10 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hub_export.__main__ import main
+from tests.hub_double import BOBS_TOKEN, FINE_TOKEN, READ_TOKEN, WRITE_TOKEN, Fault, Hub
 from tests.hub_export.conftest import SECRET_TEXT
-from tests.hub_export.hub_double import BOBS_TOKEN, FINE_TOKEN, READ_TOKEN, WRITE_TOKEN, Fault, Hub
 from tests.hub_export.hub_processes import ROOT, run_python
 from tests.hub_export.test_bundle import MODEL_FILES, SLOW_FILES
-from tests.warm import QUICK
 
 PUSH = ("-m", "hub_export", "push")
 LOADED = "ScratchGPTTokenizer ScratchGPTForCausalLM (1, 3, 300)"
@@ -63,7 +62,7 @@ def published(pristine_run: Path, pristine_bundle: Path, tmp_path_factory: pytes
     folder = shutil.copytree(pristine_bundle, home / "model")
     with Hub().serve() as hub:
         pushed = run_python("-c", PUSHER, folder, pristine_run, hub=hub.url, home=home)
-        loaded = run_python("-c", QUICK + STRANGER, hub=hub.url, home=elsewhere, ours=False)
+        loaded = run_python("-c", STRANGER, hub=hub.url, home=elsewhere, ours=False)
     return Published(hub=hub, pushed=pushed, loaded=loaded, home=home)
 
 
@@ -134,7 +133,7 @@ def test_a_bundle_is_published_with_its_space_and_each_command_goes_on_from_the_
     assert f"whole, at commit {model.head}, but without the tag of its version." in failed.stderr
     assert (len(model.commits), model.tags, list(hub.repositories)) == (2, {}, ["alice/moons"])
 
-    hub.forget()
+    hub.repair()
     done = run_python(*push, hub=hub.url, home=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (len(model.commits), model.tags) == (2, {"v1": model.head})
@@ -148,7 +147,6 @@ def test_a_bundle_is_published_with_its_space_and_each_command_goes_on_from_the_
     assert "your-name" not in card
 
 
-@pytest.mark.usefixtures("quick_proofs")
 def test_a_bundle_that_is_dirty_or_was_not_proved_is_refused(hub: Hub, made: Path, tmp_path: Path) -> None:
     with (made / "README.md").open("a", encoding="utf-8") as card:
         card.write("By hand.\n")

@@ -12,7 +12,7 @@ import hub_export.upload_check
 from hub_export import verify
 from hub_export.code_version import installed_transformers
 from tests.hub_export.conftest import plant
-from tests.warm import WarmPython
+from tests.processes import Python
 
 SWALLOWED = """
 def take_cache(arguments, cache, implementation):
@@ -90,7 +90,6 @@ def test_a_bundle_is_proved_without_the_users_environment(
     assert os.environ["HF_TOKEN"]
 
 
-@pytest.mark.usefixtures("quick_proofs")
 def test_one_changed_bit_of_the_weights_is_found(made: Path, pristine_run: Path) -> None:
     weights = load_file(made / "model.safetensors")
     weights["model.norm.weight"][0] *= 1 + 2**-20
@@ -99,7 +98,6 @@ def test_one_changed_bit_of_the_weights_is_found(made: Path, pristine_run: Path)
         verify(made, checkpoint=pristine_run / "checkpoints" / "step-000010")
 
 
-@pytest.mark.usefixtures("quick_proofs")
 @pytest.mark.parametrize(
     ("code", "message"),
     [
@@ -123,7 +121,7 @@ def test_a_model_that_generates_wrongly_is_refused(made: Path, code: str, messag
         verify(made)
 
 
-def test_what_was_uploaded_must_generate_too(made: Path, stranger: WarmPython) -> None:
+def test_what_was_uploaded_must_generate_too(made: Path, clean_python: Python) -> None:
     script = (
         "import runpy, sys\n"
         "from transformers import AutoModelForCausalLM\n"
@@ -132,13 +130,12 @@ def test_what_was_uploaded_must_generate_too(made: Path, stranger: WarmPython) -
     )
     landing = hub_export.upload_check.__file__
     plant(made, "")
-    assert not stranger.run("-c", script, str(made), str(landing)).returncode
+    assert not clean_python.run("-c", script, str(made), str(landing)).returncode
     plant(made, SWALLOWED)
-    done = stranger.run("-c", script, str(made), str(landing))
+    done = clean_python.run("-c", script, str(made), str(landing))
     assert "ValueError: what it generates with a cache has logits that differ by up to" in done.stderr
 
 
-@pytest.mark.usefixtures("quick_proofs")
 def test_tokenizers_that_disagree_are_found(made: Path) -> None:
     merges = (made / "slow" / "merges.txt").read_text(encoding="utf-8").splitlines()
     (made / "slow" / "merges.txt").write_text("\n".join(merges[:-20]) + "\n", encoding="utf-8")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from modeling import ScratchGPTConfig, ScratchGPTForMaskedLM
 from modeling.infilling import fill_ids, fill_in, insert, probabilities_at, surroundings
-from tokenization import ScratchGPTTokenizer, train_bpe
+from tokenization import ScratchGPTTokenizer, plain_ids, train_bpe
 from tokenization.trainers import add_mask_token, train_characters, train_wordpiece
 
 TEXT = "the cat sat on the mat and the dog sat on the log near the old red mill"
@@ -33,7 +33,7 @@ MODEL = masked_model(BYTE_LEVEL)
 
 
 def test_candidates_are_the_models_distribution_at_the_mask() -> None:
-    (blank,) = fill_in(MODEL, BYTE_LEVEL, "the ____ sat", top=5)
+    (blank,) = fill_in(MODEL, BYTE_LEVEL, "the ____ sat", top=5, encode=plain_ids)
     end, mask = BYTE_LEVEL.eos_token_id, BYTE_LEVEL.mask_token_id
     ids = [end, *BYTE_LEVEL.encode_ordinary("the"), mask, *BYTE_LEVEL.encode_ordinary(" sat"), end]
     probability_V = MODEL(input_ids=torch.tensor([ids])).logits[0, ids.index(mask)].softmax(-1)
@@ -44,9 +44,9 @@ def test_candidates_are_the_models_distribution_at_the_mask() -> None:
 
 
 def test_the_space_before_a_blank_belongs_to_it() -> None:
-    (blank,) = fill_in(MODEL, BYTE_LEVEL, "the ____ sat")
+    (blank,) = fill_in(MODEL, BYTE_LEVEL, "the ____ sat", encode=plain_ids)
     assert (blank.start, blank.end) == (3, 8)
-    (at_start,) = fill_in(MODEL, BYTE_LEVEL, "____ sat")
+    (at_start,) = fill_in(MODEL, BYTE_LEVEL, "____ sat", encode=plain_ids)
     assert (at_start.start, at_start.end) == (0, 4)
 
 
@@ -57,7 +57,7 @@ def test_the_space_before_a_blank_belongs_to_it() -> None:
 @settings(max_examples=25, deadline=None)
 def test_the_text_round_every_blank_stays(pieces: list[str], blank: str) -> None:
     text = blank.join(pieces)
-    blanks = fill_in(MODEL, BYTE_LEVEL, text, top=3)
+    blanks = fill_in(MODEL, BYTE_LEVEL, text, top=3, encode=plain_ids)
     assert len(blanks) == len(pieces) - 1
     for found in blanks:
         assert text[found.start : found.end].lstrip(" ") == blank
@@ -71,7 +71,7 @@ def test_the_text_round_every_blank_stays(pieces: list[str], blank: str) -> None
 @pytest.mark.parametrize("make", [lambda: train_characters([TEXT]), lambda: train_wordpiece([TEXT], 60)])
 def test_other_vocabularies(make) -> None:
     tokenizer = add_mask_token(make())
-    (blank,) = fill_in(masked_model(tokenizer), tokenizer, "the ____ sat", top=4)
+    (blank,) = fill_in(masked_model(tokenizer), tokenizer, "the ____ sat", top=4, encode=plain_ids)
     assert len(blank.candidates) == 4
     assert not {candidate.token_id for candidate in blank.candidates} & set(tokenizer.all_special_ids)
 
@@ -80,7 +80,7 @@ def test_a_long_text_is_seen_through_the_window_round_the_blank() -> None:
     ids = [BYTE_LEVEL.mask_token_id if index == 60 else index % 250 for index in range(100)]
     window = MODEL(input_ids=torch.tensor([ids[44:76]])).logits[0, 16].softmax(-1)
     assert torch.allclose(probabilities_at(MODEL, ids, 60), window)
-    assert len(fill_in(MODEL, BYTE_LEVEL, "the cat " * 40 + "____" + " sat on" * 40)) == 1
+    assert len(fill_in(MODEL, BYTE_LEVEL, "the cat " * 40 + "____" + " sat on" * 40, encode=plain_ids)) == 1
 
 
 def test_fill_ids_takes_the_likeliest() -> None:
@@ -100,7 +100,7 @@ def test_fill_ids_takes_the_likeliest() -> None:
 )
 def test_what_cannot_be_filled(text: str, top: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        fill_in(MODEL, BYTE_LEVEL, text, top)
+        fill_in(MODEL, BYTE_LEVEL, text, top, encode=plain_ids)
     without = ScratchGPTTokenizer.from_merges([], special_tokens=("<|endoftext|>",))
     with pytest.raises(ValueError, match="got one without a mask token"):
-        fill_in(MODEL, without, "a ____")
+        fill_in(MODEL, without, "a ____", encode=plain_ids)

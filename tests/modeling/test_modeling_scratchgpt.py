@@ -246,7 +246,7 @@ assert "modeling" not in sys.modules
 """
 
 
-def test_saved_folders_load_elsewhere(stranger, tmp_path):
+def test_saved_folders_load_elsewhere(clean_python, tmp_path):
     """In a process with an empty home and another working directory: equal bits, tied weights, saved again."""
     folders = []
     ids_BL = draw_ids(2, 9)
@@ -262,7 +262,7 @@ def test_saved_folders_load_elsewhere(stranger, tmp_path):
             answers["AutoModelForMaskedLM"] = masked(ids_BL)[0]
             assert torch.equal(local(ids_BL)[0], answers["AutoModelForCausalLM"])
         torch.save(answers, f"{folders[-1]}-answers.pt")
-    done = stranger.run("-c", LOAD_ELSEWHERE, *map(str, folders))
+    done = clean_python.run("-c", LOAD_ELSEWHERE, *map(str, folders))
     assert done.returncode == 0, done.stderr
     for folder in folders:
         again, answers = f"{folder}-again", torch.load(f"{folder}-answers.pt")

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from modeling.loading import run_checkpoint
+from storage.run_folder import RunFolder
+from tests.processes import Python
 from tests.serving import Window, serving
-from tests.warm import WarmPython
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,14 +34,14 @@ graph TD; A@{ img: "https://example.org/c.png" } --> B;
 
 
 @pytest.fixture(scope="session")
-def lab_run(stranger: WarmPython, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lab_run(clean_python: Python, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder `runs/lab` with two checkpoints, and beside `runs` the folder `bundle` of the best one, with a card
     that tries everything."""
     home = tmp_path_factory.mktemp("lab")
     run = home / "runs" / "lab"
-    done = stranger.run("-m", "train", "debug", "--run-dir", str(run), folder=ROOT)
+    done = clean_python.run("-m", "train", "debug", "--run-dir", str(run), folder=ROOT)
     assert done.returncode == 0, done.stderr
-    bundle = shutil.copytree(run_checkpoint(run), home / "bundle")
+    bundle = shutil.copytree(RunFolder(run).checkpoint(), home / "bundle")
     (bundle / "README.md").write_text(EVIL)
     return run
 

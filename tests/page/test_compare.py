@@ -118,7 +118,7 @@ def test_settings_ideas_and_what_goes_wrong(lab_page, home):
     expect(status).to_contain_text("Both with seed")
 
 
-def test_about_and_its_code_runs_as_pasted(lab_page, home, lab_address, stranger):
+def test_about_and_its_code_runs_as_pasted(lab_page, home, lab_address, clean_python):
     from playwright.sync_api import expect
 
     page = lab_page
@@ -140,6 +140,6 @@ def test_about_and_its_code_runs_as_pasted(lab_page, home, lab_address, stranger
     assert 'from_pretrained("bundle", trust_remote_code=True)' in codes[0]
     assert f'Client("{lab_address}")' in codes[1]
     for code in codes:
-        done = stranger.run("-c", code, folder=home)
+        done = clean_python.run("-c", code, folder=home)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from panels.context import Lab
+from panels.context import AppContext
 from panels.model_cache import OWN, Shelf
 from panels.models import ModelLoader, find_model
-from panels.request_queue import Line
+from panels.request_queue import RequestQueue
 from panels.sampling import settings_from
 from panels.tabs.compare import tab as compare
 from panels.tabs.compare.comparison import Comparison, Side
@@ -23,73 +23,74 @@ BOTH = (settings_from(seed=1, max_new_tokens=10), settings_from(seed=1, max_new_
 
 
 @pytest.fixture
-def lab(checkpoint: Path, tmp_path: Path) -> Lab:
+def context(checkpoint: Path, tmp_path: Path) -> AppContext:
     """A page of the tiny model, and a bundle beside it."""
     loader = ModelLoader(find_model(checkpoint)).start()
     loader.wait()
     save_checkpoint(tmp_path / "bundle")
-    return Lab(loader=loader, home=tmp_path, is_public=False, line=Line(width=1, limit=2))
+    return AppContext(loader=loader, home=tmp_path, is_public=False, queue=RequestQueue(workers=1, limit=2))
 
 
 @pytest.fixture
-def line() -> Line:
+def line() -> RequestQueue:
     """The line of those who compare."""
-    return Line(width=1, limit=2)
+    return RequestQueue(workers=1, limit=2)
 
 
-def run(lab: Lab, line: Line, choices: tuple[str, str] = (OWN, "bundle"), **options: Any) -> Iterator[Any]:
+def run(
+    context: AppContext, line: RequestQueue, choices: tuple[str, str] = (OWN, "bundle"), **options: Any
+) -> Iterator[Any]:
     """What the page is told."""
     should_stop = options.get("should_stop", lambda: False)
-    return comparisons(lab, Shelf(lab), line, PROMPTS[0], choices, BOTH, should_stop)
+    return comparisons(context, Shelf(context), line, PROMPTS[0], choices, BOTH, should_stop)
 
 
-def test_the_models_are_loaded_and_compared(lab, line):
-    *said, last = run(lab, line)
+def test_the_models_are_loaded_and_compared(context, line):
+    *said, last = run(context, line)
     assert said[:2] == ["Loading model A …", "Loading model B …"]
-    other = Shelf(lab).take("bundle")
-    sides = (Side(loaded=lab.loader.wait(), settings=BOTH[0]), Side(loaded=other, settings=BOTH[1]))
+    other = Shelf(context).take("bundle")
+    sides = (Side(loaded=context.loader.wait(), settings=BOTH[0]), Side(loaded=other, settings=BOTH[1]))
     assert isinstance(last, Comparison)
     assert last == list(compare.compare(*sides, PROMPTS[0]))[-1]
-    assert lab.line.enter().wait(0) == 0  # both lines are free again
-    assert line.enter().wait(0) == 0
+    assert len(context.queue) == len(line) == 0
 
 
 @pytest.mark.parametrize("which", ["those who compare", "all who write"])
-def test_it_waits_in_both_lines_and_stop_leaves_them(lab, line, which):
-    place = (line if which == "those who compare" else lab.line).enter()
+def test_it_waits_in_both_lines_and_stop_leaves_them(context, line, which):
+    place = (line if which == "those who compare" else context.queue).join()
+    place.__enter__()
     stop: list[bool] = []
-    said = run(lab, line, should_stop=lambda: bool(stop))
-    assert next(said) == "Waiting: 1 person is before you."
+    said = run(context, line, should_stop=lambda: bool(stop))
+    assert next(said) == "Waiting: 1 request is ahead of yours."
     stop.append(True)
     began = time.monotonic()
     assert list(said) == []
     assert time.monotonic() - began < 0.2
     place.__exit__(None, None, None)
-    assert isinstance(list(run(lab, line))[-1], Comparison)
+    assert isinstance(list(run(context, line))[-1], Comparison)
 
 
-def test_a_full_line_is_told(lab, line):
-    line.enter(), line.enter()
-    with pytest.raises(ValueError, match="Too many people at once"):
-        next(run(lab, line))
+def test_a_full_line_is_told(context, line):
+    with line.join(), line.join(), pytest.raises(ValueError, match="The request queue is full"):
+        next(run(context, line))
 
 
-def test_a_side_without_a_model_is_named_and_the_line_is_left(lab, line):
-    shutil.rmtree(lab.home / "bundle")
+def test_a_side_without_a_model_is_named_and_the_line_is_left(context, line):
+    shutil.rmtree(context.home / "bundle")
     with pytest.raises(SideTroubleError, match="there is no folder bundle") as caught:
-        list(run(lab, line))
+        list(run(context, line))
     assert caught.value.side == 1
     with pytest.raises(SideTroubleError, match="No model is chosen") as caught:
-        list(run(lab, line, choices=("", OWN)))
+        list(run(context, line, choices=("", OWN)))
     assert caught.value.side == 0
-    assert isinstance(list(run(lab, line, choices=(OWN, OWN)))[-1], Comparison)
+    assert isinstance(list(run(context, line, choices=(OWN, OWN)))[-1], Comparison)
 
 
-def test_stop_does_not_wait_for_a_model_that_is_loading(lab, line, monkeypatch):
+def test_stop_does_not_wait_for_a_model_that_is_loading(context, line, monkeypatch):
     may_end = threading.Event()
     monkeypatch.setattr(Shelf, "take", lambda shelf, choice: may_end.wait(10))
     stop: list[bool] = []
-    said = run(lab, line, should_stop=lambda: bool(stop))
+    said = run(context, line, should_stop=lambda: bool(stop))
     assert next(said) == "Loading model A …"
     timer = threading.Timer(0.1, lambda: stop.append(True))
     timer.start()
@@ -100,28 +101,28 @@ def test_stop_does_not_wait_for_a_model_that_is_loading(lab, line, monkeypatch):
     timer.join()
 
 
-def test_on_zerogpu_the_model_is_called_where_the_gpu_is(lab, line, monkeypatch):
+def test_on_zerogpu_the_model_is_called_where_the_gpu_is(context, line, monkeypatch):
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    *said, last = run(lab, line, choices=(OWN, OWN))
+    *said, last = run(context, line, choices=(OWN, OWN))
     assert said[-1] == "Writing both; they come when they are done …"
-    own = lab.loader.wait()
+    own = context.loader.wait()
     assert last == list(compare.compare(*(Side(loaded=own, settings=each) for each in BOTH), PROMPTS[0]))[-1]
 
 
-def test_the_buttons_follow(lab):
+def test_the_buttons_follow(context):
     bench = Bench(stop=True)
-    status, go, stop = compare.begin(bench, lab)
+    status, go, stop = compare.begin(bench, context)
     assert "Getting ready" in status
     assert (bench.stop, go.interactive, stop.interactive) == (False, False, True)
     compare.ask_to_stop(bench)
     assert bench.stop
-    go, stop, *fields = compare.settle(bench, Shelf(lab))
-    assert [field["choices"] for field in fields] == [Shelf(lab).choices()] * 2
+    go, stop, *fields = compare.settle(bench, Shelf(context))
+    assert [field["choices"] for field in fields] == [Shelf(context).choices()] * 2
     assert (go.interactive, stop.interactive) == (True, False)
 
 
-def test_what_is_known_of_a_choice(lab):
-    shelf = Shelf(lab)
+def test_what_is_known_of_a_choice(context):
+    shelf = Shelf(context)
     assert "context 48 tokens" in compare.describe(shelf, "bundle")
     assert "Looked up on the Hub" in compare.describe(shelf, "someone/model")
     trouble = compare.describe(shelf, "<img src=x>/y/z")

@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from modeling.sizing import count_parameters, flops_per_token
-from panels.context import Lab
+from panels.context import AppContext
 from panels.formats import short_number
 from panels.models import ModelLoader, ModelSource, find_model
 from panels.tabs.about import tab as about
@@ -178,17 +178,17 @@ def test_a_vanished_folder_and_a_damaged_run_are_told_and_the_rest_stays(tmp_pat
     run = save_run(tmp_path / "runs" / "one")
     loader = ModelLoader(find_model(run)).start()
     loader.wait()
-    lab = Lab(loader=loader, home=tmp_path, is_public=False)
-    facts, code, interface, card = about.arrived(lab)
+    context = AppContext(loader=loader, home=tmp_path, is_public=False)
+    facts, code, interface, card = about.arrived(context)
     assert "the floor" in facts
     assert "runs/one/checkpoints/step-000020" in code
     assert PROMPTS[0] in interface
     assert "has none" in card
     (run / "run.json").write_text("{")
-    facts, *_ = about.arrived(lab)
+    facts, *_ = about.arrived(context)
     assert "cannot read" in facts
     assert "What it cannot do" in facts
     (run / "checkpoints").rename(tmp_path / "gone")
-    facts, code, *_ = about.arrived(lab)
+    facts, code, *_ = about.arrived(context)
     assert "The model&#39;s folder is gone" in facts
     assert "What it is" in facts

@@ -7,9 +7,9 @@ import pytest
 
 from modeling.generation import StoppedError
 from modeling.infilling import Blank
-from panels.context import Lab
+from panels.context import AppContext
 from panels.models import LoadedModel, ModelLoader, ModelSource
-from panels.request_queue import Line
+from panels.request_queue import RequestQueue
 from panels.tabs.fill.filling import BLANKS_LIMIT, fill
 from panels.tabs.fill.tab import (
     Sheet,
@@ -25,11 +25,11 @@ from panels.tabs.fill.tab import (
 
 
 @pytest.fixture(scope="module")
-def lab(masked: LoadedModel) -> Lab:
+def context(masked: LoadedModel) -> AppContext:
     """The page of the masked model, with a line of two places."""
     loader = ModelLoader(masked.source)
     loader.start().wait(60)
-    return Lab(loader=loader, line=Line(width=1, limit=2))
+    return AppContext(loader=loader, queue=RequestQueue(workers=1, limit=2))
 
 
 def last(answers: Iterator[list[Any]]) -> list[Any]:
@@ -45,19 +45,19 @@ def test_a_masked_model_is_known_before_it_is_loaded(masked: LoadedModel) -> Non
     assert masked.stop_token_ids == (masked.tokenizer.eos_token_id,)
 
 
-def test_words_go_in_one_after_the_other_and_come_out_again(lab: Lab) -> None:
+def test_words_go_in_one_after_the_other_and_come_out_again(context: AppContext) -> None:
     sheet = Sheet()
     first = "The ____ burned ____."
-    document, status, candidates, _ = last(show(lab, sheet, first))
+    document, status, candidates, _ = last(show(context, sheet, first))
     assert document == first
     assert "2 blanks." in status
     assert candidates.count("<button") == 2 * len(sheet.blanks[0].candidates)
     chosen = sheet.blanks[1].candidates[2].text
-    second, status, _, undo = last(put_in(lab, sheet, first, 1, 2))
+    second, status, _, undo = last(put_in(context, sheet, first, 1, 2))
     assert second == f"The ____ burned{chosen}."
     assert "1 blank." in status
     assert undo.interactive
-    third, status, candidates, _ = last(put_in(lab, sheet, second, 0, 0))
+    third, status, candidates, _ = last(put_in(context, sheet, second, 0, 0))
     assert "____" not in third
     assert "No blank is left." in status
     assert candidates == ""
@@ -65,58 +65,58 @@ def test_words_go_in_one_after_the_other_and_come_out_again(lab: Lab) -> None:
     assert not go_back(sheet)[3].interactive
 
 
-def test_a_text_that_was_changed_is_guessed_again(lab: Lab) -> None:
+def test_a_text_that_was_changed_is_guessed_again(context: AppContext) -> None:
     sheet = Sheet()
-    last(show(lab, sheet, "The ____ burned"))
-    assert last(put_in(lab, sheet, "A ____ burned", 0, 0))[0] == "A ____ burned"
+    last(show(context, sheet, "The ____ burned"))
+    assert last(put_in(context, sheet, "A ____ burned", 0, 0))[0] == "A ____ burned"
     assert sheet.text == "A ____ burned"
 
 
-def test_trouble_is_told_and_nothing_is_lost(lab: Lab, loaded: LoadedModel) -> None:
-    document, status, candidates, _ = last(show(lab, Sheet(), "no blank <b>"))
+def test_trouble_is_told_and_nothing_is_lost(context: AppContext, loaded: LoadedModel) -> None:
+    document, status, candidates, _ = last(show(context, Sheet(), "no blank <b>"))
     assert document == "no blank <b>"
     assert 'class="status trouble"' in status
     assert "got one without" in status
     assert not candidates.strip()
     with pytest.raises(ValueError, match=f"expected at most {BLANKS_LIMIT} blanks at a time, got {BLANKS_LIMIT + 1}"):
-        fill(lab.loader.wait(), "____ " * (BLANKS_LIMIT + 1), 3)
+        fill(context.loader.wait(), "____ " * (BLANKS_LIMIT + 1), 3)
     with pytest.raises(ValueError, match="writes and does not fill blanks: give it a beginning"):
         fill(loaded, "a ____", 3)
-    assert lab.line._places == []
+    assert len(context.queue) == 0
 
 
-def test_who_waits_is_told_and_stop_and_undo_leave_the_line(lab: Lab) -> None:
+def test_who_waits_is_told_and_stop_and_undo_leave_the_line(context: AppContext) -> None:
     sheet = Sheet()
-    last(show(lab, sheet, "The ____ and ____ burned"))
+    last(show(context, sheet, "The ____ and ____ burned"))
     for leave in (ask_to_stop, go_back):
-        with lab.line.enter():
-            answers = put_in(lab, sheet, sheet.text, 0, 0)
+        with context.queue.join():
+            answers = put_in(context, sheet, sheet.text, 0, 0)
             filled, status, *_, stop = next(answers)
             assert filled.count("____") == 1
             assert "Guessing" in status
             assert stop.interactive
-            assert "Waiting: 1 person is before you." in next(answers)[1]
+            assert "Waiting: 1 request is ahead of yours." in next(answers)[1]
             left = leave(sheet)
             assert not left[4].interactive
             (over,) = answers
             assert ("Stopped." in over[1]) == (leave is ask_to_stop)
-            assert len(lab.line._places) == 1
-        assert last(put_in(lab, sheet, filled, 0, 0))[0] == filled  # these blanks are guessed first
-        last(show(lab, sheet, "The ____ and ____ burned"))
-    with lab.line.enter(), lab.line.enter():
-        assert "Too many people at once" in last(show(lab, sheet, "The ____"))[1]
-    assert lab.line._places == []
+            assert len(context.queue) == 1
+        assert last(put_in(context, sheet, filled, 0, 0))[0] == filled  # these blanks are guessed first
+        last(show(context, sheet, "The ____ and ____ burned"))
+    with context.queue.join(), context.queue.join():
+        assert "The request queue is full" in last(show(context, sheet, "The ____"))[1]
+    assert len(context.queue) == 0
 
 
-def test_stop_ends_the_guessing_between_two_blanks(lab: Lab) -> None:
+def test_stop_ends_the_guessing_between_two_blanks(context: AppContext) -> None:
     asked: list[int] = []
     with pytest.raises(StoppedError):
-        fill(lab.loader.wait(), "____ or ____", 3, should_stop=lambda: len(asked) == 1 or asked.append(1))
+        fill(context.loader.wait(), "____ or ____", 3, should_stop=lambda: len(asked) == 1 or asked.append(1))
 
 
-def test_markup_in_the_text_stays_text(lab: Lab) -> None:
+def test_markup_in_the_text_stays_text(context: AppContext) -> None:
     sheet = Sheet()
-    last(show(lab, sheet, "<img onerror=x> ____ </script>"))
+    last(show(context, sheet, "<img onerror=x> ____ </script>"))
     html = render_candidates(sheet.text, sheet.blanks)
     assert "<img" not in html
     assert "</script" not in html

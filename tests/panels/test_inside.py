@@ -18,13 +18,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from modeling import inspection
 from modeling.generation import SamplingSettings, stream
-from panels.context import Lab
+from panels.context import AppContext
 from panels.generate import encode_prompt, plain_text
 from panels.models import LoadedModel, ModelLoader, load_model
 from panels.sampling import settings_from
 from panels.tabs.inside import analysis as looking
 from panels.tabs.inside import tab as inside
-from panels.tabs.inside.analysis import Cell, Heads, Lens, Reading, ReadToken, beginning, heads, lens, next_tokens
+from panels.tabs.inside.analysis import Cell, Heads, Lens, Reading, ReadToken, heads, lens, next_tokens
 from panels.tabs.inside.view import percent, render_heads, render_lens, render_reading, short
 from tests.panels.test_looks import shown
 from tests.panels.test_vocabularies import make, make_tokenizer
@@ -46,11 +46,11 @@ NASTY = [
 
 
 @pytest.fixture(scope="module")
-def lab(loaded: LoadedModel) -> Lab:
+def context(loaded: LoadedModel) -> AppContext:
     """The page's surroundings, its model loaded."""
     loader = ModelLoader(loaded.source)
     loader.start().wait(60)
-    return Lab(loader=loader)
+    return AppContext(loader=loader)
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +69,9 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 
 
 @pytest.fixture(scope="module")
-def functions(lab: Lab) -> dict[str, Any]:
+def functions(context: AppContext) -> dict[str, Any]:
     """The functions behind the API's endpoints, by name."""
-    return inside.endpoints(lab)
+    return inside.endpoints(context)
 
 
 @pytest.mark.parametrize("text", ["The lamp", TEXT, TEXT * 3, *NASTY])
@@ -111,8 +111,7 @@ def test_the_parts_of_a_text_add_up_to_it(loaded: LoadedModel, text: str) -> Non
 def test_a_model_without_a_token_to_begin_with_leaves_the_first_out(loaded: LoadedModel) -> None:
     tokenizer = copy.deepcopy(loaded.tokenizer)
     tokenizer.bos_token = tokenizer.eos_token = None
-    bare = dataclasses.replace(loaded, prefix_ids=(), tokenizer=tokenizer)
-    assert beginning(bare) == []
+    bare = dataclasses.replace(loaded, start_ids=(), prefix_ids=(), tokenizer=tokenizer)
     reading = looking.surprise(bare, "The lamp")
     first, *rest = reading.tokens
     assert (first.bits, first.rank, first.expected) == (None, None, None)
@@ -222,19 +221,19 @@ def test_a_masked_model_says_what_it_can_do(masked: LoadedModel) -> None:
             look(masked, "The lamp")
     loader = ModelLoader(masked.source)
     loader.start().wait(60)
-    lab = Lab(loader=loader)
-    status, views, _ = inside.arrived(lab)
+    context = AppContext(loader=loader)
+    status, views, _ = inside.arrived(context)
     assert "Its attention can be looked at here" in status
     assert views["choices"] == [inside.ATTENTION]
-    status, result = shown(lab, "The lamp", inside.ATTENTION)
+    status, result = shown(context, "The lamp", inside.ATTENTION)
     assert "trouble" not in status
     assert 'data-causal="0"' in result
 
 
 @pytest.mark.parametrize("view", inside.VIEWS)
 @pytest.mark.parametrize("text", NASTY)
-def test_every_text_is_shown_as_text(lab: Lab, view: str, text: str) -> None:
-    status, result = shown(lab, text, view)
+def test_every_text_is_shown_as_text(context: AppContext, view: str, text: str) -> None:
+    status, result = shown(context, text, view)
     assert "trouble" not in status
     assert not re.search(r"<(img|script|/script|b>)", result)
     result.encode()
@@ -244,20 +243,20 @@ def test_every_text_is_shown_as_text(lab: Lab, view: str, text: str) -> None:
     }  # fmt: skip
 
 
-def test_a_view_chosen_while_the_model_loads_stays(lab: Lab) -> None:
-    status, view, examples = inside.arrived(lab)
+def test_a_view_chosen_while_the_model_loads_stays(context: AppContext) -> None:
+    status, view, examples = inside.arrived(context)
     assert "Ready." in status
     assert view == gr.skip()
     assert examples["samples"] == [[prompt] for prompt in PROMPTS]
 
 
-def test_trouble_stands_in_the_status_and_the_page_goes_on(lab: Lab) -> None:
+def test_trouble_stands_in_the_status_and_the_page_goes_on(context: AppContext) -> None:
     for view in inside.VIEWS:
-        status, result = shown(lab, "x" * 100_000, view)
+        status, result = shown(context, "x" * 100_000, view)
         assert "trouble" in status
         assert "got 100,000" in status
         assert result == ""
-    assert "trouble" not in shown(lab, "The lamp", inside.SURPRISE)[0]
+    assert "trouble" not in shown(context, "The lamp", inside.SURPRISE)[0]
 
 
 def test_html_says_each_number() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from panels.context import Lab
+from panels.context import AppContext
 from panels.models import ModelLoader, find_model
 from panels.tabs.learn import monitor as runs
 from panels.tabs.learn.monitor import RunView
@@ -20,11 +20,11 @@ def _every_look_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Lab:
+def context(tmp_path: Path) -> AppContext:
     """The page of a run in its home."""
     run = save_run(tmp_path / "runs" / "lamp")
     (run / "metrics.jsonl").write_text(json.dumps({"step": 10, "train_loss": 2.0}) + "\n")
-    return Lab(loader=ModelLoader(find_model(run)), home=tmp_path)
+    return AppContext(loader=ModelLoader(find_model(run)), home=tmp_path)
 
 
 def described(status: runs.Status, **values) -> str:
@@ -37,33 +37,33 @@ def is_nothing(update) -> bool:
     return update == gr.skip()
 
 
-def test_nothing_is_sent_where_nothing_is_new(lab: Lab) -> None:
+def test_nothing_is_sent_where_nothing_is_new(context: AppContext) -> None:
     bench = Bench()
-    first = follow_run(lab, bench, None)
+    first = follow_run(context, bench, None)
     assert len(first) == VIEW
     assert not any(map(is_nothing, first))
-    assert all(map(is_nothing, follow_run(lab, bench, "lamp")))
-    with (lab.home / "runs" / "lamp" / "metrics.jsonl").open("a") as stream:
+    assert all(map(is_nothing, follow_run(context, bench, "lamp")))
+    with (context.home / "runs" / "lamp" / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 20, "train_')
         stream.flush()
-        assert all(map(is_nothing, follow_run(lab, bench, "lamp")))
+        assert all(map(is_nothing, follow_run(context, bench, "lamp")))
         stream.write('loss": 1.5}\n')
-    changed = follow_run(lab, bench, "lamp")
+    changed = follow_run(context, bench, "lamp")
     assert any("[20, null, 1.5" in str(update) for update in changed)
 
 
-def test_a_late_look_at_another_run_does_not_come_between(lab: Lab) -> None:
-    save_run(lab.home / "runs" / "other")
+def test_a_late_look_at_another_run_does_not_come_between(context: AppContext) -> None:
+    save_run(context.home / "runs" / "other")
     bench = Bench()
-    show_run(lab, bench, "other")
-    assert all(map(is_nothing, follow_run(lab, bench, "lamp")))
+    show_run(context, bench, "other")
+    assert all(map(is_nothing, follow_run(context, bench, "lamp")))
 
 
-def test_a_run_that_vanished_is_named_and_what_was_shown_stays(lab: Lab) -> None:
+def test_a_run_that_vanished_is_named_and_what_was_shown_stays(context: AppContext) -> None:
     bench = Bench()
-    show_run(lab, bench, "lamp")
-    (lab.home / "runs" / "lamp").rename(lab.home / "away")
-    updates = follow_run(lab, bench, "lamp")
+    show_run(context, bench, "lamp")
+    (context.home / "runs" / "lamp").rename(context.home / "away")
+    updates = follow_run(context, bench, "lamp")
     assert len(updates) == VIEW
     assert any("folder is gone" in str(update) for update in updates)
     assert sum(map(is_nothing, updates)) == 4
@@ -72,8 +72,8 @@ def test_a_run_that_vanished_is_named_and_what_was_shown_stays(lab: Lab) -> None
 def test_a_model_without_a_run_is_told_what_is_missing(tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path / "model")
     for is_public, hint in ((False, "Train one below"), (True, "python app.py --model runs/NAME")):
-        lab = Lab(loader=ModelLoader(find_model(folder)), home=tmp_path, is_public=is_public)
-        shown = str(show_run(lab, Bench(), None))
+        context = AppContext(loader=ModelLoader(find_model(folder)), home=tmp_path, is_public=is_public)
+        shown = str(show_run(context, Bench(), None))
         assert "There is no run here to look at" in shown
         assert hint in shown
 

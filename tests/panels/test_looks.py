@@ -9,35 +9,36 @@ import pytest
 
 from modeling import inspection
 from modeling.generation import StoppedError
-from panels.context import Lab
+from panels.context import AppContext
 from panels.models import LoadedModel, ModelLoader
-from panels.request_queue import Line, Visitor
+from panels.request_queue import LatestRequest, RequestQueue
 from panels.tabs.inside import analysis as looking
 from panels.tabs.inside import tab as inside
 from tests.panels.tiny_model import TEXT
 
 
-def shown(lab: Lab, text: str, view: str) -> list[Any]:
+def shown(context: AppContext, text: str, view: str) -> list[Any]:
     """Status and result in the end; the answers before it are words, and Stop can be pressed until it is over."""
-    *before, last = inside.show(lab, Visitor(), text, view)
+    *before, last = inside.show(context, LatestRequest(), text, view)
     assert [answer[1] for answer in before] == [gr.skip()] * len(before)
     assert (before[0][2].interactive, last[2].interactive) == (True, False)
     return last[:2]
 
 
 @pytest.fixture
-def lab(loaded: LoadedModel) -> Lab:
+def context(loaded: LoadedModel) -> AppContext:
     """A page with a line of two places, its model loaded."""
     loader = ModelLoader(loaded.source)
     loader.start().wait(60)
-    return Lab(loader=loader, line=Line(width=1, limit=2))
+    return AppContext(loader=loader, queue=RequestQueue(workers=1, limit=2))
 
 
-def test_a_look_waits_for_its_turn_and_says_how_many_are_before(lab: Lab) -> None:
-    other = lab.line.enter()
-    answers = inside.show(lab, Visitor(), "The lamp", inside.LENS)
+def test_a_look_waits_for_its_turn_and_says_how_many_are_before(context: AppContext) -> None:
+    other = context.queue.join()
+    other.__enter__()
+    answers = inside.show(context, LatestRequest(), "The lamp", inside.LENS)
     assert "Looking" in next(answers)[0]
-    assert "Waiting: 1 person is before you." in next(answers)[0]
+    assert "Waiting: 1 request is ahead of yours." in next(answers)[0]
     other.__exit__(None, None, None)
     status, result, stop = list(answers)[-1]
     assert "Ready." in status
@@ -45,15 +46,15 @@ def test_a_look_waits_for_its_turn_and_says_how_many_are_before(lab: Lab) -> Non
     assert not stop.interactive
 
 
-def test_stop_and_a_newer_look_leave_the_line(lab: Lab) -> None:
-    visitor = Visitor()
+def test_stop_and_a_newer_look_leave_the_line(context: AppContext) -> None:
+    visitor = LatestRequest()
 
     def press_stop() -> list[Any]:
         return inside.ask_to_stop(visitor)
 
-    with lab.line.enter():
-        for leave in (press_stop, lambda: next(inside.show(lab, visitor, "x", inside.SURPRISE))):
-            answers = inside.show(lab, visitor, "The lamp", inside.SURPRISE)
+    with context.queue.join():
+        for leave in (press_stop, lambda: next(inside.show(context, visitor, "x", inside.SURPRISE))):
+            answers = inside.show(context, visitor, "The lamp", inside.SURPRISE)
             next(answers)
             assert "Waiting" in next(answers)[0]
             leave()
@@ -61,54 +62,57 @@ def test_stop_and_a_newer_look_leave_the_line(lab: Lab) -> None:
             (last,) = answers
             assert ("Stopped." in last[0]) == (leave is press_stop)
             assert time.monotonic() - began < 0.2
-            assert len(lab.line._places) == 1
+            assert len(context.queue) == 1
     assert last == [gr.skip()] * 3  # the newer look speaks
     status, result, stop = inside.ask_to_stop(visitor)
     assert "Stopped." in status
     assert (result, stop.interactive) == (gr.skip(), False)
 
 
-def test_a_full_line_is_told_and_the_page_goes_on(lab: Lab) -> None:
-    with lab.line.enter(), lab.line.enter():
-        status, result = shown(lab, "The lamp", inside.SURPRISE)
-        assert "Too many people at once" in status
+def test_a_full_line_is_told_and_the_page_goes_on(context: AppContext) -> None:
+    with context.queue.join(), context.queue.join():
+        status, result = shown(context, "The lamp", inside.SURPRISE)
+        assert "The request queue is full" in status
         assert result == ""
-        with pytest.raises(gr.Error, match="Too many people at once"):
-            inside.endpoints(lab)["surprise"]("The lamp")
-    assert "got 100,000" in shown(lab, "x" * 100_000, inside.SURPRISE)[0]  # the line is left after an error
-    assert 'class="reading' in shown(lab, "The lamp", inside.SURPRISE)[1]
-    assert lab.line._places == []
+        with pytest.raises(gr.Error, match="The request queue is full"):
+            inside.endpoints(context)["surprise"]("The lamp")
+    assert "got 100,000" in shown(context, "x" * 100_000, inside.SURPRISE)[0]  # the line is left after an error
+    assert 'class="reading' in shown(context, "The lamp", inside.SURPRISE)[1]
+    assert len(context.queue) == 0
 
 
-def test_the_api_takes_its_turn(lab: Lab) -> None:
-    other = lab.line.enter()
+def test_the_api_takes_its_turn(context: AppContext) -> None:
+    other = context.queue.join()
+    other.__enter__()
     found: list[Any] = []
-    asking = threading.Thread(target=lambda: found.append(inside.endpoints(lab)["next_token"]("The lamp", 3)))
+    asking = threading.Thread(target=lambda: found.append(inside.endpoints(context)["next_token"]("The lamp", 3)))
     asking.start()
     asking.join(0.3)
     assert found == []
     other.__exit__(None, None, None)
     asking.join(20)
     assert len(found[0]) == 3
-    assert lab.line._places == []
+    assert len(context.queue) == 0
 
 
-def test_stop_ends_a_long_look_between_two_passes(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_ends_a_long_look_between_two_passes(context: AppContext, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     with pytest.raises(StoppedError):
-        looking.surprise(lab.loader.wait(), TEXT * 3, should_stop=lambda: bool(asked) or asked.append(1))
-    visitor = Visitor()
+        looking.surprise(context.loader.wait(), TEXT * 3, should_stop=lambda: bool(asked) or asked.append(1))
+    visitor = LatestRequest()
     scored = inspection._scored
     monkeypatch.setattr(inspection, "_scored", lambda *each: (visitor.stop(), scored(*each))[1])
-    answers = inside.show(lab, visitor, TEXT * 3, inside.SURPRISE)
+    answers = inside.show(context, visitor, TEXT * 3, inside.SURPRISE)
     assert "Looking" in next(answers)[0]
     assert "Stopped." in list(answers)[-1][0]
 
 
-def test_on_zerogpu_nothing_goes_along_that_cannot_travel(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_zerogpu_nothing_goes_along_that_cannot_travel(context: AppContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
     named: list[dict[str, Any]] = []
-    call = lab.loader._call
-    monkeypatch.setattr(lab.loader, "_call_on_gpu", lambda *each, **more: (named.append(more), call(*each, **more))[1])
-    assert "reading" in shown(lab, "The lamp", inside.SURPRISE)[1]
+    call = context.loader._call
+    monkeypatch.setattr(
+        context.loader, "_call_on_gpu", lambda *each, **more: (named.append(more), call(*each, **more))[1]
+    )
+    assert "reading" in shown(context, "The lamp", inside.SURPRISE)[1]
     assert named == [{}]

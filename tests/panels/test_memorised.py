@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from panels.context import Lab
+from panels.context import AppContext
 from panels.models import ModelLoader, find_model
 from panels.tabs.write import memorization as memorised
 from panels.tabs.write.editor import Page
@@ -117,9 +117,9 @@ def run(tmp_path) -> Path:
     return save_tokens(run, [SEPARATOR, *range(20, 80), SEPARATOR], [], tokenizer)
 
 
-def lab_of(run: Path) -> Lab:
+def lab_of(run: Path) -> AppContext:
     """The lab of the run's checkpoint."""
-    return Lab(loader=ModelLoader(find_model(run / "checkpoints" / "step-000020")))
+    return AppContext(loader=ModelLoader(find_model(run / "checkpoints" / "step-000020")))
 
 
 def page_of(ids: range) -> Page:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from panels.context import Lab
+from panels.context import AppContext
 from panels.models import ModelLoader, ModelSource, find_model
 from panels.tabs.learn import monitor as runs
 from panels.tabs.learn.monitor import Tail, Watch, is_locked, kept_checkpoints, known_runs
@@ -18,9 +18,9 @@ def line(step: int, **values: object) -> str:
     return json.dumps({"step": step, "tokens_seen": 10 * step, "seconds": step / 2} | values) + "\n"
 
 
-def lab_of(home: Path, folder: Path | None = None) -> Lab:
+def lab_of(home: Path, folder: Path | None = None) -> AppContext:
     source = find_model(folder) if folder else ModelSource(given="somebody/else", name="else")
-    return Lab(loader=ModelLoader(source), home=home)
+    return AppContext(loader=ModelLoader(source), home=home)
 
 
 @pytest.fixture
@@ -167,17 +167,17 @@ def test_the_going_run_comes_first_then_the_models_own_then_the_newest(tmp_path:
         os.utime(folder / "run.json", (0, 1_000_000 - 100 * (age if name != "going" else 50)))
     (tmp_path / "runs" / "no run").mkdir()
     (tmp_path / "runs" / ".hidden").mkdir()
-    lab = lab_of(tmp_path, tmp_path / "runs" / "own")
-    assert list(known_runs(lab)) == ["going", "own", "newest", "older"]
+    context = lab_of(tmp_path, tmp_path / "runs" / "own")
+    assert list(known_runs(context)) == ["going", "own", "newest", "older"]
     assert not known_runs(lab_of(tmp_path / "elsewhere"))
 
 
 def test_a_run_outside_the_runs_folder_is_listed_when_the_model_came_from_it(tmp_path: Path) -> None:
     own = save_run(tmp_path / "far" / "lab")
     save_run(tmp_path / "home" / "runs" / "lab")
-    lab = lab_of(tmp_path / "home", own)
-    assert known_runs(lab)["lab"] == own.resolve()
-    assert set(known_runs(lab)) == {"lab", "lab (2)"}
+    context = lab_of(tmp_path / "home", own)
+    assert known_runs(context)["lab"] == own.resolve()
+    assert set(known_runs(context)) == {"lab", "lab (2)"}
 
 
 def test_checkpoints_that_are_not_whole_are_left_out(tmp_path: Path) -> None:

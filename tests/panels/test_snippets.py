@@ -18,7 +18,7 @@ def text_of(loaded, prompt, settings, stop="") -> str:
     return list(write(loaded, prompt, settings, stop=stop))[-1].text
 
 
-def test_python_runs_elsewhere_and_greedy_writes_the_pages_text(loaded, checkpoint, stranger):
+def test_python_runs_elsewhere_and_greedy_writes_the_pages_text(loaded, checkpoint, clean_python):
     settings = settings_from(temperature=0, repetition_penalty=1.3, max_new_tokens=12)
     plain = text_of(loaded, "The", settings)
     stop = plain[-4:-2]
@@ -37,7 +37,7 @@ def test_python_runs_elsewhere_and_greedy_writes_the_pages_text(loaded, checkpoi
     drawing = settings_from(temperature=0.7, top_k=7, top_p=0.9, min_p=0.01, typical_p=0.95, seed=2**40)
     codes.append(python_code(loaded, "The lamp " * 40, drawing, home=checkpoint.parent))
     codes.append('print(f"{len(ids)} and {output.shape[1] - len(ids)}")')
-    done = stranger.run("-c", "\nprint('====')\n".join(codes), folder=checkpoint.parent)
+    done = clean_python.run("-c", "\nprint('====')\n".join(codes), folder=checkpoint.parent)
     assert done.returncode == 0, done.stderr
     *printed, _, lengths = done.stdout.removesuffix("\n").split("\n====\n")
     assert printed == expected

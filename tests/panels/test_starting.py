@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 
 from modeling.sizing import count_parameters
-from panels.context import Lab
+from panels.context import AppContext
 from panels.models import ModelLoader, ModelSource
 from panels.tabs.learn import jobs as starting
 from panels.tabs.learn.estimate import (
@@ -275,21 +275,21 @@ def test_a_page_without_the_training_program_says_so(launcher, tmp_path: Path, m
 
 def test_a_public_page_trains_only_where_it_may(tmp_path: Path) -> None:
     loader = ModelLoader(ModelSource(given="x", name="x"))
-    assert why_not(Lab(loader=loader, home=tmp_path, is_public=True)) == NOT_FOR_STRANGERS
-    assert why_not(Lab(loader=loader, home=tmp_path, is_public=True, allow_training=True)) is None
-    assert why_not(Lab(loader=loader, home=tmp_path, is_public=False)) is None
+    assert why_not(AppContext(loader=loader, home=tmp_path, is_public=True)) == NOT_FOR_STRANGERS
+    assert why_not(AppContext(loader=loader, home=tmp_path, is_public=True, allow_training=True)) is None
+    assert why_not(AppContext(loader=loader, home=tmp_path, is_public=False)) is None
 
 
 def test_the_plan_on_the_page(tmp_path: Path) -> None:
-    lab = Lab(loader=ModelLoader(ModelSource(given="x", name="x")), home=tmp_path)
-    page = describe_plan(lab, "x" * 50_000, None, "tiny", 100)
+    context = AppContext(loader=ModelLoader(ModelSource(given="x", name="x")), home=tmp_path)
+    page = describe_plan(context, "x" * 50_000, None, "tiny", 100)
     assert f"{RunPlan.of(text_bytes=50_000, size=TINY, steps=100).parameters:,}" in page
     assert "assuming" in page
-    assert "shown here before it starts" in describe_plan(lab, " ", None, "tiny", 100)
+    assert "shown here before it starts" in describe_plan(context, " ", None, "tiny", 100)
     assert "Size: expected one of tiny, small, medium, got &#39;&lt;b&gt;&#39;" in describe_plan(
-        lab, TEXT, None, "<b>", 9
+        context, TEXT, None, "<b>", 9
     )
-    assert "from 10 to 5,000, got 12.5" in describe_plan(lab, TEXT, None, "tiny", 12.5)
+    assert "from 10 to 5,000, got 12.5" in describe_plan(context, TEXT, None, "tiny", 12.5)
     assert size_named("medium") is SIZES[2]
 
 

@@ -24,7 +24,7 @@ def tokenizer() -> Any:
 
 
 @pytest.fixture
-def lab(loaded: LoadedModel, tokenizer: Any, tmp_path: Path) -> Any:
+def context(loaded: LoadedModel, tokenizer: Any, tmp_path: Path) -> Any:
     """A page's surroundings with that tokenizer, and a folder with two runs."""
     for name, kind in (("words", "wordpiece"), ("signs", "characters")):
         save_tokenizer(train_vocabulary(kind, [TEXT], 60), tmp_path / "runs" / name / "tokenizer")
@@ -45,8 +45,8 @@ def data_of(updates: list[Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("text", ["", "x", STRANGE, "\ud800", "".join(map(chr, range(256))), TEXT])
-def test_data_for_the_page(lab: Any, tokenizer: Any, text: str) -> None:
-    told = data_of(tokens.show(lab, text, None))
+def test_data_for_the_page(context: Any, tokenizer: Any, text: str) -> None:
+    told = data_of(tokens.show(context, text, None))
     (column,) = told["columns"]
     found = pieces(tokenizer, text)
     assert column["tokens"] == [[p.token_id, p.label, p.start, p.end, p.byte_count] for p in found]
@@ -66,19 +66,19 @@ def join(word: list[int], first: int, second: int, made: int) -> list[int]:
     return [*map(ord, "".join(map(chr, word)).replace(chr(first) + chr(second), chr(made)))]
 
 
-def test_long_texts_are_cut_and_too_long_ones_refused(lab: Any) -> None:
-    status, data = tokens.show(lab, "a b" * 33_333, None)
+def test_long_texts_are_cut_and_too_long_ones_refused(context: Any) -> None:
+    status, data = tokens.show(context, "a b" * 33_333, None)
     told = data_of([status, data])
     assert len(told["columns"][0]["tokens"]) == 1_000 < told["columns"][0]["count"]
     assert told["replay"]["cut"] == 300
     assert sum(len(word) for word in told["replay"]["words"]) == 300
-    status, data = tokens.show(lab, "a" * 100_001, None)
+    status, data = tokens.show(context, "a" * 100_001, None)
     assert "expected at most 100,000 characters, got 100,001" in status
     assert data["__type__"] == "update"
 
 
-def test_second_tokenizers(lab: Any, loaded: LoadedModel, checkpoint: Path) -> None:
-    at_hand = tokenizing.choices(lab.home)
+def test_second_tokenizers(context: Any, loaded: LoadedModel, checkpoint: Path) -> None:
+    at_hand = tokenizing.choices(context.home)
     assert [name for name in at_hand if name != tokenizing.GPT2] == [
         "none", "bytes", "characters", "run signs", "run words",
     ]  # fmt: skip
@@ -86,15 +86,15 @@ def test_second_tokenizers(lab: Any, loaded: LoadedModel, checkpoint: Path) -> N
     expected = {
         "bytes": list(text.encode()),
         "characters": [*map(ord, text)],
-        "run words": [p.token_id for p in pieces(load_tokenizer(lab.home / "runs/words/tokenizer"), text)],
-        "runs/signs": [p.token_id for p in pieces(load_tokenizer(lab.home / "runs/signs/tokenizer"), text)],
+        "run words": [p.token_id for p in pieces(load_tokenizer(context.home / "runs/words/tokenizer"), text)],
+        "runs/signs": [p.token_id for p in pieces(load_tokenizer(context.home / "runs/signs/tokenizer"), text)],
         str(checkpoint): [p.token_id for p in pieces(loaded.tokenizer, text)],
     }
     for chosen, ids in expected.items():
-        told = data_of(tokens.show(lab, text, chosen))
-        assert [column["name"] for column in told["columns"]] == [lab.source.name, chosen]
+        told = data_of(tokens.show(context, text, chosen))
+        assert [column["name"] for column in told["columns"]] == [context.source.name, chosen]
         assert [token[0] for token in told["columns"][1]["tokens"]] == ids
-    assert len(data_of(tokens.show(lab, text, "none"))["columns"]) == 1
+    assert len(data_of(tokens.show(context, text, "none"))["columns"]) == 1
     assert [p.label for p in tokenizing.characters("a \n\ud800")] == ["a", "␣", "↵", "⟨ed a0 80⟩"]
 
 
@@ -108,20 +108,20 @@ def test_second_tokenizers(lab: Any, loaded: LoadedModel, checkpoint: Path) -> N
         ("runs/empty", "expected a tokenizer folder with tokenizer_config.json, got none"),
     ],
 )
-def test_second_tokenizers_that_are_not_to_be_had(lab: Any, chosen: str, message: str) -> None:
-    status, data = tokens.show(lab, "a", chosen)
+def test_second_tokenizers_that_are_not_to_be_had(context: Any, chosen: str, message: str) -> None:
+    status, data = tokens.show(context, "a", chosen)
     assert message in status
     assert len(data_of([status, data])["columns"]) == 1
 
 
-def test_a_tokenizer_that_was_changed_is_read_again(lab: Any) -> None:
-    folder = lab.home / "runs" / "words" / "tokenizer"
-    assert len(data_of(tokens.show(lab, "the", "run words"))["columns"][1]["tokens"]) == 1
+def test_a_tokenizer_that_was_changed_is_read_again(context: Any) -> None:
+    folder = context.home / "runs" / "words" / "tokenizer"
+    assert len(data_of(tokens.show(context, "the", "run words"))["columns"][1]["tokens"]) == 1
     save_tokenizer(train_vocabulary("bpe", ["xy"], 258), folder)
-    assert len(data_of(tokens.show(lab, "the", "run words"))["columns"][1]["tokens"]) == 3
+    assert len(data_of(tokens.show(context, "the", "run words"))["columns"][1]["tokens"]) == 3
 
 
-def test_a_hub_id_is_fetched_without_remote_code(lab: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_id_is_fetched_without_remote_code(context: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import AutoTokenizer
 
     asked = []
@@ -134,23 +134,23 @@ def test_a_hub_id_is_fetched_without_remote_code(lab: Any, tokenizer: Any, monke
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", fetch)
     tokenizing._of_hub.cache_clear()
-    assert len(data_of(tokens.show(lab, "the", "somebody/model"))["columns"]) == 2
+    assert len(data_of(tokens.show(context, "the", "somebody/model"))["columns"]) == 2
     assert asked == [("somebody/model", {"trust_remote_code": False})]
-    status, _ = tokens.show(lab, "the", "somebody/private")
+    status, _ = tokens.show(context, "the", "somebody/private")
     assert "Second tokenizer: cannot load somebody/private: 401: no access" in status
     tokenizing._of_hub.cache_clear()
 
 
-def test_strangers_choose_from_the_list(lab: Any, checkpoint: Path) -> None:
-    lab.is_public = True
+def test_strangers_choose_from_the_list(context: Any, checkpoint: Path) -> None:
+    context.is_public = True
     for chosen in (str(checkpoint), "somebody/model", "runs/words", "run ../words"):
-        status, data = tokens.show(lab, "a", chosen)
+        status, data = tokens.show(context, "a", chosen)
         assert "expected one of none, bytes, characters, run signs, run words" in status
         assert len(data_of([status, data])["columns"]) == 1
-    assert len(data_of(tokens.show(lab, "a", "run words"))["columns"]) == 2
+    assert len(data_of(tokens.show(context, "a", "run words"))["columns"]) == 2
 
 
-def test_gpt2_of_the_cache(lab: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpt2_of_the_cache(context: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
     def found(repository: str, name: str) -> str | None:
@@ -158,25 +158,25 @@ def test_gpt2_of_the_cache(lab: Any, tokenizer: Any, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", found)
     save_tokenizer(tokenizer, tmp_path / "cache")
-    assert tokenizing.choices(lab.home)[-1] == "GPT-2"
-    lab.is_public = True
-    told = data_of(tokens.show(lab, "the", "GPT-2"))
+    assert tokenizing.choices(context.home)[-1] == "GPT-2"
+    context.is_public = True
+    told = data_of(tokens.show(context, "the", "GPT-2"))
     assert told["columns"][1]["tokens"] == told["columns"][0]["tokens"]
 
 
-def test_a_model_that_does_not_load(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    lab.loader = ModelLoader(lab.source)
+def test_a_model_that_does_not_load(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    context.loader = ModelLoader(context.source)
     monkeypatch.setattr("panels.models.LOADING_LIMIT", 0.0)
-    assert "still loading" in tokens.show(lab, "a", None)[0]
-    lab.loader._future.set_exception(ValueError("The weights are gone."))
-    lab.loader.done.set()
-    assert "The weights are gone." in tokens.show(lab, "a", None)[0]
+    assert "still loading" in tokens.show(context, "a", None)[0]
+    context.loader._future.set_exception(ValueError("The weights are gone."))
+    context.loader.done.set()
+    assert "The weights are gone." in tokens.show(context, "a", None)[0]
 
 
-def test_a_vocabulary_without_merges_says_so(lab: Any) -> None:
-    model = dataclasses.replace(lab.loader.wait(), tokenizer=load_tokenizer(lab.home / "runs/words/tokenizer"))
-    lab.loader = SimpleNamespace(expect=lambda: None, wait=lambda: model)
-    told = data_of(tokens.show(lab, "the lamp", None))
+def test_a_vocabulary_without_merges_says_so(context: Any) -> None:
+    model = dataclasses.replace(context.loader.wait(), tokenizer=load_tokenizer(context.home / "runs/words/tokenizer"))
+    context.loader = SimpleNamespace(expect=lambda: None, wait=lambda: model)
+    told = data_of(tokens.show(context, "the lamp", None))
     assert told["replay"]["message"].startswith("WordPiece takes the longest pieces")
     assert told["replay"]["merges"] == []
 

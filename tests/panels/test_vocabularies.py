@@ -21,7 +21,7 @@ from panels.tabs.write.view import Texts, canvas_data
 from panels.terminal import Terminal
 from tests.panels.tiny_model import TEXT
 from tokenization import save_tokenizer
-from tokenization.streaming import SINGLE_BYTE
+from tokenization.spans import SINGLE_BYTE
 from tokenization.tokenization_scratchgpt import byte_alphabet
 from tokenization.trainers import KINDS, add_mask_token, load_gpt2, train_vocabulary
 

@@ -68,9 +68,9 @@ def test_past_the_context_the_window_slides(loaded):
     draft = last_draft(loaded, "The lamp", seed=0, max_new_tokens=3 * CONTEXT)
     assert draft.new_tokens == 3 * CONTEXT
     assert draft.context_used <= draft.context_length == CONTEXT
-    assert draft.tokens_out_of_sight == draft.prompt_tokens + draft.new_tokens - 1 - draft.context_used > 0
+    assert draft.tokens_out_of_window == draft.prompt_tokens + draft.new_tokens - 1 - draft.context_used > 0
     short = last_draft(loaded, "The lamp", seed=0, max_new_tokens=4)
-    assert (short.context_used, short.tokens_out_of_sight) == (short.prompt_tokens + 3, 0)
+    assert (short.context_used, short.tokens_out_of_window) == (short.prompt_tokens + 3, 0)
 
 
 def test_closing_ends_the_computing(loaded):

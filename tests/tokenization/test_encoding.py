@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from tokenizers import normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizer
 
+from storage.text import replace_surrogates
 from tokenization import ScratchGPTTokenizer, encode_corpus, encoding
 from tokenization.encoding import token_dtype
 from tokenization.trainers import KINDS
@@ -78,7 +79,7 @@ def test_another_pattern_takes_the_plain_path():
 @given(texts=TEXTS)
 def test_long_texts_are_cut_where_it_changes_nothing(every_kind, kind, texts):
     tokenizer = every_kind[kind]
-    texts = [encoding.without_surrogates(text) for text in texts]
+    texts = [replace_surrogates(text) for text in texts]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoding, "PART_CHARACTERS", 3)
         patch.setattr(encoding, "BATCH_CHARACTERS", 10)
@@ -106,7 +107,7 @@ def test_lone_surrogates_where_the_library_has_none(every_kind):
     for kind in ("characters", "wordpiece", "sentencepiece", "gpt2"):
         surrogate, replacement = encode_corpus(every_kind[kind], ["a \ud800 b", "a \ufffd b"])
         assert surrogate.tolist() == replacement.tolist(), kind
-    assert encoding.without_surrogates("\ud83d\ude00 \ud800") == "😀 \ufffd"
+    assert replace_surrogates("\ud83d\ude00 \ud800") == "😀 \ufffd"
 
 
 def test_settings_of_the_tokenizer_stay_as_they_are(fast):

@@ -9,7 +9,6 @@ import pytest
 from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizer, PreTrainedTokenizerFast
 
-from tests.warm import QUICK
 from tokenization import ScratchGPTTokenizer, load_tokenizer, save_tokenizer, saving
 
 TEXTS = ["It's <|endoftext|> déjà vu 😀\r\n", "  1234 <|end|>x", ""]
@@ -69,7 +68,7 @@ def test_loads_in_a_fresh_process_elsewhere(slow, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "error::UserWarning"}
-    command = [sys.executable, "-c", QUICK + ELSEWHERE, str(tmp_path / "made" / "tokenizer"), json.dumps(TEXTS)]
+    command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "made" / "tokenizer"), json.dumps(TEXTS)]
     done = subprocess.run(
         command,
         cwd=tmp_path / "elsewhere",

@@ -15,7 +15,7 @@ from corpus.documents import Document
 from storage.shards import TokenSplit
 from tokenization import ScratchGPTTokenizer
 from train.data import encoding
-from train.data.encoding import PROGRESS, ShardEncoder, is_byte_level, token_bytes
+from train.data.encoding import PROGRESS, ShardEncoder, token_sizes
 
 TOKENIZER = ScratchGPTTokenizer.from_merges([(b"a", b"b"), (b"ab", b"c")], special_tokens=("<|endoftext|>",))
 END = TOKENIZER.eos_token_id
@@ -122,7 +122,6 @@ def test_what_cannot_be_counted_in_bytes_is_not_split_by_tokens(tmp_path: Path) 
     words = Tokenizer(models.WordLevel({"a": 0, "<e>": 1, "?": 2}, unk_token="?"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<e>", unk_token="?")
-    assert not is_byte_level(tokenizer)
     with pytest.raises(ValueError, match=r"needs a tokenizer whose tokens stand for bytes.*--data\.split text"):
         make(tmp_path, tokenizer).run([Document(text="a a", name="")])
     encoder = make(tmp_path / "labelled", tokenizer)
@@ -132,8 +131,7 @@ def test_what_cannot_be_counted_in_bytes_is_not_split_by_tokens(tmp_path: Path) 
 
 
 def test_token_bytes_are_those_of_the_vocabulary() -> None:
-    assert is_byte_level(TOKENIZER)
-    sizes = token_bytes(TOKENIZER)
+    sizes = token_sizes(TOKENIZER)
     assert sizes[:256].tolist() == [1] * 256
     assert sizes[END] == 0
     text = "abc, a fox — 狐 — asked the way."

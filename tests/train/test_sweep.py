@@ -9,8 +9,8 @@ import optuna
 import pytest
 from tqdm import tqdm
 
+from tests.processes import Python
 from tests.train.test_loop import curve, stop_after
-from tests.warm import WarmPython
 from train.__main__ import main as train_main
 from train.config import from_json
 from train.recipes import get_recipe
@@ -94,9 +94,9 @@ def test_trials_share_tokens_and_only_the_best_keeps_weights(finished: Path) -> 
     assert [run.name for run in runs if (run / "checkpoints").exists()] == [f"trial-{best:03d}"]
 
 
-def test_a_killed_search_goes_on_to_the_same_numbers(stranger: WarmPython, finished: Path, tmp_path: Path) -> None:
+def test_a_killed_search_goes_on_to_the_same_numbers(clean_python: Python, finished: Path, tmp_path: Path) -> None:
     arguments = [*SEARCH, "--sweep-dir", str(tmp_path / "killed")]
-    killed = stranger.run("-c", KILLED, "2", "5", *arguments, folder=ROOT)
+    killed = clean_python.run("-c", KILLED, "2", "5", *arguments, folder=ROOT)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     run_dir = tmp_path / "killed/trials/trial-002"
     assert [path.name for path in (run_dir / "checkpoints").glob("step-*")] == ["step-000004"]

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from corpus.documents import Document
 from storage.shards import SplitWriter
 from tokenization.encoding import encode_corpus, token_dtype
+from tokenization.spans import is_byte_level, token_bytes
 from train.run_log import write_json
 
 PROGRESS = "progress.json"
@@ -58,7 +59,7 @@ class ShardEncoder:
     ):
         self.folder, self.tokenizer, self.end_of_text = folder, tokenizer, end_of_text
         self.chunk, self.fraction, self.made_from = chunk, fraction, made_from
-        self.sizes = token_bytes(tokenizer) if is_byte_level(tokenizer) else None
+        self.sizes = token_sizes(tokenizer) if is_byte_level(tokenizer) else None
         dtype = token_dtype(len(tokenizer))
         self.writers = {name: SplitWriter(folder=folder, name=name, dtype=dtype) for name in ("train", "validation")}
         self.tally = Tally()
@@ -172,19 +173,6 @@ class ShardEncoder:
         )
 
 
-def is_byte_level(tokenizer: Any) -> bool:
-    """Whether each token stands for a string of bytes (byte-level BPE), so that bytes can be counted by tokens."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return hasattr(tokenizer, "merges")
-    return "ByteLevel" in type(backend.decoder).__name__
-
-
-def token_bytes(tokenizer: Any) -> np.ndarray:
-    """Bytes that each id of a byte-level tokenizer stands for, int64; special tokens stand for none.
-
-    A byte-level token is written with one character per byte.
-    """
-    special = set(tokenizer.all_special_ids)
-    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    return np.array([0 if index in special else len(token) for index, token in enumerate(tokens)])
+def token_sizes(tokenizer: Any) -> np.ndarray:
+    """Bytes that each id stands for, int64; special tokens stand for none."""
+    return np.array([len(token_bytes(tokenizer, index) or b"") for index in range(len(tokenizer))])

@@ -1,5 +1,6 @@
 """Our own recipe: what a small GPT looks like today."""
 
+from modeling.families import MODERN
 from train.config import (
     Config,
     CorpusConfig,
@@ -26,17 +27,7 @@ def modern() -> Config:
             intermediate_size=704,
             num_attention_heads=4,
             head_dim=64,
-            hidden_act="silu",
-            gated_mlp=True,
-            norm="rmsnorm",
-            norm_eps=1e-6,
-            position_embedding="rope",
-            qk_norm=True,
-            attention_output_bias=False,
-            mlp_bias=False,
-            lm_head_bias=False,
-            tie_word_embeddings=True,
-            output_projection_init="zero",
+            **MODERN,
         ),
         data=DataConfig(batch_size=32),
         optimizer=OptimizerConfig(name="muon", learning_rate=3e-3, beta2=0.95, max_grad_norm=1.0),

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modeling.loading import read_json_object
+from modeling.families import describe_architecture
 from panels.formats import short_number
 from panels.models import LoadedModel, ModelSource
+from storage.records import read_json_object
 
 Facts = list[tuple[str, str]]
 """Names and values, in the order in which they are read."""
@@ -261,13 +262,7 @@ def _shape_facts(config: Any) -> Facts:
         shape.append(f"{inner:,} wide inside the feed-forward part")
     facts = [("shape", ", ".join(shape))]
     if config.model_type == "scratchgpt":
-        family = [
-            f"{config.norm_position}-{config.norm}",
-            f"{config.position_embedding} positions",
-            f"{'gated ' if config.gated_mlp else ''}{config.hidden_act}",
-            f"{'tied' if config.tie_word_embeddings else 'untied'} embeddings",
-        ]
-        facts.append(("family", ", ".join(family)))
+        facts.append(("family", describe_architecture(config.to_dict())))
     return facts
 
 
@@ -321,7 +316,8 @@ def _closes_texts(tokenizer: Any) -> bool:
 def _with_blank(loaded: LoadedModel) -> str:
     """A prompt with the mask token in the place of its middle word, and of the space before it where tokens bring
     theirs."""
-    from tokenization.spans import label, plain_ids
+    from tokenization import plain_ids
+    from tokenization.spans import label
 
     words = next((prompt for prompt in loaded.source.prompts if len(prompt.split()) > 2), "The lamp burned low").split()
     middle = len(words) // 2

@@ -10,12 +10,12 @@ import gradio as gr
 from gradio.components import Component
 from gradio.context import LocalContext
 
-from panels.context import Lab
+from panels.components.status import render_status
+from panels.context import AppContext
 from panels.formats import short_number
 from panels.models import LoadedModel
 from panels.tabs.about import facts as describing
 from panels.tabs.about.card import read_card
-from panels.tabs.write.tab import render_status
 from panels.templates import render
 
 TITLE = "About"
@@ -73,10 +73,10 @@ CARD = """
 NO_CARD = "## Model card\n\nThis model has none: a bundle gets one (`python -m hub_export bundle RUN --out DIR`)."
 
 
-def build(lab: Lab) -> list[Component]:
+def build(context: AppContext) -> list[Component]:
     """Lay out the tab and wire it; what it returns, `arrived` brings up to date."""
     facts = gr.HTML(render_status("busy", "Loading the model …"), elem_id="about-facts", padding=False)
-    card = read_card(lab.source.folder)
+    card = read_card(context.source.folder)
     with gr.Row(elem_id="about-code"):
         load = gr.Markdown("", elem_id="about-load", latex_delimiters=[])
         interface = gr.Markdown("", elem_id="about-api", latex_delimiters=[])
@@ -84,20 +84,25 @@ def build(lab: Lab) -> list[Component]:
     return [facts, load, interface, shown]
 
 
-def arrived(lab: Lab) -> list[Any]:
+def arrived(context: AppContext) -> list[Any]:
     """Updates of what `build` returned, now that the model is known."""
-    loaded = lab.loader.wait()
+    loaded = context.loader.wait()
     card = read_card(loaded.source.folder)
-    return [_facts(lab, loaded), _load(lab, loaded), _interface(lab, loaded), CARD + card if card else NO_CARD]
+    return [
+        _facts(context, loaded),
+        _load(context, loaded),
+        _interface(context, loaded),
+        CARD + card if card else NO_CARD,
+    ]
 
 
-def add_endpoint(lab: Lab) -> None:
+def add_endpoint(context: AppContext) -> None:
     """No endpoint."""
 
 
-def _facts(lab: Lab, loaded: LoadedModel) -> str:
+def _facts(context: AppContext, loaded: LoadedModel) -> str:
     """Facts, parts, limits and picture as HTML; a run's file that is damaged is named, and its facts are left out."""
-    run = lab.run
+    run = context.run
     trouble = ""
     try:
         training = describing.training_facts(loaded.source, run)
@@ -130,18 +135,18 @@ def _facts(lab: Lab, loaded: LoadedModel) -> str:
     return trouble + facts
 
 
-def _load(lab: Lab, loaded: LoadedModel) -> str:
+def _load(context: AppContext, loaded: LoadedModel) -> str:
     try:
-        code = describing.load_code(loaded, lab.home, is_public=lab.is_public)
+        code = describing.load_code(loaded, context.home, is_public=context.is_public)
     except ValueError as error:  # a file of the folder that vanished or broke since it was loaded
         return f"## Load it in Python\n\n{error}"
     return LOAD.format(code=code) + (CODE_OF_THE_FOLDER if "trust_remote_code" in code else "")
 
 
-def _interface(lab: Lab, loaded: LoadedModel) -> str:
+def _interface(context: AppContext, loaded: LoadedModel) -> str:
     names = ", ".join(f"`{name}`" for name in endpoints()) or "functions"
     text = API.format(names=names, code=describing.api_code(loaded.source, address()))
-    return text if lab.is_public else text + MCP
+    return text if context.is_public else text + MCP
 
 
 def endpoints() -> list[str]:

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from panels import zerogpu as zero
-from panels.context import Lab
-from panels.formats import facts_in_words
+from panels import zerogpu
+from panels.components.status import LOADING, READY, render_status
+from panels.context import AppContext
+from panels.formats import model_facts
 from panels.generate import PACE, TIME_LIMIT
 from panels.model_cache import OWN, Shelf
 from panels.models import LoadedModel
-from panels.request_queue import Line, waiting
+from panels.request_queue import RequestQueue, waiting_message
 from panels.sampling import CONTROLS, DEFAULTS, settings_from
 from panels.tabs.compare.comparison import Comparison, Side, compare, compare_settings
 from panels.tabs.compare.view import Title, render_comparison
-from panels.tabs.write.tab import LOADING, READY, render_status
 from panels.templates import render
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ CAREFUL, WILD = 0.4, 1.2
 SETTINGS = tuple(control for control in CONTROLS if control.name != "max_new_tokens")
 
 INTRO = """<p>One beginning, one seed, two writers. Where their texts part, you see what each of them thought.
-{% if zero %}On this hardware only the page's own model can write: compare two settings of it.{% endif %}</p>"""
+{% if zerogpu %}On this hardware only the page's own model can write: compare two settings of it.{% endif %}</p>"""
 NOTE = """<p class="note">{% for fact in facts %}<span>{{ fact }}</span>{% endfor %}</p>"""
 TROUBLE = """<p class="note trouble" role="alert"><b>Not this model:</b> {{ message }}</p>"""
 ENDS = {
@@ -61,10 +61,10 @@ class SideTroubleError(ValueError):
         self.side = side
 
 
-def build(lab: Lab) -> list[Component]:
+def build(context: AppContext) -> list[Component]:
     """Lay out the tab and wire it; what it returns, `arrived` brings up to date."""
-    shelf, line = Shelf(lab), Line(width=1, limit=LIMIT)
-    gr.HTML(render(INTRO, zero=zero.is_here()), elem_id="compare-intro", padding=False)
+    shelf, comparisons_queue = Shelf(context), RequestQueue(workers=1, limit=LIMIT)
+    gr.HTML(render(INTRO, zerogpu=zerogpu.is_here()), elem_id="compare-intro", padding=False)
     prompt = gr.Textbox(
         label="The beginning for both",
         info="Ctrl+Enter compares, Esc stops.",
@@ -103,7 +103,7 @@ def build(lab: Lab) -> list[Component]:
         )
         go = gr.Button("Compare", variant="primary", elem_id="compare-go", min_width=130, scale=2)
         stop = gr.Button("Stop", variant="stop", elem_id="compare-stop", min_width=80, interactive=False)
-    status = gr.HTML(READY if lab.loader.ready else LOADING, elem_id="compare-status", padding=False)
+    status = gr.HTML(READY if context.loader.ready else LOADING, elem_id="compare-status", padding=False)
     result = gr.HTML("", elem_id="comparison", padding=False)
     bench = gr.State(Bench())
 
@@ -121,7 +121,9 @@ def build(lab: Lab) -> list[Component]:
                 Title(name=shelf.name(choice_a), settings=of_a),
                 Title(name=shelf.name(choice_b), settings=of_b),
             )
-            for found in comparisons(lab, shelf, line, text or "", (choice_a, choice_b), (a, b), lambda: bench.stop):
+            for found in comparisons(
+                context, shelf, comparisons_queue, text or "", (choice_a, choice_b), (a, b), lambda: bench.stop
+            ):
                 if isinstance(found, str):
                     yield [render_status("busy", found), gr.skip(), *notes]
                 else:
@@ -136,7 +138,7 @@ def build(lab: Lab) -> list[Component]:
 
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     buttons = [go, stop]
-    begun = go.click(lambda bench: begin(bench, lab), bench, [status, *buttons], **quiet)
+    begun = go.click(lambda bench: begin(bench, context), bench, [status, *buttons], **quiet)
     running = begun.then(
         run,
         [bench, prompt, model_a, model_b, length, seed, same, *sliders_a.values(), *sliders_b.values()],
@@ -165,12 +167,12 @@ def build(lab: Lab) -> list[Component]:
     return [prompt, model_a, model_b, note_a, note_b, ages, status]
 
 
-def arrived(lab: Lab) -> list[Any]:
+def arrived(context: AppContext) -> list[Any]:
     """Updates of what `build` returned, now that the model is known."""
-    shelf = Shelf(lab)
+    shelf = Shelf(context)
     choices, first = shelf.choices(), earliest(shelf)
     return [
-        gr.update(value=next(iter(lab.source.prompts), "")),
+        gr.update(value=next(iter(context.source.prompts), "")),
         gr.update(choices=choices, value=first),
         gr.update(choices=choices, value=OWN),
         describe(shelf, first),
@@ -180,29 +182,29 @@ def arrived(lab: Lab) -> list[Any]:
     ]
 
 
-def add_endpoint(lab: Lab) -> None:
+def add_endpoint(context: AppContext) -> None:
     """No endpoint."""
 
 
 def comparisons(
-    lab: Lab,
+    context: AppContext,
     shelf: Shelf,
-    line: Line,
+    queue: RequestQueue,
     prompt: str,
     choices: tuple[str, str],
     settings: tuple[SamplingSettings, SamplingSettings],
     should_stop: Callable[[], bool],
 ) -> Iterator[Comparison | str]:
-    """`compare` for the page: waits for the models and for its turn, first among those who compare, in `line`, then in
-    the line of all who write. Until it begins, words on what it waits for come.
+    """`compare` for the page: waits for the models and for its turn, first among the comparisons, in `queue`, then in
+    the request queue of the page. Until it begins, messages on what it waits for come.
 
-    Raises SideTroubleError for a model that cannot be had, ValueError for a full line and for a page's own model that
+    Raises SideTroubleError for a model that cannot be had, ValueError for a full queue and for a page's own model that
     does not arrive."""
-    lab.loader.expect(should_stop)
-    with line.enter() as place:
-        yield from map(waiting, place.until_turn(should_stop))
-        with lab.line.enter() as place:
-            yield from map(waiting, place.until_turn(should_stop))
+    context.loader.expect(should_stop)
+    with queue.join() as ticket:
+        yield from map(waiting_message, ticket.wait_for_turn(should_stop))
+        with context.queue.join() as ticket:
+            yield from map(waiting_message, ticket.wait_for_turn(should_stop))
             sides: list[Side] = []
             for number, choice in enumerate(choices):
                 if should_stop():
@@ -212,9 +214,9 @@ def comparisons(
                 if loaded is None:
                     return
                 sides.append(Side(loaded=loaded, settings=settings[number]))
-            if zero.is_here():
+            if zerogpu.is_here():
                 yield "Writing both; they come when they are done …"
-                yield lab.loader.call(compare_settings, prompt, *settings)
+                yield context.loader.call(compare_settings, prompt, *settings)
             else:
                 yield from compare(sides[0], sides[1], prompt, should_stop=should_stop)
 
@@ -242,10 +244,10 @@ def _load(shelf: Shelf, side: int, choice: str, should_stop: Callable[[], bool])
     return found[0]
 
 
-def begin(bench: Bench, lab: Lab) -> list[Any]:
+def begin(bench: Bench, context: AppContext) -> list[Any]:
     """A comparison begins: status and buttons."""
     bench.is_busy, bench.stop = True, False
-    message = "Getting ready …" if lab.loader.ready else "The model is still loading …"
+    message = "Getting ready …" if context.loader.ready else "The model is still loading …"
     return [render_status("busy", message), *buttons_of(bench)]
 
 
@@ -272,7 +274,7 @@ def describe(shelf: Shelf, choice: str | None) -> str:
         source = shelf.find(choice)
     except ValueError as error:
         return render(TROUBLE, message=str(error))
-    return render(NOTE, facts=facts_in_words(source) or ["Looked up on the Hub when you compare."])
+    return render(NOTE, facts=model_facts(source) or ["Looked up on the Hub when you compare."])
 
 
 def describe_end(comparison: Comparison) -> str:

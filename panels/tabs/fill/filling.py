@@ -7,6 +7,7 @@ from collections.abc import Callable
 from modeling.infilling import Blank, blank_pattern, fill_in
 from panels.generate import plain_text
 from panels.models import LoadedModel
+from tokenization import plain_ids
 
 BLANKS_LIMIT = 20
 """Blanks of one text: each takes a forward pass."""
@@ -25,4 +26,4 @@ def fill(loaded: LoadedModel, text: str, top: int, *, should_stop: Callable[[], 
     count = len(blank_pattern(loaded.tokenizer).findall(text))
     if count > BLANKS_LIMIT:
         raise ValueError(f"expected at most {BLANKS_LIMIT} blanks at a time, got {count}: fill some of them first")
-    return fill_in(loaded.model, loaded.tokenizer, text, top, should_stop=should_stop)
+    return fill_in(loaded.model, loaded.tokenizer, text, top, encode=plain_ids, should_stop=should_stop)

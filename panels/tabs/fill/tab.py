@@ -11,13 +11,13 @@ import gradio as gr
 from gradio.components import Component
 from gradio.events import api
 
-from panels.context import Lab
+from panels.components.status import BROKEN, LOADING, READY, render_status
+from panels.context import AppContext
+from panels.formats import visible
 from panels.models import ModelSource
-from panels.request_queue import Visitor, waiting
+from panels.request_queue import LatestRequest, waiting_message
 from panels.tabs.write.editor import HISTORY
-from panels.tabs.write.tab import BROKEN, LOADING, READY, render_status
 from panels.templates import render
-from panels.terminal import visible
 
 if TYPE_CHECKING:
     from modeling.infilling import Blank
@@ -68,10 +68,10 @@ class Sheet:
     text: str = ""  # whose blanks these are
     blanks: list[Blank] = field(default_factory=list)
     past: list[str] = field(default_factory=list)  # the texts that Undo goes back to, the newest last
-    visitor: Visitor = field(default_factory=Visitor)
+    visitor: LatestRequest = field(default_factory=LatestRequest)
 
 
-def build(lab: Lab) -> list[Component]:
+def build(context: AppContext) -> list[Component]:
     """Lay out the tab and wire it. Returns its status line and its examples, which `arrived` brings up to date when
     the model is there."""
     document = gr.Textbox(
@@ -89,26 +89,26 @@ def build(lab: Lab) -> list[Component]:
         stop = gr.Button("Stop", variant="stop", elem_id="fill-stop", min_width=70, interactive=False)
         blank = gr.Button("Blank", elem_id="blank", min_width=80)
         undo = gr.Button("Undo", elem_id="fill-undo", min_width=80, interactive=False)
-    status = gr.HTML(READY if lab.loader.ready else LOADING, elem_id="fill-status")
+    status = gr.HTML(READY if context.loader.ready else LOADING, elem_id="fill-status")
     candidates = gr.HTML("", elem_id="candidates", js_on_load=CHOOSE)
     samples = gr.Dataset(
         components=["textbox"],
         label="Beginnings from the training text, with a blank",
         elem_id="blanked",
-        **examples(lab.source),
+        **examples(context.source),
     )
     sheet = gr.State(Sheet())
     outputs = [document, status, candidates, undo, stop]
     private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
     def guess(sheet: Sheet, text: str) -> Iterator[list[Any]]:
-        yield from show(lab, sheet, text)
+        yield from show(context, sheet, text)
 
     def choose(sheet: Sheet, text: str, event: gr.EventData) -> Iterator[list[Any]]:
-        yield from put_in(lab, sheet, text, event.blank, event.candidate)
+        yield from put_in(context, sheet, text, event.blank, event.candidate)
 
     def take(sheet: Sheet, sample: list[str]) -> Iterator[list[Any]]:
-        yield from show(lab, sheet, sample[0])
+        yield from show(context, sheet, sample[0])
 
     for event, answer, given in (
         (go.click, guess, document), (candidates.select, choose, document), (samples.click, take, samples),
@@ -128,28 +128,28 @@ def build(lab: Lab) -> list[Component]:
     return [status, samples]
 
 
-def arrived(lab: Lab) -> list[Any]:
+def arrived(context: AppContext) -> list[Any]:
     """Updates of what `build` returned, now that the model is known."""
-    return [READY, gr.update(**examples(lab.source))]
+    return [READY, gr.update(**examples(context.source))]
 
 
-def show(lab: Lab, sheet: Sheet, text: str) -> Iterator[list[Any]]:
+def show(context: AppContext, sheet: Sheet, text: str) -> Iterator[list[Any]]:
     """Guess the blanks of `text` as soon as it is one's turn: document, status, candidates, Undo and Stop, on the way
     and at last."""
-    should_stop = sheet.visitor.ask()
-    message = "Guessing …" if lab.loader.ready else "The model is still loading …"
+    should_stop = sheet.visitor.begin()
+    message = "Guessing …" if context.loader.ready else "The model is still loading …"
     yield [text, render_status("busy", message), gr.skip(), _undo(sheet), gr.Button(interactive=True)]
     from modeling.generation import StoppedError
     from panels.tabs.fill.filling import fill
 
     status, blanks = "", []
     try:
-        lab.loader.expect(should_stop)
-        with lab.line.enter() as place:
-            for ahead in place.until_turn(should_stop):
-                yield told(render_status("busy", waiting(ahead)))
+        context.loader.expect(should_stop)
+        with context.queue.join() as ticket:
+            for ahead in ticket.wait_for_turn(should_stop):
+                yield told(render_status("busy", waiting_message(ahead)))
             if not should_stop():
-                blanks = lab.loader.call(fill, text, TOP, should_stop=should_stop)
+                blanks = context.loader.call(fill, text, TOP, should_stop=should_stop)
         message = f"{len(blanks)} blank{'' if len(blanks) == 1 else 's'}. Choose a word and it goes into the text."
         status = render_status("idle", message)
     except StoppedError:
@@ -168,27 +168,27 @@ def halted(sheet: Sheet) -> list[Any]:
     return told(render_status("idle", "Stopped."), stop=False) if sheet.visitor.stopped else told(gr.skip())
 
 
-def put_in(lab: Lab, sheet: Sheet, text: str, blank: int, candidate: int) -> Iterator[list[Any]]:
+def put_in(context: AppContext, sheet: Sheet, text: str, blank: int, candidate: int) -> Iterator[list[Any]]:
     """Put a candidate into its blank, and guess what is still blank."""
     from modeling.infilling import insert
 
     if text != sheet.text or blank >= len(sheet.blanks):
-        yield from show(lab, sheet, text)
+        yield from show(context, sheet, text)
         return
     chosen = sheet.blanks[blank]
     sheet.past = [*sheet.past, text][-HISTORY:]
     filled = insert(text, chosen, chosen.candidates[candidate])
     if len(sheet.blanks) > 1:
-        yield from show(lab, sheet, filled)
+        yield from show(context, sheet, filled)
         return
-    sheet.visitor.ask()
+    sheet.visitor.begin()
     sheet.text, sheet.blanks = filled, []
     yield [filled, render_status("idle", "No blank is left."), "", _undo(sheet), gr.Button(interactive=False)]
 
 
 def go_back(sheet: Sheet) -> list[Any]:
     """Undo: the text before the last word was put in."""
-    sheet.visitor.ask()
+    sheet.visitor.begin()
     if not sheet.past:
         return [gr.skip(), gr.skip(), gr.skip(), _undo(sheet), gr.Button(interactive=False)]
     text = sheet.past.pop()
@@ -263,7 +263,7 @@ def examples(source: ModelSource) -> dict[str, Any]:
     return {"samples": [[text] for text in dict.fromkeys(texts)], "visible": bool(texts)}
 
 
-def add_endpoint(lab: Lab) -> None:
+def add_endpoint(context: AppContext) -> None:
     """Offer the API's `/fill`."""
 
     def fill_in(text: str, top: int = TOP) -> list[dict[str, Any]]:
@@ -274,7 +274,7 @@ def add_endpoint(lab: Lab) -> None:
         try:
             if not isinstance(text, str):
                 raise ValueError(f"text: expected text, got {type(text).__name__}.")
-            return [dataclasses.asdict(blank) for blank in lab.in_turn(fill, text, top)]
+            return [dataclasses.asdict(blank) for blank in context.call_queued(fill, text, top)]
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
 

@@ -11,13 +11,13 @@ from gradio.components import Component
 from gradio.context import Context
 from gradio.events import api
 
-from panels.context import Lab
+from panels.components.status import BROKEN, LOADING, READY, render_status
+from panels.context import AppContext
 from panels.generate import plain_text
-from panels.request_queue import Visitor, waiting
+from panels.request_queue import LatestRequest, waiting_message
 from panels.sampling import DEFAULTS, number, settings_from
 from panels.tabs.inside.analysis import TEXT_LIMIT, heads, lens, next_tokens, surprise
 from panels.tabs.inside.view import render_heads, render_lens, render_reading
-from panels.tabs.write.tab import BROKEN, LOADING, READY, render_status
 
 TITLE = "Inside"
 SURPRISE, LENS, ATTENTION = VIEWS = ("Surprise", "Logit lens", "Attention")
@@ -27,7 +27,7 @@ MASKED = (
 )
 
 
-def build(lab: Lab) -> list[Component]:
+def build(context: AppContext) -> list[Component]:
     """Lay out the tab and wire it. Returns its status line, its views and its examples, which `arrived` brings up to
     date when the model is there."""
     text = gr.Textbox(
@@ -39,29 +39,29 @@ def build(lab: Lab) -> list[Component]:
         elem_id="inside-text",
         html_attributes=gr.InputHTMLAttributes(spellcheck=False),
     )
-    view = gr.Radio(**views(lab), label="View", elem_id="inside-view")
+    view = gr.Radio(**views(context), label="View", elem_id="inside-view")
     with gr.Row(elem_id="inside-actions"):
         look = gr.Button("Look inside", variant="primary", elem_id="look-inside", min_width=130)
         stop = gr.Button("Stop", variant="stop", elem_id="inside-stop", min_width=70, interactive=False)
         take = gr.Button(
-            "Take the text of the Write tab", elem_id="take-written", min_width=130, visible=not lab.source.masked
+            "Take the text of the Write tab", elem_id="take-written", min_width=130, visible=not context.source.masked
         )
-    status = gr.HTML(said(lab) if lab.loader.ready else LOADING, elem_id="inside-status")
+    status = gr.HTML(said(context) if context.loader.ready else LOADING, elem_id="inside-status")
     result = gr.HTML("", elem_id="inside-result")
     samples = gr.Dataset(
         components=["textbox"],
         label="Beginnings from the training text",
         elem_id="inside-samples",
-        **examples(lab),
+        **examples(context),
     )
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    visitor, shown = gr.State(Visitor()), [status, result, stop]
+    visitor, shown = gr.State(LatestRequest()), [status, result, stop]
 
-    def run(visitor: Visitor, text: str, view: str) -> Iterator[list[Any]]:
-        yield from show(lab, visitor, text, view)
+    def run(visitor: LatestRequest, text: str, view: str) -> Iterator[list[Any]]:
+        yield from show(context, visitor, text, view)
 
-    def turn_to(visitor: Visitor, text: str, view: str) -> Iterator[list[Any]]:
-        yield from show(lab, visitor, text, view) if text else [clear(lab, visitor)]
+    def turn_to(visitor: LatestRequest, text: str, view: str) -> Iterator[list[Any]]:
+        yield from show(context, visitor, text, view) if text else [clear(context, visitor)]
 
     events = [(look.click, run), (samples.click(lambda sample: sample[0], samples, text, **quiet).then, run)]
     if written := written_text():
@@ -81,10 +81,10 @@ def build(lab: Lab) -> list[Component]:
     return [status, view, samples]
 
 
-def arrived(lab: Lab) -> list[Any]:
+def arrived(context: AppContext) -> list[Any]:
     """Updates of what `build` returned, now that the model is known."""
-    chosen = gr.update(**views(lab)) if lab.source.masked else gr.skip()  # a view chosen meanwhile stays
-    return [said(lab), chosen, gr.update(**examples(lab))]
+    chosen = gr.update(**views(context)) if context.source.masked else gr.skip()  # a view chosen meanwhile stays
+    return [said(context), chosen, gr.update(**examples(context))]
 
 
 def written_text() -> Component | None:
@@ -93,38 +93,40 @@ def written_text() -> Component | None:
     return next((block for block in blocks if isinstance(block, Component) and block.elem_id == "document"), None)
 
 
-def views(lab: Lab) -> dict[str, Any]:
+def views(context: AppContext) -> dict[str, Any]:
     """The views that the model has."""
-    return {"choices": [ATTENTION], "value": ATTENTION} if lab.source.masked else {"choices": VIEWS, "value": SURPRISE}
+    return (
+        {"choices": [ATTENTION], "value": ATTENTION} if context.source.masked else {"choices": VIEWS, "value": SURPRISE}
+    )
 
 
-def examples(lab: Lab) -> dict[str, Any]:
+def examples(context: AppContext) -> dict[str, Any]:
     """What the chips show: the model's prompts."""
-    return {"samples": [[prompt] for prompt in lab.source.prompts], "visible": bool(lab.source.prompts)}
+    return {"samples": [[prompt] for prompt in context.source.prompts], "visible": bool(context.source.prompts)}
 
 
-def said(lab: Lab) -> str:
+def said(context: AppContext) -> str:
     """The status line before anything was looked at."""
-    return render_status("idle", MASKED) if lab.source.masked else READY
+    return render_status("idle", MASKED) if context.source.masked else READY
 
 
-def show(lab: Lab, visitor: Visitor, text: str, view: str) -> Iterator[list[Any]]:
+def show(context: AppContext, visitor: LatestRequest, text: str, view: str) -> Iterator[list[Any]]:
     """Status, result and Stop, while a look waits for its turn and at last; what is wrong with the text stands in the
     status."""
-    should_stop = visitor.ask()
-    message = "Looking …" if lab.loader.ready else "The model is still loading …"
+    should_stop = visitor.begin()
+    message = "Looking …" if context.loader.ready else "The model is still loading …"
     yield [render_status("busy", message), gr.skip(), gr.Button(interactive=True)]
     from modeling.generation import StoppedError
 
     status = result = ""
     try:
-        lab.loader.expect(should_stop)
-        with lab.line.enter() as place:
-            for ahead in place.until_turn(should_stop):
-                yield [render_status("busy", waiting(ahead)), gr.skip(), gr.skip()]
+        context.loader.expect(should_stop)
+        with context.queue.join() as ticket:
+            for ahead in ticket.wait_for_turn(should_stop):
+                yield [render_status("busy", waiting_message(ahead)), gr.skip(), gr.skip()]
             if not should_stop():
-                result = look_at(lab, text, view, should_stop)
-        status = said(lab)
+                result = look_at(context, text, view, should_stop)
+        status = said(context)
     except StoppedError:
         pass
     except ValueError as error:
@@ -132,41 +134,41 @@ def show(lab: Lab, visitor: Visitor, text: str, view: str) -> Iterator[list[Any]
     yield halted(visitor) if should_stop() else [status, result, gr.Button(interactive=False)]
 
 
-def halted(visitor: Visitor) -> list[Any]:
+def halted(visitor: LatestRequest) -> list[Any]:
     """The last answer of a look that was ended; where a newer one ended it, that one speaks."""
     if not visitor.stopped:
         return [gr.skip()] * 3
     return [render_status("idle", "Stopped."), gr.skip(), gr.Button(interactive=False)]
 
 
-def clear(lab: Lab, visitor: Visitor) -> list[Any]:
+def clear(context: AppContext, visitor: LatestRequest) -> list[Any]:
     """Another view, and no text to look at."""
-    visitor.ask()
-    return [said(lab), "", gr.Button(interactive=False)]
+    visitor.begin()
+    return [said(context), "", gr.Button(interactive=False)]
 
 
-def look_at(lab: Lab, text: str, view: str, should_stop: Callable[[], bool]) -> str:
+def look_at(context: AppContext, text: str, view: str, should_stop: Callable[[], bool]) -> str:
     """The result for a text, now. Raises ValueError for what is wrong with the text, StoppedError."""
     if view == LENS:
-        return render_lens(lab.loader.call(lens, text))
+        return render_lens(context.loader.call(lens, text))
     if view == ATTENTION:
-        return render_heads(lab.loader.call(heads, text))
-    return render_reading(lab.loader.call(surprise, text, should_stop=should_stop), lab.source.bits_per_byte)
+        return render_heads(context.loader.call(heads, text))
+    return render_reading(context.loader.call(surprise, text, should_stop=should_stop), context.source.bits_per_byte)
 
 
-def ask_to_stop(visitor: Visitor) -> list[Any]:
+def ask_to_stop(visitor: LatestRequest) -> list[Any]:
     """End the present look: one that waits leaves the line."""
     visitor.stop()
     return halted(visitor)
 
 
-def add_endpoint(lab: Lab) -> None:
+def add_endpoint(context: AppContext) -> None:
     """Offer the API's `/next_token` and `/surprise`."""
-    for name, answer in endpoints(lab).items():
+    for name, answer in endpoints(context).items():
         api(answer, api_name=name, concurrency_limit=None)
 
 
-def endpoints(lab: Lab) -> dict[str, Callable[..., Any]]:
+def endpoints(context: AppContext) -> dict[str, Callable[..., Any]]:
     """What answers the API, by name; what is wrong with a request is a `gr.Error`."""
 
     def next_token(
@@ -202,7 +204,7 @@ def endpoints(lab: Lab) -> dict[str, Callable[..., Any]]:
                 repetition_penalty=repetition_penalty,
                 typical_p=typical_p,
             )
-            return lab.in_turn(next_tokens, prompt, number("top", top, int), settings)
+            return context.call_queued(next_tokens, prompt, number("top", top, int), settings)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
@@ -216,7 +218,7 @@ def endpoints(lab: Lab) -> dict[str, Callable[..., Any]]:
             text: from 1 to 20,000 characters.
         """
         try:
-            reading = lab.in_turn(surprise, text)
+            reading = context.call_queued(surprise, text)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
         return {

@@ -7,19 +7,14 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from modeling.families import MODERN
 from panels.tabs.learn.monitor import number, read_object, watch
 
 if TYPE_CHECKING:
     from modeling import ScratchGPTConfig
 
-FAMILY: dict[str, Any] = {
-    "hidden_act": "silu", "gated_mlp": True, "norm": "rmsnorm", "norm_eps": 1e-6, "position_embedding": "rope",
-    "qk_norm": True, "attention_output_bias": False, "mlp_bias": False, "lm_head_bias": False,
-    "tie_word_embeddings": True, "output_projection_init": "zero",
-}  # fmt: skip
-"""What the recipe `modern` says of the architecture, apart from widths."""
 ASSUMED_SPEED = 25e9
 """Floating-point operations a second and core, where no run here tells: about a third of what a present core can."""
 STEP_OVERHEAD = 0.02
@@ -63,7 +58,7 @@ class Size:
             vocab_size=self.vocabulary,
             bos_token_id=self.vocabulary - 1,
             eos_token_id=self.vocabulary - 1,
-            **FAMILY,
+            **MODERN,
         )
 
     def arguments(self, steps: int) -> list[str]:
@@ -238,7 +233,7 @@ def _flops_per_token_of(run: Path, parameters: int | None) -> float | None:
     if parameters is None or number(raw.get("max_position_embeddings")) is None:
         return None
     try:
-        config = ScratchGPTConfig(**{name: value for name, value in raw.items() if name in FAMILY or name in _WIDTHS})
+        config = ScratchGPTConfig(**{name: value for name, value in raw.items() if name in MODERN or name in _WIDTHS})
         return flops_per_token(config, config.max_position_embeddings)
     except (TypeError, ValueError):
         return None

@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from panels.context import Lab
+from panels.components.status import render_status
+from panels.context import AppContext
 from panels.formats import short_number
 from panels.tabs.learn.estimate import (
     LEAST_STEPS,
@@ -20,7 +21,6 @@ from panels.tabs.learn.estimate import (
 )
 from panels.tabs.learn.jobs import launcher_of, read_text, why_not_here
 from panels.tabs.learn.monitor import known_runs
-from panels.tabs.write.tab import render_status
 from panels.templates import render
 
 NOT_FOR_STRANGERS = (
@@ -38,10 +38,10 @@ PLAN = """
 """
 
 
-def build_start(lab: Lab, *, is_open: bool) -> tuple[gr.State, Any] | None:
+def build_start(context: AppContext, *, is_open: bool) -> tuple[gr.State, Any] | None:
     """Lay out the form and wire it, or say why there is none. Returns the name of the run that was started, and the
     event after which it is known; None: no run can be started."""
-    reason = why_not(lab)
+    reason = why_not(context)
     with gr.Accordion("Train on a text of your own", open=is_open, elem_id="start"):
         if reason is not None:
             gr.HTML(render("<p class='none'>{{ reason }}</p>", reason=reason), elem_id="start-reason")
@@ -89,12 +89,14 @@ def build_start(lab: Lab, *, is_open: bool) -> tuple[gr.State, Any] | None:
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
     def foresee(text: str, upload: str | None, size_name: str, steps: float) -> str:
-        return describe_plan(lab, text, upload, size_name, steps)
+        return describe_plan(context, text, upload, size_name, steps)
 
     def begin(text: str, upload: str | None, title: str, size_name: str, steps: float) -> tuple[Any, Any]:
         try:
             size, named = size_named(size_name), title or (Path(upload).stem if upload else "")
-            run = launcher_of(lab.home).start(read_text(text, upload), title=named, size=size, steps=whole_steps(steps))
+            run = launcher_of(context.home).start(
+                read_text(text, upload), title=named, size=size, steps=whole_steps(steps)
+            )
         except (ValueError, OSError) as error:
             return None, render_status("trouble", str(error))
         return run.name, render_status("busy", f"{run.name} is going: its curves are above.")
@@ -107,9 +109,9 @@ def build_start(lab: Lab, *, is_open: bool) -> tuple[gr.State, Any] | None:
     return name, begun
 
 
-def why_not(lab: Lab) -> str | None:
+def why_not(context: AppContext) -> str | None:
     """Why no run can be started from this page; None: it can."""
-    return why_not_here() if lab.may_train else NOT_FOR_STRANGERS
+    return why_not_here() if context.may_train else NOT_FOR_STRANGERS
 
 
 def whole_steps(value: Any) -> Any:
@@ -117,14 +119,14 @@ def whole_steps(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def describe_plan(lab: Lab, text: str, upload: str | None, size_name: str, steps: float) -> str:
+def describe_plan(context: AppContext, text: str, upload: str | None, size_name: str, steps: float) -> str:
     """What a run would be: parameters, tokens, time, room; or what is wrong with it."""
     if upload is None and not (text or "").strip():
         return render_status("idle", EMPTY)
     try:
         size = size_named(size_name)
         count = len(read_text(text, upload).encode())
-        speed = measured_speed(known_runs(lab).values(), size)
+        speed = measured_speed(known_runs(context).values(), size)
         plan = RunPlan.of(text_bytes=count, size=size, steps=whole_steps(steps), speed=speed)
     except ValueError as error:
         return render_status("trouble", str(error))

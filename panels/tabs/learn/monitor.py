@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from panels.context import Lab
+from panels.context import AppContext
 
 Status = Literal["preparing", "running", "finished", "stopped", "failed", "broken off", "gone"]
 """`preparing`: a process makes tokenizer and tokens; `broken off`: the folder says running, but no process has it;
@@ -208,11 +208,11 @@ def is_locked(run: Path) -> bool:
         return False
 
 
-def known_runs(lab: Lab) -> dict[str, Path]:
-    """The runs that the page may show, by name: those of `lab.home`/runs, and the one that the model came from. Those
-    that are going come first, then the model's own, then the newest."""
-    folders = set(known_folders(lab.home))
-    own = lab.run.resolve() if lab.run and lab.run.is_dir() else None
+def known_runs(context: AppContext) -> dict[str, Path]:
+    """The runs that the page may show, by name: those of `context.home`/runs, and the one that the model came from.
+    Those that are going come first, then the model's own, then the newest."""
+    folders = set(known_folders(context.home))
+    own = context.run.resolve() if context.run and context.run.is_dir() else None
     if own is not None:
         folders.add(own)
     ordered = sorted(

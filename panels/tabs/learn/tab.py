@@ -12,16 +12,16 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from panels.context import Lab
+from panels.components.status import render_status
+from panels.context import AppContext
 from panels.formats import short_number
-from panels.request_queue import waiting
+from panels.request_queue import waiting_message
 from panels.sampling import settings_from
 from panels.tabs.learn.curves import render_curves
 from panels.tabs.learn.form import build_start, in_words, why_not
 from panels.tabs.learn.jobs import launcher_of
 from panels.tabs.learn.monitor import RunView, Watch, known_runs, watch
 from panels.tabs.learn.timelapse import Film, film, films_of, render_films
-from panels.tabs.write.tab import render_status
 from panels.templates import render
 
 TITLE = "Learn"
@@ -76,10 +76,10 @@ class Bench:
     busy: bool = False  # a film is being made
 
 
-def build(lab: Lab) -> list[Component]:
+def build(context: AppContext) -> list[Component]:
     """Lay out the tab and wire it. The timer's first tick brings it up to date, whatever the model does."""
     bench = gr.State(Bench())
-    shown = _describe(lab, None, [])
+    shown = _describe(context, None, [])
     with gr.Row(elem_id="learn-head"):
         chosen = gr.Dropdown(label="Run", elem_id="learn-run", filterable=False, scale=4, min_width=180, **shown["run"])
         again = gr.Button("Refresh", elem_id="learn-again", min_width=110, scale=1, visible=shown["again"])
@@ -109,43 +109,43 @@ def build(lab: Lab) -> list[Component]:
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
     def show(bench: Bench, name: str | None) -> list[Any]:
-        return show_run(lab, bench, name)
+        return show_run(context, bench, name)
 
     def show_started(bench: Bench, name: str | None) -> list[Any]:
-        return show_run(lab, bench, name) if name else [gr.skip()] * VIEW
+        return show_run(context, bench, name) if name else [gr.skip()] * VIEW
 
     def follow(bench: Bench, name: str | None) -> list[Any]:
-        return follow_run(lab, bench, name)
+        return follow_run(context, bench, name)
 
     def end(bench: Bench, name: str | None) -> list[Any]:
-        run = known_runs(lab).get(name or "")
+        run = known_runs(context).get(name or "")
         try:
-            if run is None or not lab.may_train:
+            if run is None or not context.may_train:
                 raise ValueError("There is no run to stop.")
-            launcher_of(lab.home).stop(run)
+            launcher_of(context.home).stop(run)
         except ValueError as error:
             return refused(error)
-        return show_run(lab, bench, name)
+        return show_run(context, bench, name)
 
     def refused(error: Exception) -> list[Any]:
         return [gr.skip(), gr.skip(), render_status("trouble", str(error)), *[gr.skip()] * (VIEW - 3)]
 
     def go_on(bench: Bench, name: str | None) -> list[Any]:
-        run = known_runs(lab).get(name or "")
+        run = known_runs(context).get(name or "")
         try:
-            if run is None or not lab.may_train:
+            if run is None or not context.may_train:
                 raise ValueError("There is no run to go on with.")
-            launcher_of(lab.home).resume(run)
+            launcher_of(context.home).resume(run)
         except (ValueError, OSError) as error:
             return refused(error)
-        return show_run(lab, bench, name)
+        return show_run(context, bench, name)
 
     def shoot(bench: Bench, name: str | None, text: str, seed: str, length: float) -> Iterator[list[Any]]:
         bench.stop, bench.busy = False, True
         working = [gr.Button(interactive=False), gr.Button(interactive=True)]
         try:
             yield [gr.skip(), render_status("busy", "Loading the first checkpoint …"), *working]
-            for page, status in _shoot(lab, bench, name, text, seed, length):
+            for page, status in _shoot(context, bench, name, text, seed, length):
                 yield [page, status, *working]
         except ValueError as error:
             yield [gr.skip(), render_status("trouble", str(error)), *working]
@@ -178,44 +178,44 @@ def build(lab: Lab) -> list[Component]:
     made.success(film_over, None, [make, halt], **quiet)
     made.failure(film_broke, None, [film_state, make, halt], **quiet)
     halt.click(stop_film, bench, None, **quiet)
-    started = build_start(lab, is_open=shown["run"]["value"] is None)
+    started = build_start(context, is_open=shown["run"]["value"] is None)
     if started is not None:
         name, begun = started
         begun.success(show_started, [bench, name], view, **quiet)
     return []
 
 
-def arrived(lab: Lab) -> list[Any]:
+def arrived(context: AppContext) -> list[Any]:
     """Nothing: what the tab shows are folders."""
     return []
 
 
-def add_endpoint(lab: Lab) -> None:
+def add_endpoint(context: AppContext) -> None:
     """No endpoint: a run is a matter of the one who sits at the machine."""
 
 
-def show_run(lab: Lab, bench: Bench, name: str | None) -> list[Any]:
+def show_run(context: AppContext, bench: Bench, name: str | None) -> list[Any]:
     """Everything that shows the run of that name (None: the first), as updates."""
-    runs = known_runs(lab)
+    runs = known_runs(context)
     name = name or next(iter(runs), None)
     bench.name, bench.run = name, runs.get(name or "")
     if name is not None and bench.run is None:
         bench.version = -1
         gone = render(STATE, state="trouble", words=WORDS["gone"], facts=[name], share=None, lines=[])
-        off, listed = gr.Button(visible=False), gr.Dropdown(choices=_choices(lab, runs), value=None)
+        off, listed = gr.Button(visible=False), gr.Dropdown(choices=_choices(context, runs), value=None)
         return [listed, gr.skip(), gone, off, off, *[gr.skip()] * 3, gr.Timer(active=False)]
-    bench.version = -1 if bench.run is None else _look(lab, bench.run, at_once=True)[0].version
-    return _as_updates(_describe(lab, name, bench.films.get(name or "", [])))
+    bench.version = -1 if bench.run is None else _look(context, bench.run, at_once=True)[0].version
+    return _as_updates(_describe(context, name, bench.films.get(name or "", [])))
 
 
-def follow_run(lab: Lab, bench: Bench, name: str | None) -> list[Any]:
+def follow_run(context: AppContext, bench: Bench, name: str | None) -> list[Any]:
     """`show_run` where there is anything new, and nothing to send where there is not."""
     if bench.version == 0:
-        return show_run(lab, bench, None)
+        return show_run(context, bench, None)
     still = name != bench.name  # the visitor has chosen another meanwhile
     if bench.run is not None and not still:
-        still = _look(lab, bench.run)[0].version == bench.version
-    return [gr.skip()] * VIEW if still else show_run(lab, bench, name)
+        still = _look(context, bench.run)[0].version == bench.version
+    return [gr.skip()] * VIEW if still else show_run(context, bench, name)
 
 
 def describe_view(
@@ -256,15 +256,15 @@ def describe_view(
     return render(STATE, state=state, words=words, facts=facts, share=share, lines=lines)
 
 
-def _describe(lab: Lab, name: str | None, own: list[Film]) -> dict[str, Any]:
+def _describe(context: AppContext, name: str | None, own: list[Film]) -> dict[str, Any]:
     """What the tab shows of a run, by component."""
-    runs = known_runs(lab)
+    runs = known_runs(context)
     name = name or next(iter(runs), None)
-    run = {"choices": _choices(lab, runs), "value": name, "visible": bool(runs)}
+    run = {"choices": _choices(context, runs), "value": name, "visible": bool(runs)}
     nothing: dict[str, Any] = {
         "run": run,
         "again": bool(runs),
-        "state": render(NO_RUN, may_start=why_not(lab) is None),
+        "state": render(NO_RUN, may_start=why_not(context) is None),
         "curves": "",
         "films": "",
         "active": False,
@@ -274,8 +274,8 @@ def _describe(lab: Lab, name: str | None, own: list[Film]) -> dict[str, Any]:
     }
     if name is None:
         return nothing
-    watched, view = _look(lab, runs[name])
-    launcher = launcher_of(lab.home)
+    watched, view = _look(context, runs[name])
+    launcher = launcher_of(context.home)
     samples, metrics = watched.samples.lines, watched.metrics.lines
     curves = render_curves(
         metrics,
@@ -288,7 +288,7 @@ def _describe(lab: Lab, name: str | None, own: list[Film]) -> dict[str, Any]:
     return nothing | {
         "state": describe_view(
             view,
-            home=lab.home,
+            home=context.home,
             run=runs[name],
             last_words=launcher.last_words(runs[name]),
             stopping=launcher.is_stopping(runs[name]),
@@ -297,10 +297,10 @@ def _describe(lab: Lab, name: str | None, own: list[Film]) -> dict[str, Any]:
         "films": render_films([*own, *films_of(samples)], metrics, run=name),
         "active": view.is_going,
         "may_stop": view.is_going
-        and lab.may_train
+        and context.may_train
         and launcher.since(runs[name]) is not None
         and not launcher.is_stopping(runs[name]),
-        "may_resume": can_resume and lab.may_train and why_not(lab) is None,
+        "may_resume": can_resume and context.may_train and why_not(context) is None,
         "may_film": view.has_checkpoint,
     }
 
@@ -320,38 +320,38 @@ def _as_updates(shown: dict[str, Any]) -> list[Any]:
     ]
 
 
-def _choices(lab: Lab, runs: dict[str, Path]) -> list[tuple[str, str]]:
+def _choices(context: AppContext, runs: dict[str, Path]) -> list[tuple[str, str]]:
     """The runs as the list names them."""
     labels = []
     for name, run in runs.items():
-        view = _look(lab, run)[1]
+        view = _look(context, run)[1]
         labels.append((f"{name} · {WORDS[view.status].partition(':')[0].partition(',')[0].lower()}", name))
     return labels
 
 
-def _look(lab: Lab, run: Path, *, at_once: bool = False) -> tuple[Watch, RunView]:
+def _look(context: AppContext, run: Path, *, at_once: bool = False) -> tuple[Watch, RunView]:
     watched = watch(run)
-    return watched, watched.look(since=launcher_of(lab.home).since(run), at_once=at_once)
+    return watched, watched.look(since=launcher_of(context.home).since(run), at_once=at_once)
 
 
 def _shoot(
-    lab: Lab, bench: Bench, name: str | None, prompt: str, seed: str, length: float
+    context: AppContext, bench: Bench, name: str | None, prompt: str, seed: str, length: float
 ) -> Iterator[tuple[Any, str]]:
     """Make a film of a prompt on the model's turn: the time-lapse and the status, frame by frame.
 
     Raises:
-        ValueError: for a setting or a run that does not do, or a line that is full.
+        ValueError: for a setting or a run that does not do, or a queue that is full.
     """
-    run = known_runs(lab).get(name or "")
+    run = known_runs(context).get(name or "")
     if run is None:
         raise ValueError("There is no run to write with.")
     settings = settings_from(seed=seed, max_new_tokens=length)
     drawn = random.SystemRandom().randrange(10**6) if settings.seed is None else settings.seed
     others = bench.films.get(name or "", [])
     watched, made, expected = watch(run), None, 0
-    with lab.line.enter() as place:
-        for ahead in place.until_turn(lambda: bench.stop):
-            yield gr.skip(), render_status("busy", waiting(ahead))
+    with context.queue.join() as ticket:
+        for ahead in ticket.wait_for_turn(lambda: bench.stop):
+            yield gr.skip(), render_status("busy", waiting_message(ahead))
         if bench.stop:
             return
         frames = film(run, prompt, seed=drawn, tokens=settings.max_new_tokens, should_stop=lambda: bench.stop)

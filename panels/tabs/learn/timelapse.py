@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from panels import zerogpu as zero
+from panels import zerogpu
 from panels.generate import plain_text, write
 from panels.tabs.learn.curves import Point, read_points
 from panels.tabs.learn.monitor import kept_checkpoints, whole
@@ -97,7 +97,7 @@ def film(
         if should_stop():
             return
         try:
-            loaded = load_model(folder, device="cpu" if zero.is_here() else None)
+            loaded = load_model(folder, device="cpu" if zerogpu.is_here() else None)
             text = prompt
             for draft in write(loaded, prompt, settings, should_stop=should_stop):
                 text = draft.text

@@ -9,9 +9,9 @@ import gradio as gr
 from gradio.components import Component
 from gradio.events import api
 
-from panels.context import Lab
+from panels.components.status import LOADING, READY, render_status
+from panels.context import AppContext
 from panels.tabs.tokens import tokens as tokenizing
-from panels.tabs.write.tab import LOADING, READY, render_status
 from panels.templates import render
 
 TITLE = "Tokens"
@@ -44,7 +44,7 @@ VIEW = """
 """
 
 
-def build(lab: Lab) -> list[Component]:
+def build(context: AppContext) -> list[Component]:
     """Lay out the tab and wire it. Returns the text's tokens, the status line and the list of second tokenizers, which
     `arrived` brings up to date."""
     with gr.Row(elem_id="tokens-desk"):
@@ -60,13 +60,13 @@ def build(lab: Lab) -> list[Component]:
             min_width=300,
             html_attributes=gr.InputHTMLAttributes(spellcheck=False),
         )
-        typed = "" if lab.is_public else " Or type a folder or a Hub id."
+        typed = "" if context.is_public else " Or type a folder or a Hub id."
         other = gr.Dropdown(
-            tokenizing.choices(lab.home),
+            tokenizing.choices(context.home),
             value=tokenizing.NONE,
             label="Beside it",
             info=f"A second tokenizer.{typed}",
-            allow_custom_value=not lab.is_public,
+            allow_custom_value=not context.is_public,
             elem_id="tokens-other",
             scale=1,
             min_width=240,
@@ -78,58 +78,58 @@ def build(lab: Lab) -> list[Component]:
         label="Texts to try",
         elem_id="tokens-samples",
     )
-    status = gr.HTML(READY if lab.loader.ready else LOADING, elem_id="tokens-status")
+    status = gr.HTML(READY if context.loader.ready else LOADING, elem_id="tokens-status")
     data = gr.HTML("", visible="hidden", elem_id="tokens-data")
     gr.HTML(VIEW, elem_id="tokens-view")
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
     def update(text: str, other: str | None) -> list[Any]:
-        return show(lab, text, other)
+        return show(context, text, other)
 
     text.change(update, [text, other], [status, data], queue=False, trigger_mode="always_last", **quiet)
-    chosen = other.change(lambda other: fetch(lab, other), other, status, concurrency_limit=2, **quiet)
+    chosen = other.change(lambda other: fetch(context, other), other, status, concurrency_limit=2, **quiet)
     chosen.then(update, [text, other], [status, data], queue=False, **quiet)  # the text as it is by then
     samples.click(lambda sample: sample[0], samples, text, queue=False, **quiet)
     return [status, data, other]
 
 
-def arrived(lab: Lab) -> list[Any]:
+def arrived(context: AppContext) -> list[Any]:
     """The first text in tokens, and the runs that are there now."""
-    return [*show(lab, FIRST_TEXT, None), gr.update(choices=tokenizing.choices(lab.home))]
+    return [*show(context, FIRST_TEXT, None), gr.update(choices=tokenizing.choices(context.home))]
 
 
-def show(lab: Lab, text: str, other: str | None) -> list[Any]:
+def show(context: AppContext, text: str, other: str | None) -> list[Any]:
     """A text in the tokens of the model and of another tokenizer: status line and data for the page."""
     from tokenization.spans import pieces
 
     try:
-        tokenizer = tokenizer_of(lab)
+        tokenizer = tokenizer_of(context)
         text = tokenizing.check_text(text or "")
     except ValueError as error:
         return [render_status("trouble", str(error)), gr.skip()]
-    columns = [tokenizing.in_tokens(lab.source.name, text, pieces(tokenizer, text))]
+    columns = [tokenizing.in_tokens(context.source.name, text, pieces(tokenizer, text))]
     status = READY
     try:
-        if beside := tokenizing.second(other, lab.home, anywhere=not lab.is_public):
+        if beside := tokenizing.second(other, context.home, anywhere=not context.is_public):
             columns.append(tokenizing.in_tokens(beside.name, text, beside.tokenize(text)))
     except ValueError as error:
         status = render_status("trouble", str(error))
     return [status, render_data({"columns": columns, "replay": tokenizing.merges_of(tokenizer, text)})]
 
 
-def fetch(lab: Lab, other: str | None) -> Any:
+def fetch(context: AppContext, other: str | None) -> Any:
     """Load a second tokenizer, which may take a while, before `show` needs it: status line."""
     try:
-        tokenizing.second(other, lab.home, anywhere=not lab.is_public)
+        tokenizing.second(other, context.home, anywhere=not context.is_public)
     except ValueError as error:
         return render_status("trouble", str(error))
     return gr.skip()
 
 
-def tokenizer_of(lab: Lab) -> Any:
+def tokenizer_of(context: AppContext) -> Any:
     """The tokenizer of the model; waits for one that is loading. Raises ValueError when it does not come."""
-    lab.loader.expect()
-    return lab.loader.wait().tokenizer
+    context.loader.expect()
+    return context.loader.wait().tokenizer
 
 
 def render_data(data: dict[str, Any]) -> str:
@@ -137,7 +137,7 @@ def render_data(data: dict[str, Any]) -> str:
     return render(DATA, data=json.dumps(data, ensure_ascii=False, separators=(",", ":")))
 
 
-def add_endpoint(lab: Lab) -> None:
+def add_endpoint(context: AppContext) -> None:
     """Offer the API's `/tokenize`."""
 
     def tokenize(text: str) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def add_endpoint(lab: Lab) -> None:
         from tokenization.spans import pieces
 
         try:
-            return tokenizing.as_json(text, pieces(tokenizer_of(lab), tokenizing.check_text(text)))
+            return tokenizing.as_json(text, pieces(tokenizer_of(context), tokenizing.check_text(text)))
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
 

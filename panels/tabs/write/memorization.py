@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from panels.context import Lab
+from panels.context import AppContext
 from panels.tabs.write.editor import Page
 from panels.templates import render
 
@@ -193,9 +193,9 @@ def hashes(ids: np.ndarray, window: int) -> np.ndarray:
     return total * FACTOR
 
 
-def run_of_same_tokens(lab: Lab) -> Path | None:
+def run_of_same_tokens(context: AppContext) -> Path | None:
     """The run folder of the page's model, where its training tokens are at hand and are those of the same tokenizer."""
-    run, folder = lab.run, lab.source.folder
+    run, folder = context.run, context.source.folder
     if run is None or folder is None:
         return None
     try:
@@ -206,10 +206,10 @@ def run_of_same_tokens(lab: Lab) -> Path | None:
         return None
 
 
-def render_note(lab: Lab, page: Page) -> str:
+def render_note(context: AppContext, page: Page) -> str:
     """What is said of the tokens that the model wrote on `page`; nothing where they repeat no long passage, or the
     training tokens are not at hand."""
-    if len(page.tokens) < LEAST or (run := run_of_same_tokens(lab)) is None:
+    if len(page.tokens) < LEAST or (run := run_of_same_tokens(context)) is None:
         return ""
     try:
         repeat = longest_repeat(run, [token.token_id for token in page.tokens])

@@ -11,43 +11,24 @@ import gradio as gr
 from gradio.components import Component
 from gradio.events import api
 
-from panels import zerogpu as zero
+from panels import zerogpu
 from panels.components import controls
 from panels.components.next_token import with_token
-from panels.context import Lab
+from panels.components.status import LOADING, READY, render_status
+from panels.context import AppContext
 from panels.generate import TIME_LIMIT, Draft, write
 from panels.models import ModelLoader, ModelSource
-from panels.request_queue import waiting
+from panels.request_queue import waiting_message
 from panels.sampling import DEFAULTS, number, settings_from, stop_text
 from panels.tabs.write.editor import Desk
 from panels.tabs.write.memorization import render_note
 from panels.tabs.write.view import ALTERNATIVES, canvas_data, render_canvas, render_head, render_tokens, take
-from panels.templates import render
 
 if TYPE_CHECKING:
     from modeling.generation import SamplingSettings
 
 TITLE = "Write"
 
-STATUS = """
-<div class="status {{ state }}" role="status" aria-live="{{ 'off' if state == 'busy' else 'polite' }}">
-  <p><span><i class="dot" aria-hidden="true"></i>{{ message }}</span>
-  {% if draft %}
-    <span>{{ draft.new_tokens }} token{{ '' if draft.new_tokens == 1 else 's' }}</span>
-    <span>{{ '%.0f' % draft.tokens_per_second }} tokens/s</span>
-    <span class="quiet">seed {{ draft.seed }}</span>
-  {% endif %}
-  </p>
-  {% if draft and draft.context_length %}
-  <p class="quiet"><span class="meter" aria-hidden="true"><i style="width:{{ share }}%"></i></span>
-    <span>{{ draft.context_used }} of {{ draft.context_length }} tokens of context</span>
-    {% if draft.tokens_out_of_sight %}
-    <span>the window has moved past the first {{ draft.tokens_out_of_sight }}</span>
-    {% endif %}
-  </p>
-  {% endif %}
-</div>
-"""
 ENDINGS = {
     None: "Writing …",
     "length": "Done. Continue as often as you like.",
@@ -65,7 +46,7 @@ tell();
 """
 
 
-def build(lab: Lab) -> list[Component]:
+def build(context: AppContext) -> list[Component]:
     """Lay out the tab and wire it. Returns its status line and its beginnings, which `arrived` brings up to date when
     the model is there."""
     with gr.Row(elem_id="desk"):
@@ -87,7 +68,7 @@ def build(lab: Lab) -> list[Component]:
                 retry = gr.Button("Retry", elem_id="retry", min_width=70, interactive=False)
                 undo = gr.Button("Undo", elem_id="undo", min_width=70, interactive=False)
                 clear = gr.Button("Clear", elem_id="clear", min_width=70)
-            status = gr.HTML(READY if lab.loader.ready else LOADING, elem_id="status")
+            status = gr.HTML(READY if context.loader.ready else LOADING, elem_id="status")
             canvas = gr.HTML("", elem_id="canvas", js_on_load=BRANCH)
             data = gr.HTML("", elem_id="canvas-data", html_template="", js_on_load=DATA, visible="hidden")
             note = gr.HTML("", elem_id="memorised")
@@ -96,10 +77,10 @@ def build(lab: Lab) -> list[Component]:
                 label="Beginnings from the training text",
                 samples_per_page=12,
                 elem_id="beginnings",
-                **beginnings(lab.source),
+                **beginnings(context.source),
             )
         with gr.Column(scale=1, min_width=310, elem_id="controls"):
-            sampling = controls.build(lab, document)
+            sampling = controls.build(context, document)
 
     desk = gr.State(Desk())
     buttons = [generate, stop, retry, undo, clear]
@@ -108,18 +89,18 @@ def build(lab: Lab) -> list[Component]:
     private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
     def run(desk: Desk, seed: Any, stop: Any, *values: Any) -> Iterator[list[Any]]:
-        yield from write_at(lab, desk, seed, stop, dict(zip(DEFAULTS, values, strict=True)))
+        yield from write_at(context, desk, seed, stop, dict(zip(DEFAULTS, values, strict=True)))
 
     def settled(desk: Desk) -> list[Any]:
-        return settle(lab, desk)
+        return settle(context, desk)
 
     def remembered(desk: Desk) -> Any:
-        return render_note(lab, desk.page)
+        return render_note(context, desk.page)
 
     begun = (
-        generate.click(lambda desk, text: begin(lab, desk, text), [desk, document], everything, **quiet),
-        retry.click(lambda desk, text: write_again(lab, desk, text), [desk, document], everything, **quiet),
-        canvas.select(event_handler(branch, lab), [desk, document], everything, **quiet),
+        generate.click(lambda desk, text: begin(context, desk, text), [desk, document], everything, **quiet),
+        retry.click(lambda desk, text: write_again(context, desk, text), [desk, document], everything, **quiet),
+        canvas.select(event_handler(branch, context), [desk, document], everything, **quiet),
     )
     for each in begun:
         running = each.then(
@@ -132,13 +113,13 @@ def build(lab: Lab) -> list[Component]:
         over = running.then(settled, desk, everything, **quiet)
         over.then(remembered, desk, note, concurrency_id="memorised", concurrency_limit=1, **private)
         running.failure(settled, desk, everything, **quiet)
-    stop.click(lambda desk: ask_to_stop(lab, desk), desk, everything, **quiet)
-    back = undo.click(lambda desk: go_back(lab, desk), desk, everything, **quiet)
+    stop.click(lambda desk: ask_to_stop(context, desk), desk, everything, **quiet)
+    back = undo.click(lambda desk: go_back(context, desk), desk, everything, **quiet)
     back.then(remembered, desk, note, concurrency_id="memorised", concurrency_limit=1, **private)
-    clear.click(lambda desk, text: turn_page(lab, desk, text), [desk, document], everything, **quiet)
-    sampling.bars.select(event_handler(put_down, lab), [desk, document], everything, **quiet)
+    clear.click(lambda desk, text: turn_page(context, desk, text), [desk, document], everything, **quiet)
+    sampling.bars.select(event_handler(put_down, context), [desk, document], everything, **quiet)
     chips.click(
-        lambda desk, text, sample: turn_page(lab, desk, text, sample[0]),
+        lambda desk, text, sample: turn_page(context, desk, text, sample[0]),
         [desk, document, chips],
         everything,
         **quiet,
@@ -146,43 +127,43 @@ def build(lab: Lab) -> list[Component]:
     return [status, chips, *sampling.parts]
 
 
-def arrived(lab: Lab) -> list[Any]:
+def arrived(context: AppContext) -> list[Any]:
     """Updates of what `build` returned, now that the model is known."""
-    return [READY, gr.update(**beginnings(lab.source)), *controls.arrived(lab)]
+    return [READY, gr.update(**beginnings(context.source)), *controls.arrived(context)]
 
 
-def event_handler(act: Callable[..., list[Any]], lab: Lab) -> Callable[..., list[Any]]:
+def event_handler(act: Callable[..., list[Any]], context: AppContext) -> Callable[..., list[Any]]:
     """A listener that gives `act` the page, the visitor's desk, the text, and the event's data."""
 
     def handle(desk: Desk, text: str, event: gr.EventData) -> list[Any]:
-        return act(lab, desk, text, event)
+        return act(context, desk, text, event)
 
     return handle
 
 
-def begin(lab: Lab, desk: Desk, text: str) -> list[Any]:
+def begin(context: AppContext, desk: Desk, text: str) -> list[Any]:
     """Get in line to continue `text`."""
-    return under_way(lab, desk) if desk.begin(text) else nothing(desk)
+    return under_way(context, desk) if desk.begin(text) else nothing(desk)
 
 
-def write_again(lab: Lab, desk: Desk, text: str) -> list[Any]:
+def write_again(context: AppContext, desk: Desk, text: str) -> list[Any]:
     """Get in line to write the last go anew."""
-    return under_way(lab, desk) if desk.retry(text) else nothing(desk)
+    return under_way(context, desk) if desk.retry(text) else nothing(desk)
 
 
-def branch(lab: Lab, desk: Desk, text: str, event: Any) -> list[Any]:
+def branch(context: AppContext, desk: Desk, text: str, event: Any) -> list[Any]:
     """Get in line to go on from an alternative that was chosen on the canvas."""
     try:
         page, index = desk.page, number("token", event.token, int)
-        token = take(lab.loader.wait(), page.head, page.tokens, index, number("alternative", event.choice, int))
+        token = take(context.loader.wait(), page.head, page.tokens, index, number("alternative", event.choice, int))
         if desk.stage == "idle" and not desk.branch(text, index, token):
             raise ValueError("The text has changed in front of this token. Nothing was written.")
     except ValueError as error:
         return nothing(desk, render_status("trouble", str(error)))
-    return under_way(lab, desk) if desk.stage == "waiting" else nothing(desk)
+    return under_way(context, desk) if desk.stage == "waiting" else nothing(desk)
 
 
-def write_at(lab: Lab, desk: Desk, seed: Any, stop: Any, settings: dict[str, Any]) -> Iterator[list[Any]]:
+def write_at(context: AppContext, desk: Desk, seed: Any, stop: Any, settings: dict[str, Any]) -> Iterator[list[Any]]:
     """Write what the desk got ready for: document, status and canvas, as the text grows."""
     if desk.stage != "waiting":
         return
@@ -190,7 +171,7 @@ def write_at(lab: Lab, desk: Desk, seed: Any, stop: Any, settings: dict[str, Any
     canvas = render_canvas(desk.page.head, desk.page.tokens)
     try:
         for draft in generate_drafts(
-            lab,
+            context,
             desk.page.text,
             seed=seed,
             stop=stop_text(stop),
@@ -209,60 +190,60 @@ def write_at(lab: Lab, desk: Desk, seed: Any, stop: Any, settings: dict[str, Any
         desk.stage = "over"
 
 
-def ask_to_stop(lab: Lab, desk: Desk) -> list[Any]:
+def ask_to_stop(context: AppContext, desk: Desk) -> list[Any]:
     """End the present writing.
 
     The writer looks before each token and then gives its last draft, so nothing comes late; one that waits in line
     leaves it. A request that ended unseen, on a broken connection, is settled."""
     desk.stop = True
-    return settle(lab, desk) if desk.stage == "over" else nothing(desk)
+    return settle(context, desk) if desk.stage == "over" else nothing(desk)
 
 
-def settle(lab: Lab, desk: Desk) -> list[Any]:
+def settle(context: AppContext, desk: Desk) -> list[Any]:
     """The writing is over, in whatever way; one that did not begin or is not over leaves all as it is."""
     if desk.stage in ("idle", "writing"):
         return nothing(desk)
     if desk.settle():
-        return shown(lab, desk, gr.skip())
+        return shown(context, desk, gr.skip())
     trouble = desk.trouble
-    return shown(lab, desk, render_status("trouble" if trouble else "idle", trouble or "Nothing was written."))
+    return shown(context, desk, render_status("trouble" if trouble else "idle", trouble or "Nothing was written."))
 
 
-def go_back(lab: Lab, desk: Desk) -> list[Any]:
+def go_back(context: AppContext, desk: Desk) -> list[Any]:
     """Undo."""
-    return shown(lab, desk, render_status("idle", "Back to the text before.")) if desk.back() else nothing(desk)
+    return shown(context, desk, render_status("idle", "Back to the text before.")) if desk.back() else nothing(desk)
 
 
-def turn_page(lab: Lab, desk: Desk, text: str, beginning: str = "") -> list[Any]:
+def turn_page(context: AppContext, desk: Desk, text: str, beginning: str = "") -> list[Any]:
     """Put `beginning` in the place of `text`."""
     message = "A beginning: Generate goes on from here." if beginning else "A new page."
-    return shown(lab, desk, render_status("idle", message)) if desk.turn(text, beginning) else nothing(desk)
+    return shown(context, desk, render_status("idle", message)) if desk.turn(text, beginning) else nothing(desk)
 
 
-def put_down(lab: Lab, desk: Desk, text: str, event: Any) -> list[Any]:
+def put_down(context: AppContext, desk: Desk, text: str, event: Any) -> list[Any]:
     """Put a token behind `text` by hand."""
     if desk.stage != "idle":
         return nothing(desk)
     try:
-        longer = with_token(lab.loader.wait(), text, number("token", event.token, int))
+        longer = with_token(context.loader.wait(), text, number("token", event.token, int))
     except ValueError as error:
         return nothing(desk, render_status("trouble", str(error)))
     desk.put(text, longer)
-    return shown(lab, desk, render_status("idle", "One token, by your own hand."))
+    return shown(context, desk, render_status("idle", "One token, by your own hand."))
 
 
-def shown(lab: Lab, desk: Desk, status: Any) -> list[Any]:
+def shown(context: AppContext, desk: Desk, status: Any) -> list[Any]:
     """The desk as it is now: document, status, canvas and its data, note, buttons."""
     page = desk.page
     canvas = render_canvas(page.head, page.tokens)
-    data = canvas_data(lab.loader.wait(), page.head, page.tokens) if canvas else ""
+    data = canvas_data(context.loader.wait(), page.head, page.tokens) if canvas else ""
     return [page.text, status, canvas, data, "", *buttons_of(desk)]
 
 
-def under_way(lab: Lab, desk: Desk) -> list[Any]:
+def under_way(context: AppContext, desk: Desk) -> list[Any]:
     """The same while a request is on its way: no alternatives to choose."""
     page = desk.page
-    status = render_status("busy", ENDINGS[None] if lab.loader.ready else "The model is still loading …")
+    status = render_status("busy", ENDINGS[None] if context.loader.ready else "The model is still loading …")
     return [page.text, status, render_canvas(page.head, page.tokens), "", "", *buttons_of(desk)]
 
 
@@ -288,7 +269,7 @@ def beginnings(source: ModelSource) -> dict[str, Any]:
     return {"samples": [[prompt] for prompt in source.prompts], "visible": bool(source.prompts)}
 
 
-def add_endpoint(lab: Lab) -> None:
+def add_endpoint(context: AppContext) -> None:
     """Offer the API's `/generate`."""
 
     def generate(
@@ -313,7 +294,7 @@ def add_endpoint(lab: Lab) -> None:
             if not isinstance(stop, str | None):
                 raise ValueError(f"stop: expected text, got {type(stop).__name__}.")
             for draft in generate_drafts(
-                lab,
+                context,
                 prompt,
                 seed=seed,
                 stop=stop or "",
@@ -333,7 +314,7 @@ def add_endpoint(lab: Lab) -> None:
 
 
 def generate_drafts(
-    lab: Lab,
+    context: AppContext,
     prompt: str,
     *,
     seed: Any,
@@ -347,12 +328,12 @@ def generate_drafts(
     Until then drafts of the prompt alone come, which say how many are `ahead`. Raises ValueError for a wrong setting, a
     full line, and for a model that does not arrive."""
     settings = settings_from(seed=seed, **values)
-    lab.loader.expect(should_stop)
-    with lab.line.enter() as place:
-        for ahead in place.until_turn(should_stop):
+    context.loader.expect(should_stop)
+    with context.queue.join() as ticket:
+        for ahead in ticket.wait_for_turn(should_stop):
             yield Draft(text=prompt, ahead=ahead)
         if not should_stop():
-            yield from _write(lab.loader, prompt, settings, stop, alternatives, should_stop)
+            yield from _write(context.loader, prompt, settings, stop, alternatives, should_stop)
 
 
 def _write(
@@ -363,7 +344,7 @@ def _write(
     alternatives: int,
     should_stop: Callable[[], bool],
 ) -> Iterator[Draft]:
-    if not zero.is_here():
+    if not zerogpu.is_here():
         yield from write(loader.wait(), prompt, settings, stop=stop, alternatives=alternatives, should_stop=should_stop)
         return
     with contextlib.closing(
@@ -379,17 +360,6 @@ def _write(
 def draft_status(draft: Draft, *, is_same: bool = False) -> str:
     """The status line of a text that waits, is being written, or is done; `is_same`: it is the one that was there."""
     if draft.ahead:
-        return render_status("busy", waiting(draft.ahead))
+        return render_status("busy", waiting_message(draft.ahead))
     message = SAME if draft.ending and is_same else ENDINGS[draft.ending]
     return render_status("idle" if draft.ending else "busy", message, draft)
-
-
-def render_status(state: str, message: str, draft: Draft | None = None) -> str:
-    """The status line; `state` is "idle", "busy" or "trouble"."""
-    share = 100 * draft.context_used // draft.context_length if draft and draft.context_length else 0
-    return render(STATUS, state=state, message=message, draft=draft, share=share)
-
-
-LOADING = render_status("busy", "Loading the model … you can write already.")
-READY = render_status("idle", "Ready.")
-BROKEN = render_status("trouble", "That went wrong; the page's log says why.")

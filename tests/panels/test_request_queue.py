@@ -1,0 +1,66 @@
+"""The request queue: order, workers, limit, positions; and that only a visitor's latest request counts."""
+
+import threading
+import time
+from contextlib import ExitStack
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from panels.request_queue import REPORT_INTERVAL, LatestRequest, RequestQueue, waiting_message
+
+
+@given(st.integers(1, 4), st.lists(st.integers(0, 9), max_size=12))
+def test_requests_compute_in_the_order_in_which_they_came(workers: int, leaving: list[int]) -> None:
+    queue = RequestQueue(workers=workers, limit=10)
+    stacks = [ExitStack() for _ in range(10)]
+    tickets = [stack.enter_context(queue.join()) for stack in stacks]
+    for index in leaving:
+        ahead = [max(0, rank - workers + 1) for rank in range(len(tickets))]
+        assert [queue.ahead_of(ticket) for ticket in tickets] == ahead
+        if index < len(tickets):
+            stacks.pop(index).close()
+            tickets.pop(index)
+
+
+def test_a_full_queue_refuses_and_lets_in_again() -> None:
+    queue = RequestQueue(workers=1, limit=2)
+    with queue.join():
+        with queue.join(), pytest.raises(ValueError, match=r"full: 1 requests compute and 1 wait\. Nothing"):
+            queue.join().__enter__()
+        with queue.join() as again:
+            assert queue.ahead_of(again) == 1
+    assert len(queue) == 0
+
+
+def test_a_waiting_request_reports_its_position_and_may_leave() -> None:
+    queue = RequestQueue(workers=1, limit=4)
+    first = ExitStack()
+    assert list(first.enter_context(queue.join()).wait_for_turn()) == []
+    with queue.join() as second, queue.join() as third:
+        stop: list[bool] = []
+        positions = third.wait_for_turn(lambda: bool(stop))
+        assert [next(positions), next(positions)] == [2, 2]
+        stop.append(True)
+        began = time.monotonic()
+        assert list(positions) == []
+        assert time.monotonic() - began < 0.2
+        leaving = threading.Timer(2 * REPORT_INTERVAL, first.close)
+        leaving.start()
+        assert set(second.wait_for_turn()) == {1}
+        leaving.join()
+    assert waiting_message(1) == "Waiting: 1 request is ahead of yours."
+    assert waiting_message(2) == "Waiting: 2 requests are ahead of yours."
+
+
+def test_a_visitors_latest_request_counts() -> None:
+    requests = LatestRequest()
+    first = requests.begin()
+    assert not first()
+    second = requests.begin()
+    assert (first(), second(), requests.stopped) == (True, False, False)
+    requests.stop()
+    assert (first(), second(), requests.stopped) == (True, True, True)
+    requests.begin()
+    assert not requests.stopped
