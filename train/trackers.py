@@ -122,10 +122,11 @@ def _init_arguments(
 def wandb_mode() -> str:
     """WANDB_MODE; without it `online` where W&B finds a login, else `offline`: it never asks for a key."""
     import wandb
+    from wandb.errors import AuthenticationError
 
     if mode := os.environ.get("WANDB_MODE"):
         return mode
     try:
         return "online" if wandb.login(prompt=False, verify=False) else "offline"
-    except wandb.errors.AuthenticationError as error:
+    except AuthenticationError as error:
         raise ValueError(f"--tracker wandb: expected an API key that W&B takes, got another ({error})") from error
