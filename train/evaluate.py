@@ -16,7 +16,7 @@ import json
 import sys
 from pathlib import Path
 
-from modeling.imports import quick_imports
+from modeling import quick_imports
 
 
 def main(arguments: list[str] | None = None) -> None:
