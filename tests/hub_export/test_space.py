@@ -122,8 +122,6 @@ def test_front_matter_is_what_a_space_of_gradio_needs(space: Path) -> None:
     assert len(found["short_description"]) <= 60
     assert found["suggested_hardware"] == SpaceHardware.ZERO_A10G
     assert "models" not in found
-    text = (space / "README.md").read_text(encoding="utf-8")
-    assert f'sdk_version: "{version("gradio")}"\n' in text
     assert HARDWARE["cpu-basic"].name == SpaceHardware.CPU_BASIC
 
 
