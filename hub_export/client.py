@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from corpus.network import connection_errors
+from corpus.hub import connection_errors
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

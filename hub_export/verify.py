@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hub_export.code_version import differs_from_project, installed_transformers, read_code, refuse_newer
-from modeling.imports import quick_imports
+from modeling import quick_imports, register
 from modeling.loading import is_masked_lm, read_weights
 
 if TYPE_CHECKING:
@@ -179,9 +179,9 @@ def _reference_logits(checkpoint: Path) -> "dict[str, Tensor]":
         import torch
         from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
-        import modeling.auto  # noqa: F401
         from modeling import ScratchGPTForCausalLM, ScratchGPTForMaskedLM
 
+        register()
     model_class = ScratchGPTForMaskedLM if is_masked_lm(checkpoint) else ScratchGPTForCausalLM
     had_bars = is_progress_bar_enabled()
     disable_progress_bar()
