@@ -73,11 +73,12 @@ def plain_text(text: str) -> str:
 
 
 def encode_prompt(loaded: LoadedModel, text: str) -> list[int]:
-    """Token ids of `text`, in which what looks like a special token is text, behind what stands in front of every text
-    of this model (`LoadedModel.prefix_ids`)."""
+    """Token ids of `text`, in which what looks like a special token is text, after what precedes a prompt of this
+    model; of no text, those that start one."""
     from tokenization import plain_ids
 
-    return [*loaded.prefix_ids, *plain_ids(loaded.tokenizer, text)]
+    ids = plain_ids(loaded.tokenizer, text)
+    return [*(loaded.prefix_ids if ids else loaded.start_ids), *ids]
 
 
 def write(
@@ -98,7 +99,7 @@ def write(
     ends the computing. With `settings.seed` None a seed is drawn; each draft names it. With `alternatives` the drafts
     bring their tokens, each with so many of the model's likeliest."""
     from modeling.generation import stream
-    from tokenization import StreamingDecoder
+    from tokenization import StreamingDecoder, plain_ids
 
     if loaded.source.masked:
         raise ValueError(f"{loaded.source.name} fills blanks and does not write: give it a text with ____.")
@@ -106,7 +107,7 @@ def write(
     prompt_ids = encode_prompt(loaded, prompt)
     seed = random.SystemRandom().randrange(10**6) if settings.seed is None else settings.seed
     decoder = StreamingDecoder(loaded.tokenizer)
-    decoder.follow(prompt_ids[len(loaded.prefix_ids) :])
+    decoder.follow(plain_ids(loaded.tokenizer, prompt))
     began = shown = time.monotonic()
     draft = Draft(text=prompt, seed=seed, context_length=loaded.context_length, prompt_tokens=len(prompt_ids))
     steps = stream(

@@ -10,10 +10,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from modeling.loading import is_masked_lm, read_json_object
+from modeling.loading import is_masked_lm
 from panels import zerogpu
 from panels.context import AppContext
 from panels.models import LoadedModel, ModelSource, find_model, load_model
+from storage.records import read_json_object
 
 OWN = "(own)"
 """The choice of the page's model: no path and no Hub id looks like it."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import struct
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -17,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from modeling import loading
-from modeling.loading import fetch, find_folder, first_line, is_masked_lm, read_json_object
+from modeling.loading import context_length, fetch, find_folder, first_line, is_masked_lm, read_weights
 from panels import zerogpu
+from storage.records import read_json_object
 
 if TYPE_CHECKING:
     from modeling.generation import SamplingSettings
@@ -63,7 +63,8 @@ class LoadedModel:
     tokenizer: Any = field(repr=False)  # any tokenizer of transformers
     context_length: int | None  # in tokens; None: no limit
     stop_token_ids: tuple[int, ...]  # tokens that end a text
-    prefix_ids: tuple[int, ...]  # what stands in front of every text
+    start_ids: tuple[int, ...]  # what precedes a complete text (`modeling.generation.start_ids`)
+    prefix_ids: tuple[int, ...]  # what of it precedes every prompt (`modeling.generation.prefix_ids`)
 
 
 class ModelLoader:
@@ -184,8 +185,6 @@ def load_model(source: ModelSource | str | Path, *, device: str | None = None) -
     one, else the CPU).
 
     Raises ValueError, saying what is wrong, when they cannot be loaded or do not fit each other."""
-    from modeling.generation import context_length
-
     if not isinstance(source, ModelSource):
         source = find_model(source)
     if source.folder is None:
@@ -195,9 +194,11 @@ def load_model(source: ModelSource | str | Path, *, device: str | None = None) -
     folder = source.folder
     assert folder is not None
 
+    model = loading.load_model(folder, device=device)  # first: it imports torch and transformers without collecting
+
+    from modeling.generation import prefix_ids, start_ids
     from tokenization import load_tokenizer
 
-    model = loading.load_model(folder, device=device)
     try:
         tokenizer = load_tokenizer(folder)
     except Exception as error:  # each library below has exceptions of its own for a broken file
@@ -214,7 +215,8 @@ def load_model(source: ModelSource | str | Path, *, device: str | None = None) -
         tokenizer=tokenizer,
         context_length=context_length(model),
         stop_token_ids=_stop_token_ids(model, tokenizer),
-        prefix_ids=_prefix_ids(model, tokenizer),
+        start_ids=start_ids(model, tokenizer),
+        prefix_ids=prefix_ids(model, tokenizer),
     )
 
 
@@ -238,8 +240,8 @@ def _describe_folder(folder: Path, given: str) -> ModelSource:
         name=facts.pop("name", None) or (run or folder.resolve()).name,
         folder=folder,
         masked=is_masked_lm(folder),
-        parameters=_count_parameters(folder),
-        context_length=config.get("max_position_embeddings") or config.get("n_positions"),
+        parameters=read_weights(folder).parameters,
+        context_length=context_length(config),
         vocabulary=config.get("vocab_size"),
         prompts=_read_prompts(prompts) if prompts else (),
         **facts,
@@ -301,51 +303,9 @@ def _read_prompts(path: Path) -> tuple[str, ...]:
     return tuple(str(prompt) for prompt in content if str(prompt).strip()) if isinstance(content, list) else ()
 
 
-def _count_parameters(folder: Path) -> int:
-    """The numbers in the weights' files, read from their headers; a missing or cut file is a ValueError."""
-    index = folder / "model.safetensors.index.json"
-    shards = read_json_object(index).get("weight_map", {}) if index.is_file() else {"all": "model.safetensors"}
-    names = sorted(set(shards.values()))
-    return sum(_count_in_file(folder / name) for name in names)
-
-
-def _count_in_file(path: Path) -> int:
-    if not path.is_file():
-        raise ValueError(f"{path.parent} has no weights: {path.name} is missing. Export or copy the model again.")
-    with path.open("rb") as file:
-        try:
-            (header_size,) = struct.unpack("<Q", file.read(8))
-            tensors = json.loads(file.read(min(header_size, 100_000_000)))
-            tensors.pop("__metadata__", None)
-            expected = 8 + header_size + max(tensor["data_offsets"][1] for tensor in tensors.values())
-        except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{path} is damaged: it is no safetensors file. Export or copy the model again."
-            ) from error
-    size = path.stat().st_size
-    if size != expected:
-        raise ValueError(f"{path} is damaged: expected {expected} bytes, got {size}. Export or copy the model again.")
-    total = 0
-    for tensor in tensors.values():
-        numbers = 1
-        for length in tensor["shape"]:
-            numbers *= length
-        total += numbers
-    return total
-
-
 def _stop_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     ids: set[int] = set()
     for owner in (getattr(model, "generation_config", None), model.config, tokenizer):
         token_id = getattr(owner, "eos_token_id", None)
         ids.update(token_id if isinstance(token_id, (list, tuple)) else [] if token_id is None else [token_id])
     return tuple(sorted(ids))
-
-
-def _prefix_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """What a text began with in training: in our shards each document stands behind the separator; with a model of
-    another kind, what its tokenizer adds by itself."""
-    if model.config.model_type == "scratchgpt":
-        return (model.config.bos_token_id,)
-    ids = tokenizer("")["input_ids"]
-    return tuple(ids[:1]) if ids and ids[0] == tokenizer.bos_token_id else ()

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from modeling.imports import quick_imports
-from modeling.loading import run_checkpoint
+from modeling import quick_imports
 from panels.models import ModelLoader, ModelSource, run_around
+from storage.run_folder import RunFolder
 
 LOCAL = "127.0.0.1"
 
@@ -101,7 +101,7 @@ def find_run(source: ModelSource, given: str | None, home: Path) -> Path | None:
 
 def _has_weights(run: Path, weights: Path) -> bool:
     try:
-        theirs = run_checkpoint(run) / weights.name
+        theirs = RunFolder(run).checkpoint() / weights.name
         return filecmp.cmp(theirs, weights, shallow=False)
     except (ValueError, OSError):  # a run without a checkpoint, or one that is being written
         return False

@@ -24,7 +24,7 @@ from panels.models import LoadedModel, ModelLoader, load_model
 from panels.sampling import settings_from
 from panels.tabs.inside import analysis as looking
 from panels.tabs.inside import tab as inside
-from panels.tabs.inside.analysis import Cell, Heads, Lens, Reading, ReadToken, beginning, heads, lens, next_tokens
+from panels.tabs.inside.analysis import Cell, Heads, Lens, Reading, ReadToken, heads, lens, next_tokens
 from panels.tabs.inside.view import percent, render_heads, render_lens, render_reading, short
 from tests.panels.test_looks import shown
 from tests.panels.test_vocabularies import make, make_tokenizer
@@ -111,8 +111,7 @@ def test_the_parts_of_a_text_add_up_to_it(loaded: LoadedModel, text: str) -> Non
 def test_a_model_without_a_token_to_begin_with_leaves_the_first_out(loaded: LoadedModel) -> None:
     tokenizer = copy.deepcopy(loaded.tokenizer)
     tokenizer.bos_token = tokenizer.eos_token = None
-    bare = dataclasses.replace(loaded, prefix_ids=(), tokenizer=tokenizer)
-    assert beginning(bare) == []
+    bare = dataclasses.replace(loaded, start_ids=(), prefix_ids=(), tokenizer=tokenizer)
     reading = looking.surprise(bare, "The lamp")
     first, *rest = reading.tokens
     assert (first.bits, first.rank, first.expected) == (None, None, None)

@@ -151,14 +151,14 @@ class _Pen:
 
     def __init__(self, side: Side, prompt: str, should_stop: Callable[[], bool] | None, deadline: float | None) -> None:
         from modeling.generation import stream
-        from tokenization import StreamingDecoder
+        from tokenization import StreamingDecoder, plain_ids
 
         self.loaded, self.settings = side.loaded, side.settings
         if self.loaded.source.masked:
             raise ValueError(f"{self.loaded.source.name} fills blanks and does not write: choose a model that writes.")
         self.prompt_ids = encode_prompt(self.loaded, prompt)
         self.decoder = StreamingDecoder(self.loaded.tokenizer)
-        self.decoder.follow(self.prompt_ids[len(self.loaded.prefix_ids) :])
+        self.decoder.follow(plain_ids(self.loaded.tokenizer, prompt))
         self.steps = stream(
             self.loaded.model,
             self.prompt_ids,
@@ -167,7 +167,6 @@ class _Pen:
             should_stop=should_stop,
             deadline=deadline,
         )
-        self.prompt_ids = self.prompt_ids or [_bos_token_id(self.loaded.model)]
         self.ids: list[int] = []  # written so far
         self.ends: list[int] = []  # characters of `text` when each of them was written
         self.chances: list[Chance] = []  # of each of them
@@ -185,7 +184,7 @@ class _Pen:
             self.text += plain_text(self.decoder.finish())
             return
         self.text += plain_text(self.decoder.push(step.token_id))
-        self.bits += step.surprise
+        self.bits += step.surprisal
         self.ids.append(step.token_id)
         self.ends.append(len(self.text))
         self.chances.append(Chance(step.model_probability, step.probability))
@@ -291,12 +290,3 @@ def _chance(pen: _Pen, logits_V: Tensor, index: int, token_id: int) -> Chance:
     ids = list(pen.loaded.stop_token_ids) if token_id == END else [token_id]
     ids = [each for each in ids if each < len(logits_V)]
     return Chance(float(torch.softmax(logits_V, -1)[ids].sum()), float(drawn_V[ids].sum()))
-
-
-def _bos_token_id(model: Any) -> int:
-    """The token that `stream` puts in the place of an empty prompt."""
-    return next(
-        token_id
-        for config in (model.generation_config, model.config.get_text_config(decoder=True))
-        if isinstance(token_id := getattr(config, "bos_token_id", None), int)
-    )

@@ -127,14 +127,14 @@ def surprise(loaded: LoadedModel, text: str, *, should_stop: Callable[[], bool] 
         ValueError: for a masked model, or a text that is none, empty or too long.
         StoppedError: when `should_stop()`, which is asked now and then.
     """
-    from modeling.inspection import surprises
+    from modeling.inspection import surprisals
     from tokenization.spans import label
 
     check_writes(loaded, "its tokens have no surprise that adds up to that of the text")
     text = checked_text(text)
-    pieces, first = pieces_of(loaded, text), beginning(loaded)
+    pieces, first = pieces_of(loaded, text), loaded.start_ids
     ids = [*first, *(piece.token_id for piece in pieces)]
-    found = surprises(loaded.model, ids, should_stop=should_stop)[len(first) :]
+    found = surprisals(loaded.model, ids, should_stop=should_stop)[len(first) :]
     tokens = [
         ReadToken(
             token_id=piece.token_id,
@@ -169,7 +169,7 @@ def next_tokens(loaded: LoadedModel, prompt: str, top: int, settings: SamplingSe
     if not 1 <= top <= TOP_LIMIT:
         raise ValueError(f"top: expected a whole number from 1 to {TOP_LIMIT:,}, got {top}.")
     prompt = checked_text(prompt, "prompt", may_be_empty=True)
-    ids = encode_prompt(loaded, prompt) or beginning(loaded)
+    ids = encode_prompt(loaded, prompt)
     if not ids:
         raise ValueError("prompt: expected text, since this model has no token to begin with, got none.")
     logits_V = next_token_logits(loaded.model, ids)
@@ -200,7 +200,7 @@ def lens(loaded: LoadedModel, text: str) -> Lens:
     from tokenization.spans import label
 
     check_writes(loaded, "its layers foresee no next token")
-    ids = [*beginning(loaded), *(piece.token_id for piece in pieces_of(loaded, checked_text(text)))]
+    ids = [*loaded.start_ids, *(piece.token_id for piece in pieces_of(loaded, checked_text(text)))]
     shown = min(LENS_TOKENS, len(ids), loaded.context_length or len(ids))
     layers = logit_lens(loaded.model, ids, LENS_TOP, last=shown)
     tokens, following = ids[-shown:], [*ids[len(ids) - shown + 1 :], None]
@@ -235,7 +235,7 @@ def heads(loaded: LoadedModel, text: str) -> Heads:
     from tokenization.spans import label
 
     masked = loaded.source.masked
-    before, after = surroundings(loaded.model, loaded.tokenizer) if masked else (beginning(loaded), [])
+    before, after = surroundings(loaded.model, loaded.tokenizer) if masked else (loaded.start_ids, ())
     ids = [piece.token_id for piece in pieces_of(loaded, checked_text(text))]
     config = loaded.model.config.get_text_config(decoder=True)
     count = config.num_hidden_layers * (getattr(config, "num_attention_heads", None) or 1)
@@ -252,16 +252,6 @@ def heads(loaded: LoadedModel, text: str) -> Heads:
         weights=base64.b64encode(weights_LHQK[:, :, queries, keys].tobytes()).decode(),
         left_out=len(ids) - kept,
     )
-
-
-def beginning(loaded: LoadedModel) -> list[int]:
-    """What stands before a text that is scored: what stood there in training, else the token of the tokenizer's that
-    comes nearest; nothing where it has none."""
-    tokenizer = loaded.tokenizer
-    if loaded.prefix_ids:
-        return list(loaded.prefix_ids)
-    ids = (token_id for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token_id is not None)
-    return [token_id] if (token_id := next(ids, None)) is not None else []
 
 
 def pieces_of(loaded: LoadedModel, text: str) -> list[Piece]:

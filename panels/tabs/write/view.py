@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
-from panels.generate import Token, encode_prompt, plain_text
+from panels.generate import Token, plain_text
 from panels.templates import render
 
 if TYPE_CHECKING:
@@ -160,10 +160,10 @@ class Texts:
     """What the alternatives of tokens behind `head` would put into the text."""
 
     def __init__(self, loaded: LoadedModel, head: str) -> None:
-        from tokenization import StreamingDecoder
+        from tokenization import StreamingDecoder, plain_ids
 
         self.loaded = loaded
-        self.before = encode_prompt(loaded, head[-HEAD:])[len(loaded.prefix_ids) :]
+        self.before = plain_ids(loaded.tokenizer, head[-HEAD:])
         self.decoder = StreamingDecoder(loaded.tokenizer)
         self.known: dict[int, tuple[str, Hindrance]] = {}
 
