@@ -23,6 +23,7 @@ BYTES = 256
 
 
 def train_ours(texts: list[str], merges: int) -> list[bytes]:
+    """Our trainer."""
     from tokenization.bpe import train_bpe
 
     return [first + second for first, second in train_bpe(texts, BYTES + merges, special_tokens=())]
