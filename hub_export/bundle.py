@@ -13,7 +13,7 @@ from hub_export.manifest import write_record
 from hub_export.run_folder import CAUSAL, MASKED, RunFolder, read_object
 from hub_export.verify import verify
 from hub_export.vocabulary import Vocabulary
-from hub_export.weights import WEIGHTS_NAME, read_weights
+from modeling.loading import WEIGHTS_NAME, read_weights
 from storage.files import atomic_folder
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")

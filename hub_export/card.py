@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from hub_export.run_folder import RunFolder, is_masked, read_object, step_of
+from hub_export.run_folder import RunFolder, read_object, step_of
 from hub_export.vocabulary import Vocabulary
-from hub_export.weights import Weights, read_weights
 from modeling.families import describe_architecture
+from modeling.loading import Weights, is_masked_lm, read_weights
 
 LICENSE = "mit"
 LANGUAGE = "en"
@@ -55,7 +55,7 @@ def render_card(
     recipe = str(run.recipe.get("recipe", "unknown"))
     title = repo.split("/")[-1] if repo else f"scratchgpt-{recipe}"
     corpus = describe_corpus(run.recipe)
-    masked, vocabulary = is_masked(folder), Vocabulary.read(folder)
+    masked, vocabulary = is_masked_lm(folder), Vocabulary.read(folder)
     metrics = _MASKED_METRICS if masked else _METRICS
     results = _results(run, step, metrics)
     example = _example_prompt(folder)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from hub_export.run_folder import is_masked, read_object
+from hub_export.run_folder import read_object
+from modeling.loading import is_masked_lm
 
 ROOT = Path(__file__).parents[1]
 CONFIGURATION = "configuration_scratchgpt.py"
@@ -70,7 +71,7 @@ def read_code(folder: Path) -> Code | None:
         raise ValueError(f"{path}: expected Python, but it cannot be read ({error}). The file is damaged.") from error
     named = _constants(body)
     if "CODE_VERSION" not in named:
-        return UNMARKED_MASKED if (folder / "config.json").is_file() and is_masked(folder) else UNMARKED
+        return UNMARKED_MASKED if (folder / "config.json").is_file() and is_masked_lm(folder) else UNMARKED
     found = [str(named.get(name)) for name in ("CODE_VERSION", "LOWEST_TRANSFORMERS", "NEWEST_TRANSFORMERS")]
     if not all(re.fullmatch(r"\d+(\.\d+)*\w*", name) for name in found):
         raise ValueError(

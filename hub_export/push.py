@@ -22,7 +22,7 @@ from hub_export.run_folder import read_object
 from hub_export.space import HARDWARE, Pin, check_space_target, make_space
 from hub_export.upload import Target, Upload, check_target, is_same_file, look, plan_upload, publish, tag_version
 from hub_export.verify import PROBE_TEXT
-from hub_export.weights import WEIGHTS_NAME
+from modeling.loading import WEIGHTS_NAME
 
 logger = logging.getLogger(__name__)
 

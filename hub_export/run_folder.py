@@ -87,11 +87,6 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def is_masked(folder: Path) -> bool:
-    """Whether the model in a checkpoint or bundle is a masked language model; causal otherwise."""
-    return MASKED in (read_object(folder / "config.json").get("architectures") or ())
-
-
 def read_object(path: Path) -> dict[str, Any]:
     """Reads a JSON file that holds one object.
 

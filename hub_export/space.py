@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hub_export.run_folder import is_masked
+from modeling.loading import is_masked_lm
 from storage.files import atomic_folder
 
 ROOT = Path(__file__).parents[1]
@@ -160,7 +160,7 @@ def _card(bundle: Path, pin: Pin | None, hardware: str) -> str:
     heading = re.search(r"^# +(.+)$", re.sub(r"\A---\n.*?\n---\n", "", model_card, flags=re.DOTALL), flags=re.MULTILINE)
     title = pin.repo.split("/")[-1] if pin else heading[1].strip() if heading else "scratchgpt"
     data: dict[str, Any] = metadata_load(bundle / "README.md") or {}
-    does = "fills blanks" if is_masked(bundle) else "writes"
+    does = "fills blanks" if is_masked_lm(bundle) else "writes"
     description = f"A small language model, trained from scratch, that {does}"
     assert len(description) <= DESCRIPTION_LENGTH, description
     front_matter = {

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from hub_export.code_version import differs_from_project, installed_transformers, read_code, refuse_newer
 from hub_export.isolation import run_fresh
-from hub_export.run_folder import is_masked
-from hub_export.weights import read_weights
 from modeling.imports import quick_imports
+from modeling.loading import is_masked_lm, read_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,7 +113,7 @@ def _task(folder: Path, checkpoint: Path, scratch: Path) -> dict[str, Any]:
         "matmul_precision": torch.get_float32_matmul_precision(),
         "probe": PROBE_TEXT,
         "prompt": PROMPT,
-        "masked": is_masked(folder),
+        "masked": is_masked_lm(folder),
         "tolerance": OTHER_CODE_TOLERANCE if differs_from_project(folder) else 0.0,
     }
 
@@ -126,7 +125,7 @@ def _reference_logits(checkpoint: Path) -> dict[str, "Tensor"]:
 
     from modeling import ScratchGPTForCausalLM, ScratchGPTForMaskedLM
 
-    model_class = ScratchGPTForMaskedLM if is_masked(checkpoint) else ScratchGPTForCausalLM
+    model_class = ScratchGPTForMaskedLM if is_masked_lm(checkpoint) else ScratchGPTForCausalLM
     had_bars = is_progress_bar_enabled()
     disable_progress_bar()
     try:

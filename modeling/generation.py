@@ -11,6 +11,7 @@ of tokens. Up to the first slide the tokens are those of transformers' `generate
 
 import functools
 import inspect
+import itertools
 import logging
 import math
 import re
@@ -21,14 +22,15 @@ from typing import Any, Protocol, cast
 
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 from modeling.fast_decoder import LeanReader, is_plain
+from modeling.loading import context_length
 from modeling.modeling_scratchgpt import ScratchGPTForCausalLM
 from modeling.sampling import Alternative, Draw, Sampler, SamplingSettings
 
-__all__ = ["Alternative", "SamplingSettings", "Step", "StoppedError", "context_length", "stream"]
+__all__ = ["Alternative", "SamplingSettings", "Step", "StoppedError", "check_ids", "prefix_ids", "start_ids", "stream"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,22 +60,60 @@ class Step:
         return -math.log2(self.model_probability) if self.model_probability > 0 else math.inf
 
 
-def context_length(model: PreTrainedModel) -> int | None:
-    """The most tokens that the model sees at once, as its config says; None where it names no limit."""
+def start_ids(model: PreTrainedModel, tokenizer: Any = None) -> tuple[int, ...]:
+    """What precedes a complete text: one token id, or none where model and tokenizer name none.
+
+    ScratchGPT: `bos_token_id` of the config, the separator that precedes every document in training. Other models: the
+    tokenizer's bos token; else the model's bos token (generation_config, config) if the tokenizer lists it as special,
+    as in Qwen; else the tokenizer's eos token, which separates documents in the data of GPT-2's family; else the
+    model's bos token. An id outside the vocabulary, a default that nobody set, does not count.
+
+    Generation from an empty prompt, `train.evaluate` and the page begin a text with it.
+    """
     config = model.config.get_text_config(decoder=True)
-    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions"):
-        if isinstance(limit := getattr(config, name, None), int) and limit > 0:
-            return limit - _unused_positions(model, limit)
-    return None
+    is_ours = config.model_type == "scratchgpt"
+    owners = (config,) if is_ours else (model.generation_config, config)
+    own = next((owner.bos_token_id for owner in owners if isinstance(getattr(owner, "bos_token_id", None), int)), None)
+    if tokenizer is None:
+        candidates = [own]
+    elif is_ours:
+        candidates = [own, tokenizer.bos_token_id, tokenizer.eos_token_id]
+    else:
+        special = own if own in tokenizer.all_special_ids else None
+        candidates = [tokenizer.bos_token_id, special, tokenizer.eos_token_id, own]
+    known = (token_id for token_id in candidates if token_id is not None and 0 <= token_id < config.vocab_size)
+    return tuple(itertools.islice(known, 1))
 
 
-def _unused_positions(model: PreTrainedModel, limit: int) -> int:
-    """Rows of a learned table of `limit` positions that no token uses: RoBERTa and its relatives count positions from
-    behind the padding id."""
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.num_embeddings == limit:
-            return 0 if module.padding_idx is None else module.padding_idx + 1
-    return 0
+def prefix_ids(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
+    """What of `start_ids` precedes every prompt: all of it for ScratchGPT, and where the tokenizer adds it by itself.
+
+    Elsewhere (GPT-2) a prompt is continued as it is, as transformers' `generate` does.
+    """
+    start = start_ids(model, tokenizer)
+    if model.config.model_type == "scratchgpt":
+        return start
+    is_added = start == (tokenizer.bos_token_id,) and list(start) == list(tokenizer("")["input_ids"][:1])
+    return start if is_added else ()
+
+
+def check_ids(model: PreTrainedModel, ids: Sequence[int]) -> list[int]:
+    """The ids as a list.
+
+    Raises:
+        ValueError: for no ids, or one outside the vocabulary.
+    """
+    vocab_size = model.config.get_text_config(decoder=True).vocab_size
+    ids = [int(token_id) for token_id in ids]
+    if not ids:
+        raise ValueError("expected a text of at least one token, got an empty one")
+    for token_id in ids:
+        if not 0 <= token_id < vocab_size:
+            raise ValueError(
+                f"expected token ids from 0 to {vocab_size - 1}, got {token_id}: encode the text with the tokenizer "
+                "that belongs to this model"
+            )
+    return ids
 
 
 def stream(
@@ -104,14 +144,10 @@ def stream(
         raise ValueError(f"expected a causal language model, got {type(model).__name__}, which has an encoder")
     if model.training:
         raise ValueError("expected a model in evaluation mode, got one in training mode: call model.eval() first")
-    vocab_size = model.config.get_text_config(decoder=True).vocab_size
-    ids = [int(token_id) for token_id in prompt_ids] or [_bos_token_id(model)]
-    for token_id in ids:
-        if not 0 <= token_id < vocab_size:
-            raise ValueError(
-                f"expected token ids from 0 to {vocab_size - 1}, got {token_id}: encode the prompt with the tokenizer "
-                "that belongs to this model"
-            )
+    prompt_ids = list(prompt_ids) or start_ids(model)
+    if not prompt_ids:
+        raise ValueError("the prompt is empty and this model has no bos token to start from: give a prompt")
+    ids = check_ids(model, prompt_ids)
 
     def reason_to_halt() -> str | None:
         if should_stop is not None and should_stop():
@@ -165,10 +201,16 @@ def _steps(
         yield _step(draw, position, len(window))
         window.append(draw.token_id)
         unread = window[-1:]
-        if context and len(window) > context:
-            unread = window = window[-max(1, context // 2) :]
+        length = next_window(len(window) - 1, context)
+        if length < len(window):
+            unread = window = window[-length:]
             reader.forget()
     return "length"
+
+
+def next_window(length: int, context: int | None) -> int:
+    """Tokens that the model sees after it saw `length` and drew one more: where `context` is full, half of it."""
+    return length + 1 if context is None or length < context else max(1, context // 2)
 
 
 def _step(draw: Draw, position: int, context_used: int) -> Step:
@@ -321,11 +363,3 @@ def _log_reading_again(name: str) -> None:
         name,
         transformers.__version__,
     )
-
-
-def _bos_token_id(model: PreTrainedModel) -> int:
-    """The token that an empty prompt starts from."""
-    for config in (model.generation_config, model.config.get_text_config(decoder=True)):
-        if config is not None and isinstance(token_id := getattr(config, "bos_token_id", None), int):
-            return token_id
-    raise ValueError("the prompt is empty and this model has no bos token to start from: give a prompt")

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from modeling.generation import StoppedError, context_length
+from modeling.generation import StoppedError, start_ids
+from modeling.loading import context_length
 
 UNDERSCORES = "_{3,}"
 """How people write a blank, as a regular expression."""
@@ -124,7 +125,7 @@ def surroundings(model: Any, tokenizer: Any) -> tuple[list[int], list[int]]:
     itself ([CLS] and [SEP]).
     """
     if model.config.model_type == "scratchgpt":
-        separator = [] if model.config.bos_token_id is None else [model.config.bos_token_id]
+        separator = list(start_ids(model, tokenizer))
         return separator, separator
     ids = list(tokenizer("")["input_ids"])
     return ids[:1], ids[1:]

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from modeling.generation import PREFILL_CHUNK, CacheReader, StoppedError, cache_argument, context_length
+from modeling.generation import PREFILL_CHUNK, CacheReader, StoppedError, cache_argument, check_ids
+from modeling.loading import context_length
 
 FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "layer_norm", "ln_out", "final_norm")
 """What the architectures of transformers call the normalisation before their output layer."""
@@ -69,7 +70,7 @@ def surprises(model: Any, ids: Sequence[int], *, should_stop: Callable[[], bool]
         ValueError: for no ids, one outside the vocabulary, or a model that gives no numbers.
         StoppedError: when `should_stop()`.
     """
-    ids = _checked(model, ids)
+    ids = check_ids(model, ids)
     context = max(2, context_length(model) or len(ids))
     found = [Surprise(token_id=ids[0], bits=None, rank=None, likeliest=None)]
     while len(found) < len(ids):
@@ -251,18 +252,4 @@ def _twin(model: Any) -> Any:
 
 def _window(model: Any, ids: Sequence[int]) -> list[int]:
     """The ids that the model sees."""
-    return _checked(model, ids)[-(context_length(model) or len(ids)) :]
-
-
-def _checked(model: Any, ids: Sequence[int]) -> list[int]:
-    vocabulary = model.config.get_text_config(decoder=True).vocab_size
-    ids = [int(token_id) for token_id in ids]
-    if not ids:
-        raise ValueError("expected a text of at least one token, got an empty one")
-    for token_id in ids:
-        if not 0 <= token_id < vocabulary:
-            raise ValueError(
-                f"expected token ids from 0 to {vocabulary - 1}, got {token_id}: encode the text with the tokenizer "
-                "that belongs to this model"
-            )
-    return ids
+    return check_ids(model, ids)[-(context_length(model) or len(ids)) :]

@@ -7,10 +7,17 @@ import functools
 import json
 import logging
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from modeling.imports import quick_imports
+from storage.records import read_json_object
+from storage.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +26,19 @@ CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel")
 MASKED_HEADS = ("ForMaskedLM",)
 CHECK_RECORD = "proof.json"
 """Written into a bundle by `python -m hub_export`: among other things, the transformers that it was checked with."""
+WEIGHTS_NAME = "model.safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
+"""What configs call the context length; the first one that a config has counts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weights:
+    """What the headers of a model's safetensors files say."""
+
+    parameters: int  # numbers stored; a tied matrix counts once, as it is stored once
+    dtypes: tuple[str, ...]  # safetensors' names of the number formats, sorted: F32, BF16, …
+    size_bytes: int  # of all files
 
 
 def find_folder(source: str | Path) -> Path | None:
@@ -30,7 +50,8 @@ def find_folder(source: str | Path) -> Path | None:
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        return run_checkpoint(path) if (path / "run.json").is_file() else _with_config(path)
+        run = RunFolder(path)
+        return _with_config(run.checkpoint() if run.has_state else path)
     if path.exists():
         raise ValueError(f"{source} is a file: expected a folder (a bundle, a checkpoint or a run) or a Hub id")
     parts = str(source).split("/")
@@ -41,26 +62,12 @@ def find_folder(source: str | Path) -> Path | None:
     return None
 
 
-def run_checkpoint(run: Path) -> Path:
-    """The best checkpoint of a run, else its latest.
-
-    Raises:
-        ValueError: for a run without one.
-    """
-    state = read_json_object(run / "run.json")
-    name = state.get("best_checkpoint") or state.get("latest_checkpoint")
-    if not name:
-        raise ValueError(f"the run {run} has no checkpoint yet: let it train until its first one")
-    if not (run / name).is_dir():
-        raise ValueError(f"the run {run} names the checkpoint {name}, but there is no such folder")
-    return _with_config(run / name)
-
-
-def fetch(repo: str) -> Path:
+def fetch(repo: str, *, files: Sequence[str] = HUB_FILES) -> Path:
     """Download what loading needs of a Hub repository; return the folder of the snapshot.
 
     Args:
         repo: `user/name`, or `user/name@revision` (a commit, a tag or a branch; default: main).
+        files: patterns of what to download (default: all that loading needs).
 
     Raises:
         ValueError: when it is not there, not allowed, or the network fails.
@@ -69,12 +76,86 @@ def fetch(repo: str) -> Path:
 
     name, _, revision = repo.partition("@")
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(HUB_FILES)))
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(files)))
     except Exception as error:  # the Hub's errors, those of HTTP below it, and a refused repository id
         raise ValueError(
             f"{repo} is no folder here, and fetching a model of that name from the Hugging Face Hub failed "
             f"({first_line(error)}); check the spelling and the network; a private model needs `hf auth login`"
         ) from error
+
+
+def context_length(model_or_config: Any) -> int | None:
+    """The most tokens that a model sees at once; None where its config names no limit.
+
+    Args:
+        model_or_config: a model of transformers, its config, or the content of its config.json. Only a model shows the
+            positions that RoBERTa's family leaves unused.
+    """
+    config = getattr(model_or_config, "config", model_or_config)
+    if isinstance(config, Mapping):
+        values = map((config.get("text_config") or config).get, CONTEXT_NAMES)
+    else:
+        text_config = config.get_text_config(decoder=True)
+        values = (getattr(text_config, name, None) for name in CONTEXT_NAMES)
+    limit = next((value for value in values if isinstance(value, int) and value > 0), None)
+    return limit if limit is None or config is model_or_config else limit - _unused_positions(model_or_config, limit)
+
+
+def _unused_positions(model: Any, limit: int) -> int:
+    """Rows of a learned table of `limit` positions that no token uses: RoBERTa and its relatives count positions from
+    the padding id."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "num_embeddings", None) == limit:
+            return 0 if module.padding_idx is None else module.padding_idx + 1
+    return 0
+
+
+def read_weights(folder: Path) -> Weights:
+    """Read the headers of a folder's model.safetensors, or of the files that its index names.
+
+    Raises:
+        ValueError: a file is missing, damaged, cut off, or empty of tensors.
+    """
+    index = folder / WEIGHTS_INDEX
+    names = sorted(set(read_json_object(index).get("weight_map", {}).values())) if index.is_file() else [WEIGHTS_NAME]
+    parameters, dtypes = 0, set()
+    for name in names:
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(
+                f"{folder} has no weights: expected {name}, but the file is missing. "
+                "Export or copy the model again, or take another checkpoint."
+            )
+        try:
+            with safe_open(path, framework="np") as tensors:  # numpy: the headers alone need no torch
+                slices = [tensors.get_slice(name) for name in tensors.keys()]  # noqa: SIM118 (no mapping)
+        except SafetensorError as error:
+            size, complete = path.stat().st_size, _complete_size(path)
+            got = f"expected {complete} bytes, got {size}" if complete else f"it is no safetensors file ({error})"
+            raise ValueError(
+                f"{path} is damaged: {got}. Export or copy the model again, or take another checkpoint."
+            ) from error
+        parameters += sum(prod(part.get_shape()) for part in slices)
+        dtypes |= {part.get_dtype() for part in slices}
+    if not parameters:
+        raise ValueError(
+            f"{folder} has no weights: expected tensors in {', '.join(names) or index.name}, got none. "
+            "Export or copy the model again, or take another checkpoint."
+        )
+    size_bytes = sum((folder / name).stat().st_size for name in names)
+    return Weights(parameters=parameters, dtypes=tuple(sorted(dtypes)), size_bytes=size_bytes)
+
+
+def _complete_size(path: Path) -> int | None:
+    """The size in bytes that the header of a safetensors file asks for; None where it has no such header."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(min(length, path.stat().st_size)))
+            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+        except (ValueError, AttributeError, KeyError, TypeError):
+            return None
+    return 8 + length + max(ends, default=0)
 
 
 def is_masked_lm(folder: Path) -> bool:
@@ -194,21 +275,6 @@ def _log_other_transformers(folder: Path, installed: str) -> None:
             installed,
             folder,
         )
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object.
-
-    Raises:
-        ValueError: for one that cannot be read, is broken or holds something else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read {path}: {first_line(error)}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: expected a JSON object, got a {type(content).__name__}")
-    return content
 
 
 def first_line(error: BaseException) -> str:

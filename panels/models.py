@@ -1,48 +1,46 @@
-"""Which model the page writes with: finding it, describing it, loading it.
+"""Which model the page uses: finding it, describing it, loading it.
 
 Finding and describing read small files only and import nothing heavy; loading takes the seconds."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-import struct
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from modeling import loading
-from modeling.loading import fetch, find_folder, first_line, is_masked_lm, read_json_object
+from modeling.loading import context_length, fetch, find_folder, first_line, is_masked_lm, read_weights
 from panels import zerogpu
-
-if TYPE_CHECKING:
-    from modeling.generation import SamplingSettings
-    from panels.generate import Draft
+from storage.model_card import FACTS, card_metrics, card_title, read_card
+from storage.records import read_json_object
+from storage.run_folder import RunFolder, describe_corpus, read_prompts
 
 T = TypeVar("T")
 
 LOADING_LIMIT = 600.0
 """Seconds a request waits for a model that is still loading."""
 STILL_LOADING = "The model is still loading. Try again in a minute."
-PACE = 0.06
-"""Seconds after which one who waits for the model notices that there is no need to any more."""
+POLL_INTERVAL = 0.06
+"""Seconds after which a request that waits for the model notices that it was stopped."""
 HOW_TO_GET_ONE = "`make demo` trains one in three minutes; `--model` takes a bundle, a checkpoint, a run or a Hub id"
+METRICS = ("bits_per_byte", "perplexity", "pseudo_perplexity")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSource:
-    """A model that was found, and what its files tell about it without loading it."""
+    """A model that was found, and what its files state without loading it."""
 
     given: str  # what the user asked for, or what was chosen
     name: str  # the title of the page
     folder: Path | None = None  # the folder with config.json; None: on the Hub, not fetched yet
     masked: bool = False  # it fills blanks instead of writing; False too where the folder is not known yet
-    parameters: int | None = None  # numbers in the weights' file
+    parameters: int | None = None  # numbers in the weights' files
     context_length: int | None = None  # in tokens
     vocabulary: int | None = None  # in tokens
     trained_on: str | None = None  # the corpus in a few words
@@ -56,27 +54,26 @@ class ModelSource:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedModel:
-    """A model that is ready to write."""
+    """A model that is ready to compute."""
 
     source: ModelSource
     model: Any = field(repr=False)  # a causal or masked language model of transformers, in eval mode
     tokenizer: Any = field(repr=False)  # any tokenizer of transformers
     context_length: int | None  # in tokens; None: no limit
     stop_token_ids: tuple[int, ...]  # tokens that end a text
-    prefix_ids: tuple[int, ...]  # what stands in front of every text
+    start_ids: tuple[int, ...]  # what precedes a complete text (`modeling.generation.start_ids`)
+    prefix_ids: tuple[int, ...]  # what of it precedes every prompt (`modeling.generation.prefix_ids`)
 
 
 class ModelLoader:
-    """Loads a model in the background, so that the page can answer at once."""
+    """Loads a model in the background, so that the page can answer at once, and runs functions with it."""
 
     def __init__(self, source: ModelSource) -> None:
         self._source = source
         self._future: Future[LoadedModel] = Future()
         self.done = threading.Event()
         """Set when the model is loaded, or loading has failed."""
-        self.write_on_gpu = zerogpu.on_gpu(self._write)
-        """`panels.generate.write` with the model, for data alone: on ZeroGPU it runs in another process."""
-        self._call_on_gpu = zerogpu.on_gpu(self._call)
+        self._stream_on_gpu = zerogpu.on_gpu(self._stream)
 
     def start(self) -> ModelLoader:
         """Begin; returns at once."""
@@ -104,9 +101,29 @@ class ModelLoader:
 
         Raises ValueError when it takes too long."""
         deadline = time.monotonic() + LOADING_LIMIT
-        while not self.done.wait(PACE) and not should_stop():
+        while not self.done.wait(POLL_INTERVAL) and not should_stop():
             if time.monotonic() > deadline:
                 raise ValueError(STILL_LOADING)
+
+    def stream(
+        self,
+        function: Callable[..., Generator[T, None, None]],
+        *arguments: Any,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Generator[T, None, None]:
+        """Yield what `function(model, *arguments)` yields, on the device where the model computes best.
+
+        The function is one of a module (or a `partial` of it), and takes and yields data alone: on ZeroGPU it runs in
+        another process, which cannot ask `should_stop`; elsewhere one that is given goes to the function too. Waits for
+        a model that is still loading. Raises ValueError when it cannot be loaded, or takes too long."""
+        self.expect()
+        self.wait()
+        named = {} if should_stop is None or zerogpu.is_here() else {"should_stop": should_stop}
+        yield from self._stream_on_gpu(function, *arguments, **named)
+
+    def call(self, function: Callable[..., T], *arguments: Any, should_stop: Callable[[], bool] | None = None) -> T:
+        """`function(model, *arguments)`, as `stream` for a function that returns its result."""
+        return next(self.stream(_yield_once, function, *arguments, should_stop=should_stop))
 
     def _run(self) -> None:
         try:
@@ -116,75 +133,61 @@ class ModelLoader:
         finally:
             self.done.set()
 
-    def _write(
-        self, prompt: str, settings: SamplingSettings, stop: str = "", alternatives: int = 0
-    ) -> Generator[Draft, None, None]:
-        from panels.generate import write
-
-        yield from write(self._placed(), prompt, settings, stop=stop, alternatives=alternatives)
-
-    def call(self, function: Callable[..., T], *arguments: Any, should_stop: Callable[[], bool] | None = None) -> T:
-        """`function(model, *arguments)` with the loaded model, where it computes best.
-
-        The function stands in a module, and takes and returns data alone: on ZeroGPU it runs in another process, which
-        cannot ask `should_stop`; elsewhere one that is given goes to the function too.
-        Waits for a model that is still loading. Raises ValueError when it cannot be loaded, or takes too long."""
-        self.expect()
-        self.wait()
-        named = {} if should_stop is None or zerogpu.is_here() else {"should_stop": should_stop}
-        return next(iter(self._call_on_gpu(function, *arguments, **named)))
-
-    def _call(self, function: Callable[..., T], *arguments: Any, **named: Any) -> Generator[T, None, None]:
-        yield function(self._placed(), *arguments, **named)
-
-    def _placed(self) -> LoadedModel:
-        """The loaded model; on the GPU that ZeroGPU has lent to this process."""
+    def _stream(self, function: Callable[..., Generator[T, None, None]], *arguments: Any, **named: Any) -> Any:
         loaded = self.wait()
         if zerogpu.is_here():
             import torch
 
             if torch.cuda.is_available():
                 loaded.model.to("cuda")
-        return loaded
+        yield from function(loaded, *arguments, **named)
+
+
+def _yield_once(
+    loaded: LoadedModel, function: Callable[..., T], *arguments: Any, **named: Any
+) -> Generator[T, None, None]:
+    yield function(loaded, *arguments, **named)
 
 
 def default_source(home: Path) -> str:
-    """The model that `home`/model.json pins (in a Space), else the newest of `home`/bundle and those of `home`/runs/*
-    that have a checkpoint.
+    """The model that `home`/model.json pins (in a Space), else `home`/bundle, else the newest run of `home`/runs with a
+    checkpoint, finished ones before others and trials of a sweep last.
 
     Raises ValueError when there is none."""
     if (home / "model.json").is_file():
         pin = read_json_object(home / "model.json")
         return f"{pin.get('repo')}@{pin.get('revision')}"
-    candidates = [
-        *_times(home / "bundle" / "config.json"),
-        *_times(*filter(_has_checkpoint, home.glob("runs/*/run.json"))),
-    ]
-    if not candidates:
+    if (home / "bundle" / "config.json").is_file():
+        return str(home / "bundle")
+    states = [*home.glob("runs/*/run.json"), *home.glob("runs/*/trials/*/run.json")]
+    runs = [RunFolder(path.parent) for path in states]
+    runs = [run for run in runs if run.state.get("latest_checkpoint") or run.checkpoints()]
+    if not runs:
         raise ValueError(f"No model here: neither bundle/ nor a run in runs/ under {home}. {HOW_TO_GET_ONE}.")
-    return str(max(candidates)[1].parent)
+
+    def rank(run: RunFolder) -> tuple[bool, bool, float]:
+        is_trial = run.path.parent != home / "runs"
+        return not is_trial, run.state.get("status") == "finished", run.last_change()
+
+    return str(max(runs, key=rank).path)
 
 
 def find_model(given: str | Path) -> ModelSource:
     """Find a bundle, a checkpoint, a run folder (its best checkpoint) or, where no such path exists, a Hub id, which
     is looked at only when it is loaded.
 
-    Raises ValueError for a path that is missing or holds no whole model."""
+    Raises ValueError for a path that is missing or holds no complete model."""
     folder = find_folder(given)
     return ModelSource(given=str(given), name=str(given)) if folder is None else _describe_folder(folder, str(given))
-
-
-def run_around(folder: Path) -> Path | None:
-    """The run folder that a model folder is, or lies in as a checkpoint."""
-    return next((place for place in (folder, *folder.resolve().parents[:2]) if (place / "run.json").is_file()), None)
 
 
 def load_model(source: ModelSource | str | Path, *, device: str | None = None) -> LoadedModel:
     """Load model and tokenizer of `source` (as `find_model` takes it) onto `device` (default: CUDA where there is
     one, else the CPU).
 
-    Raises ValueError, saying what is wrong, when they cannot be loaded or do not fit each other."""
-    from modeling.generation import context_length
+    Raises ValueError, with the reason, when they cannot be loaded or do not fit each other."""
+    from modeling.generation import prefix_ids, start_ids
+    from tokenization import load_tokenizer
 
     if not isinstance(source, ModelSource):
         source = find_model(source)
@@ -194,9 +197,6 @@ def load_model(source: ModelSource | str | Path, *, device: str | None = None) -
         source = dataclasses.replace(described, name=described.name if described.name != folder.name else source.given)
     folder = source.folder
     assert folder is not None
-
-    from tokenization import load_tokenizer
-
     model = loading.load_model(folder, device=device)
     try:
         tokenizer = load_tokenizer(folder)
@@ -214,124 +214,63 @@ def load_model(source: ModelSource | str | Path, *, device: str | None = None) -
         tokenizer=tokenizer,
         context_length=context_length(model),
         stop_token_ids=_stop_token_ids(model, tokenizer),
-        prefix_ids=_prefix_ids(model, tokenizer),
+        start_ids=start_ids(model, tokenizer),
+        prefix_ids=prefix_ids(model, tokenizer),
     )
-
-
-def _times(*files: Path) -> Iterator[tuple[float, Path]]:
-    return ((file.stat().st_mtime, file) for file in files if file.is_file())
-
-
-def _has_checkpoint(state_file: Path) -> bool:
-    return bool(read_json_object(state_file).get("latest_checkpoint"))
 
 
 def _describe_folder(folder: Path, given: str) -> ModelSource:
     config = read_json_object(folder / "config.json")
-    run = run_around(folder)
+    run = RunFolder.containing(folder)
     facts = _run_facts(run) if run else _card_facts(folder)
-    prompts = next(
-        (place / "prompts.json" for place in (folder, run) if place and (place / "prompts.json").is_file()), None
-    )
+    prompts = read_prompts(folder) or (run.prompts() if run else [])
     return ModelSource(
         given=given,
-        name=facts.pop("name", None) or (run or folder.resolve()).name,
+        name=facts.pop("name", None) or (run.path if run else folder.resolve()).name,
         folder=folder,
         masked=is_masked_lm(folder),
-        parameters=_count_parameters(folder),
-        context_length=config.get("max_position_embeddings") or config.get("n_positions"),
+        parameters=read_weights(folder).parameters,
+        context_length=context_length(config),
         vocabulary=config.get("vocab_size"),
-        prompts=_read_prompts(prompts) if prompts else (),
+        prompts=tuple(prompts),
         **facts,
     )
 
 
-def _run_facts(run: Path) -> dict[str, Any]:
-    state = read_json_object(run / "run.json")
-    recipe = read_json_object(run / "recipe.json") if (run / "recipe.json").is_file() else {}
-    evaluation = state.get("evaluation") or {}
+def _run_facts(run: RunFolder) -> dict[str, Any]:
+    evaluation = run.state.get("evaluation") or {}
     return {
-        "trained_on": _corpus_in_words((recipe.get("config") or {}).get("corpus") or {}),
-        "tokens_seen": state.get("tokens_seen"),
-        "bits_per_byte": evaluation.get("bits_per_byte"),
-        "perplexity": evaluation.get("perplexity"),
-        "pseudo_perplexity": evaluation.get("pseudo_perplexity"),
-        "floor_bits_per_byte": state.get("floor_bits_per_byte"),
+        "trained_on": _describe_own_corpus(run.corpus_config),
+        "tokens_seen": run.state.get("tokens_seen"),
+        "floor_bits_per_byte": run.state.get("floor_bits_per_byte"),
+        **{name: evaluation.get(name) for name in METRICS},
     }
 
 
-def _corpus_in_words(corpus: dict[str, Any]) -> str | None:
-    paths = corpus.get("paths") or []
-    if paths:
-        names = [Path(path).name for path in paths]
+def _describe_own_corpus(corpus: dict[str, Any]) -> str | None:
+    """`describe_corpus`, but with the names of files, which the page of one's own run may show."""
+    names = [Path(path).name for path in corpus.get("paths") or []]
+    if names:
         return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-    if corpus.get("source") == "stories":
-        return "made-up short stories"
-    return "books of Project Gutenberg" if corpus.get("source") == "gutenberg" else None
+    return describe_corpus(corpus) if corpus else None
 
 
 def _card_facts(folder: Path) -> dict[str, Any]:
-    """What a model card says: its first heading, its metrics, and in our own cards the corpus and its floor."""
-    card = folder / "README.md"
-    if not card.is_file():
-        return {}
-    from huggingface_hub import metadata_load
-
-    text = card.read_text(encoding="utf-8", errors="replace")
-    body = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
-    facts: dict[str, Any] = {}
-    if heading := re.search(r"^# +(.+)$", body, flags=re.MULTILINE):
-        facts["name"] = heading[1].strip()[:80]
-    if corpus := re.search(r"trained from scratch on (.+?)\.(?:\s|$)", body):
-        facts["trained_on"] = corpus[1]
-    if floor := re.search(r"no model can beat \*\*([\d.]+) bits per byte", body):
-        facts["floor_bits_per_byte"] = float(floor[1])
-    try:
-        results = (metadata_load(card) or {})["model-index"][0]["results"]
-        metrics = {metric["type"]: float(metric["value"]) for result in results for metric in result["metrics"]}
-    except Exception:  # a card that people wrote by hand may hold anything, and nothing depends on it
-        metrics = {}
-    return facts | {
-        name: metrics[name] for name in ("bits_per_byte", "perplexity", "pseudo_perplexity") if name in metrics
+    """The facts of a model card: its title, its metrics and, in a card of ours, what it was trained on."""
+    data, body = read_card(folder)
+    stated = data.get(FACTS)
+    facts = stated if isinstance(stated, dict) else {}
+    # Cards of ScratchGPT up to 0.1.1 state these two in their text alone.
+    corpus = re.search(r"trained from scratch on (.+?)\.(?:\s|$)", body)
+    floor = re.search(r"no model can beat \*\*([\d.]+) bits per byte", body)
+    metrics = card_metrics(data)
+    return {
+        "name": card_title(body),
+        "trained_on": facts.get("trained_on") or (corpus[1] if corpus else None),
+        "tokens_seen": facts.get("tokens_seen"),
+        "floor_bits_per_byte": facts.get("floor_bits_per_byte") or (float(floor[1]) if floor else None),
+        **{name: metrics.get(name) for name in METRICS},
     }
-
-
-def _read_prompts(path: Path) -> tuple[str, ...]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return tuple(str(prompt) for prompt in content if str(prompt).strip()) if isinstance(content, list) else ()
-
-
-def _count_parameters(folder: Path) -> int:
-    """The numbers in the weights' files, read from their headers; a missing or cut file is a ValueError."""
-    index = folder / "model.safetensors.index.json"
-    shards = read_json_object(index).get("weight_map", {}) if index.is_file() else {"all": "model.safetensors"}
-    names = sorted(set(shards.values()))
-    return sum(_count_in_file(folder / name) for name in names)
-
-
-def _count_in_file(path: Path) -> int:
-    if not path.is_file():
-        raise ValueError(f"{path.parent} has no weights: {path.name} is missing. Export or copy the model again.")
-    with path.open("rb") as file:
-        try:
-            (header_size,) = struct.unpack("<Q", file.read(8))
-            tensors = json.loads(file.read(min(header_size, 100_000_000)))
-            tensors.pop("__metadata__", None)
-            expected = 8 + header_size + max(tensor["data_offsets"][1] for tensor in tensors.values())
-        except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{path} is damaged: it is no safetensors file. Export or copy the model again."
-            ) from error
-    size = path.stat().st_size
-    if size != expected:
-        raise ValueError(f"{path} is damaged: expected {expected} bytes, got {size}. Export or copy the model again.")
-    total = 0
-    for tensor in tensors.values():
-        numbers = 1
-        for length in tensor["shape"]:
-            numbers *= length
-        total += numbers
-    return total
 
 
 def _stop_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
@@ -340,12 +279,3 @@ def _stop_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
         token_id = getattr(owner, "eos_token_id", None)
         ids.update(token_id if isinstance(token_id, (list, tuple)) else [] if token_id is None else [token_id])
     return tuple(sorted(ids))
-
-
-def _prefix_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """What a text began with in training: in our shards each document stands behind the separator; with a model of
-    another kind, what its tokenizer adds by itself."""
-    if model.config.model_type == "scratchgpt":
-        return (model.config.bos_token_id,)
-    ids = tokenizer("")["input_ids"]
-    return tuple(ids[:1]) if ids and ids[0] == tokenizer.bos_token_id else ()

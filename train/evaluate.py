@@ -26,9 +26,9 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from corpus.local import read_local
-from modeling.generation import context_length
+from modeling.generation import start_ids
 from modeling.infilling import surroundings
-from modeling.loading import fetch, find_folder, is_masked_lm, load_model
+from modeling.loading import context_length, fetch, find_folder, is_masked_lm, load_model
 from tokenization import encode_corpus, load_tokenizer
 from train.data.batches import IGNORED, Batch
 from train.loss import ModelWithLoss
@@ -84,17 +84,14 @@ def evaluate_text(model: Any, tokenizer: Any, texts: Iterable[str]) -> dict[str,
     Raises:
         ValueError: for texts without a token, or a tokenizer without a token to begin with.
     """
-    # Our models saw the separator before each document; it need not be the tokenizer's bos token.
-    ours = model.config.bos_token_id if model.config.model_type == "scratchgpt" else None
-    candidates = (ours, tokenizer.bos_token_id, tokenizer.eos_token_id)
-    beginning = next((token_id for token_id in candidates if token_id is not None), None)
-    if beginning is None:
+    start = start_ids(model, tokenizer)
+    if not start:
         raise ValueError("expected a tokenizer with a beginning- or end-of-text token, got one with neither")
     context = context_length(model) or DEFAULT_CONTEXT
     model.eval()
     total, tokens, size = 0.0, 0, ByteCount()
     for ids in encode_corpus(tokenizer, size.of(texts)):
-        for window, scored in text_windows([beginning, *ids.tolist()], context):
+        for window, scored in text_windows([*start, *ids.tolist()], context):
             input_1L = torch.tensor([window], device=model.device)
             logits_LV = model(input_ids=input_1L, use_cache=False).logits[0, -scored - 1 : -1].float()
             total += F.cross_entropy(logits_LV, input_1L[0, -scored:], reduction="sum").item()

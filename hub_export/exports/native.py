@@ -13,7 +13,7 @@ from hub_export.bundle import TOKENIZER_FILES, check_private
 from hub_export.isolation import run_fresh
 from hub_export.run_folder import RunFolder, read_object, step_of
 from hub_export.verify import PROBE_TEXT, PROMPT
-from hub_export.weights import read_weights
+from modeling.loading import read_weights
 from storage.files import atomic_folder
 
 if TYPE_CHECKING:

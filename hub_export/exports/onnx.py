@@ -22,11 +22,9 @@ from torch import nn
 from transformers.cache_utils import DynamicCache
 
 from hub_export.exports.native import find_source
-from hub_export.run_folder import is_masked
 from hub_export.single_file import check_output, require
-from hub_export.weights import read_weights
 from modeling.generation import cache_of
-from modeling.loading import load_model
+from modeling.loading import is_masked_lm, load_model, read_weights
 from storage.files import atomic_file
 
 TOLERANCE = 1e-4
@@ -61,7 +59,7 @@ def onnx(
     out = Path(out)
     check_output(out, force, kind="ONNX", magic=MAGIC)
     source, _ = find_source(run, checkpoint)
-    masked = is_masked(source)
+    masked = is_masked_lm(source)
     if cache and masked:
         raise ValueError(f"{source}: a masked model reads the whole text at once and has no cache: leave --cache out.")
     if 4 * read_weights(source).parameters > LARGEST:

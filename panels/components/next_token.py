@@ -40,14 +40,17 @@ def look(loaded: LoadedModel, text: str) -> Look:
     import torch
 
     from modeling.inspection import next_token_logits
-    from panels.generate import encode_prompt, plain_text
+    from panels.generate import encode_prompt
+    from storage.text import replace_surrogates
     from tokenization.spans import label
 
     began = time.monotonic()
     if loaded.source.masked:
         raise ValueError(f"{loaded.source.name} fills blanks: it has no next token.")
-    text = plain_text(text)
-    ids = encode_prompt(loaded, text) or beginning(loaded)
+    text = replace_surrogates(text)
+    ids = encode_prompt(loaded, text)
+    if not ids:
+        raise ValueError(f"{loaded.source.name} cannot begin by itself: write something first.")
     logits_V = next_token_logits(loaded.model, ids)
     if logits_V.isnan().any() or logits_V.isposinf().any():
         raise ValueError(
@@ -74,27 +77,17 @@ def with_token(loaded: LoadedModel, text: str, token_id: int) -> str:
     """`text` and behind it what the token adds to it.
 
     Raises ValueError for a token that has no text of its own."""
-    from panels.generate import encode_prompt, plain_text
-    from tokenization import StreamingDecoder
+    from storage.text import replace_surrogates
+    from tokenization import StreamingDecoder, plain_ids
 
     if not 0 <= token_id < len(loaded.tokenizer):
         raise ValueError(f"There is no token {token_id}: this vocabulary has {len(loaded.tokenizer)}.")
     if why := _closed(loaded, token_id):
         raise ValueError(f"This token cannot be put into the text by hand. {why}")
-    text = plain_text(text)
+    text = replace_surrogates(text)
     decoder = StreamingDecoder(loaded.tokenizer)
-    decoder.follow(encode_prompt(loaded, text)[len(loaded.prefix_ids) :])
-    return text + plain_text(decoder.push(token_id) + decoder.finish())
-
-
-def beginning(loaded: LoadedModel) -> list[int]:
-    """What an empty text stands for, with a model that puts nothing in front of every text: its bos token.
-
-    Raises ValueError for a model without one."""
-    bos = loaded.model.config.get_text_config(decoder=True).bos_token_id
-    if bos is None:
-        raise ValueError(f"{loaded.source.name} cannot begin by itself: write something first.")
-    return [bos]
+    decoder.follow(plain_ids(loaded.tokenizer, text))
+    return text + replace_surrogates(decoder.push(token_id) + decoder.finish())
 
 
 def _closed(loaded: LoadedModel, token_id: int) -> str | None:

@@ -201,8 +201,8 @@ def _broken_state(run: Path) -> None:
         (lambda run: (run / "recipe.json").unlink(), "recipe.json is missing. Give the folder that"),
         (_broken_state, r"run\.json: expected JSON, but it cannot be read"),
         (_without_checkpoints, "expected at least one checkpoint, but this run has none yet. Let it train"),
-        (_without_weights, "expected the weights in model.safetensors, but the file is missing. Take another"),
-        (_cut_weights, "expected a whole safetensors file, but it cannot be read"),
+        (_without_weights, "has no weights: expected model.safetensors, but the file is missing. Export or copy"),
+        (_cut_weights, r"model\.safetensors is damaged: expected \d+ bytes, got \d+"),
         (_without_tokenizer, "expected a tokenizer in the checkpoint, but tokenizer.json is missing"),
         (_without_merges, "expected a whole checkpoint, but slow/merges.txt is missing"),
         (

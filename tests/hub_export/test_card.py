@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hub_export.card import describe_corpus, fence_for, render_card
 from hub_export.run_folder import RunFolder
-from hub_export.weights import read_weights
+from modeling.loading import read_weights
 
 
 def render(bundle: Path, run: Path, *, checkpoint: str = "best", repo: str | None = None, **options: str) -> str:

@@ -63,19 +63,18 @@ WRITE = """
 import json, os, torch
 from pathlib import Path
 torch.set_num_threads(1)
-from panels.context import Lab
+from panels.context import AppContext
 from panels.models import ModelLoader, default_source, find_model
-from panels.tabs.write.tab import generate_drafts
-from panels.generate import TIME_LIMIT
+from panels.generate import TIME_LIMIT, generate_queued
 settings = dict(seed=7, max_new_tokens=20, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0)
 found = {"source": default_source(Path.cwd()), "time_limit": TIME_LIMIT}
 for place in ("zero", "plain"):
     loader = ModelLoader(find_model(found["source"])).start()
-    loaded, lab = loader.wait(), Lab(loader=loader)
-    *_, draft = generate_drafts(lab, "The robot", **settings)
+    loaded, lab = loader.wait(), AppContext(loader=loader)
+    *_, draft = generate_queued(lab, "The robot", **settings)
     object.__setattr__(loaded, "stop_token_ids", ())  # a text that only Stop ends
     seen = []
-    for stopped in generate_drafts(
+    for stopped in generate_queued(
         lab, "The robot", should_stop=lambda: len(seen) > 1, **settings | {"max_new_tokens": 100_000}
     ):
         seen.append(stopped)

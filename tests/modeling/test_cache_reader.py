@@ -24,7 +24,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from modeling import generation as decoding
 from modeling import inspection
-from modeling.generation import SamplingSettings, cache_argument, context_length, stream
+from modeling.generation import SamplingSettings, cache_argument, stream
+from modeling.loading import context_length
 from tests.modeling.test_decoding import (
     CONTEXT,
     GREEDY,

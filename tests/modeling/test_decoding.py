@@ -27,7 +27,8 @@ from transformers import (
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from modeling import generation as decoding
 from modeling.fast_decoder import LeanReader
-from modeling.generation import CacheReader, SamplingSettings, context_length, stream
+from modeling.generation import CacheReader, SamplingSettings, prefix_ids, start_ids, stream
+from modeling.loading import context_length
 
 CONTEXT, VOCABULARY = 24, 31
 PROMPT = [3, 1, 4, 1, 5]
@@ -54,18 +55,10 @@ def modern() -> PreTrainedModel:
     )
 
 
-def gpt2() -> PreTrainedModel:
-    config = GPT2Config(
-        vocab_size=VOCABULARY,
-        n_positions=CONTEXT,
-        n_embd=16,
-        n_layer=2,
-        n_head=2,
-        initializer_range=0.4,
-        bos_token_id=30,
-        eos_token_id=30,
-    )
-    return build(GPT2LMHeadModel, config)
+def gpt2(**config) -> PreTrainedModel:
+    sizes = {"n_positions": CONTEXT, "n_embd": 16, "n_layer": 2, "n_head": 2, "initializer_range": 0.4}
+    ids = {"vocab_size": VOCABULARY, "bos_token_id": 30, "eos_token_id": 30}
+    return build(GPT2LMHeadModel, GPT2Config(**{**sizes, **ids, **config}))
 
 
 def qwen3() -> PreTrainedModel:
@@ -239,6 +232,43 @@ def test_an_empty_prompt_starts_from_bos(make):
 def test_an_empty_prompt_without_bos_is_an_error():
     with pytest.raises(ValueError, match=r"the prompt is empty and this model has no bos token .*give a prompt"):
         stream(qwen3(), [], GREEDY)
+
+
+class Tokenizer:
+    """What `start_ids` asks of a tokenizer."""
+
+    def __init__(self, bos: int | None = None, eos: int | None = None, special: tuple[int, ...] = (), adds: int = 0):
+        self.bos_token_id, self.eos_token_id = bos, eos
+        self.all_special_ids = [*special, *(token for token in (bos, eos) if token is not None)]
+        self.added = [bos, eos][:adds]
+
+    def __call__(self, text: str) -> dict[str, list[int | None]]:
+        return {"input_ids": self.added}
+
+
+@pytest.mark.parametrize(
+    ("make", "tokenizer", "start", "prefix"),
+    [
+        (
+            scratchgpt,
+            Tokenizer(bos=2, eos=3),
+            (30,),
+            (30,),
+        ),  # ours: the separator of the shards
+        (lambda: scratchgpt(bos_token_id=None), Tokenizer(eos=3), (3,), (3,)),
+        (gpt2, Tokenizer(bos=30, eos=30), (30,), ()),  # GPT-2's tokenizer adds nothing to a prompt
+        (gpt2, Tokenizer(bos=2, eos=3, adds=1), (2,), (2,)),  # Llama's does
+        (gpt2, Tokenizer(eos=3, special=(30,)), (30,), ()),  # Qwen: the model's bos is a special token of another name
+        (gpt2, Tokenizer(eos=3), (3,), ()),  # the model's bos, a default, means an ordinary token here
+        (gpt2, Tokenizer(), (30,), ()),
+        (qwen3, Tokenizer(), (), ()),
+        (lambda: gpt2(bos_token_id=50256), Tokenizer(), (), ()),  # GPT2Config's default
+    ],
+)
+def test_what_precedes_a_text(make, tokenizer, start, prefix):
+    model = make()
+    assert start_ids(model, tokenizer) == start
+    assert prefix_ids(model, tokenizer) == prefix
 
 
 @pytest.mark.parametrize("bad", [-1, VOCABULARY])

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, loading
 from modeling.configuration_scratchgpt import CODE_VERSION
-from modeling.loading import load_model
+from modeling.loading import context_length, load_model, read_weights
 
 HERE = transformers.__version__
 
@@ -105,3 +105,59 @@ def test_a_folder_of_version_0_1_0_loads_without_a_word(folder: Path, said: pyte
     (folder / "kernels_scratchgpt.py").write_text("raise ImportError('code of another version is not run')\n")
     load_model(folder)
     assert not said.messages
+
+
+def test_weights_are_counted_from_their_headers(folder: Path, tmp_path: Path) -> None:
+    weights = read_weights(folder)
+    assert weights.parameters == load_model(folder).num_parameters()
+    assert weights.size_bytes == (folder / "model.safetensors").stat().st_size
+    split = tmp_path / "split"
+    load_model(folder).save_pretrained(split, max_shard_size="1KB")
+    assert len(list(split.glob("*.safetensors"))) > 1
+    assert read_weights(split).parameters == weights.parameters
+    save_file({"a": torch.zeros(2, 3), "b": torch.zeros(4, dtype=torch.bfloat16)}, folder / "model.safetensors")
+    weights = read_weights(folder)
+    assert (weights.parameters, weights.dtypes) == (10, ("BF16", "F32"))
+
+
+@pytest.mark.parametrize("content", [b"", b"no safetensors file at all", b"\xff" * 64, b"\x02\0\0\0\0\0\0\0[]"])
+def test_a_file_that_holds_no_weights_is_an_error(folder: Path, content: bytes) -> None:
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged: it is no safetensors file"):
+        read_weights(folder)
+
+
+def test_weights_that_are_cut_off_missing_or_empty_are_an_error(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    for size in (len(content) - 10, len(content) - 9_000):
+        path.write_bytes(content[:size])
+        with pytest.raises(ValueError, match=rf"safetensors is damaged: expected {len(content)} bytes, got {size}\. "):
+            read_weights(folder)
+    save_file({}, path)
+    with pytest.raises(ValueError, match=r"has no weights: expected tensors in model\.safetensors, got none"):
+        read_weights(folder)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"has no weights: expected model\.safetensors, but the file is missing"):
+        read_weights(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"max_position_embeddings": 24}, 24),
+        ({"n_positions": 24}, 24),
+        ({"max_seq_len": 24}, 24),
+        ({"max_position_embeddings": None, "n_positions": 24}, 24),
+        ({"text_config": {"max_position_embeddings": 24}}, 24),
+        ({"vocab_size": 24}, None),
+    ],
+)
+def test_the_context_length_by_any_of_its_names(config: dict[str, Any], expected: int | None) -> None:
+    assert context_length(config) == expected
+
+
+def test_the_context_length_is_that_of_the_config_and_of_the_model(folder: Path) -> None:
+    model = load_model(folder)
+    content = json.loads((folder / "config.json").read_text())
+    assert context_length(content) == context_length(model.config) == context_length(model) == 256

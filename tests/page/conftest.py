@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modeling.loading import run_checkpoint
+from storage.run_folder import RunFolder
 from tests.processes import Python
 from tests.serving import Window, serving
 
@@ -41,7 +41,7 @@ def lab_run(clean_python: Python, tmp_path_factory: pytest.TempPathFactory) -> P
     run = home / "runs" / "lab"
     done = clean_python.run("-m", "train", "debug", "--run-dir", str(run), folder=ROOT)
     assert done.returncode == 0, done.stderr
-    bundle = shutil.copytree(run_checkpoint(run), home / "bundle")
+    bundle = shutil.copytree(RunFolder(run).checkpoint(), home / "bundle")
     (bundle / "README.md").write_text(EVIL)
     return run
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from modeling.families import describe_architecture
-from modeling.loading import read_json_object
 from panels.formats import short_number
 from panels.models import LoadedModel, ModelSource
+from storage.records import read_json_object
 
 Facts = list[tuple[str, str]]
 """Names and values, in the order in which they are read."""

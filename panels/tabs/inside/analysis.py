@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from panels.generate import encode_prompt, plain_text
+from panels.generate import encode_prompt
 from panels.models import LoadedModel
+from storage.text import replace_surrogates
 
 if TYPE_CHECKING:
     from modeling.sampling import SamplingSettings
@@ -117,7 +118,7 @@ def checked_text(text: Any, name: str = "text", *, may_be_empty: bool = False) -
         raise ValueError(
             f"{name}: expected at most {TEXT_LIMIT:,} characters at a time, got {len(text):,}. Take a part of it."
         )
-    return plain_text(text)
+    return replace_surrogates(text)
 
 
 def surprise(loaded: LoadedModel, text: str, *, should_stop: Callable[[], bool] | None = None) -> Reading:
@@ -132,7 +133,7 @@ def surprise(loaded: LoadedModel, text: str, *, should_stop: Callable[[], bool] 
 
     check_writes(loaded, "its tokens have no surprise that adds up to that of the text")
     text = checked_text(text)
-    pieces, first = pieces_of(loaded, text), beginning(loaded)
+    pieces, first = pieces_of(loaded, text), loaded.start_ids
     ids = [*first, *(piece.token_id for piece in pieces)]
     found = surprises(loaded.model, ids, should_stop=should_stop)[len(first) :]
     tokens = [
@@ -169,7 +170,7 @@ def next_tokens(loaded: LoadedModel, prompt: str, top: int, settings: SamplingSe
     if not 1 <= top <= TOP_LIMIT:
         raise ValueError(f"top: expected a whole number from 1 to {TOP_LIMIT:,}, got {top}.")
     prompt = checked_text(prompt, "prompt", may_be_empty=True)
-    ids = encode_prompt(loaded, prompt) or beginning(loaded)
+    ids = encode_prompt(loaded, prompt)
     if not ids:
         raise ValueError("prompt: expected text, since this model has no token to begin with, got none.")
     logits_V = next_token_logits(loaded.model, ids)
@@ -181,7 +182,7 @@ def next_tokens(loaded: LoadedModel, prompt: str, top: int, settings: SamplingSe
     return [
         {
             "token_id": token_id,
-            "text": plain_text(text_after(loaded.tokenizer, left, token_id)),
+            "text": replace_surrogates(text_after(loaded.tokenizer, left, token_id)),
             "probability": probability,
             "sampled_probability": sampled_V[token_id].item(),
         }
@@ -200,7 +201,7 @@ def lens(loaded: LoadedModel, text: str) -> Lens:
     from tokenization.spans import label
 
     check_writes(loaded, "its layers foresee no next token")
-    ids = [*beginning(loaded), *(piece.token_id for piece in pieces_of(loaded, checked_text(text)))]
+    ids = [*loaded.start_ids, *(piece.token_id for piece in pieces_of(loaded, checked_text(text)))]
     shown = min(LENS_TOKENS, len(ids), loaded.context_length or len(ids))
     layers = logit_lens(loaded.model, ids, LENS_TOP, last=shown)
     tokens, following = ids[-shown:], [*ids[len(ids) - shown + 1 :], None]
@@ -235,7 +236,7 @@ def heads(loaded: LoadedModel, text: str) -> Heads:
     from tokenization.spans import label
 
     masked = loaded.source.masked
-    before, after = surroundings(loaded.model, loaded.tokenizer) if masked else (beginning(loaded), [])
+    before, after = surroundings(loaded.model, loaded.tokenizer) if masked else (loaded.start_ids, ())
     ids = [piece.token_id for piece in pieces_of(loaded, checked_text(text))]
     config = loaded.model.config.get_text_config(decoder=True)
     count = config.num_hidden_layers * (getattr(config, "num_attention_heads", None) or 1)
@@ -252,16 +253,6 @@ def heads(loaded: LoadedModel, text: str) -> Heads:
         weights=base64.b64encode(weights_LHQK[:, :, queries, keys].tobytes()).decode(),
         left_out=len(ids) - kept,
     )
-
-
-def beginning(loaded: LoadedModel) -> list[int]:
-    """What stands before a text that is scored: what stood there in training, else the token of the tokenizer's that
-    comes nearest; nothing where it has none."""
-    tokenizer = loaded.tokenizer
-    if loaded.prefix_ids:
-        return list(loaded.prefix_ids)
-    ids = (token_id for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token_id is not None)
-    return [token_id] if (token_id := next(ids, None)) is not None else []
 
 
 def pieces_of(loaded: LoadedModel, text: str) -> list[Piece]:

@@ -13,11 +13,11 @@ from gradio.events import api
 
 from panels.components.status import BROKEN, LOADING, READY, render_status
 from panels.context import AppContext
-from panels.generate import plain_text
 from panels.request_queue import LatestRequest, waiting_message
 from panels.sampling import DEFAULTS, number, settings_from
 from panels.tabs.inside.analysis import TEXT_LIMIT, heads, lens, next_tokens, surprise
 from panels.tabs.inside.view import render_heads, render_lens, render_reading
+from storage.text import replace_surrogates
 
 TITLE = "Inside"
 SURPRISE, LENS, ATTENTION = VIEWS = ("Surprise", "Logit lens", "Attention")
@@ -225,7 +225,7 @@ def endpoints(context: AppContext) -> dict[str, Callable[..., Any]]:
             "tokens": [
                 {
                     "token_id": token.token_id,
-                    "text": plain_text(text[token.start : token.end]),
+                    "text": replace_surrogates(text[token.start : token.end]),
                     "start": token.start,
                     "end": token.end,
                     "bits": finite(token.bits),

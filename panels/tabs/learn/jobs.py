@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 import panels
 from corpus.clean import decode_bytes
-from panels.generate import plain_text
 from panels.tabs.learn.estimate import RunPlan, Size
 from panels.tabs.learn.monitor import is_locked, known_folders, read_object
 from storage.files import atomic_file
+from storage.text import replace_surrogates
 
 if TYPE_CHECKING:
     import psutil
@@ -231,7 +231,7 @@ def read_text(pasted: str, upload: str | Path | None) -> str:
         ValueError: there is none, or the file is too large or no text.
     """
     if upload is None:
-        text = plain_text(pasted or "")
+        text = replace_surrogates(pasted or "")
         if not text.strip():
             raise ValueError("Expected a text to train on, got none: paste one, or choose a .txt file.")
         return text

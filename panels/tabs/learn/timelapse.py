@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from panels import zerogpu
-from panels.generate import plain_text, write
+from panels.generate import generate
 from panels.tabs.learn.curves import Point, read_points
 from panels.tabs.learn.monitor import kept_checkpoints, whole
 from panels.templates import render
+from storage.text import replace_surrogates
 
 MOST_FRAMES = 120
 """Frames of one prompt; of more, evenly spread ones are shown."""
@@ -49,9 +50,11 @@ def films_of(samples: Iterable[dict[str, Any]]) -> list[Film]:
         prompt, text = line.get("prompt"), line.get("text")
         if isinstance(prompt, str) and isinstance(text, str):
             seeds[prompt] = whole(line.get("seed"))
-            films.setdefault(prompt, {})[line["step"]] = Frame(step=line["step"], text=plain_text(text))
+            films.setdefault(prompt, {})[line["step"]] = Frame(step=line["step"], text=replace_surrogates(text))
     return [
-        Film(prompt=plain_text(prompt), seed=seeds[prompt], frames=tuple(frames[step] for step in sorted(frames)))
+        Film(
+            prompt=replace_surrogates(prompt), seed=seeds[prompt], frames=tuple(frames[step] for step in sorted(frames))
+        )
         for prompt, frames in list(films.items())[:MOST_PROMPTS]
     ]
 
@@ -67,7 +70,7 @@ def check_prompt(prompt: str) -> str:
             f"Your prompt: expected at most {LONGEST_PROMPT:,} characters, since every checkpoint reads it anew, "
             f"got {len(prompt):,}. Take its end."
         )
-    return plain_text(prompt)
+    return replace_surrogates(prompt)
 
 
 def film(
@@ -99,7 +102,7 @@ def film(
         try:
             loaded = load_model(folder, device="cpu" if zerogpu.is_here() else None)
             text = prompt
-            for draft in write(loaded, prompt, settings, should_stop=should_stop):
+            for draft in generate(loaded, prompt, settings, should_stop=should_stop):
                 text = draft.text
                 if draft.ending == "stopped":
                     return

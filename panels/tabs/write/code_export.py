@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from panels.components.next_token import beginning
-from panels.generate import encode_prompt, plain_text
+from panels.generate import encode_prompt
 from panels.tabs.about.facts import from_pretrained_arguments, literal
+from storage.text import replace_surrogates
 
 if TYPE_CHECKING:
     from modeling.generation import SamplingSettings
@@ -32,9 +32,11 @@ def python_code(
     Greedy, it writes the page's text; else one of its own, as transformers draws with another generator. `generate`
     does not move its window on: where the page would, the code keeps the end of the prompt and asks for what fits."""
     model, tokenizer = from_pretrained_arguments(loaded.source, home, is_public=is_public)
-    prompt = plain_text(prompt)
-    front = list(loaded.prefix_ids) or ([] if prompt else beginning(loaded))
-    ids = encode_prompt(loaded, prompt) or front
+    prompt = replace_surrogates(prompt)
+    ids = encode_prompt(loaded, prompt)
+    front = list(loaded.prefix_ids if prompt else loaded.start_ids)
+    if not ids:
+        raise ValueError(f"{loaded.source.name} cannot begin by itself: write something first.")
     encoded = 'tokenizer(prompt, add_special_tokens=False, split_special_tokens=True)["input_ids"]' if prompt else ""
     lines = [
         "import torch",
