@@ -32,7 +32,7 @@ STATE, RECIPE, METRICS, SAMPLES, PROMPTS = "run.json", "recipe.json", "metrics.j
 CHECKPOINTS, TOKENIZER, TOKENS, PICTURE, LOG, OUTPUT = (
     "checkpoints", "tokenizer", "tokens", "loss.png", "train.log", "output.txt"
 )  # fmt: skip
-STARTED_BY_PAGE = "page.json"
+STARTED_BY_PAGE, PAGE_LOG = "page.json", "page.log"
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +116,11 @@ class RunFolder:
     def started_by_page(self) -> Path:
         """page.json: written by the page when it starts a run."""
         return self.path / STARTED_BY_PAGE
+
+    @property
+    def page_log(self) -> Path:
+        """page.log: the output of a process that the page started."""
+        return self.path / PAGE_LOG
 
     # State
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_export.hub_double import WRITE_TOKEN, Hub
+from tests.hub_double import WRITE_TOKEN, Hub
 from tests.processes import Python
 from tests.serving import free_port
 

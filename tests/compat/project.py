@@ -14,8 +14,7 @@ from typing import Any
 
 from tests.compat.environments import Environment, variables_for
 from tests.compat.versions import ROOT
-from tests.corpus.hub_double import DatasetHub
-from tests.hub_export.hub_double import WRITE_TOKEN, Hub
+from tests.hub_double import WRITE_TOKEN, Hub
 
 REPO, DATASET = "alice/compat", "alice/rows"
 PROMPT = "About Albert"
@@ -101,8 +100,8 @@ class Project:
         rows = [f"Row {number} tells of a {animal}." for animal in ("fox", "hen", "cat") for number in range(200)]
         content = b"".join(json.dumps({"text": row}).encode() + b"\n" for row in rows)
         command = ("-m", "train", "debug", "--steps", "2", "--corpus.source", "hub", "--corpus.dataset")
-        with DatasetHub().serve() as hub:
-            hub.create(DATASET, {"train.jsonl": content})
+        with Hub().serve() as hub:
+            hub.create(f"datasets/{DATASET}", {"train.jsonl": content})
             online = self.online(hub.url)
             self.python(*command, DATASET, "--run-dir", self.scratch / "hub-run", online=online)
             said = self.python(*command, "alice/nothing", "--run-dir", self.scratch / "none", fails=True, online=online)

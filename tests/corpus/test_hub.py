@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpus.documents import Document
-from tests.corpus.hub_double import FAULTS, PARQUET_COPY, DatasetHub, serve_faults
+from tests.hub_double import PARQUET_COPY, Fault, Hub
+from tests.network_faults import FAULTS, serve_faults
 
 ROOT = Path(__file__).parents[2]
 
@@ -188,16 +189,16 @@ def ask(
 
 
 def test_the_hub_over_http(tmp_path: Path) -> None:
-    hub = DatasetHub()
-    hub.create("alice/rows", WITH_SPLITS)
-    hub.create("alice/secret", WITH_SPLITS, gated=True)
-    hub.create("alice/program", {"program.py": b"print('never run')"})
-    books = hub.create("old/books", {"books.py": b"print('never run')"})
+    hub = Hub()
+    hub.create("datasets/alice/rows", WITH_SPLITS)
+    hub.create("datasets/alice/secret", WITH_SPLITS, gated=True)
+    hub.create("datasets/alice/program", {"program.py": b"print('never run')"})
+    books = hub.create("datasets/old/books", {"books.py": b"print('never run')"})
     books.branches[PARQUET_COPY] = {
         "plain/train/0000.parquet": parquet(["a book"]),
         "other/train/0000.parquet": parquet(["another book"]),
     }
-    hub.moved["books"] = "old/books"
+    hub.moved["datasets/books"] = "datasets/old/books"
     with hub.serve():
         rows, book, other, secret, program, missing, name = ask(
             tmp_path,
@@ -253,8 +254,8 @@ def test_every_way_in_which_the_network_fails_is_said(tmp_path: Path) -> None:
 
 
 def test_a_network_that_fails_in_the_middle_of_a_file_is_said(tmp_path: Path) -> None:
-    hub = DatasetHub(breaks_at="data/train-00001-of-00002.parquet")
-    hub.create("alice/rows", WITH_SPLITS)
+    hub = Hub(faults=[Fault(request="GET .*/resolve/.*/train-00001-of-00002.parquet", answer="reset")])
+    hub.create("datasets/alice/rows", WITH_SPLITS)
     with hub.serve():
         [answer] = ask(tmp_path, hub.url, ("alice/rows", {}), before=IMPATIENT)
     assert answer.startswith("alice/rows: the Hub cannot be reached (")

@@ -22,7 +22,7 @@ from corpus.local import read_local
 from corpus.partial import open_partial
 from corpus.steps import clean
 from corpus.tidy import tidy
-from tests.corpus.hub_double import DatasetHub
+from tests.hub_double import Hub
 
 ROOT = Path(__file__).parents[2]
 
@@ -140,8 +140,8 @@ def test_a_killed_download_goes_on_from_the_shard_it_was_in(tmp_path: Path) -> N
         buffer = io.BytesIO()
         pq.write_table(pa.table({"text": lines}), buffer)
         files[f"data/train-{shard:05}-of-00005.parquet"] = buffer.getvalue()
-    hub, out = DatasetHub(), tmp_path / "rows.txt"
-    hub.create("alice/rows", files)
+    hub, out = Hub(), tmp_path / "rows.txt"
+    hub.create("datasets/alice/rows", files)
     held = "data/train-00003-of-00005.parquet"
     hub.held[held] = threading.Event()
     with hub.serve():

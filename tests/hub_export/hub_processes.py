@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.hub_export.hub_double import WRITE_TOKEN
+from tests.hub_double import WRITE_TOKEN
 
 ROOT = Path(__file__).parents[2]
 WORKER = """

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hub_export.client import Conversation
-from tests.corpus.hub_double import FAULTS, serve_faults
+from tests.network_faults import FAULTS, serve_faults
 
 
 @pytest.fixture(scope="module")

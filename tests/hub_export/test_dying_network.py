@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_export.hub_double import Fault, Hub
+from tests.hub_double import Fault, Hub
 from tests.hub_export.hub_processes import Publisher
 
 REQUESTS = {False: 18, True: 27}
@@ -40,7 +40,7 @@ def served() -> Iterator[Hub]:
 
 @pytest.fixture
 def hub(served: Hub) -> Hub:
-    served.forget()
+    served.repair()
     served.repositories.clear()
     served.large_files.clear()
     return served
@@ -94,7 +94,7 @@ def check_death(
     ]
     assert model is None or model.tags == ({"v1": model.head} if expected.startswith(TAGGED) else {})
 
-    hub.forget()
+    hub.repair()
     said = publisher.ask(**task)["said"]
     model = hub.repositories["alice/moons"]
     assert said.splitlines()[0] == f"published: {hub.url}/alice/moons/commit/{model.head} (v1)"
@@ -130,7 +130,7 @@ def test_a_space_that_the_token_may_not_change(hub: Hub, publisher: Publisher, p
     assert error.startswith("committing to spaces/alice/moons: the Hub answered 403 (a fault on demand).")
     assert f"alice/moons is on the Hub, whole, at commit {model.head}, as v1." in error
     assert "The repository spaces/alice/moons is there, without its files." in error
-    hub.forget()
+    hub.repair()
     assert f"published: {hub.url}/spaces/alice/moons" in publisher.ask(**task)["said"]
     assert (len(model.commits), model.tags) == (2, {"v1": model.head})
 

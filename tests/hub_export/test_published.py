@@ -13,8 +13,8 @@ from hub_export import code_version
 from hub_export.__main__ import main
 from hub_export.code_version import ROOT, installed_transformers, project_code
 from hub_export.renewal import copy_bundle
+from tests.hub_double import Hub
 from tests.hub_export.conftest import make_old, plant
-from tests.hub_export.hub_double import Hub
 from tests.hub_export.hub_processes import run_python
 from tests.hub_export.test_bundle import MODEL_FILES, SLOW_FILES, relative_files
 from tests.hub_export.test_verify import SWALLOWED

@@ -13,8 +13,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hub_export.__main__ import main
+from tests.hub_double import BOBS_TOKEN, FINE_TOKEN, READ_TOKEN, WRITE_TOKEN, Fault, Hub
 from tests.hub_export.conftest import SECRET_TEXT
-from tests.hub_export.hub_double import BOBS_TOKEN, FINE_TOKEN, READ_TOKEN, WRITE_TOKEN, Fault, Hub
 from tests.hub_export.hub_processes import ROOT, run_python
 from tests.hub_export.test_bundle import MODEL_FILES, SLOW_FILES
 
@@ -133,7 +133,7 @@ def test_a_bundle_is_published_with_its_space_and_each_command_goes_on_from_the_
     assert f"whole, at commit {model.head}, but without the tag of its version." in failed.stderr
     assert (len(model.commits), model.tags, list(hub.repositories)) == (2, {}, ["alice/moons"])
 
-    hub.forget()
+    hub.repair()
     done = run_python(*push, hub=hub.url, home=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (len(model.commits), model.tags) == (2, {"v1": model.head})

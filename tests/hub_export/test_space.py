@@ -17,7 +17,7 @@ from huggingface_hub import SpaceHardware, metadata_load
 
 from hub_export.space import HARDWARE, ROOT, Pin, make_space, page_files, requirements
 from panels.generate import TIME_LIMIT
-from tests.hub_export.hub_double import Hub
+from tests.hub_double import Hub
 from tests.hub_export.hub_processes import environment, run_python
 from tests.hub_export.test_bundle import relative_files
 

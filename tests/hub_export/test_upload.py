@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_export.hub_double import Fault, Hub
+from tests.hub_double import Fault, Hub
 from tests.hub_export.hub_processes import Pusher
 
 REQUESTS = (  # of a first push, in order
@@ -45,7 +45,7 @@ def pusher(served: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pu
 
 @pytest.fixture
 def hub(served: Hub) -> Hub:
-    served.forget()
+    served.repair()
     served.repositories.clear()
     served.large_files.clear()
     return served
@@ -86,7 +86,7 @@ def test_a_first_push_makes_these_requests(hub: Hub, pusher: Pusher, folder: Pat
 
 def test_the_same_push_again_only_looks(hub: Hub, pusher: Pusher, folder: Path) -> None:
     first = pusher.push(folder, "alice/moons")
-    hub.forget()
+    hub.repair()
     assert pusher.push(folder, "alice/moons") == first
     assert {request.split()[0] for request in hub.requests} == {"GET"}
     assert is_complete(hub, folder)
@@ -107,7 +107,7 @@ def test_the_network_dies_at_every_request_in_turn(hub: Hub, pusher: Pusher, fol
     else:
         assert repository is not None
         assert len(repository.commits) == (2 if STANDING[number] == ALL_BUT_TAG else 1)
-    hub.forget()
+    hub.repair()
     assert "error" not in pusher.push(folder, "alice/moons")
     assert is_complete(hub, folder)
 
@@ -141,7 +141,7 @@ def test_a_lost_answer_before_the_network_dies_is_recognised_by_the_next_command
     assert error.startswith("committing to alice/moons: the Hub cannot be reached (")
     assert UNKNOWN in error
     assert len(hub.repositories["alice/moons"].commits) == 2
-    hub.forget()
+    hub.repair()
     assert "error" not in pusher.push(folder, "alice/moons")
     assert not [request for request in hub.requests if request.startswith(COMMIT)]
     assert is_complete(hub, folder)
@@ -168,7 +168,7 @@ def test_what_the_hub_refuses_is_not_tried_again(
     assert STANDING[number] in error
     assert REFUSALS[status] in error
     assert len([request for request in hub.requests if request.startswith(REQUESTS[number])]) == 1
-    hub.forget()
+    hub.repair()
     assert "error" not in pusher.push(folder, "alice/moons")
     assert is_complete(hub, folder)
 
@@ -218,7 +218,7 @@ def test_somebody_else_commits_at_the_same_time(hub: Hub, pusher: Pusher, folder
     assert "the Hub answered 412 (A commit has happened since). " in error
     assert f"alice/moons is there as it was, at commit {head[:8]}." in error
     assert "Something else changed the repository at the same time." in error
-    hub.forget()
+    hub.repair()
     assert "error" not in pusher.push(folder, "alice/moons")
     assert repository.files["notes.txt"] == b"by hand"
 

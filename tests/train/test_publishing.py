@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_export.hub_double import READ_TOKEN, WRITE_TOKEN, Fault, Hub
+from tests.hub_double import READ_TOKEN, WRITE_TOKEN, Fault, Hub
 from tests.hub_export.hub_processes import environment
 from train import publishing
 

@@ -1,48 +1,48 @@
-"""The curves of a run, from the lines of metrics.jsonl to the drawing.
+"""The curves of a run, from the records of metrics.jsonl to HTML.
 
-A plot is stretched to the page's width, so its drawing holds lines only (their width does not stretch); what is to be
-read stands around it as text, at the same places in percent."""
+A plot's SVG is stretched to the page's width, so it holds lines only, whose strokes do not stretch; texts stand around
+it, placed in percent. Why no plotting library: docs/decisions.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from panels.tabs.learn.monitor import number, whole
+from panels.tabs.learn.monitor import integer, number
 from panels.templates import render
 
+T = TypeVar("T")
+
 WIDTH, HEIGHT = 1000.0, 400.0
-"""Of a drawing, in its own units."""
+"""Of a plot, in SVG units."""
 MOST_POINTS = 300
 """Points that are drawn; of more, evaluations and evenly spread others are taken."""
-LATE, LATE_LEAST = 0.1, 8
-"""The share of the steps that the closer view of the loss leaves out, and the points it needs to be worth it."""
-MARKERS = 40
-"""Points of a curve up to which each gets a mark."""
+LATE, LATE_POINTS = 0.1, 8
+"""The share of the steps that the closer view of the loss leaves out, and the fewest points for which there is one."""
+MOST_MARKS = 40
+"""Evaluations up to which each has a dot."""
 SMALLEST, LARGEST = 1e-12, 1e12
-"""What a number of a run can be, 0 apart; what is not is no number."""
-COLUMNS = {
-    "train_loss": 2, "validation_loss": 3, "bits_per_byte": 4, "learning_rate": 5, "tokens_per_second": 6,
-}  # fmt: skip
-"""The numbers of a `Point`, and where they stand in what the browser gets of it."""
-CROWDED = 4.0
-"""How many times the least value the greatest may be before a loss is drawn on a logarithmic axis."""
+"""Magnitudes that are drawn; others than these and 0 are treated as missing."""
+LOG_RATIO = 4.0
+"""Ratio of the largest value to the smallest from which on an axis is logarithmic."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Point:
-    """One line of metrics.jsonl."""
+class Point(NamedTuple):
+    """One record of metrics.jsonl. The browser gets the numbers in this order."""
 
     step: int
     tokens_seen: int | None = None
-    train_loss: float | None = None  # nats per token, mean since the line before
+    train_loss: float | None = None  # nats per token, mean since the record before
     validation_loss: float | None = None  # nats per token (of a masked model: per hidden token)
     bits_per_byte: float | None = None  # of the validation text
     learning_rate: float | None = None
     tokens_per_second: float | None = None  # mean since the run began
+    model_flops_utilization: float | None = None  # 0 to 1
+    gradient_norm: float | None = None  # before clipping
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,105 +53,162 @@ class Axis:
     high: float
     logarithmic: bool = False  # only where `low` is above 0
 
+    @classmethod
+    def around(cls, values: Sequence[float], *, may_be_log: bool = True, from_zero: bool = False) -> Axis:
+        """An axis with some room around the values; where they lie far apart, a logarithmic one if it `may_be_log`."""
+        low, high = min(values, default=0.0), max(values, default=0.0)
+        if may_be_log and low > 0 and high > LOG_RATIO * low:
+            return cls(low=low / 1.08, high=high * 1.05, logarithmic=True)
+        if from_zero:
+            return cls(low=0.0, high=high * 1.08 if high > 0 else 1.0)
+        room = 0.08 * (high - low) or abs(high) * 0.1 or 1.0
+        return cls(low=low - room, high=high + room)
+
     def place(self, value: float) -> float:
         """Where a value lies: 0 at `low`, 1 at `high`."""
-        low, high, at = (map(math.log, (self.low, self.high, value))) if self.logarithmic else (
-            self.low, self.high, value,
-        )  # fmt: skip
+        low, high, at = self.low, self.high, value
+        if self.logarithmic:
+            low, high, at = math.log(low), math.log(high), math.log(at)
         return min(1.0, max(0.0, (at - low) / (high - low)))
 
     def ticks(self, count: int) -> list[float]:
         """About `count` round values."""
-        if self.logarithmic and self.high / self.low > CROWDED:
-            return _log_ticks(self.low, self.high, count)
-        return _round_ticks(self.low, self.high, count)
+        if self.logarithmic and self.high / self.low > LOG_RATIO:
+            return self._log_ticks(count)
+        rough = (self.high - self.low) / count
+        power = 10.0 ** math.floor(math.log10(rough))
+        spacing = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+        first, last = math.ceil(self.low / spacing - 1e-9), math.floor(self.high / spacing + 1e-9)
+        return [index * spacing for index in range(first, last + 1)]
+
+    def _log_ticks(self, count: int) -> list[float]:
+        """1, 1.5, 2 and so on times powers of ten; fewer of them where that is too many."""
+        decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        for factors in ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3), (1,)):
+            ticks = [factor * 10.0**decade for decade in decades for factor in factors]
+            ticks = [tick for tick in ticks if self.low <= tick <= self.high]
+            if len(ticks) <= count + 3:
+                break
+        return ticks
+
+    def labels(self, count: int) -> list[tuple[str, float]]:
+        """Ticks as texts, and their places in percent from `low`."""
+        ticks = self.ticks(count)
+        decimals = 0
+        if len(ticks) > 1 and not self.logarithmic:
+            decimals = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
+        return [(_tick_text(tick, decimals), round(100 * self.place(tick), 2)) for tick in ticks]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Curve:
     """One line of a plot."""
 
     kind: str  # its look: "training", "validation", "floor" or "only"
     label: str
-    name: str  # the number of a `Point`, or "floor"
     points: list[tuple[float, float]]  # steps and values
+    column: int | None = None  # of `Point`
+
+    @classmethod
+    def of(cls, points: list[Point], name: str, kind: str, label: str) -> Curve:
+        """The curve of one number of the points that have it."""
+        values = [(float(point.step), getattr(point, name)) for point in points]
+        return cls(kind, label, [pair for pair in values if pair[1] is not None], Point._fields.index(name))
 
 
-def read_points(lines: Iterable[dict[str, Any]]) -> list[Point]:
-    """The lines of metrics.jsonl in the order of their steps; of several with the same step the last."""
+def read_points(records: Iterable[dict[str, Any]]) -> list[Point]:
+    """The records of metrics.jsonl in the order of their steps; of several with the same step the last."""
     points = {
-        line["step"]: Point(
-            step=line["step"],
-            tokens_seen=whole(line.get("tokens_seen")),
-            **{name: _plausible(line.get(name)) for name in COLUMNS},
+        record["step"]: Point(
+            record["step"],
+            integer(record.get("tokens_seen")),
+            *(_plausible(record.get(name)) for name in Point._fields[2:]),
         )
-        for line in lines
-        if 0 <= line["step"] <= LARGEST
+        for record in records
+        if 0 <= record["step"] <= LARGEST
     }
     return [points[step] for step in sorted(points)]
 
 
 def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
     """At most `most` of the points, spread evenly, the first, the last and evaluations before others."""
-    evaluated = [index for index, point in enumerate(points) if point.validation_loss is not None]
     if len(points) <= most:
         return list(points)
-    kept = {0, len(points) - 1, *_spread(evaluated, most // 2)}
-    rest = [index for index in range(len(points)) if index not in kept]
-    return [points[index] for index in sorted(kept | set(_spread(rest, most - len(kept))))]
+    evaluated = [index for index, point in enumerate(points) if point.validation_loss is not None]
+    kept = {0, len(points) - 1, *spread(evaluated, most // 2)}
+    others = [index for index in range(len(points)) if index not in kept]
+    return [points[index] for index in sorted(kept | set(spread(others, most - len(kept))))]
 
 
-def bits_per_byte_of_nats(points: Iterable[Point]) -> float | None:
-    """What a loss in nats per token is multiplied by to have bits per byte, as the evaluations say; None: unknown."""
-    for point in points:
-        if point.validation_loss and point.bits_per_byte:
-            return point.bits_per_byte / point.validation_loss
-    return None
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """At most `most` of the items, evenly spread from the first to the last."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(at * (len(items) - 1) / max(1, most - 1))] for at in range(most)]
 
 
 def render_curves(
-    lines: Iterable[dict[str, Any]],
+    records: Iterable[dict[str, Any]],
     *,
     run: str = "",
     floor_bits_per_byte: float | None = None,
     steps: int | None = None,
     broken: int = 0,
 ) -> str:
-    """The plots of a run: loss, learning rate, tokens per second; empty text where there is nothing to draw yet.
+    """The plots of a run: loss, learning rate, tokens per second, gradient norm; "" where there is nothing to draw yet.
 
     Args:
-        lines: of metrics.jsonl.
+        records: of metrics.jsonl.
         run: its name.
         floor_bits_per_byte: the entropy of the validation text, where it is known.
         steps: where the axis of the steps ends at least.
         broken: lines that could not be read.
     """
-    lines = list(lines)
-    everything = read_points(lines)
+    records = list(records)
+    everything = read_points(records)
     if not everything:
         return ""
     points = thin(everything)
-    masked = any("masked_perplexity" in line for line in lines)
-    factor = bits_per_byte_of_nats(everything)
-    floor = floor_bits_per_byte / factor if floor_bits_per_byte and factor else None
     x = Axis(low=0, high=max(1, points[-1].step, steps or 0))
-    unit = f"nats per {'hidden ' if masked else ''}token"
+    masked = any("masked_perplexity" in record for record in records)
+    both = [(point.bits_per_byte, point.validation_loss) for point in everything]
+    ratios = (bits / nats for bits, nats in both if bits and nats)
+    bits_per_nat = next(ratios, None)
+    floor = floor_bits_per_byte / bits_per_nat if floor_bits_per_byte and bits_per_nat else None
+
+    def loss_plot(name: str, points: list[Point], x: Axis) -> dict[str, Any]:
+        curves = [
+            Curve.of(points, "train_loss", "training", "training"),
+            Curve.of(points, "validation_loss", "validation", "validation"),
+        ]
+        if floor is not None:
+            curves.append(Curve("floor", "floor: no model can get below", [(x.low, floor), (x.high, floor)]))
+        y = Axis.around([value for curve in curves for _, value in curve.points])
+        unit = f"nats per {'hidden ' if masked else ''}token{', logarithmic' if y.logarithmic else ''}"
+        return _plot(name, "Loss", unit, curves, x, y, bits_per_nat=bits_per_nat)
+
+    def single_plot(name: str, title: str, unit: str = "", *, may_be_log: bool = False) -> dict[str, Any]:
+        curve = Curve.of(points, name, "only", title)
+        y = Axis.around([value for _, value in curve.points], may_be_log=may_be_log, from_zero=True)
+        return _plot(name, title, unit, [curve], x, y)
+
+    plots = [loss_plot("loss", points, x)]
     late = thin([point for point in everything if point.step >= LATE * everything[-1].step])
-    plots = [
-        _loss_plot(points, x, floor=floor, factor=factor, unit=unit),
-        _single_plot(points, x, "learning_rate", "Learning rate", ""),
-        _single_plot(points, x, "tokens_per_second", "Tokens per second", "mean since the beginning"),
+    if len(late) >= LATE_POINTS and late[0].step < late[-1].step:
+        plots.append(loss_plot("late", late, Axis(low=late[0].step, high=x.high)))
+    has_late = len(plots) > 1
+    plots += [
+        single_plot("learning_rate", "Learning rate"),
+        single_plot("tokens_per_second", "Tokens per second", "mean since the beginning"),
+        single_plot("gradient_norm", "Gradient norm", "before clipping", may_be_log=True),
     ]
-    if len(late) >= LATE_LEAST and late[0].step < late[-1].step:
-        x_late = Axis(low=late[0].step, high=x.high)
-        plots.insert(1, _loss_plot(late, x_late, floor=floor, factor=factor, unit=unit) | {"name": "late"})
+    rows = [[float(f"{value:.6g}") if isinstance(value, float) else value for value in point] for point in points]
     return render(
         CURVES,
         run=run,
-        plots=plots,
-        has_late=len(plots) > 3,
-        points=json.dumps([_row(point) for point in points]),
-        masked=masked,
+        plots=[plot for plot in plots if plot["curves"]],
+        has_late=has_late,
+        points=json.dumps(rows),
         left_out=len(everything) - len(points),
         broken=broken,
         last=len(points) - 1,
@@ -159,86 +216,54 @@ def render_curves(
 
 
 def path_of(points: Iterable[tuple[float, float]], x: Axis, y: Axis) -> str:
-    """The `d` of a path through points, inside WIDTH times HEIGHT."""
-    places = [f"{WIDTH * x.place(step):.1f} {HEIGHT * (1 - y.place(value)):.1f}" for step, value in points]
+    """The `d` of an SVG path through points, inside WIDTH times HEIGHT."""
+    places = [f"{left:.1f} {top:.1f}" for left, top in _places(points, x, y)]
     return f"M{' L'.join(places)}" if places else ""
 
 
 def marks_of(points: Iterable[tuple[float, float]], x: Axis, y: Axis) -> str:
-    """The `d` of a path with a dot at each point: strokes without a length, whose caps stretching leaves round."""
-    places = ((WIDTH * x.place(step), HEIGHT * (1 - y.place(value))) for step, value in points)
-    return "".join(f"M{left:.1f} {top:.1f}h0" for left, top in places)
+    """The `d` of an SVG path with a dot at each point: strokes of no length, whose caps stay round when stretched."""
+    return "".join(f"M{left:.1f} {top:.1f}h0" for left, top in _places(points, x, y))
 
 
-def _loss_plot(points: list[Point], x: Axis, *, floor: float | None, factor: float | None, unit: str) -> dict[str, Any]:
-    curves = [
-        _curve(points, "train_loss", kind="training", label="training"),
-        _curve(points, "validation_loss", kind="validation", label="validation"),
-    ]
-    if floor is not None:
-        floor_points = [(x.low, floor), (x.high, floor)]
-        curves.append(Curve(kind="floor", label="floor: no model can get below", name="floor", points=floor_points))
-    values = [value for curve in curves for _, value in curve.points]
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    logarithmic = low > 0 and high > CROWDED * low
-    y = Axis(low=low / 1.08, high=high * 1.05, logarithmic=True) if logarithmic else _roomy(low, high)
-    right = None
-    if factor is not None:
-        side = Axis(low=y.low * factor, high=y.high * factor, logarithmic=y.logarithmic)
-        right = _labels(side, 5)
-    return _plot("loss", "Loss", unit + (", logarithmic" if logarithmic else ""), curves, x, y, right=right)
-
-
-def _single_plot(points: list[Point], x: Axis, name: str, title: str, unit: str) -> dict[str, Any]:
-    curve = _curve(points, name, kind="only", label=title)
-    y = Axis(low=0.0, high=max((value for _, value in curve.points), default=0.0) * 1.08 or 1.0)
-    return _plot(name, title, unit, [curve], x, y)
+def _places(points: Iterable[tuple[float, float]], x: Axis, y: Axis) -> Iterable[tuple[float, float]]:
+    return ((WIDTH * x.place(step), HEIGHT * (1 - y.place(value))) for step, value in points)
 
 
 def _plot(
-    name: str, title: str, unit: str, curves: list[Curve], x: Axis, y: Axis, right: list[dict[str, Any]] | None = None
+    name: str, title: str, unit: str, curves: list[Curve], x: Axis, y: Axis, *, bits_per_nat: float | None = None
 ) -> dict[str, Any]:
-    """What the template needs of one plot."""
-    curves = [curve for curve in curves if curve.points]
+    """What the template needs of one plot; with `bits_per_nat` the axis on the right is in bits per byte."""
+    count = 5 if name in ("loss", "late") else 4
+    right = None
+    if bits_per_nat is not None:
+        right = Axis(low=y.low * bits_per_nat, high=y.high * bits_per_nat, logarithmic=y.logarithmic).labels(count)
     return {
         "name": name,
         "title": title,
         "unit": unit,
-        "axis": y,
         "x": x,
-        "left": _labels(y, 5 if name == "loss" else 4),
+        "y": y,
+        "left": y.labels(count),
         "right": right,
-        "below": [
-            {"text": _count(value), "place": round(100 * x.place(value), 2)}
-            for value in x.ticks(5 if name == "loss" else 4)
-        ],
+        "below": x.labels(count),
         "curves": [
             {
                 "kind": curve.kind,
                 "label": curve.label,
                 "path": path_of(curve.points, x, y),
-                "marks": marks_of(curve.points, x, y) if _is_marked(curve) else "",
-                "column": COLUMNS.get(curve.name),
+                "marks": marks_of(curve.points, x, y) if _has_marks(curve) else "",
+                "column": curve.column,
             }
             for curve in curves
+            if curve.points
         ],
     }
 
 
-def _labels(axis: Axis, count: int) -> list[dict[str, Any]]:
-    """The ticks of a vertical axis: their text and their place in percent from the top."""
-    ticks = axis.ticks(count)
-    write = "{:g}".format if axis.logarithmic else _writer(ticks)
-    return [{"text": write(value), "place": round(100 * (1 - axis.place(value)), 2)} for value in ticks]
-
-
-def _row(point: Point) -> list[float | None]:
-    """A point for the browser."""
-    return [
-        point.step,
-        point.tokens_seen,
-        *(None if (value := getattr(point, name)) is None else float(f"{value:.6g}") for name in COLUMNS),
-    ]
+def _has_marks(curve: Curve) -> bool:
+    """Whether each point has a dot: evaluations, while they are few, and a point without a line."""
+    return len(curve.points) == 1 or (curve.kind == "validation" and len(curve.points) <= MOST_MARKS)
 
 
 def _plausible(value: object) -> float | None:
@@ -247,69 +272,16 @@ def _plausible(value: object) -> float | None:
     return found if found is not None and (found == 0 or SMALLEST <= found <= LARGEST) else None
 
 
-def _curve(points: list[Point], name: str, *, kind: str, label: str) -> Curve:
-    values = [(float(point.step), value) for point in points if (value := getattr(point, name)) is not None]
-    return Curve(kind=kind, label=label, name=name, points=values)
-
-
-def _is_marked(curve: Curve) -> bool:
-    """Whether each point has a dot: evaluations, while they are few, and a point that has no line."""
-    return len(curve.points) == 1 or (curve.kind == "validation" and len(curve.points) <= MARKERS)
-
-
-def _roomy(low: float, high: float) -> Axis:
-    """A linear axis with some room above and below."""
-    room = 0.08 * (high - low) or abs(high) * 0.1 or 1.0
-    return Axis(low=low - room, high=high + room)
-
-
-def _round_ticks(low: float, high: float, count: int) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten."""
-    rough = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    apart = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    first, last = math.ceil(low / apart - 1e-9), math.floor(high / apart + 1e-9)
-    return [index * apart for index in range(first, last + 1)]
-
-
-def _log_ticks(low: float, high: float, count: int) -> list[float]:
-    """1, 1.5, 2 and so on times powers of ten; fewer of them where that is too many."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for factors in ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3), (1,)):
-        ticks = [factor * 10.0**decade for decade in decades for factor in factors]
-        ticks = [tick for tick in ticks if low <= tick <= high]
-        if len(ticks) <= count + 3:
-            break
-    return ticks
-
-
-def _writer(values: Sequence[float]) -> Callable[[float], str]:
-    """Writes numbers of one axis with as many decimals as tell them apart."""
-    if values and max(map(abs, values)) >= 1000:
-        return _count
-    decimals = max((len(f"{value:.6g}".partition(".")[2]) for value in values if value < 1e6), default=0)
-    apart = len({f"{value:.{min(decimals, 5)}f}" for value in values}) == len(values)
-    return (lambda value: f"{value:.{min(decimals, 5)}f}" if value else "0") if apart else (lambda value: f"{value:g}")
-
-
-def _count(value: float) -> str:
-    """A whole number, short: 1.5k."""
+def _tick_text(value: float, decimals: int) -> str:
     for size, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:g}{sign}"
-    return f"{value:g}"
-
-
-def _spread(indices: list[int], most: int) -> list[int]:
-    """At most `most` of the indices, evenly."""
-    if len(indices) <= most:
-        return indices
-    return [indices[round(at * (len(indices) - 1) / max(1, most - 1))] for at in range(most)]
+    return f"{value:.{decimals}f}" if 0 < decimals < 6 and value else f"{value:g}"
 
 
 CURVES = """
-<div class="curves" data-run="{{ run }}" data-points="{{ points }}" data-masked="{{ 'yes' if masked else '' }}">
-{% for plot in plots if plot.curves %}
+<div class="curves" data-run="{{ run }}" data-points="{{ points }}">
+{% for plot in plots %}
   <figure class="plot {{ plot.name }}">
     <figcaption><b>{{ plot.title }}</b> <span class="quiet">{{ plot.unit }}</span></figcaption>
     {% if plot.name in ('loss', 'late') and has_late %}
@@ -327,13 +299,10 @@ CURVES = """
     <div class="frame {{ 'sided' if plot.right else '' }}">
       <div class="field" tabindex="0" role="slider" aria-label="{{ plot.title }}, point by point"
           data-plot="{{ plot.name }}" aria-valuemin="0" aria-valuemax="{{ last }}" aria-valuenow="{{ last }}"
-          data-from="{{ plot.x.low }}" data-to="{{ plot.x.high }}"
-          data-low="{{ plot.axis.low }}" data-high="{{ plot.axis.high }}"
-          data-log="{{ 'yes' if plot.axis.logarithmic else '' }}">
+          data-from="{{ plot.x.low }}" data-to="{{ plot.x.high }}" data-low="{{ plot.y.low }}"
+          data-high="{{ plot.y.high }}" data-log="{{ 'yes' if plot.y.logarithmic else '' }}">
         <svg viewBox="0 0 1000 400" preserveAspectRatio="none" aria-hidden="true">
-          {% for tick in plot.left %}
-          <path class="grid" d="M0 {{ 4 * tick.place }}H1000"/>
-          {% endfor %}
+          {% for _, place in plot.left %}<path class="grid" d="M0 {{ 400 - 4 * place }}H1000"/>{% endfor %}
           {% for curve in plot.curves %}
           <path class="line {{ curve.kind }}" d="{{ curve.path }}"/>
           {% if curve.marks %}<path class="marks {{ curve.kind }}" d="{{ curve.marks }}"/>{% endif %}
@@ -344,22 +313,19 @@ CURVES = """
         <i class="spot {{ curve.kind }}" data-column="{{ curve.column }}" hidden></i>
         {% endfor %}
       </div>
-      {% for tick in plot.left %}
-      <span class="tick left" style="top:{{ tick.place }}%">{{ tick.text }}</span>
-      {% endfor %}
-      {% for tick in plot.right or () %}
-      <span class="tick right" style="top:{{ tick.place }}%">{{ tick.text }}</span>
-      {% endfor %}
+      {% for side in ('left', 'right') %}{% for text, place in plot[side] or () %}
+      <span class="tick {{ side }}" style="bottom:{{ place }}%">{{ text }}</span>
+      {% endfor %}{% endfor %}
       {% if plot.right %}<span class="side">bits per byte</span>{% endif %}
-      <div class="below" aria-hidden="true">{% for tick in plot.below %}
-        <span class="{{ 'end' if tick.place > 96 else '' }}" style="left:{{ tick.place }}%">{{ tick.text }}</span>
+      <div class="below" aria-hidden="true">{% for text, place in plot.below %}
+        <span class="{{ 'end' if place > 96 else '' }}" style="left:{{ place }}%">{{ text }}</span>
       {% endfor %}<em>step</em></div>
     </div>
     {% if plot.name in ('loss', 'late') %}<p class="readout"></p>{% endif %}
   </figure>
 {% endfor %}
   <details class="numbers"><summary>The numbers as a table</summary><div class="table"></div></details>
-  {% if left_out %}<p class="quiet">{{ left_out }} lines between these points are not drawn.</p>{% endif %}
+  {% if left_out %}<p class="quiet">{{ left_out }} records between these points are not drawn.</p>{% endif %}
   {% if broken %}<p class="quiet">{{ broken }} line{{ '' if broken == 1 else 's' }} of metrics.jsonl could not be read
     and {{ 'is' if broken == 1 else 'are' }} left out.</p>{% endif %}
 </div>

@@ -1,4 +1,4 @@
-"""The form that starts a run on a text of one's own."""
+"""The form that starts a run on a visitor's own text."""
 
 from __future__ import annotations
 
@@ -9,25 +9,17 @@ import gradio as gr
 
 from panels.components.status import render_status
 from panels.context import AppContext
-from panels.formats import short_number
-from panels.tabs.learn.estimate import (
-    LEAST_STEPS,
-    MOST_STEPS,
-    SIZES,
-    RunPlan,
-    measured_speed,
-    size_named,
-    size_of_text,
-)
-from panels.tabs.learn.jobs import launcher_of, read_text, why_not_here
+from panels.formats import duration, file_size, short_number
+from panels.tabs.learn.estimate import LEAST_STEPS, MOST_STEPS, SIZES, RunPlan, measured_speed, size_named
+from panels.tabs.learn.jobs import launcher_of, read_text
 from panels.tabs.learn.monitor import known_runs
 from panels.templates import render
 
-NOT_FOR_STRANGERS = (
+NOT_ALLOWED = (
     "Training is switched off on this public page, since its visitors share one processor. In a copy of your own, a "
     "run on a text of yours can be started here."
 )
-EMPTY = "Paste a text or choose a file: what the run would be is shown here before it starts."
+EMPTY = "Paste a text or choose a file: what the run would cost is shown here before it starts."
 
 PLAN = """
 <div class="plan" role="status">
@@ -38,10 +30,10 @@ PLAN = """
 """
 
 
-def build_start(context: AppContext, *, is_open: bool) -> tuple[gr.State, Any] | None:
-    """Lay out the form and wire it, or say why there is none. Returns the name of the run that was started, and the
+def build_form(context: AppContext, *, is_open: bool) -> tuple[gr.State, Any] | None:
+    """Lay out the form and wire it, or show why there is none. Returns the name of the run that was started, and the
     event after which it is known; None: no run can be started."""
-    reason = why_not(context)
+    reason = unavailable(context)
     with gr.Accordion("Train on a text of your own", open=is_open, elem_id="start"):
         if reason is not None:
             gr.HTML(render("<p class='none'>{{ reason }}</p>", reason=reason), elem_id="start-reason")
@@ -64,6 +56,8 @@ def build_start(context: AppContext, *, is_open: bool) -> tuple[gr.State, Any] |
                 min_width=200,
                 height=190,
             )
+        first = next(iter(SIZES.values()))
+        choices = [(f"{size.name} ({size.about})", size.name) for size in SIZES.values()]
         with gr.Row(elem_id="start-options"):
             title = gr.Textbox(
                 label="Name",
@@ -72,12 +66,11 @@ def build_start(context: AppContext, *, is_open: bool) -> tuple[gr.State, Any] |
                 elem_id="start-title",
                 min_width=160,
             )
-            choices = [(f"{size.name} ({size.about})", size.name) for size in SIZES]
-            size = gr.Radio(choices, value=SIZES[0].name, label="Size", elem_id="start-size", scale=2, min_width=260)
+            size = gr.Radio(choices, value=first.name, label="Size", elem_id="start-size", scale=2, min_width=260)
             steps = gr.Slider(
                 LEAST_STEPS,
                 MOST_STEPS,
-                value=SIZES[0].steps,
+                value=first.steps,
                 step=10,
                 label="Steps",
                 elem_id="start-steps",
@@ -88,54 +81,54 @@ def build_start(context: AppContext, *, is_open: bool) -> tuple[gr.State, Any] |
     name = gr.State(None)
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-    def foresee(text: str, upload: str | None, size_name: str, steps: float) -> str:
+    def estimate(text: str, upload: str | None, size_name: str, steps: float) -> str:
         return describe_plan(context, text, upload, size_name, steps)
 
     def begin(text: str, upload: str | None, title: str, size_name: str, steps: float) -> tuple[Any, Any]:
         try:
-            size, named = size_named(size_name), title or (Path(upload).stem if upload else "")
-            run = launcher_of(context.home).start(
-                read_text(text, upload), title=named, size=size, steps=whole_steps(steps)
-            )
+            size, title = size_named(size_name), title or (Path(upload).stem if upload else "")
+            launcher = launcher_of(context.home)
+            run = launcher.start(read_text(text, upload), title=title, size=size, steps=as_integer(steps))
         except (ValueError, OSError) as error:
             return None, render_status("trouble", str(error))
-        return run.name, render_status("busy", f"{run.name} is going: its curves are above.")
+        return run.path.name, render_status("busy", f"{run.path.name} is running: its curves are above.")
 
     inputs = [text, upload, size, steps]
     for change in (text.change, upload.change, size.input, steps.input):
-        change(foresee, inputs, plan, trigger_mode="always_last", **quiet)
-    size.input(lambda name: size_named(name).steps, size, steps, **quiet).then(foresee, inputs, plan, **quiet)
+        change(estimate, inputs, plan, trigger_mode="always_last", **quiet)
+    size.input(lambda name: size_named(name).steps, size, steps, **quiet).then(estimate, inputs, plan, **quiet)
     begun = start.click(begin, [text, upload, title, size, steps], [name, plan], **quiet)
     return name, begun
 
 
-def why_not(context: AppContext) -> str | None:
+def unavailable(context: AppContext) -> str | None:
     """Why no run can be started from this page; None: it can."""
-    return why_not_here() if context.may_train else NOT_FOR_STRANGERS
+    return launcher_of(context.home).unavailable if context.may_train else NOT_ALLOWED
 
 
-def whole_steps(value: Any) -> Any:
-    """What the slider says as a whole number, if it is one; else as it is, for `RunPlan` to refuse."""
+def as_integer(value: Any) -> Any:
+    """A slider's value as an integer, if it is one; else as it is, for `RunPlan` to refuse."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def describe_plan(context: AppContext, text: str, upload: str | None, size_name: str, steps: float) -> str:
-    """What a run would be: parameters, tokens, time, room; or what is wrong with it."""
+    """What a run would be: parameters, tokens, time, disk space; or what is wrong with it."""
     if upload is None and not (text or "").strip():
         return render_status("idle", EMPTY)
     try:
         size = size_named(size_name)
         count = len(read_text(text, upload).encode())
         speed = measured_speed(known_runs(context).values(), size)
-        plan = RunPlan.of(text_bytes=count, size=size, steps=whole_steps(steps), speed=speed)
+        plan = RunPlan.of(text_bytes=count, size=size, steps=as_integer(steps), speed=speed)
     except ValueError as error:
         return render_status("trouble", str(error))
+    passes = f"the text {plan.passes:,.0f} times" if plan.passes >= 1.5 else f"{min(1, plan.passes):.0%} of the text"
     facts = [
-        ("Time", f"about {in_words(plan.seconds)}"),
+        ("Time", f"about {rough_duration(plan.seconds)}"),
         ("Parameters", f"{plan.parameters:,}"),
-        ("Text", f"{size_of_text(plan.text_bytes)}, about {short_number(plan.text_tokens)} tokens"),
-        ("Read", f"{short_number(plan.seen_tokens)} tokens: {_times(plan.passes)}"),
-        ("On disk", f"about {size_of_text(plan.disk_bytes)}"),
+        ("Text", f"{file_size(plan.text_bytes)}, about {short_number(plan.text_tokens)} tokens"),
+        ("Read", f"{short_number(plan.seen_tokens)} tokens: {passes}"),
+        ("On disk", f"about {file_size(plan.disk_bytes)}"),
     ]
     source = (
         f"Time: {plan.speed.source}. Tokens: English prose at {size.bytes_per_token} bytes each; counted when it runs."
@@ -143,13 +136,6 @@ def describe_plan(context: AppContext, text: str, upload: str | None, size_name:
     return render(PLAN, facts=facts, source=source, warning=plan.warning)
 
 
-def in_words(seconds: float) -> str:
-    """A time, short: 45 s, 3 min, 1 h 20 min."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _times(passes: float) -> str:
-    return f"the text {passes:,.0f} times" if passes >= 1.5 else f"{min(1.0, passes):.0%} of the text"
+def rough_duration(seconds: float) -> str:
+    """An estimate: 45 s, 3 min, 1 h 20 min."""
+    return f"{max(1, round(seconds))} s" if seconds < 90 else duration(60 * round(seconds / 60))

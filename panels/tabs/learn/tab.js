@@ -8,9 +8,10 @@ const still = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 const written = (value, digits = 4) =>
   value === null ? "–" : Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en-US")
     : value !== 0 && Math.abs(value) < 1e-4 ? value.toExponential(digits - 1) : String(+value.toPrecision(digits));
-const columnsOf = (masked) => [
-  ["Step", 0, 9], ["Tokens seen", 1, 9], ["Training loss", 2, 5], ["Validation loss", 3, 5],
-  ...(masked ? [] : [["Bits per byte", 4, 5]]), ["Learning rate", 5, 3], ["Tokens per second", 6, 5],
+// Name, place in a point, digits. Masked models have no bits per byte, old runs no utilization and no gradient norm.
+const COLUMNS = [
+  ["Step", 0, 9], ["Tokens seen", 1, 9], ["Training loss", 2, 5], ["Validation loss", 3, 5], ["Bits per byte", 4, 5],
+  ["Learning rate", 5, 3], ["Tokens per second", 6, 5], ["FLOPs utilization", 7, 3], ["Gradient norm", 8, 4],
 ];
 
 // An update may keep the elements and change their attributes: what was read of them counts until they change.
@@ -24,13 +25,15 @@ function read(page, name) {
 const pointsOf = (page) => read(page, "points");
 const filmsOf = (page) => read(page, "films");
 
-function sentence([step, seen, training, validation, bits, rate, speed]) {
+function sentence([step, seen, training, validation, bits, rate, speed, utilization, norm]) {
   const parts = [`Step ${written(step, 9)}`];
   if (training !== null) parts.push(`training ${written(training)}`);
   if (validation !== null) parts.push(`validation ${written(validation)}`);
   if (bits !== null) parts.push(`${written(bits)} bits per byte`);
   if (rate !== null) parts.push(`learning rate ${written(rate, 3)}`);
+  if (norm !== null) parts.push(`gradient norm ${written(norm)}`);
   if (speed !== null) parts.push(`${written(speed)} tokens/s`);
+  if (utilization !== null) parts.push(`${written(100 * utilization, 3)} % of the peak FLOP/s`);
   if (seen !== null) parts.push(`${written(seen, 9)} tokens seen`);
   return parts.join(" · ");
 }
@@ -73,7 +76,7 @@ function buildTable(page) {
   const place = page.querySelector(".numbers .table");
   const table = document.createElement("table");
   const head = table.createTHead().insertRow();
-  const columns = columnsOf(page.dataset.masked);
+  const columns = COLUMNS.filter(([, column]) => pointsOf(page).some((point) => point[column] !== null));
   for (const [name] of columns) {
     const cell = document.createElement("th");
     cell.scope = "col";

@@ -5,26 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from panels import zerogpu
 from panels.generate import generate
-from panels.tabs.learn.curves import Point, read_points
-from panels.tabs.learn.monitor import kept_checkpoints, whole
+from panels.tabs.learn.curves import read_points, spread
+from panels.tabs.learn.monitor import integer
 from panels.templates import render
+from storage.run_folder import RunFolder
 from storage.text import replace_surrogates
 
 MOST_FRAMES = 120
-"""Frames of one prompt; of more, evenly spread ones are shown."""
+"""Frames of one prompt that are shown; of more, evenly spread ones."""
 MOST_PROMPTS = 24
 LONGEST_PROMPT = 20_000
-"""Characters of a prompt of the user's own: it is read anew by every checkpoint."""
+"""Characters of a visitor's own prompt, which every checkpoint reads."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
-    """What the model of one step made of a prompt."""
+    """What the model of one step wrote after a prompt."""
 
     step: int
     text: str  # the prompt included, as far as it is part of the text
@@ -42,15 +42,17 @@ class Film:
 
 
 def films_of(samples: Iterable[dict[str, Any]]) -> list[Film]:
-    """The films in the lines of samples.jsonl, in the order in which their prompts came first. Of several frames of
-    the same step the last counts."""
+    """The films in the records of samples.jsonl, in the order in which their prompts came first.
+
+    Of several frames of the same step the last counts.
+    """
     films: dict[str, dict[int, Frame]] = {}
     seeds: dict[str, int | None] = {}
-    for line in samples:
-        prompt, text = line.get("prompt"), line.get("text")
+    for record in samples:
+        prompt, text, step = record.get("prompt"), record.get("text"), record["step"]
         if isinstance(prompt, str) and isinstance(text, str):
-            seeds[prompt] = whole(line.get("seed"))
-            films.setdefault(prompt, {})[line["step"]] = Frame(step=line["step"], text=replace_surrogates(text))
+            seeds[prompt] = integer(record.get("seed"))
+            films.setdefault(prompt, {})[step] = Frame(step=step, text=replace_surrogates(text))
     return [
         Film(
             prompt=replace_surrogates(prompt), seed=seeds[prompt], frames=tuple(frames[step] for step in sorted(frames))
@@ -59,44 +61,34 @@ def films_of(samples: Iterable[dict[str, Any]]) -> list[Film]:
     ]
 
 
-def check_prompt(prompt: str) -> str:
-    """A prompt of the user's own, as it can be written with.
-
-    Raises:
-        ValueError: it is too long.
-    """
-    if len(prompt) > LONGEST_PROMPT:
-        raise ValueError(
-            f"Your prompt: expected at most {LONGEST_PROMPT:,} characters, since every checkpoint reads it anew, "
-            f"got {len(prompt):,}. Take its end."
-        )
-    return replace_surrogates(prompt)
-
-
-def film(
-    run: Path, prompt: str, *, seed: int, tokens: int, should_stop: Callable[[], bool]
+def make_film(
+    run: RunFolder, prompt: str, *, seed: int, tokens: int, should_stop: Callable[[], bool]
 ) -> Iterator[tuple[Film, int]]:
-    """Write `prompt` with every checkpoint that the run has kept, loading one after the other; yields the film so far
-    and how many frames it will have.
+    """Write a text with every checkpoint of a run, at temperature 1 as the training's own samples.
 
-    At temperature 1, as the training's own samples. A checkpoint that cannot be read, or is deleted meanwhile, gives a
-    frame that says so.
+    Yields the film so far and how many frames it will have. A checkpoint that cannot be read, or is deleted meanwhile,
+    gives a frame with the reason.
 
     Raises:
-        ValueError: the run has no checkpoint, or its model fills blanks.
+        ValueError: the prompt is too long, the run has no checkpoint, or its model is masked.
     """
     from modeling.generation import SamplingSettings
     from modeling.loading import is_masked_lm
     from panels.models import load_model
 
-    prompt, found = check_prompt(prompt), kept_checkpoints(run)
-    if not found:
-        raise ValueError(f"The run {run.name} has kept no checkpoint yet. Let it train until its first one.")
-    if is_masked_lm(next(iter(found.values()))):
-        raise ValueError(f"The run {run.name} trains a model that fills blanks and does not write.")
+    if len(prompt) > LONGEST_PROMPT:
+        raise ValueError(
+            f"Your prompt: expected at most {LONGEST_PROMPT:,} characters, since every checkpoint reads it again, "
+            f"got {len(prompt):,}. Take its end."
+        )
+    prompt, checkpoints = replace_surrogates(prompt), run.checkpoints()
+    if not checkpoints:
+        raise ValueError(f"The run {run.path.name} has kept no checkpoint yet. Let it train until its first one.")
+    if is_masked_lm(next(iter(checkpoints.values()))):
+        raise ValueError(f"The run {run.path.name} trains a model that fills blanks and does not write.")
     settings = SamplingSettings(max_new_tokens=tokens, seed=seed)
     frames: list[Frame] = []
-    for step, folder in found.items():
+    for step, folder in checkpoints.items():
         if should_stop():
             return
         try:
@@ -109,45 +101,34 @@ def film(
             frames.append(Frame(step=step, text=text))
         except (ValueError, OSError) as error:
             frames.append(Frame(step=step, text="", trouble=f"This checkpoint could not be read: {error}"))
-        yield Film(prompt=prompt, seed=seed, frames=tuple(frames), is_own=True), len(found)
+        yield Film(prompt=prompt, seed=seed, frames=tuple(frames), is_own=True), len(checkpoints)
 
 
 def render_films(films: Iterable[Film], metrics: Iterable[dict[str, Any]], *, run: str = "") -> str:
-    """The time-lapse: everything goes to the page at once, the slider moves without a request; empty text where there
-    is no frame."""
+    """The time-lapse, all of it as data, so that the slider moves without a request; "" where there is no frame."""
     films = [film for film in films if film.frames]
     if not films:
         return ""
-    points = {point.step: point for point in read_points(metrics)}
-    shown = [
+    losses = {point.step: (point.validation_loss, point.bits_per_byte) for point in read_points(metrics)}
+    data = [
         {
             "prompt": film.prompt,
             "seed": film.seed,
             "own": film.is_own,
-            "frames": [_row(frame, points.get(frame.step)) for frame in _spread(film.frames)],
+            "frames": [
+                [frame.step, *losses.get(frame.step, (None, None)), frame.text, frame.trouble]
+                for frame in spread(film.frames, MOST_FRAMES)
+            ],
         }
         for film in films
     ]
-    labels = [_label(film) for film in films]
-    return render(LAPSE, run=run, films=json.dumps(shown), labels=labels)
-
-
-def _row(frame: Frame, point: Point | None) -> list[Any]:
-    """Step, validation loss, bits per byte, text, trouble."""
-    loss, bits = (point.validation_loss, point.bits_per_byte) if point else (None, None)
-    return [frame.step, loss, bits, frame.text, frame.trouble]
+    return render(LAPSE, run=run, films=json.dumps(data), labels=map(_label, films))
 
 
 def _label(film: Film) -> str:
     prompt = " ".join(film.prompt.split())
     prompt = f"{prompt[:60]} …" if len(prompt) > 60 else prompt or "(empty: the model begins)"
     return f"{prompt} · yours, seed {film.seed}" if film.is_own else prompt
-
-
-def _spread(frames: tuple[Frame, ...]) -> list[Frame]:
-    if len(frames) <= MOST_FRAMES:
-        return list(frames)
-    return [frames[round(index * (len(frames) - 1) / (MOST_FRAMES - 1))] for index in range(MOST_FRAMES)]
 
 
 LAPSE = """

@@ -17,7 +17,6 @@ from panels.tabs.learn.curves import (
     WIDTH,
     Axis,
     Point,
-    bits_per_byte_of_nats,
     marks_of,
     path_of,
     read_points,
@@ -29,7 +28,8 @@ LINES: list[dict[str, Any]] = [
     {"step": 10, "tokens_seen": 100, "train_loss": 5.25, "learning_rate": 0.001, "tokens_per_second": 11091},
     {"step": 20, "tokens_seen": 200, "train_loss": 3.5, "learning_rate": 0.002, "tokens_per_second": 11400,
      "validation_loss": 3.0, "perplexity": 20.1, "bits_per_byte": 0.9},
-    {"step": 30, "tokens_seen": 300, "train_loss": None, "learning_rate": 7.83764e-06, "tokens_per_second": 9000},
+    {"step": 30, "tokens_seen": 300, "train_loss": None, "learning_rate": 7.83764e-06, "tokens_per_second": 9000,
+     "model_flops_utilization": 0.31, "gradient_norm": 1.75},
 ]  # fmt: skip
 
 numbers = st.floats(min_value=1e-6, max_value=1e6)
@@ -47,15 +47,19 @@ def places(path: str) -> list[tuple[float, float]]:
 def test_the_pages_numbers_are_those_of_the_file() -> None:
     page = render_curves(LINES, floor_bits_per_byte=0.6)
     assert json.loads(attribute(page, "data-points")[0]) == [
-        [10, 100, 5.25, None, None, 0.001, 11091],
-        [20, 200, 3.5, 3.0, 0.9, 0.002, 11400],
-        [30, 300, None, None, None, 7.83764e-06, 9000],
+        [10, 100, 5.25, None, None, 0.001, 11091, None, None],
+        [20, 200, 3.5, 3.0, 0.9, 0.002, 11400, None, None],
+        [30, 300, None, None, None, 7.83764e-06, 9000, 0.31, 1.75],
     ]
+
+
+def test_the_gradient_norm_is_drawn_where_the_run_has_one() -> None:
+    assert 'data-plot="gradient_norm"' in render_curves(LINES)
+    assert 'data-plot="gradient_norm"' not in render_curves(LINES[:2])
 
 
 def test_the_floor_is_drawn_where_its_nats_per_token_are() -> None:
     page = render_curves(LINES, floor_bits_per_byte=0.6)
-    assert bits_per_byte_of_nats(read_points(LINES)) == pytest.approx(0.3)
     y = Axis(low=float(attribute(page, "data-low")[0]), high=float(attribute(page, "data-high")[0]))
     floor = places(attribute(re.findall(r'<path class="line floor" d="M0\.0[^>]*>', page)[0], " d")[0])
     assert floor[0][0] == 0
@@ -68,18 +72,17 @@ def test_the_right_axis_says_the_same_in_bits_per_byte() -> None:
     page = render_curves(LINES)
     y = Axis(low=float(attribute(page, "data-low")[0]), high=float(attribute(page, "data-high")[0]))
     ticks = re.findall(
-        r'<span class="tick (left|right)" style="top:([\d.]+)%">([\d.]+)<', page.partition("Learning")[0]
+        r'<span class="tick (left|right)" style="bottom:([\d.]+)%">([\d.]+)<', page.partition("Learning")[0]
     )
     assert {side for side, _, _ in ticks} == {"left", "right"}
-    for side, top, text in ticks:
-        nats = float(text) / (0.3 if side == "right" else 1)
-        assert float(top) == pytest.approx(100 * (1 - y.place(nats)), abs=0.02)
+    for side, bottom, text in ticks:
+        nats = float(text) / (0.3 if side == "right" else 1)  # 0.9 bits per byte are 3 nats per token
+        assert float(bottom) == pytest.approx(100 * y.place(nats), abs=0.02)
 
 
 def test_a_masked_run_has_no_bits_per_byte() -> None:
     page = render_curves([{"step": 1, "train_loss": 2.0, "validation_loss": 2.0, "masked_perplexity": 7.4}])
     assert "nats per hidden token" in page
-    assert 'data-masked="yes"' in page
     assert "tick right" not in page
 
 
@@ -105,7 +108,7 @@ def test_lines_run_forward_and_stay_in_the_box(pairs: list[tuple[int, float]], l
         st.fixed_dictionaries(
             {"step": st.integers(-5, 10**14)},
             optional=dict.fromkeys(
-                ("train_loss", "validation_loss", "bits_per_byte", "learning_rate", "tokens_per_second", "tokens_seen"),
+                ("train_loss", "validation_loss", "bits_per_byte", "learning_rate", "gradient_norm", "tokens_seen"),
                 st.one_of(st.none(), st.floats(), st.integers(), st.text(max_size=3), st.booleans()),
             ),
         ),
@@ -118,7 +121,7 @@ def test_whatever_a_file_holds_is_drawn_inside_the_box(lines: list[dict[str, Any
     assert bool(page) == any(0 <= line["step"] <= LARGEST for line in lines)
     for path in re.findall(r'<path class="line (?!floor" d="M1 5H33)[^"]*" d="(M[^"H]*)"', page):
         assert all(0 <= left <= WIDTH and 0 <= top <= HEIGHT for left, top in places(path))
-    for place in re.findall(r"(?:top|left):([\d.e-]+)%", page):
+    for place in re.findall(r"(?:bottom|left):([\d.e-]+)%", page):
         assert -0.01 <= float(place) <= 100.01
 
 
@@ -140,7 +143,7 @@ def test_thinning_keeps_the_ends_and_the_evaluations() -> None:
     assert (thinned[0], thinned[-1]) == (points[0], points[-1])
     assert [point.step for point in thinned] == sorted({point.step for point in thinned})
     assert {point.step for point in points if point.validation_loss} <= {point.step for point in thinned}
-    assert "4700 lines" in render_curves([{"step": step, "train_loss": 1.0} for step in range(5000)])
+    assert "4700 records" in render_curves([{"step": step, "train_loss": 1.0} for step in range(5000)])
     assert thin(points[:5]) == points[:5]
 
 

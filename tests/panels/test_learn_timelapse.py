@@ -10,7 +10,8 @@ import pytest
 from modeling.generation import SamplingSettings
 from panels.generate import generate
 from panels.models import load_model
-from panels.tabs.learn.timelapse import LONGEST_PROMPT, MOST_FRAMES, Film, Frame, film, films_of, render_films
+from panels.tabs.learn.timelapse import LONGEST_PROMPT, MOST_FRAMES, Film, Frame, films_of, make_film, render_films
+from storage.run_folder import RunFolder
 from tests.panels.tiny_model import save_checkpoint, save_masked_checkpoint
 
 STRANGE = '</script><img src=x onerror=alert(1)> "quoted" \ud800'
@@ -66,7 +67,7 @@ def test_a_long_film_is_thinned_to_its_ends() -> None:
 
 
 def test_every_checkpoint_writes_what_it_writes_alone(run: Path) -> None:
-    seen = list(film(run, "The lamp", seed=5, tokens=12, should_stop=lambda: False))
+    seen = list(make_film(RunFolder(run), "The lamp", seed=5, tokens=12, should_stop=lambda: False))
     assert [(len(made.frames), expected) for made, expected in seen] == [(1, 2), (2, 2)]
     last = seen[-1][0]
     assert last.is_own
@@ -84,7 +85,7 @@ def test_a_checkpoint_that_cannot_be_read_says_so_and_the_others_write(run: Path
         broken = tmp_path / "checkpoints" / f"step-{step:06d}"
         broken.mkdir()
         (broken / "config.json").write_text("{}" if step == 10 else '{"model_type": "scratchgpt"')
-    *_, (made, expected) = film(tmp_path, "The lamp", seed=5, tokens=3, should_stop=lambda: False)
+    *_, (made, expected) = make_film(RunFolder(tmp_path), "The lamp", seed=5, tokens=3, should_stop=lambda: False)
     assert expected == 3
     assert [bool(frame.trouble) for frame in made.frames] == [True, True, False]
     assert all(frame.trouble.startswith("This checkpoint could not be read: ") for frame in made.frames[:2])
@@ -92,14 +93,14 @@ def test_a_checkpoint_that_cannot_be_read_says_so_and_the_others_write(run: Path
 
 def test_a_film_stops_within_a_text(run: Path) -> None:
     asked = iter([False] * 10)
-    assert not list(film(run, "The lamp", seed=5, tokens=1000, should_stop=lambda: next(asked, True)))
+    assert not list(make_film(RunFolder(run), "The lamp", seed=5, tokens=1000, should_stop=lambda: next(asked, True)))
 
 
 def test_what_cannot_be_filmed_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has kept no checkpoint yet"):
-        list(film(tmp_path, "", seed=1, tokens=1, should_stop=lambda: False))
-    with pytest.raises(ValueError, match="expected at most 20,000 characters, since every checkpoint reads it anew"):
-        list(film(run, "x" * (LONGEST_PROMPT + 1), seed=1, tokens=1, should_stop=lambda: False))
+        list(make_film(RunFolder(tmp_path), "", seed=1, tokens=1, should_stop=lambda: False))
+    with pytest.raises(ValueError, match="expected at most 20,000 characters, since every checkpoint reads it again"):
+        list(make_film(RunFolder(run), "x" * (LONGEST_PROMPT + 1), seed=1, tokens=1, should_stop=lambda: False))
     save_masked_checkpoint(tmp_path / "checkpoints" / "step-000010")
     with pytest.raises(ValueError, match="fills blanks and does not write"):
-        list(film(tmp_path, "", seed=1, tokens=1, should_stop=lambda: False))
+        list(make_film(RunFolder(tmp_path), "", seed=1, tokens=1, should_stop=lambda: False))

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from filelock import FileLock
 
 from modeling.sizing import count_parameters
 from panels.context import AppContext
 from panels.models import ModelLoader, ModelSource
-from panels.tabs.learn import jobs as starting
 from panels.tabs.learn.estimate import (
     LEAST_STEPS,
     MOST_STEPS,
@@ -26,14 +24,15 @@ from panels.tabs.learn.estimate import (
     measured_speed,
     size_named,
 )
-from panels.tabs.learn.form import NOT_FOR_STRANGERS, describe_plan, in_words, why_not
-from panels.tabs.learn.jobs import LARGEST_FILE, NOTE, Launcher, read_text, slug
+from panels.tabs.learn.form import NOT_ALLOWED, describe_plan, rough_duration, unavailable
+from panels.tabs.learn.jobs import CHECKOUT, LARGEST_FILE, Launcher, read_text, slug
+from storage.run_folder import RunFolder
 from tests.panels.tiny_model import save_run
 from train.__main__ import parse
 from train.provenance import check_same_run, write_recipe
 
 TEXT = "The lamp burned low. " * 200
-TINY = SIZES[0]
+TINY = SIZES["tiny"]
 
 
 class Pretended(Launcher):
@@ -46,13 +45,13 @@ class Pretended(Launcher):
         "except KeyboardInterrupt: pass\n"
     )
 
-    def __init__(self, home: Path) -> None:
-        super().__init__(home)
+    def __init__(self, home: Path, checkout: Path = CHECKOUT) -> None:
+        super().__init__(home, checkout)
         self.arguments: list[str] = []
 
     def command(self, run, arguments):
-        self.arguments = [*arguments, "--run-dir", str(run)]
-        return [sys.executable, "-c", self.script, str(run)]
+        self.arguments = [*arguments, "--run-dir", str(run.path)]
+        return [sys.executable, "-c", self.script, str(run.path)]
 
 
 @pytest.fixture
@@ -72,11 +71,11 @@ def wait_for(condition) -> None:
         time.sleep(0.02)
 
 
-def log_of(run: Path) -> str:
-    return (run / starting.LOG).read_text()
+def log_of(run: RunFolder) -> str:
+    return run.page_log.read_text()
 
 
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: size.name)
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_the_planned_model_is_the_one_that_the_command_trains(size, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text(TEXT)
@@ -95,25 +94,27 @@ def test_the_planned_model_is_the_one_that_the_command_trains(size, tmp_path: Pa
 
 def test_time_follows_the_speed_and_the_steps() -> None:
     speed = assumed_speed()
-    one, two = (RunPlan.of(text_bytes=10**6, size=SIZES[1], steps=steps, speed=speed).seconds for steps in (100, 200))
-    three = RunPlan.of(text_bytes=10**6, size=SIZES[1], steps=300, speed=speed).seconds
+    one, two = (
+        RunPlan.of(text_bytes=10**6, size=SIZES["small"], steps=steps, speed=speed).seconds for steps in (100, 200)
+    )
+    three = RunPlan.of(text_bytes=10**6, size=SIZES["small"], steps=300, speed=speed).seconds
     assert three - two == pytest.approx(two - one)
     assert "assuming" in speed.source
 
 
 def test_a_measured_run_replaces_the_assumption(tmp_path: Path) -> None:
     run = save_run(tmp_path / "mine")
-    assert measured_speed([run], TINY) == assumed_speed()  # no time in it
+    assert measured_speed([RunFolder(run)], TINY) == assumed_speed()  # no time in it
     state = json.loads((run / "run.json").read_text()) | {"seconds": 40.0, "parameters": 30_000}
     run = save_run(tmp_path / "yours")
     (run / "run.json").write_text(json.dumps(state))
-    speed = measured_speed([run], TINY)
+    speed = measured_speed([RunFolder(run)], TINY)
     assert "from your run yours (300 tokens/s)" in speed.source
     assert speed.flops != assumed_speed().flops
 
 
 def test_short_texts_are_refused_or_warned_about() -> None:
-    for size in SIZES:
+    for size in SIZES.values():
         least = least_bytes(size)
         with pytest.raises(ValueError, match=f"too short for the size {size.name}: expected at least {least:,} bytes"):
             RunPlan.of(text_bytes=least - 1, size=size, steps=100)
@@ -178,16 +179,16 @@ def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
 
 def test_a_run_is_a_process_of_its_own_that_stop_ends(launcher: Pretended, tmp_path: Path) -> None:
     run = launcher.start(TEXT, title="Lamp", size=TINY, steps=50)
-    assert run == (tmp_path / "runs" / "lamp").resolve()
-    corpus = run / "lamp.txt"
+    assert run.path == (tmp_path / "runs" / "lamp").resolve()
+    corpus = run.path / "lamp.txt"
     assert corpus.read_text() == TEXT
     assert launcher.arguments[:3] == ["modern", "--corpus", str(corpus)]
-    assert launcher.arguments[-2:] == ["--run-dir", str(run)]
+    assert launcher.arguments[-2:] == ["--run-dir", str(run.path)]
     since = launcher.since(run)
     assert since == pytest.approx(time.time(), abs=30)
     wait_for(lambda: "ready" in log_of(run))
-    assert launcher.going() == run
-    with pytest.raises(ValueError, match="One run at a time: lamp is going"):
+    assert launcher.active() == run
+    with pytest.raises(ValueError, match="One run at a time: lamp is running"):
         launcher.start(TEXT, title="Second", size=TINY, steps=50)
     assert not (tmp_path / "runs" / "second").exists()
 
@@ -195,7 +196,7 @@ def test_a_run_is_a_process_of_its_own_that_stop_ends(launcher: Pretended, tmp_p
     assert another.since(run) == since
     another.stop(run)
     wait_for(lambda: launcher.since(run) is None)
-    assert launcher.going() is None
+    assert launcher.active() is None
     with pytest.raises(ValueError, match="No process works on lamp any more"):
         launcher.stop(run)
 
@@ -204,51 +205,52 @@ def test_a_name_is_never_taken_twice(launcher: Pretended) -> None:
     runs = []
     for _ in range(2):
         runs.append(launcher.start(TEXT, title="Lamp", size=TINY, steps=50))
-        launcher._ours[runs[-1]].kill()
-        launcher._ours[runs[-1]].wait()
-    assert [run.name for run in runs] == ["lamp", "lamp-2"]
+        launcher._ours[runs[-1].path].kill()
+        launcher._ours[runs[-1].path].wait()
+    assert [run.path.name for run in runs] == ["lamp", "lamp-2"]
 
 
-def test_a_refused_start_leaves_nothing(launcher: Pretended, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="too short"):
-        launcher.start("short", title="Lamp", size=TINY, steps=50)
+@pytest.mark.parametrize("refused", ["too short", "came without the training program"])
+def test_a_refused_start_leaves_nothing(refused: str, launcher: Pretended, tmp_path: Path) -> None:
+    launcher = launcher if refused == "too short" else Pretended(tmp_path, checkout=tmp_path)
+    with pytest.raises(ValueError, match=refused):
+        launcher.start("short" if refused == "too short" else TEXT, title="Lamp", size=TINY, steps=50)
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_run_of_somebody_else_is_seen_and_not_stopped(launcher: Pretended, tmp_path: Path) -> None:
-    run = save_run(tmp_path / "runs" / "terminal")
-    with FileLock(run / ".lock"):
-        assert launcher.going() == run
+def test_a_run_of_a_terminal_is_seen_and_not_stopped(launcher: Pretended, tmp_path: Path) -> None:
+    run = RunFolder(save_run(tmp_path / "runs" / "terminal"))
+    with run.lock():
+        assert launcher.active() == run
         with pytest.raises(ValueError, match="terminal was not started from the page"):
             launcher.stop(run)
-    assert launcher.going() is None
+    assert launcher.active() is None
 
 
 def test_a_process_that_took_over_a_number_is_left_alone(launcher: Pretended, tmp_path: Path) -> None:
-    run = save_run(tmp_path / "runs" / "old")
+    run = RunFolder(save_run(tmp_path / "runs" / "old"))
     innocent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         created = psutil.Process(innocent.pid).create_time()
-        (run / NOTE).write_text(json.dumps({"pid": innocent.pid, "created": created - 100}))
-        assert launcher.since(run) is None
-        for broken in ("{", "[]", '{"pid": "x"}', '{"pid": null, "created": 1}', '{"pid": -5, "created": 1}'):
-            (run / NOTE).write_text(broken)
+        old = json.dumps({"pid": innocent.pid, "created": created - 100})
+        for note in (old, "{", "[]", '{"pid": "x"}', '{"pid": null, "created": 1}', '{"pid": -5, "created": 1}'):
+            run.started_by_page.write_text(note)
             assert launcher.since(run) is None
     finally:
         innocent.kill()
         innocent.wait()
 
 
-def test_a_run_goes_on_from_its_recipe(launcher: Pretended, tmp_path: Path) -> None:
-    run = save_run(tmp_path / "runs" / "old")
+def test_a_run_resumes_from_its_recipe(launcher: Pretended, tmp_path: Path) -> None:
+    run = RunFolder(save_run(tmp_path / "runs" / "old"))
     launcher.resume(run)
-    assert launcher.arguments == [str(run / "recipe.json"), "--resume", "--run-dir", str(run)]
-    (run / "recipe.json").unlink()
-    with pytest.raises(ValueError, match="old was ended before it had a recipe: start it anew"):
+    assert launcher.arguments == [str(run.recipe_file), "--resume", "--run-dir", str(run.path)]
+    run.recipe_file.unlink()
+    with pytest.raises(ValueError, match="old ended before it had a recipe: start it again"):
         launcher.resume(run)
 
 
-def test_the_command_that_goes_on_is_that_of_the_same_run(tmp_path: Path) -> None:
+def test_the_command_that_resumes_is_that_of_the_same_run(tmp_path: Path) -> None:
     run, text = tmp_path / "run", tmp_path / "text.txt"
     text.write_text(TEXT)
     run.mkdir()
@@ -260,24 +262,18 @@ def test_the_command_that_goes_on_is_that_of_the_same_run(tmp_path: Path) -> Non
     assert again == dataclasses.replace(config, run=dataclasses.replace(config.run, resume=True))
 
 
-def test_what_a_process_said_at_its_end(launcher: Pretended, tmp_path: Path) -> None:
-    assert launcher.last_words(tmp_path) is None
-    (tmp_path / starting.LOG).write_text("training\nerror: the corpus is too short\r 10%|# | error in a bar\n")
-    assert launcher.last_words(tmp_path) == "error: the corpus is too short"
-
-
-def test_a_page_without_the_training_program_says_so(launcher, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(starting, "CHECKOUT", tmp_path)
-    with pytest.raises(ValueError, match="came without the training program"):
-        launcher.start(TEXT, title="", size=TINY, steps=50)
-    assert not (tmp_path / "runs").exists()
+def test_the_last_error_of_a_process(launcher: Pretended, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert launcher.last_error(run) is None
+    run.page_log.write_text("training\nerror: the corpus is too short\r 10%|# | error in a bar\n")
+    assert launcher.last_error(run) == "error: the corpus is too short"
 
 
 def test_a_public_page_trains_only_where_it_may(tmp_path: Path) -> None:
     loader = ModelLoader(ModelSource(given="x", name="x"))
-    assert why_not(AppContext(loader=loader, home=tmp_path, is_public=True)) == NOT_FOR_STRANGERS
-    assert why_not(AppContext(loader=loader, home=tmp_path, is_public=True, allow_training=True)) is None
-    assert why_not(AppContext(loader=loader, home=tmp_path, is_public=False)) is None
+    assert unavailable(AppContext(loader=loader, home=tmp_path, is_public=True)) == NOT_ALLOWED
+    assert unavailable(AppContext(loader=loader, home=tmp_path, is_public=True, allow_training=True)) is None
+    assert unavailable(AppContext(loader=loader, home=tmp_path, is_public=False)) is None
 
 
 def test_the_plan_on_the_page(tmp_path: Path) -> None:
@@ -290,10 +286,10 @@ def test_the_plan_on_the_page(tmp_path: Path) -> None:
         context, TEXT, None, "<b>", 9
     )
     assert "from 10 to 5,000, got 12.5" in describe_plan(context, TEXT, None, "tiny", 12.5)
-    assert size_named("medium") is SIZES[2]
+    assert size_named("medium") is SIZES["medium"]
 
 
-def test_times_in_words() -> None:
-    assert [in_words(seconds) for seconds in (0.2, 89, 90, 600, 5400, 9000)] == [
+def test_rough_durations() -> None:
+    assert [rough_duration(seconds) for seconds in (0.2, 89, 90, 600, 5400, 9000)] == [
         "1 s", "89 s", "2 min", "10 min", "1 h 30 min", "2 h 30 min",
     ]  # fmt: skip
