@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hub_export.code_version import differs_from_project, installed_transformers, read_code, refuse_newer
 from hub_export.isolation import run_fresh
-from modeling.imports import quick_imports
+from modeling import quick_imports, register
 from modeling.loading import is_masked_lm, read_weights
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _task(folder: Path, checkpoint: Path, scratch: Path) -> dict[str, Any]:
         import torch
         from safetensors.torch import save_file
 
-        import modeling.auto  # noqa: F401
+        register()
 
     save_file(_reference_logits(checkpoint), scratch / "reference.safetensors")
     return {

@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from modeling.imports import quick_imports
+from modeling import quick_imports, register
 from storage.records import read_json_object
 from storage.run_folder import RunFolder
 
@@ -212,8 +212,7 @@ def _load(auto_class: str, folder: Path, device: str | None) -> Any:
         import transformers
         from transformers.utils import logging as transformers_logging
 
-        import modeling.auto  # noqa: F401  registers ScratchGPT with the Auto classes
-
+        register()
         loader = getattr(transformers, auto_class)
 
     transformers_logging.disable_progress_bar()

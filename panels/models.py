@@ -186,9 +186,6 @@ def load_model(source: ModelSource | str | Path, *, device: str | None = None) -
     one, else the CPU).
 
     Raises ValueError, with the reason, when they cannot be loaded or do not fit each other."""
-    from modeling.generation import prefix_ids, start_ids
-    from tokenization import load_tokenizer
-
     if not isinstance(source, ModelSource):
         source = find_model(source)
     if source.folder is None:
@@ -197,7 +194,12 @@ def load_model(source: ModelSource | str | Path, *, device: str | None = None) -
         source = dataclasses.replace(described, name=described.name if described.name != folder.name else source.given)
     folder = source.folder
     assert folder is not None
-    model = loading.load_model(folder, device=device)
+
+    model = loading.load_model(folder, device=device)  # first: it imports torch and transformers without collecting
+
+    from modeling.generation import prefix_ids, start_ids
+    from tokenization import load_tokenizer
+
     try:
         tokenizer = load_tokenizer(folder)
     except Exception as error:  # each library below has exceptions of its own for a broken file

@@ -10,7 +10,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from modeling.imports import quick_imports
+from modeling import quick_imports
 from modeling.loading import fetch
 from panels.models import ModelLoader, ModelSource
 from storage.run_folder import RunFolder

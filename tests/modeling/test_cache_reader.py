@@ -163,13 +163,13 @@ def remote(kind: type[PreTrainedModel], context: int | None = CONTEXT) -> PreTra
 def lengths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many tokens each pass of a model reads."""
     found = []
-    inner = decoding.CacheReader._forward
+    inner = decoding.CacheDecoder._forward
 
     def forward(self, token_ids, options):
         found.append(len(token_ids))
         return inner(self, token_ids, options)
 
-    monkeypatch.setattr(decoding.CacheReader, "_forward", forward)
+    monkeypatch.setattr(decoding.CacheDecoder, "_forward", forward)
     return found
 
 
@@ -275,11 +275,11 @@ def test_a_config_that_names_too_long_a_context_ends_in_words():
 def test_a_long_text_is_looked_into_some_tokens_at_a_time(make, lengths, monkeypatch):
     model = make()
     text = [(7 * i + 3) % VOCABULARY for i in range(CONTEXT - 1)]
-    whole = inspection.surprises(model, text)
-    assert not lengths
-    monkeypatch.setattr(inspection, "PREFILL_CHUNK", 8)
-    parts = inspection.surprises(model, text)
-    assert lengths == ([8, 8, 16, 23] if isinstance(model, Dropping) else [8, 8, 7])
+    whole = inspection.surprisals(model, text)
+    lengths.clear()
+    monkeypatch.setattr(decoding, "PREFILL_CHUNK", 8)
+    parts = inspection.surprisals(model, text)
+    assert lengths == ([8, 8, 16, 22] if isinstance(model, Dropping) else [8, 8, 6])
     for one, other in zip(whole[1:], parts[1:], strict=True):
         assert one.bits == pytest.approx(other.bits, abs=1e-4)
 

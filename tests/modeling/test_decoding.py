@@ -26,8 +26,8 @@ from transformers import (
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from modeling import generation as decoding
-from modeling.fast_decoder import LeanReader
-from modeling.generation import CacheReader, SamplingSettings, prefix_ids, start_ids, stream
+from modeling.fast_decoder import FastDecoder
+from modeling.generation import CacheDecoder, SamplingSettings, prefix_ids, start_ids, stream
 from modeling.loading import context_length
 
 CONTEXT, VOCABULARY = 24, 31
@@ -170,8 +170,8 @@ def test_both_paths_agree_far_past_the_context(make, choices, monkeypatch):
 
 
 def test_scratchgpt_goes_by_the_lean_path_and_others_do_not():
-    assert isinstance(decoding._reader(scratchgpt(), 4), LeanReader)
-    assert isinstance(decoding._reader(gpt2(), 4), CacheReader)
+    assert isinstance(decoding._decoder(scratchgpt(), 4), FastDecoder)
+    assert isinstance(decoding._decoder(gpt2(), 4), CacheDecoder)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -350,7 +350,7 @@ def test_closing_ends_the_computing(make, monkeypatch):
 
 def count_reads(monkeypatch) -> list[int]:
     reads = []
-    for kind in (LeanReader, CacheReader):
+    for kind in (FastDecoder, CacheDecoder):
 
         def read(self, token_ids, inner=kind.read):
             reads.append(len(token_ids))
@@ -403,4 +403,4 @@ def test_training_goes_on_after_a_stream():
 
 def test_surprise_is_in_bits():
     step = next(stream(scratchgpt(), PROMPT, SamplingSettings(seed=0)))
-    assert step.surprise == pytest.approx(-math.log2(step.model_probability))
+    assert step.surprisal == pytest.approx(-math.log2(step.model_probability))

@@ -29,7 +29,8 @@ from transformers import (
 )
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM, inspection
-from modeling.inspection import attention, logit_lens, next_token_logits, surprises
+from modeling import generation as decoding
+from modeling.inspection import attention, logit_lens, next_token_logits, surprisals
 
 CONTEXT, VOCABULARY, LAYERS = 24, 31, 3
 IDS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
@@ -142,7 +143,7 @@ def test_surprises_add_up_to_transformers_loss(make) -> None:
     input_ids = torch.tensor([IDS])
     with torch.no_grad():
         loss = model(input_ids=input_ids, labels=input_ids).loss.item()
-    first, *others = surprises(model, IDS)
+    first, *others = surprisals(model, IDS)
     assert (first.bits, first.rank, first.likeliest) == (None, None, None)
     assert [one.token_id for one in (first, *others)] == IDS
     bits = sum(one.bits for one in others if one.bits is not None)
@@ -160,7 +161,7 @@ def test_surprises_add_up_to_transformers_loss(make) -> None:
 @pytest.mark.parametrize("make", [scratchgpt, gpt2, qwen3])
 def test_a_long_text_is_read_in_windows_that_reuse_half(make) -> None:
     model = make()
-    found = surprises(model, LONG)
+    found = surprisals(model, LONG)
     for position in range(1, len(LONG)):
         # the first window scores a whole context, each later one half of it
         behind = max(0, (position - CONTEXT) // (CONTEXT // 2) + 1) if position >= CONTEXT else 0
@@ -172,25 +173,25 @@ def test_a_long_text_is_read_in_windows_that_reuse_half(make) -> None:
 @pytest.mark.parametrize("make", ALL)
 def test_a_text_read_in_chunks_gives_the_same(make, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make()
-    whole = surprises(model, IDS)
-    monkeypatch.setattr(inspection, "PREFILL_CHUNK", 4)
-    assert [one.bits for one in surprises(model, IDS)[1:]] == pytest.approx([one.bits for one in whole[1:]], abs=1e-4)
+    whole = surprisals(model, IDS)
+    monkeypatch.setattr(decoding, "PREFILL_CHUNK", 4)
+    assert [one.bits for one in surprisals(model, IDS)[1:]] == pytest.approx([one.bits for one in whole[1:]], abs=1e-4)
 
 
 def test_one_token_has_no_surprise_and_broken_weights_are_named() -> None:
     model: Any = scratchgpt()
-    assert [one.bits for one in surprises(model, [3])] == [None]
+    assert [one.bits for one in surprisals(model, [3])] == [None]
     with torch.no_grad():
         model.lm_head.weight.fill_(math.nan)
     with pytest.raises(ValueError, match="expected finite logits, got NaN"):
-        surprises(model, IDS)
+        surprisals(model, IDS)
 
 
 def test_what_cannot_come_is_infinitely_surprising() -> None:
     model: Any = scratchgpt()
     with torch.no_grad():
         model.lm_head.bias[IDS[4]] = -math.inf
-    assert surprises(model, IDS)[4].bits == math.inf
+    assert surprisals(model, IDS)[4].bits == math.inf
 
 
 @pytest.mark.parametrize("make", ALL)
@@ -308,13 +309,13 @@ def test_others_may_use_the_model_meanwhile(look) -> None:
 
 def test_a_twin_takes_no_memory_for_weights() -> None:
     model = gpt2()
-    twin = inspection._twin(model)
+    twin = inspection._shared_copy(model)
     assert [weight.data_ptr() for weight in twin.parameters()] == [weight.data_ptr() for weight in model.parameters()]
     assert twin.config is not model.config
     assert twin.get_output_embeddings().weight is twin.get_input_embeddings().weight
 
 
-@pytest.mark.parametrize("look", [next_token_logits, surprises, logit_lens, attention])
+@pytest.mark.parametrize("look", [next_token_logits, surprisals, logit_lens, attention])
 def test_ids_must_be_tokens_of_the_model(look) -> None:
     model = scratchgpt()
     with pytest.raises(ValueError, match="expected a text of at least one token, got an empty one"):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
-from modeling.fast_decoder import LeanReader, is_plain
+from modeling.fast_decoder import FastDecoder, is_plain
 from tests.modeling.families import GROUPED
 
 CONTEXT, VOCABULARY = 16, 23
@@ -69,10 +69,10 @@ def test_logits_are_those_of_the_forward(shape, ids, data):
     cuts = sorted(data.draw(st.sets(st.integers(1, len(ids) - 1), max_size=6)))
     with torch.inference_mode():
         expected_LV = model(torch.tensor([ids])).logits[0]
-        reader = LeanReader(model, CONTEXT)
+        reader = FastDecoder(model, CONTEXT)
         for start, end in zip([0, *cuts], [*cuts, len(ids)], strict=True):
             torch.testing.assert_close(reader.read(ids[start:end]), expected_LV[end - 1], atol=1e-4, rtol=1e-4)
-        reader.forget()
+        reader.reset()
         torch.testing.assert_close(reader.read(ids[-2:]), model(torch.tensor([ids[-2:]])).logits[0, -1])
 
 
@@ -83,7 +83,7 @@ def test_other_types(config, dtype):
     ids = [5, 3, 8, 1, 9]
     with torch.inference_mode():
         expected_V = model(torch.tensor([ids])).logits[0, -1].float()
-        reader = LeanReader(model, CONTEXT)
+        reader = FastDecoder(model, CONTEXT)
         reader.read(ids[:3])
         reader.read(ids[3:4])
         logits_V = reader.read(ids[4:]).float()
@@ -98,7 +98,7 @@ def test_scaled_positions(rope_type):
     model, plain = (build(**MODERN, rope_parameters=settings) for settings in (scaling, None))
     assert is_plain(model)
     ids = list(range(3, 15))
-    reader = LeanReader(model, CONTEXT)
+    reader = FastDecoder(model, CONTEXT)
     reader.read(ids[:7])
     logits_V = reader.read(ids[7:])
     torch.testing.assert_close(logits_V, model(torch.tensor([ids])).logits[0, -1])
@@ -109,7 +109,7 @@ def test_the_weights_stay_as_they_are():
     model = build(**MODERN)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with torch.inference_mode():
-        LeanReader(model, CONTEXT).read([1, 2, 3])
+        FastDecoder(model, CONTEXT).read([1, 2, 3])
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     model(torch.tensor([[1, 2]]), labels=torch.tensor([[1, 2]])).loss.backward()
 

@@ -128,14 +128,14 @@ def surprise(loaded: LoadedModel, text: str, *, should_stop: Callable[[], bool] 
         ValueError: for a masked model, or a text that is none, empty or too long.
         StoppedError: when `should_stop()`, which is asked now and then.
     """
-    from modeling.inspection import surprises
+    from modeling.inspection import surprisals
     from tokenization.spans import label
 
     check_writes(loaded, "its tokens have no surprise that adds up to that of the text")
     text = checked_text(text)
     pieces, first = pieces_of(loaded, text), loaded.start_ids
     ids = [*first, *(piece.token_id for piece in pieces)]
-    found = surprises(loaded.model, ids, should_stop=should_stop)[len(first) :]
+    found = surprisals(loaded.model, ids, should_stop=should_stop)[len(first) :]
     tokens = [
         ReadToken(
             token_id=piece.token_id,
