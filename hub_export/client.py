@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from corpus.network import connection_errors
+from corpus.hub import connection_errors
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

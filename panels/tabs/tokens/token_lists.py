@@ -1,4 +1,4 @@
-"""What the Tokens tab shows, as plain data: a text in tokens, its merges, a second tokenizer beside it."""
+"""A text in tokens, as the Tokens tab and the API give it: its tokens, its merges, a second tokenizer beside it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modeling.loading import first_line
+from storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from tokenization.spans import Piece
 
 LONGEST = 100_000
-"""Characters of a text that is taken."""
+"""Characters of a text."""
 SHOWN = 1_000
 """Tokens of a text that are shown one by one."""
 REPLAYED = 300
@@ -59,23 +60,15 @@ def count_bytes(text: str) -> int:
 def in_tokens(name: str, text: str, found: list[Piece]) -> dict[str, Any]:
     """A text in tokens, for the page: `tokens` has id, label, first character, the one after the last, and bytes of
     each of the first `SHOWN`."""
-    tokens = [[piece.token_id, piece.label, piece.start, piece.end, piece.byte_count] for piece in found[:SHOWN]]
+    tokens = [_row(piece) for piece in found[:SHOWN]]
     return {"name": name, "characters": len(text), "bytes": count_bytes(text), "count": len(found), "tokens": tokens}
 
 
 def as_json(text: str, found: list[Piece]) -> dict[str, Any]:
     """A text in tokens, for the API."""
     size = count_bytes(text)
-    tokens = [
-        {
-            "token_id": piece.token_id,
-            "text": piece.label,
-            "start": piece.start,
-            "end": piece.end,
-            "bytes": piece.byte_count,
-        }
-        for piece in found
-    ]
+    names = ("token_id", "text", "start", "end", "bytes")
+    tokens = [dict(zip(names, _row(piece), strict=True)) for piece in found]
     return {
         "tokens": tokens,
         "count": len(tokens),
@@ -84,21 +77,23 @@ def as_json(text: str, found: list[Piece]) -> dict[str, Any]:
     }
 
 
+def _row(piece: Piece) -> list[Any]:
+    return [piece.token_id, piece.label, piece.start, piece.end, piece.byte_count]
+
+
 def merges_of(tokenizer: Any, text: str) -> dict[str, Any]:
     """The replay of the first `REPLAYED` characters, for the page: `merges` has rank, ids of the two halves and of the
     whole, count in the training text (null: not recorded) and places in the text."""
     from tokenization.merge_trace import replay
 
-    told = replay(tokenizer, text[:REPLAYED])
+    trace = replay(tokenizer, text[:REPLAYED])
     return {
-        "message": told.message,
+        "message": trace.message,
         "cut": REPLAYED if len(text) > REPLAYED else None,
-        "learnt": told.learnt,
-        "words": told.words,
-        "labels": told.labels,
-        "merges": [
-            [merge.rank, merge.first, merge.second, merge.made, merge.count, merge.places] for merge in told.merges
-        ],
+        "learnt": trace.learnt,
+        "words": trace.words,
+        "labels": trace.labels,
+        "merges": [[each.rank, each.first, each.second, each.made, each.count, each.places] for each in trace.merges],
     }
 
 
@@ -115,9 +110,10 @@ def characters(text: str) -> list[Piece]:
 
 
 def choices(home: Path) -> list[str]:
-    """The second tokenizers that are at hand: bytes, characters, those of the runs in `home`/runs, GPT-2's where its
+    """The second tokenizers that are known: bytes, characters, those of the runs in `home`/runs, GPT-2's where its
     files are in the local cache."""
-    runs = [path.parent.parent.name for path in home.glob("runs/*/tokenizer/tokenizer_config.json")]
+    folders = ((path.name, RunFolder(path).tokenizer) for path in home.glob("runs/*"))
+    runs = [name for name, tokenizer in folders if (tokenizer / "tokenizer_config.json").is_file()]
     gpt2 = [GPT2] if _cached_gpt2() else []
     return [NONE, BYTES, CHARACTERS, *(RUN + name for name in sorted(runs)), *gpt2]
 
@@ -155,19 +151,20 @@ def second(chosen: str | None, home: Path, *, anywhere: bool) -> Second | None:
 
 def _folder_of(chosen: str, home: Path, *, anywhere: bool) -> Path | None:
     """Where the tokenizer lies; None: on the Hub, or in no file."""
-    at_hand = choices(home)
+    known = choices(home)
     if chosen == BYTES:
         return None
-    if chosen == GPT2 and chosen in at_hand:
+    if chosen == GPT2 and chosen in known:
         return _cached_gpt2()
-    if chosen.startswith(RUN) and chosen in at_hand:
-        return home / "runs" / chosen.removeprefix(RUN) / "tokenizer"
+    if chosen.startswith(RUN) and chosen in known:
+        return RunFolder(home / "runs" / chosen.removeprefix(RUN)).tokenizer
     if not anywhere:
-        raise ValueError(f"Second tokenizer: expected one of {', '.join(at_hand)}, got {chosen[:80]!r}.")
+        raise ValueError(f"Second tokenizer: expected one of {', '.join(known)}, got {chosen[:80]!r}.")
     given = Path(chosen).expanduser()
     path = given if given.is_absolute() else home / given
     if path.exists():
-        return path / "tokenizer" if (path / "tokenizer").is_dir() else path
+        inside = RunFolder(path).tokenizer
+        return inside if inside.is_dir() else path
     if HUB_ID.fullmatch(chosen) and not chosen.startswith("."):
         return None
     raise ValueError(

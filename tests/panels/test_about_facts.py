@@ -9,22 +9,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from modeling.sizing import count_parameters, flops_per_token
+from panels.components.from_pretrained import whereabouts
 from panels.context import AppContext
-from panels.formats import short_number
+from panels.formats import file_size, short_number
 from panels.models import ModelLoader, ModelSource, find_model
 from panels.tabs.about import tab as about
-from panels.tabs.about.facts import (
-    api_code,
-    bytes_in_words,
-    duration,
-    limits,
-    load_code,
-    model_facts,
-    parts_of,
-    picture,
-    training_facts,
-    whereabouts,
-)
+from panels.tabs.about.facts import api_code, limits, load_code, model_facts, parts_of, picture, training_facts
+from storage.run_folder import RunFolder
 from tests.panels.tiny_model import PROMPTS, save_run
 
 PNG = base64.b64decode(
@@ -71,7 +62,7 @@ def test_model_facts(loaded):
     assert facts["context"] == "48 tokens"
     assert facts["shape"] == "2 layers, 32 wide, 2 heads of 16, 128 wide inside the feed-forward part"
     cache = 2 * 2 * 2 * 16 * 4
-    weights = bytes_in_words(4 * count_parameters(loaded.model.config))
+    weights = file_size(4 * count_parameters(loaded.model.config))
     assert facts["memory"] == f"{weights} of weights (float32), and {cache} bytes for each token it has read"
     assert f"{short_number(round(flops_per_token(loaded.model.config, 48)))} for one learned" in facts["arithmetic"]
 
@@ -83,7 +74,7 @@ def test_training_facts_come_from_the_run(tmp_path):
     recipe = json.loads((run / "recipe.json").read_text())
     versions = {"git_commit": "0123456789abcdef", "versions": {"torch": "2.13.0", "transformers": "5.23.0"}}
     (run / "recipe.json").write_text(json.dumps(recipe | versions))
-    facts = dict(training_facts(find_model(run), run))
+    facts = dict(training_facts(find_model(run), RunFolder(run)))
     assert facts["tokens seen"].startswith("12,000, ")
     assert (facts["recipe"], facts["steps"], facts["time"]) == ("stories", "20", "2 min 23 s")
     assert facts["on unseen text"].startswith("1.5000 bits per byte, 500\u00a0% above the floor of 0.2500")
@@ -92,7 +83,7 @@ def test_training_facts_come_from_the_run(tmp_path):
     assert training_facts(ModelSource(given="x", name="x"), None) == []
     (run / "recipe.json").write_text("{")
     with pytest.raises(ValueError, match=r"recipe\.json"):
-        training_facts(find_model(run / "checkpoints" / "step-000020"), run)
+        training_facts(find_model(run / "checkpoints" / "step-000020"), RunFolder(run))
 
 
 def test_limits_say_what_it_is(loaded, masked):
@@ -167,14 +158,7 @@ def test_pictures(tmp_path):
     assert picture(tmp_path / "vanished.png") is None
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.2, "less than a second"), (9, "9 s"), (3600, "1 h"), (3725, "1 h 2 min")]
-)
-def test_duration(seconds, words):
-    assert duration(seconds) == words
-
-
-def test_a_vanished_folder_and_a_damaged_run_are_told_and_the_rest_stays(tmp_path):
+def test_a_vanished_folder_and_a_damaged_run_are_named_and_the_rest_stays(tmp_path):
     run = save_run(tmp_path / "runs" / "one")
     loader = ModelLoader(find_model(run)).start()
     loader.wait()
@@ -186,9 +170,9 @@ def test_a_vanished_folder_and_a_damaged_run_are_told_and_the_rest_stays(tmp_pat
     assert "has none" in card
     (run / "run.json").write_text("{")
     facts, *_ = about.arrived(context)
-    assert "cannot read" in facts
+    assert "cannot be read" in facts
     assert "What it cannot do" in facts
-    (run / "checkpoints").rename(tmp_path / "gone")
+    (run / "checkpoints").rename(tmp_path / "missing")
     facts, code, *_ = about.arrived(context)
-    assert "The model&#39;s folder is gone" in facts
+    assert "The model&#39;s folder is missing" in facts
     assert "What it is" in facts

@@ -1,10 +1,13 @@
-"""Every kind of file that --corpus takes, whole and damaged."""
+"""Every kind of file that --corpus takes, complete, damaged and too long for memory."""
 
 import gzip
 import io
 import json
 import logging
 import lzma
+import os
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +19,11 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpus.chunking import LONGEST_WHOLE
+from corpus.clean import clean_gutenberg, decode_bytes
+from corpus.documents import LONGEST_UNCUT
 from corpus.local import file_of, find_files, read_local
 
+ROOT = Path(__file__).parents[2]
 LINES = "".join(f"Sentence {number} of a page, {number**5 % 7919}.\n" for number in range(400))
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "gz": gzip.compress,
@@ -43,17 +48,6 @@ def records(*texts: str | None, field: str = "text") -> bytes:
 
 def texts(*paths: Path, **options: object) -> list[str]:
     return [document.text for document in read_local(paths, **options)]  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def pages(tmp_path: Path) -> Path:
-    """Archives as OpenWebText has them."""
-    folder = tmp_path / "openwebtext"
-    folder.mkdir()
-    for number in range(3):
-        members = {f"{number}-{page}.txt": f"Page {page} of {number}.\r\n{LINES}".encode() for page in range(4)}
-        (folder / f"urlsf_subset00-{number}_data.xz").write_bytes(lzma.compress(archive(members)))
-    return folder
 
 
 @pytest.mark.parametrize("ending", COMPRESS)
@@ -89,7 +83,7 @@ def test_several_streams_in_a_row_are_one_file(tmp_path: Path) -> None:
 
 
 def test_an_archive_on_its_own_and_one_larger_than_the_memory_kept(tmp_path: Path) -> None:
-    page = LINES.encode() * (LONGEST_WHOLE // len(LINES) + 1)
+    page = LINES.encode() * (LONGEST_UNCUT // len(LINES) + 1)
     content = archive({"a.txt": b"first", "b.txt": page, "c.txt": b"last"})
     (tmp_path / "a.tar").write_bytes(content)
     (tmp_path / "a.tgz").write_bytes(gzip.compress(content, 1))
@@ -152,33 +146,25 @@ def test_a_damaged_file_in_a_folder_yields_nothing(
     raw[len(raw) // 2] ^= 0x55
     broken.write_bytes({"cut": raw[: len(raw) * 3 // 4], "flip": raw, "not": b"no archive at all"}[damage])
     name = {"gz": "gzip", "xz": "xz", "zst": "zstd"}[ending]
-    message = rf"b\.{ending}: expected a whole {name} file, got one that is damaged or cut off \(.+\); fetch it again"
+    message = rf"b\.{ending}: expected a complete {name} file, got one that is damaged or cut off \(.+\); fetch"
     documents = read_local([tmp_path])
     assert [next(documents).text[:2] for _ in range(3)] == ["a0", "a1", "a2"]
     with pytest.raises(ValueError, match=message):
         next(documents)
     assert [text[:2] for text in texts(tmp_path, skip_broken=True)] == ["a0", "a1", "a2", "c0", "c1", "c2"]
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert f"left out: {broken.as_posix()}: expected a whole" in caplog.text
+    assert f"left out: {broken.as_posix()}: expected a complete" in caplog.text
 
 
 def test_a_long_damaged_file_yields_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.txt.gz"
-    path.write_bytes(gzip.compress(LINES.encode() * (2 * LONGEST_WHOLE // len(LINES)), 1)[:-9])
-    with pytest.raises(ValueError, match=r"a.txt.gz: expected a whole gzip file, got one that is damaged or cut off"):
+    path.write_bytes(gzip.compress(LINES.encode() * (2 * LONGEST_UNCUT // len(LINES)), 1)[:-9])
+    with pytest.raises(ValueError, match=r"a.txt.gz: expected a complete gzip file, got one that is damaged"):
         next(read_local([path]))
     path = tmp_path / "a.jsonl.zst"
-    path.write_bytes(zstandard.compress(records(LINES) * (2 * LONGEST_WHOLE // len(LINES)))[:-9])
-    with pytest.raises(ValueError, match=r"a.jsonl.zst: expected a whole zstd file, got one that is damaged"):
+    path.write_bytes(zstandard.compress(records(LINES) * (2 * LONGEST_UNCUT // len(LINES)))[:-9])
+    with pytest.raises(ValueError, match=r"a.jsonl.zst: expected a complete zstd file, got one that is damaged"):
         next(read_local([path]))
-
-
-def test_the_archives_of_openwebtext(pages: Path) -> None:
-    documents = list(read_local([pages / "*.xz"]))
-    assert [document.text for document in documents] == [
-        f"Page {page} of {number}.\n{LINES}" for number in range(3) for page in range(4)
-    ]
-    assert documents[5].name == f"{pages.as_posix()}/urlsf_subset00-1_data.xz#1-1.txt"
 
 
 @given(st.data())
@@ -205,14 +191,14 @@ def test_a_damaged_tar_is_noticed(tmp_path: Path) -> None:
     content = bytearray(archive({"a.txt": b"one", "b.txt": b"two", "c.txt": b"three"}))
     content[1024 + 20] ^= 0x55  # in the header of the second
     (tmp_path / "a.tar").write_bytes(content)
-    with pytest.raises(ValueError, match=r"a.tar: expected a whole tar archive, got one that is damaged or cut off"):
+    with pytest.raises(ValueError, match=r"a.tar: expected a complete tar archive, got one that is damaged or cut off"):
         texts(tmp_path / "a.tar")
     (tmp_path / "a.tar").write_bytes(content[:520])
-    with pytest.raises(ValueError, match=r"a.tar: expected a whole tar archive"):
+    with pytest.raises(ValueError, match=r"a.tar: expected a complete tar archive"):
         texts(tmp_path / "a.tar")
 
 
-def test_one_bad_page_does_not_cost_the_archive(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_archive_is_read_without_its_broken_pages(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "a.xz"
     path.write_bytes(lzma.compress(archive({"a.txt": b"one", "b.txt": b"\0\0", "c.txt": b"three"})))
     with pytest.raises(ValueError, match=r"a.xz#b.txt: expected plain text, got a binary file"):
@@ -304,3 +290,117 @@ def test_file_of_leaves_other_names_alone() -> None:
     for name in ("C#/book.txt", "a.txt", "The Time Machine (Gutenberg 35)", "notes#1", "x.md"):
         assert file_of(name) == name
     assert file_of("C#/a.jsonl.gz#12") == "C#/a.jsonl.gz"
+
+
+def test_a_folder_is_read_sorted_and_a_file_once(tmp_path: Path) -> None:
+    for name in ("b.txt", "a/z.TXT", "a/y.txt", ".hidden/x.txt", "._b.txt", "c.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "link.txt").symlink_to(tmp_path / "b.txt")
+    assert texts(tmp_path) == ["a/y.txt", "a/z.TXT", "b.txt"]
+    assert next(read_local([tmp_path])).name == (tmp_path / "a/y.txt").as_posix()
+    assert texts(tmp_path / "c.md", tmp_path / "b.txt", tmp_path, tmp_path / "c.md")[:2] == ["c.md", "b.txt"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "expected text, got an empty file; remove it"),
+        (b"\xef\xbb\xbf \r\n\t\n", "expected text, got an empty file; remove it"),
+        (b"PK\x03\x04\0\0", r"expected plain text, got a binary file \(NUL bytes\)"),
+        (b"A line of text.\n" * 1_100_000 + b"\0", r"expected plain text, got a binary file \(NUL bytes\)"),
+        (bytes(range(1, 32)) * 10, r"expected plain text, got a binary file \(mostly control characters\)"),
+        ("é".encode("utf-16"), "expected text in UTF-8, got UTF-16; save it as UTF-8"),
+    ],
+)
+def test_a_file_without_text_is_named_before_its_first_piece(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.txt").write_bytes(b"good")
+    (tmp_path / "b.txt").write_bytes(content)
+    documents = read_local([tmp_path])
+    assert next(documents).text == "good"
+    with pytest.raises(ValueError, match=f"b.txt: {message}"):
+        next(documents)
+
+
+def test_paths_are_checked_at_once(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe.txt")
+    for paths, message in [
+        ([], "expected at least one text file or folder, got none"),
+        ([tmp_path / "no.txt"], "no.txt: no such file or folder .* check the path"),
+        ([tmp_path / "empty"], "expected a folder with text files .*, got none in it"),
+        ([tmp_path / "pipe.txt"], "got something else"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            read_local(paths)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that even root cannot read")
+def test_an_unreadable_file_is_named() -> None:
+    with pytest.raises(ValueError, match=r"/proc/self/mem: expected a readable file, got: .*; check its permissions"):
+        texts(Path("/proc/self/mem"))
+
+
+@pytest.mark.parametrize(
+    ("ending", "compress", "encoding"),
+    [
+        (".txt", bytes, "utf-8-sig"),
+        (".txt", bytes, "cp1252"),
+        (".txt", bytes, "latin-1"),
+        (".txt.gz", lambda raw: gzip.compress(raw, 1), "cp1252"),
+        (".zst", zstandard.compress, "utf-8-sig"),
+        (".xz", lambda raw: lzma.compress(raw, preset=0), "latin-1"),
+    ],
+)
+def test_a_long_file_is_read_as_a_short_one_is(tmp_path: Path, ending: str, compress, encoding: str) -> None:
+    line = "Ein längerer Absatz, wie er in Büchern steht, in einer Zeile.\r\n" * 8 + "\r\n\r"
+    text = line * (LONGEST_UNCUT // len(line) + 1) + ("€" if encoding != "latin-1" else "\x81")
+    raw = text.encode(encoding)
+    path = tmp_path / f"a{ending}"
+    path.write_bytes(compress(raw))
+    pieces = list(read_local([path]))
+    assert "".join(piece.text for piece in pieces) == clean_gutenberg(decode_bytes(raw, "a"))
+    assert [piece.is_complete for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert {piece.name for piece in pieces} == {path.as_posix()}
+    assert len(pieces) >= 16
+
+
+MEMORY = """
+import re, sys
+import pyarrow.parquet
+from corpus.local import read_local
+def kilobytes(field):  # the peak that `resource` knows may be that of the process that started this one
+    return int(re.search(field + r":\\s*(\\d+) kB", open("/proc/self/status").read())[1])
+before = kilobytes("VmRSS")
+size = sum(len(document.text) for document in read_local([sys.argv[1]]))
+print(size, (kilobytes("VmHWM") - before) // 1000)
+"""
+
+
+def write_100_megabytes(path: Path) -> None:
+    line = b"All work and no play makes Jack a dull boy, says the proverb, and continues for hours like this.\n"
+    if path.suffix == ".parquet":
+        table = pa.table({"text": [line.decode() * 10] * 10_000})
+        with pq.ParquetWriter(path, table.schema, compression="none", use_dictionary=False) as writer:
+            for _ in range(11):
+                writer.write_table(table)
+        return
+    block = line * 10_000
+    if path.name.endswith(".jsonl.zst"):
+        block = (b'{"text": "' + line[:-1] * 10 + b'"}\n') * 1000
+    opener = {".gz": gzip.open, ".zst": zstandard.open}.get(path.suffix, open)
+    with opener(path, "wb") as file:
+        for _ in range(110):
+            file.write(block)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read off /proc")
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.jsonl.zst", "a.parquet"])
+def test_memory_stays_flat(tmp_path: Path, name: str) -> None:
+    write_100_megabytes(tmp_path / name)
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", MEMORY, str(tmp_path / name)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    size, megabytes = map(int, done.stdout.split())
+    assert size > 90_000_000
+    assert megabytes < 80

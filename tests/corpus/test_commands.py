@@ -1,4 +1,4 @@
-"""`python -m corpus download` and `clean`: what they write, and that a kill costs nothing."""
+"""`python -m corpus download` and `clean`: what they write, and that a killed one continues."""
 
 import io
 import json
@@ -14,14 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from hypothesis import given
-from hypothesis import strategies as st
 
 from corpus.__main__ import main
 from corpus.local import read_local
-from corpus.partial import open_partial
-from corpus.steps import clean
-from corpus.tidy import tidy
+from corpus.resumable import Batch, write_texts
 from tests.hub_double import Hub
 
 ROOT = Path(__file__).parents[2]
@@ -61,34 +57,6 @@ def kill_when_saved(process: subprocess.Popen, out: Path, texts: int) -> dict:
     return json.loads(state.read_text())
 
 
-@pytest.mark.parametrize(
-    ("text", "tidied"),
-    [
-        ("  one\ttwo\u00a0 three  \n\n \nfour", "one two three\nfour\n"),
-        ("yes .\nyes .\nno .\nyes .\n", "yes .\nno .\nyes .\n"),
-        ("a\x00b\x1b[0m\u200bc\u00add\ufeff\x7f\x9f", "ab[0mcd\n"),
-        ("one\ftwo\vthree\u2028four\u2029five\x85six", "one\ntwo\nthree\nfour\nfive\nsix\n"),
-        ("Ä e\u0301 👩\u200d🚀 …", "Ä e\u0301 👩\u200d🚀 …\n"),
-        (" \n\t\n", ""),
-        ("", ""),
-    ],
-)
-def test_tidy(text: str, tidied: str) -> None:
-    assert tidy(text)[0] == tidied
-
-
-def test_a_line_is_compared_with_the_end_of_the_piece_before() -> None:
-    assert tidy("one\ntwo\n", "one") == ("two\n", "two")
-    assert tidy("one\n", "one") == ("", "one")
-
-
-@given(st.text(st.sampled_from("ab \n\t\f\x85\u00a0\x00\u200b")))
-def test_what_is_tidy_stays(text: str) -> None:
-    once, last = tidy(text)
-    assert tidy(once) == (once, last)
-    assert not set(once) & set("\t\f\x85\u00a0\x00\u200b")
-
-
 def test_clean_writes_a_document_a_record_or_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.txt").write_bytes(b"one  two\r\n\r\nthree\r\n")
@@ -108,11 +76,11 @@ def test_clean_writes_a_document_a_record_or_text(tmp_path: Path, capsys: pytest
 def test_a_long_text_is_cleaned_in_pieces(tmp_path: Path) -> None:
     lines = [f"Line {number}  of many.\n" for number in range(800_000)]
     (tmp_path / "a.txt").write_text("".join(lines))
-    clean([tmp_path / "a.txt"], tmp_path / "b.txt", progress=False)
+    main(["clean", str(tmp_path / "a.txt"), "--out", str(tmp_path / "b.txt")])
     assert (tmp_path / "b.txt").read_text() == "".join(lines).replace("  ", " ") + "\n"
 
 
-def test_a_killed_clean_goes_on(tmp_path: Path) -> None:
+def test_a_killed_clean_continues(tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "b.jsonl.zst"
     folder.mkdir()
     for number in range(40):
@@ -131,9 +99,9 @@ def test_a_killed_clean_goes_on(tmp_path: Path) -> None:
     assert texts(out) == [path.read_text().replace("  ", " ") for path in sorted(folder.iterdir())]
 
 
-def test_a_killed_download_goes_on_from_the_shard_it_was_in(tmp_path: Path) -> None:
+def test_a_killed_download_continues_from_the_shard_it_was_in(tmp_path: Path) -> None:
     rows = [
-        [f"Row {row} of shard {shard}. " + "It goes on and on. " * 25 for row in range(10_000)] for shard in range(5)
+        [f"Row {row} of shard {shard}. " + "It is a long row. " * 25 for row in range(10_000)] for shard in range(5)
     ]
     files = {}
     for shard, lines in enumerate(rows):
@@ -182,65 +150,65 @@ def test_downloading_gutenberg_uses_the_cache(tmp_path: Path, capsys: pytest.Cap
     assert texts(out) == [f"Book {book.id}.\n" for book in SCIFI_BOOKS]
 
 
-def test_an_interrupted_step_says_how_it_goes_on(tmp_path: Path) -> None:
+def write(path: Path, made_from: dict, *texts: str, error: BaseException | None = None) -> list[int]:
+    """Write the texts, then fail with the error; returns the positions that the source was asked for."""
+    asked = []
+
+    def read(position: int | None):
+        asked.append(position)
+        for number, text in enumerate(texts, start=(position or 0) + 1):
+            yield Batch([(text, True)], 1, number)
+        if error:
+            raise error
+
+    write_texts(path, made_from, read, progress=False)
+    return asked
+
+
+BIG = "x" * 8_000_000  # is saved at once
+
+
+def test_what_was_saved_survives_an_interrupt(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "a.txt").write_text("some text\n")
-    made_from = {"a": 1}
-    with pytest.raises(KeyboardInterrupt), open_partial(out, made_from) as partial:  # noqa: PT012
-        partial.write("one")
-        partial.reached(1)
-        partial.save()
-        partial.write("lost")
-        raise KeyboardInterrupt
-    assert names(tmp_path) == ["a.txt", "b.txt.part", "b.txt.part.json", "pipe"]
-    with open_partial(out, made_from) as partial:
-        assert (partial.position, partial.texts) == (1, 1)
-        partial.write("two\n")
-    assert out.read_text() == "one\ntwo\n"
-    assert names(tmp_path) == ["a.txt", "b.txt", "pipe"]
+    with pytest.raises(KeyboardInterrupt):
+        write(out, {"a": 1}, BIG, "lost", error=KeyboardInterrupt())
+    assert names(tmp_path) == ["b.txt.part", "b.txt.part.json"]
+    assert write(out, {"a": 1}, "two\n") == [1]
+    assert out.read_text() == f"{BIG}\ntwo\n"
+    assert names(tmp_path) == ["b.txt"]
 
 
 def test_a_failure_before_anything_was_saved_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), open_partial(tmp_path / "a.txt", {}) as partial:  # noqa: PT012
-        partial.write("one")
-        raise RuntimeError
-    with (
-        pytest.raises(ValueError, match=r"a.txt: expected text to write, got none; nothing was left under this name"),
-        open_partial(tmp_path / "a.txt", {}) as partial,
-    ):
-        partial.save()
+    with pytest.raises(RuntimeError):
+        write(tmp_path / "a.txt", {}, "one", error=RuntimeError())
+    with pytest.raises(ValueError, match=r"a.txt: expected text to write, got none; nothing was left under this name"):
+        write(tmp_path / "a.txt", {}, "", "")
     assert names(tmp_path) == []
 
 
-def test_what_was_begun_otherwise_is_not_mixed(tmp_path: Path) -> None:
-    out = tmp_path / "a.txt"
-    with pytest.raises(RuntimeError), open_partial(out, {"dataset": "a", "split": "train"}) as partial:  # noqa: PT012
-        partial.write("one")
-        partial.save()
+def test_another_command_does_not_continue_the_file(tmp_path: Path) -> None:
+    out, made_from = tmp_path / "a.txt", {"dataset": "a", "split": "train"}
+
+    def read(position: None):
+        yield Batch([(BIG, True)], 1, 1)
         with pytest.raises(ValueError, match=r"a.txt: another process is writing it; wait for it"):
-            open_partial(out, {}).__enter__()
+            write(out, made_from, "x")
         raise RuntimeError
-    with (
-        pytest.raises(ValueError, match=r"a.txt.part: expected what an earlier run .*, got .* another dataset; delete"),
-        open_partial(out, {"dataset": "b", "split": "train"}),
-    ):
-        pytest.fail("the block must not run")
-    (tmp_path / "a.txt.part").write_bytes(b"")  # less than was saved: begins again
-    with open_partial(out, {"dataset": "a", "split": "train"}) as partial:
-        assert partial.position is None
-        partial.write("new")
+
+    with pytest.raises(RuntimeError):
+        write_texts(out, made_from, read, progress=False)
+    message = r"a.txt.part: expected what an earlier run .*, got .* another dataset; delete"
+    with pytest.raises(ValueError, match=message):
+        write(out, made_from | {"dataset": "b"}, "x")
+    out.with_name("a.txt.part").write_bytes(b"")  # less than was saved: starts again
+    assert write(out, made_from, "new") == [None]
     assert out.read_text() == "new\n"
 
 
-def test_frames_of_a_partial_file_carry_checksums(tmp_path: Path) -> None:
-    out = tmp_path / "a.txt.zst"
-    with open_partial(out, {}) as partial:
-        for text in ("one", "two"):
-            partial.write(text)
-            partial.save()
-    assert texts(out) == ["one\ntwo\n"]
-    assert zstandard.get_frame_parameters(out.read_bytes()).has_checksum
+def test_saved_frames_carry_checksums(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt.zst", {}, BIG, "two")
+    assert texts(tmp_path / "a.txt.zst") == [f"{BIG}\ntwo\n"]
+    assert zstandard.get_frame_parameters((tmp_path / "a.txt.zst").read_bytes()).has_checksum
 
 
 @pytest.mark.parametrize(
@@ -251,7 +219,7 @@ def test_frames_of_a_partial_file_carry_checksums(tmp_path: Path) -> None:
         (["clean", "a.txt", "--out", "a.txt"], "error: a.txt: expected a name that is free, but it exists"),
         (["clean", "e.jsonl", "--out", "b.txt"], "error: e.jsonl:1: expected a field 'text' with the text, got 'x'"),
         (["clean", "blank.jsonl", "--out", "b.txt"], "error: b.txt: expected text to write, got none"),
-        (["clean", "bad.xz", "a.txt", "--out", "b.txt"], "error: bad.xz: expected a whole xz file, got one that is"),
+        (["clean", "bad.xz", "a.txt", "--out", "b.txt"], "error: bad.xz: expected a complete xz file, got one that is"),
         (["download", "./none", "--out", "b.txt"], "error: ./none: expected a data set of the Hub (owner/name)"),
         (["download", "x", "--out", "b.txt", "--limit-bytes", "0"], "error: limit-bytes: expected at least 1, got 0"),
     ],
@@ -284,6 +252,6 @@ def test_the_command_line_explains_itself_and_warns(tmp_path: Path) -> None:
     assert "clean" in top
     assert top_errors == ""
     assert "--limit-bytes" in download
-    assert f"left out: {tmp_path}/b.xz: expected a whole xz file, got one that is damaged or cut off" in warning
-    assert error.splitlines()[-1].startswith(f"error: {tmp_path}/b.xz: expected a whole xz file")
+    assert f"left out: {tmp_path}/b.xz: expected a complete xz file, got one that is damaged or cut off" in warning
+    assert error.splitlines()[-1].startswith(f"error: {tmp_path}/b.xz: expected a complete xz file")
     assert "Traceback" not in warning + error
