@@ -158,7 +158,8 @@ class _Progress:
     ) -> None:
         self.loaded, self.prompt, self.settings, self.drafts = loaded, prompt, settings, drafts
         self.prompt_ids = encode_prompt(loaded, prompt)
-        self.text, self.bits, self.ending = "", 0.0, None
+        self.text, self.bits = "", 0.0
+        self.ending: Ending | None = None
         self.tokens: list[Token] = []
         self.ends: list[int] = []  # characters of `text` when each of them was generated
         self.used: list[int] = []  # tokens that the model saw when it generated each of them
