@@ -16,7 +16,7 @@ import pytest
 from huggingface_hub import SpaceHardware, metadata_load
 
 from hub_export.space import HARDWARE, ROOT, Pin, make_space, page_files, requirements
-from panels.generate import TIME_LIMIT
+from panels.generate import TIME_LIMIT, generate_queued
 from tests.hub_double import Hub
 from tests.hub_export.hub_processes import environment, run_python
 from tests.hub_export.test_bundle import relative_files
@@ -121,8 +121,6 @@ def test_front_matter_is_what_a_space_of_gradio_needs(space: Path) -> None:
     assert len(found["short_description"]) <= 60
     assert found["suggested_hardware"] == SpaceHardware.ZERO_A10G
     assert "models" not in found
-    text = (space / "README.md").read_text(encoding="utf-8")
-    assert f'sdk_version: "{version("gradio")}"\n' in text
     assert HARDWARE["cpu-basic"].name == SpaceHardware.CPU_BASIC
 
 
