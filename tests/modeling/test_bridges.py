@@ -19,7 +19,7 @@ from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaske
 from modeling.modeling_scratchgpt import CACHE_FIELD, AttentionMask
 from tests.modeling.families import GROUPED
 from tokenization import ScratchGPTTokenizer
-from tokenization.fast import build_fast
+from tokenization.saving import build_fast
 
 FAMILIES = {"classic": {"attention_bias": True}, "modern": GROUPED, "sinusoidal": {"position_embedding": "sinusoidal"}}
 every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)

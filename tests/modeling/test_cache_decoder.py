@@ -1,6 +1,7 @@
-"""Other people's models through our decoder: whatever they call their cache, each token is read once."""
+"""Models of other people through `CacheDecoder`: whatever they call their cache, each token is read once."""
 
 import inspect
+import math
 from collections.abc import Callable
 
 import pytest
@@ -8,81 +9,16 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import (
-    BambaConfig,
-    Cache,
-    DynamicCache,
-    LlamaConfig,
-    PreTrainedConfig,
-    PreTrainedModel,
-    RobertaConfig,
-    RwkvConfig,
-    WhisperConfig,
-    xLSTMConfig,
-)
+from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from modeling import generation as decoding
-from modeling import inspection
+from modeling import generation
 from modeling.generation import SamplingSettings, cache_argument, stream
+from modeling.inspection import surprisals
 from modeling.loading import context_length
-from tests.modeling.test_decoding import (
-    CONTEXT,
-    GREEDY,
-    PROMPT,
-    VOCABULARY,
-    build,
-    first_gpt,
-    generate,
-    gpt2,
-    mamba,
-    qwen3,
-    tokens,
-)
-
-SIZES = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2, "initializer_range": 0.4}
-
-
-def llama() -> PreTrainedModel:
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 24}
-    return build(transformers.LlamaForCausalLM, LlamaConfig(**SIZES, **heads, max_position_embeddings=CONTEXT))
-
-
-def roberta() -> PreTrainedModel:
-    config = RobertaConfig(
-        **SIZES,
-        num_attention_heads=2,
-        intermediate_size=24,
-        max_position_embeddings=CONTEXT + 1,
-        is_decoder=True,
-        pad_token_id=0,
-    )
-    return build(transformers.RobertaForCausalLM, config)
-
-
-def whisper() -> PreTrainedModel:
-    sizes = {"d_model": 16, "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 24, "init_std": 0.4}
-    config = WhisperConfig(
-        vocab_size=VOCABULARY, **sizes, max_target_positions=CONTEXT, pad_token_id=0, is_encoder_decoder=False
-    )
-    return build(transformers.WhisperForCausalLM, config)
-
-
-def rwkv() -> PreTrainedModel:
-    config = RwkvConfig(**SIZES, attention_hidden_size=16, intermediate_size=24, context_length=CONTEXT)
-    return build(transformers.RwkvForCausalLM, config)
-
-
-def bamba() -> PreTrainedModel:
-    """Attention and recurrent layers."""
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 24, "attn_layer_indices": [1]}
-    state = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_groups": 1}
-    return build(transformers.BambaForCausalLM, BambaConfig(**SIZES, **heads, **state, pad_token_id=0))
-
-
-def xlstm() -> PreTrainedModel:
-    config = xLSTMConfig(vocab_size=VOCABULARY, hidden_size=128, num_hidden_layers=1, num_blocks=1, num_heads=2)
-    return build(transformers.xLSTMForCausalLM, config)
+from tests.modeling import models
+from tests.modeling.models import CONTEXT, VOCABULARY, build, generate
+from tests.modeling.test_generation import GREEDY, PROMPT, tokens
 
 
 class OldCode(PreTrainedModel):
@@ -93,7 +29,7 @@ class OldCode(PreTrainedModel):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
         self.embed = nn.Embedding(VOCABULARY, 16)
-        self.positions = nn.Embedding(CONTEXT, 16)
+        self.positions = nn.Embedding(config.rows, 16)
         self.qkv = nn.Linear(16, 48)
         self.post_init()
 
@@ -155,32 +91,32 @@ class WithoutCache(OldCode):
         return CausalLMOutputWithPast(logits=self.compute(input_ids, None))
 
 
-def remote(kind: type[PreTrainedModel], context: int | None = CONTEXT) -> PreTrainedModel:
-    return build(kind, PreTrainedConfig(vocab_size=VOCABULARY, max_position_embeddings=context))
+def remote(kind: type[PreTrainedModel], context: int | None = CONTEXT, rows: int = CONTEXT) -> PreTrainedModel:
+    return build(kind, PreTrainedConfig(vocab_size=VOCABULARY, max_position_embeddings=context, rows=rows))
 
 
 @pytest.fixture
 def lengths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many tokens each pass of a model reads."""
     found = []
-    inner = decoding.CacheDecoder._forward
+    inner = generation.CacheDecoder._forward
 
     def forward(self, token_ids, options):
         found.append(len(token_ids))
         return inner(self, token_ids, options)
 
-    monkeypatch.setattr(decoding.CacheDecoder, "_forward", forward)
+    monkeypatch.setattr(generation.CacheDecoder, "_forward", forward)
     return found
 
 
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """Asks for the decoder's log lines; it has said nothing before."""
-    decoding._log_reading_again.cache_clear()
+    generation._log_reading_again.cache_clear()
     return lambda: [record.getMessage() for record in caplog.records if record.name == "modeling.generation"]
 
 
-CACHED = [llama, gpt2, qwen3, mamba, rwkv, bamba, xlstm, roberta, whisper]
+CACHED = [*models.WITH_CACHE, models.roberta, models.whisper]
 
 
 @pytest.mark.parametrize("make", CACHED)
@@ -199,7 +135,7 @@ def test_after_the_prompt_every_pass_reads_one_token(make, lengths, said, monkey
             text.append(token_id)
 
 
-@pytest.mark.parametrize("make", [llama, gpt2, qwen3, mamba, rwkv, bamba, xlstm])
+@pytest.mark.parametrize("make", models.WITH_CACHE)
 def test_their_tokens_are_those_of_generate(make):
     model = make()
     assert tokens(model, PROMPT, GREEDY) == generate(model, PROMPT, 10)
@@ -239,13 +175,13 @@ def test_a_cache_that_a_model_lets_drop_is_noticed_and_said_once(kind, lengths, 
 
 def test_a_model_without_a_cache_says_so_once(lengths, said):
     for _ in range(2):
-        tokens(first_gpt(), PROMPT, GREEDY)
+        tokens(models.first_gpt(), PROMPT, GREEDY)
     assert lengths[:10] == list(range(len(PROMPT), len(PROMPT) + 10))
     [line] = said()
     assert line.startswith("OpenAIGPTLMHeadModel: found no cache in it that works with transformers ")
 
 
-@pytest.mark.parametrize("make", [gpt2, roberta, whisper, first_gpt, lambda: remote(OldCode)])
+@pytest.mark.parametrize("make", [*models.LEARNED_POSITIONS, lambda: remote(OldCode)])
 def test_a_text_past_learned_positions_slides_the_window(make):
     model = make()
     assert context_length(model) == CONTEXT
@@ -271,25 +207,33 @@ def test_a_config_that_names_too_long_a_context_ends_in_words():
         list(stream(remote(OldCode, context=2 * CONTEXT), PROMPT, SamplingSettings(max_new_tokens=2 * CONTEXT)))
 
 
-@pytest.mark.parametrize("make", [llama, gpt2, lambda: remote(OldCode), lambda: remote(Dropping)])
-def test_a_long_text_is_looked_into_some_tokens_at_a_time(make, lengths, monkeypatch):
-    model = make()
-    text = [(7 * i + 3) % VOCABULARY for i in range(CONTEXT - 1)]
-    whole = inspection.surprisals(model, text)
-    lengths.clear()
-    monkeypatch.setattr(decoding, "PREFILL_CHUNK", 8)
-    parts = inspection.surprisals(model, text)
-    assert lengths == ([8, 8, 16, 22] if isinstance(model, Dropping) else [8, 8, 6])
-    for one, other in zip(whole[1:], parts[1:], strict=True):
-        assert one.bits == pytest.approx(other.bits, abs=1e-4)
+LONG_CONTEXT = {
+    "llama": lambda: models.llama(max_position_embeddings=300),
+    "gpt2": lambda: models.gpt2(n_positions=300),
+    "modern": lambda: models.modern(max_position_embeddings=300),
+    "mamba": models.mamba,
+    "old code": lambda: remote(OldCode, 300, 300),
+    "dropping": lambda: remote(Dropping, 300, 300),
+}
+
+
+@pytest.mark.parametrize("kind", LONG_CONTEXT)
+def test_a_long_text_is_inspected_in_passes(kind, lengths):
+    model = LONG_CONTEXT[kind]()
+    text = [(7 * i * i + 3) % VOCABULARY for i in range(290)]
+    with torch.no_grad():
+        log_LV = torch.log_softmax(model(torch.tensor([text])).logits[0], -1) / -math.log(2)
+    bits = [found.bits for found in surprisals(model, text)[1:]]
+    assert lengths == {"mamba": [289], "dropping": [256, 33, 289]}.get(kind, [256, 33])
+    assert bits == pytest.approx(log_LV[:-1].gather(-1, torch.tensor(text[1:])[:, None])[:, 0].tolist(), abs=2e-3)
 
 
 def test_which_argument_takes_the_cache():
     current = "cache" if "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters else None
-    assert cache_argument(llama()) == (current or "past_key_values")
-    assert cache_argument(mamba()) == (current or "cache_params")
-    assert cache_argument(rwkv()) == "state"
-    assert cache_argument(first_gpt()) is None
+    assert cache_argument(models.llama()) == (current or "past_key_values")
+    assert cache_argument(models.mamba()) == (current or "cache_params")
+    assert cache_argument(models.rwkv()) == "state"
+    assert cache_argument(models.first_gpt()) is None
     assert [cache_argument(remote(kind)) for kind in (OldCode, NextRename, Wrapped)] == [
         "past_key_values",
         "notes",
