@@ -36,9 +36,7 @@ def test_checkpoints_by_name(run: RunFolder, caplog: pytest.LogCaptureFixture) -
 def test_what_is_no_run_is_named(tmp_path: Path, run: RunFolder) -> None:
     with pytest.raises(ValueError, match="expected a run folder, but there is no such folder"):
         RunFolder.open(tmp_path / "nope")
-    with pytest.raises(
-        ValueError, match=r"but run\.json and recipe\.json are missing"
-    ):
+    with pytest.raises(ValueError, match=r"but run\.json and recipe\.json are missing"):
         RunFolder.open(run.path / "checkpoints")
     (run.path / "recipe.json").write_text("[1]")
     with pytest.raises(ValueError, match=r"recipe\.json: expected a JSON object, got a list"):
