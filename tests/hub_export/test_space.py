@@ -16,7 +16,7 @@ import pytest
 from huggingface_hub import SpaceHardware, metadata_load
 
 from hub_export.space import HARDWARE, ROOT, Pin, make_space, page_files, requirements
-from panels.generate import TIME_LIMIT, generate_queued
+from panels.generate import TIME_LIMIT
 from tests.hub_double import Hub
 from tests.hub_export.hub_processes import environment, run_python
 from tests.hub_export.test_bundle import relative_files
