@@ -11,11 +11,21 @@ from typing import Any
 _FOREIGN_VARIABLES = ("HF_", "HUGGING", "TRANSFORMERS_", "PYTHON", "PYTORCH_", "TORCH")
 
 
+# An installed project would hide what a folder fails to bring along; None in sys.modules makes an import fail.
+_OWN_PACKAGES = ("storage", "corpus", "modeling", "tokenization", "train", "hub_export", "panels")
+_START = f"""\
+import runpy, sys
+sys.modules.update(dict.fromkeys({_OWN_PACKAGES}))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def run_fresh(script: Path, scratch: Path, task: dict[str, Any]) -> dict[str, Any]:
     """Runs `script` with the path of a task file as its argument, and returns the report it wrote.
 
-    The process has an empty HF_HOME, no network for Hugging Face's libraries, another working directory, no PYTHONPATH
-    and no token.
+    The process has an empty HF_HOME, no network for Hugging Face's libraries, another working directory, no token, and
+    cannot import this project, installed or not.
 
     Args:
         script: a Python file that imports nothing of ours, reads the task, and writes `report.json` beside it.
@@ -35,7 +45,7 @@ def run_fresh(script: Path, scratch: Path, task: dict[str, Any]) -> dict[str, An
         "PYTHONDONTWRITEBYTECODE": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
-    command = [sys.executable, "-P", str(script), str(path)]
+    command = [sys.executable, "-P", "-c", _START, str(script), str(path)]
     done = subprocess.run(
         command, cwd=scratch, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )

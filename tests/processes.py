@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+CLEAN = str(Path(__file__).parent / "clean")
+"""A PYTHONPATH with which Python does not find this project, whether it is installed or not."""
+
+
 @dataclass(frozen=True)
 class Python:
     """`python WORDS` with the environment of somebody else, in `folder`."""
