@@ -201,15 +201,6 @@ def test_logits_are_kept_where_asked(keep: Any) -> None:
     torch.testing.assert_close(model(ids_BL, logits_to_keep=keep).logits, model(ids_BL).logits[:, -2:])
 
 
-@torch.no_grad()
-def test_a_position_beyond_a_learned_table_is_an_error_in_words() -> None:
-    model = build()
-    with pytest.raises(ValueError, match="the input reaches position 31, but this model has learned positions for 24"):
-        model(draw_ids(1, 2), position_ids=torch.tensor([[0, 30]]))
-    with pytest.raises(ValueError, match="the input reaches position 25, but this model has learned positions for 24"):
-        model.generate(draw_ids(1, 20), max_new_tokens=9, do_sample=False, attention_mask=torch.ones(1, 20))
-
-
 def reload_with_version(version: str, monkeypatch: pytest.MonkeyPatch, name: str) -> Any:
     """Import one of the remote files again, as if transformers were of another version."""
     monkeypatch.setattr(sys.modules["transformers"], "__version__", version)

@@ -12,14 +12,14 @@ from tests.modeling.families import MODERN
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 SHAPE: dict[str, Any] = {"vocab_size": 67, "hidden_size": 48, "num_hidden_layers": 3, "max_position_embeddings": 32}
-CLASSIC = {"num_attention_heads": 4, "hidden_act": "gelu_new", "attention_bias": True, "lm_head_bias": False}
+CLASSIC = {"num_attention_heads": 4, "hidden_act": "gelu_new", "attention_bias": True}
 HEADS = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 10, "intermediate_size": 80}
 
 
 def build(**fields: Any) -> tuple[Any, Any]:
     """Our model, every weight away from its initial value, and a GPT-2 or Qwen3 with the same weights."""
     torch.manual_seed(0)
-    config = ScratchGPTConfig(**SHAPE, initializer_range=0.2, tie_word_embeddings=True, eos_token_id=66, **fields)
+    config = ScratchGPTConfig(**SHAPE, initializer_range=0.2, eos_token_id=66, **fields)
     ours = ScratchGPTForCausalLM(config).eval()
     with torch.no_grad():
         for name, parameter in ours.named_parameters():
@@ -29,12 +29,11 @@ def build(**fields: Any) -> tuple[Any, Any]:
 
 
 def build_classic() -> tuple[Any, Any]:
-    return build(**CLASSIC)
+    return build(**CLASSIC, tie_word_embeddings=True, lm_head_bias=False)
 
 
 def build_modern(rope_parameters: dict | None = None) -> tuple[Any, Any]:
-    fields = {name: value for name, value in MODERN.items() if name != "tie_word_embeddings"}
-    return build(**fields, **HEADS, norm_eps=1e-5, rope_parameters=rope_parameters)
+    return build(**MODERN | HEADS | {"norm_eps": 1e-5, "rope_parameters": rope_parameters})
 
 
 @pytest.fixture(params=[build_classic, build_modern], ids=["gpt2", "qwen3"])

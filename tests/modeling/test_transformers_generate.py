@@ -135,12 +135,6 @@ def test_a_beam_scores_what_it_returns(family):
     assert (answer.sequences_scores >= log_probability(model, greedy_BL, 6) - 1e-4).all()
 
 
-def test_contrastive_search_left_transformers():
-    """It is a program on the Hub now, run on request; should it come back, it wants a test here."""
-    with pytest.raises((ValueError, OSError), match=r"custom_generate|transformers-community/contrastive-search"):
-        write(build("modern"), draw_ids(1, 5), penalty_alpha=0.6, top_k=4, do_sample=False)
-
-
 @every_family
 def test_prompt_lookup_changes_nothing(family):
     model, ids_BL = build(family), draw_ids(1, 6).repeat(1, 3)
