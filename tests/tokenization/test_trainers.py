@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, trainers
 from transformers import AutoTokenizer, GPT2TokenizerFast
 
+from tests.processes import CLEAN
 from tokenization import (
     ScratchGPTTokenizer,
     add_mask_token,
-    encode_corpus,
     load_tokenizer,
     save_tokenizer,
     train_vocabulary,
@@ -60,7 +60,7 @@ def test_load_for_everybody_in_a_fresh_process(every_kind, tmp_path):
         roles = [END[kind], tokenizer.bos_token, END[kind], UNKNOWN[kind], "<|mask|>"]
         ids = tokenizer(SPECIAL, split_special_tokens=True)["input_ids"]
         expected.append(["TokenizersBackend", len(tokenizer), ids, roles])
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = os.environ | {"PYTHONPATH": CLEAN}
     environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "error::UserWarning"}
     command = [sys.executable, "-c", ELSEWHERE, SPECIAL, *(str(tmp_path / kind) for kind in KINDS)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
@@ -250,20 +250,12 @@ class TestGPT2:
         with pytest.raises(ValueError, match=r"a token for each byte and <\|endoftext\|>, got none for"):
             load_gpt2(tmp_path / "characters")
         (tmp_path / "tokenizer.json").write_text("[]")
-        with pytest.raises(ValueError, match=r"expected a tokenizer.json with a BPE vocabulary"):
+        with pytest.raises(ValueError, match=r"tokenizer\.json: expected a JSON object"):
             load_gpt2(tmp_path)
         (tmp_path / "vocab.json").write_bytes((gpt2_folder / "vocab.json").read_bytes())
         (tmp_path / "merges.txt").write_text("#version: 0.2\na b c\n")
         with pytest.raises(ValueError, match="merges of two tokens of the vocabulary, got 'a b c'"):
             load_gpt2(tmp_path)
         (tmp_path / "vocab.json").write_text("{")
-        with pytest.raises(ValueError, match="expected JSON with an id for each token"):
+        with pytest.raises(ValueError, match=r"vocab\.json: expected JSON"):
             load_gpt2(tmp_path)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@given(text=st.text())
-def test_the_corpus_has_the_ids_of_the_call(every_kind, kind, text):
-    tokenizer = every_kind[kind]
-    (array,) = encode_corpus(tokenizer, [text + SPECIAL])
-    assert array.tolist() == ids_of(tokenizer, text + SPECIAL)
