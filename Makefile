@@ -10,7 +10,7 @@ VERSION :=
 VENV := .venv/bin
 INSTALL := $(VENV)/python -m pip install --disable-pip-version-check
 TORCH := $(shell grep '^torch==' requirements.txt)
-ADD = $(VENV)/pip freeze > .venv/installed.txt && $(INSTALL) --quiet -c .venv/installed.txt
+ADD = $(VENV)/pip freeze --exclude-editable > .venv/installed.txt && $(INSTALL) --quiet -c .venv/installed.txt
 NOT_INSTALLED := { echo "error: not everything was installed (pip says why, above). Without a network: make the same again later. Another reason: docs/dependencies.md, \"When the installation fails\"" >&2; exit 1; }
 NOT_FITTING := { echo "error: what is in .venv does not fit together (above). rm -r .venv, then make the same again: it installs the exact set" >&2; exit 1; }
 NAME := $(RECIPE)$(if $(CORPUS),-$(shell basename "$(CORPUS)" .txt | tr -c 'A-Za-z0-9\n' '-')-$(shell realpath -m "$(CORPUS)" | cksum | cut -d' ' -f1))
@@ -37,7 +37,7 @@ hf-suite: .venv/ready-dev
 	OMP_NUM_THREADS=1 $(VENV)/python -m tests.hf_suite
 
 interop: .venv/ready-dev
-	$(ADD) gguf onnx onnxscript onnxruntime llama-cpp-python
+	$(ADD) -r requirements-exports.txt
 	OMP_NUM_THREADS=1 $(VENV)/python -m pytest tests/hub_export/test_interop*.py
 
 compat: .venv/ready-dev
@@ -61,16 +61,17 @@ clean:
 lock:
 	$(PYTHON) .ci/lock.py $(UPGRADE)
 
-.venv/ready: requirements.txt requirements.lock requirements-torch.lock
+.venv/ready: pyproject.toml requirements.txt requirements-sweep.txt requirements.lock requirements-torch.lock
 	@$(PYTHON) -c 'import sys; sys.exit("expected Python 3.11 or newer, got " + sys.version.split()[0] + "; set PYTHON=") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv .venv
 	@echo "installing the exact set into .venv: $$(grep -c == requirements.lock) packages of requirements.lock, then $(TORCH)"
 	@$(INSTALL) --no-deps --require-hashes -r requirements.lock || $(NOT_INSTALLED)
 	@$(INSTALL) -c requirements-torch.lock $(TORCH) || $(NOT_INSTALLED)
+	@$(INSTALL) --quiet --no-deps --no-build-isolation -e . || $(NOT_INSTALLED)
 	@$(VENV)/python -m pip check || $(NOT_FITTING)
 	@touch $@
 
-.venv/ready-dev: .venv/ready requirements-dev.txt requirements-dev.lock
+.venv/ready-dev: .venv/ready requirements-dev.txt requirements-trackers.txt requirements-dev.lock
 	@echo "installing the exact set into .venv: $$(grep -c == requirements-dev.lock) packages of requirements-dev.lock"
 	@$(INSTALL) --no-compile --no-deps --require-hashes -r requirements-dev.lock || $(NOT_INSTALLED)
 	@$(VENV)/python -m pip check || $(NOT_FITTING)

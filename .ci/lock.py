@@ -6,7 +6,7 @@
 
 uv resolves for every platform and for every Python from 3.11 on. torch and CUDA's libraries go into a file of their
 own, without hashes, since torch's builds differ. The upper ends in requirements.txt become the locked versions. This
-needs the standard library alone, and uv comes into a throw-away environment: a lock that installs nowhere can be fixed.
+needs only the standard library, and uv comes into a temporary environment: a lock that installs nowhere can be fixed.
 """
 
 import os
@@ -19,7 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 UV = "uv==0.13.9"
-RANGES, RANGES_DEV = "requirements.txt", "requirements-dev.txt"
+RANGES = ("requirements.txt", "requirements-sweep.txt")  # what `make demo` installs
+RANGES_DEV = ("requirements-trackers.txt", "requirements-dev.txt")
 LOCK, LOCK_DEV, LOCK_TORCH = "requirements.lock", "requirements-dev.lock", "requirements-torch.lock"
 OWN_BUILDS = r"torch|triton|(nvidia|cuda)-.+"  # one version, several builds: no hash is right on every machine
 HEADERS = {
@@ -65,11 +66,8 @@ def normalised(name: str) -> str:
 
 def split_packages(packages: list[Locked]) -> dict[str, list[Locked]]:
     """Which lock each package belongs to: what running needs, what only tests and checks need, torch's own builds."""
-    running: set[str] = set()
-    while True:
-        more = {p.name for p in packages if {f"-r {RANGES}", *running} & set(p.parents)} - running
-        if not more:
-            break
+    running = {f"-r {file}" for file in RANGES}
+    while more := {p.name for p in packages if running & set(p.parents)} - running:
         running |= more
     files: dict[str, list[Locked]] = {LOCK: [], LOCK_DEV: [], LOCK_TORCH: []}
     for package in packages:
@@ -110,15 +108,15 @@ def with_upper_ends(ranges: str, versions: dict[str, str]) -> str:
 
 
 def resolve(texts: dict[str, str], before: str, upgrade: list[str]) -> str:
-    """What uv makes of requirements files: one lock of everything.
+    """One lock of everything that requirements files name, by uv.
 
     Args:
         texts: the requirements files by name.
-        before: locks to keep to where they may stay.
+        before: locks whose versions are kept where possible.
         upgrade: packages to take the newest of; `all` for everything.
 
     Raises:
-        SystemExit: uv cannot be had, or finds no set that fits; nothing has been written.
+        SystemExit: uv cannot be fetched, or finds no set that fits; nothing has been written.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -131,53 +129,47 @@ def resolve(texts: dict[str, str], before: str, upgrade: list[str]) -> str:
         _run(fetch, folder, f"{UV} could not be fetched; is there a network?")
         command = [python, "-m", "uv", "pip", "compile", "--quiet", "--no-config", "--no-header"]
         command += ["--universal", "--python-version", "3.11", "--fork-strategy", "fewest"]
-        command += ["--generate-hashes", "--annotation-style", "line", "--output-file", "all.lock", RANGES_DEV]
-        newest = (
-            ["--upgrade"] if upgrade == ["all"] else [part for one in upgrade for part in ("--upgrade-package", one)]
-        )
-        _run([*command, *newest], folder, "No set of versions fits (uv's reason is above); change the ranges.")
+        command += ["--generate-hashes", "--annotation-style", "line", "--output-file", "all.lock", *texts]
+        command += ["--upgrade"] if upgrade == ["all"] else [f"--upgrade-package={name}" for name in upgrade]
+        _run(command, folder, "No set of versions fits (uv's reason is above); change the ranges.")
         return (folder / "all.lock").read_text(encoding="utf-8")
 
 
 def changes(before: list[Locked], after: list[Locked]) -> list[str]:
-    """What is different between two sets, a line each."""
+    """A line for each difference between two sets."""
     old, new = ({p.name: p.version for p in packages} for packages in (before, after))
-    lines = []
-    for name in sorted(old | new):
-        if old.get(name) != new.get(name):
-            lines.append(f"  {name}: {old.get(name, 'not there')} -> {new.get(name, 'gone')}")
-    return lines
-
-
-def write_all(texts: dict[str, str], root: Path) -> list[str]:
-    """Writes the files whose text is another one, each in one step, and returns their names."""
-    changed = [file for file, text in texts.items() if _read(root / file) != text]
-    for file in changed:
-        (root / f"{file}.new").write_text(texts[file], encoding="utf-8", newline="\n")
-    for file in changed:
-        (root / f"{file}.new").replace(root / file)
-    return changed
+    return [
+        f"  {name}: {old.get(name, 'not there')} -> {new.get(name, 'gone')}"
+        for name in sorted(old | new)
+        if old.get(name) != new.get(name)
+    ]
 
 
 def main(upgrade: list[str], root: Path = ROOT) -> None:
-    """Renews the locks; `upgrade` names packages to take the newest of, or is `["all"]`."""
+    """Renew the locks; `upgrade` names packages to take the newest of, or is `["all"]`."""
     before = "".join(_read(root / file) for file in HEADERS)
     known = {package.name for package in parse_lock(before)}
     upgrade = ["all"] if "all" in upgrade else [normalised(name) for name in upgrade]
     if unknown := set(upgrade) - known - {"all"}:
         raise SystemExit(f"error: UPGRADE: expected packages that are locked, or all; got {', '.join(sorted(unknown))}")
-    ranges = {file: (root / file).read_text(encoding="utf-8") for file in (RANGES, RANGES_DEV)}
-    lifted = without_upper_ends(ranges[RANGES], None if upgrade == ["all"] else set(upgrade))
-    print(f"resolving {RANGES} and {RANGES_DEV} for every platform and Python from 3.11 on, with {UV}", flush=True)
-    packages = parse_lock(resolve(ranges | {RANGES: lifted}, before, upgrade))
+    ranges = {file: (root / file).read_text(encoding="utf-8") for file in (*RANGES, *RANGES_DEV)}
+    names = None if upgrade == ["all"] else set(upgrade)
+    lifted = {file: without_upper_ends(ranges[file], names) for file in RANGES}
+    print(f"resolving {', '.join(ranges)} for every platform and Python from 3.11 on, with {UV}", flush=True)
+    packages = parse_lock(resolve(ranges | lifted, before, upgrade))
     files = split_packages(packages)
+    versions = {package.name: package.version for package in packages}
     texts = {file: render(file, content) for file, content in files.items()}
-    texts[RANGES] = with_upper_ends(ranges[RANGES], {package.name: package.version for package in packages})
-    changed = write_all(texts, root)
-    print(*changes(parse_lock(before), packages), sep="\n", end="\n" if changed else "")
-    counts = (
-        f"{len(files[LOCK])} packages to run, {len(files[LOCK_DEV])} more to test, {len(files[LOCK_TORCH])} of torch"
-    )
+    texts |= {file: with_upper_ends(ranges[file], versions) for file in RANGES}
+    changed = {file: text for file, text in texts.items() if _read(root / file) != text}
+    for file, text in changed.items():
+        (root / f"{file}.new").write_text(text, encoding="utf-8", newline="\n")
+    for file in changed:  # each in one step
+        (root / f"{file}.new").replace(root / file)
+    if changed:
+        print(*changes(parse_lock(before), packages), sep="\n")
+    run, dev, torch = (len(files[file]) for file in (LOCK, LOCK_DEV, LOCK_TORCH))
+    counts = f"{run} packages to run, {dev} more to test, {torch} of torch"
     if changed:
         print(f"written: {', '.join(changed)} ({counts}). Now: make test checks compat; then commit them together.")
     else:

@@ -1,7 +1,6 @@
 """Training a BPE vocabulary: our trainer beside `tokenizers` (one thread) and `rustbpe`, and whether the merges agree.
 
-Each measurement is a fresh process that loads the texts first and then times the training alone; the peers take turns,
-so that whatever else the machine does hits all of them, and the median of each counts.
+Each measurement is a process of its own that times the training alone; the peers take turns.
 """
 
 import argparse
@@ -24,17 +23,10 @@ BYTES = 256
 
 
 def train_ours(texts: list[str], merges: int) -> list[bytes]:
-    """Our trainer, two processes where the machine has two cores."""
+    """Our trainer."""
     from tokenization.bpe import train_bpe
 
     return [first + second for first, second in train_bpe(texts, BYTES + merges, special_tokens=())]
-
-
-def train_ours_alone(texts: list[str], merges: int) -> list[bytes]:
-    """Our trainer in one process."""
-    from tokenization.bpe import train_bpe
-
-    return [first + second for first, second in train_bpe(texts, BYTES + merges, special_tokens=(), workers=1)]
 
 
 def train_tokenizers(texts: list[str], merges: int) -> list[bytes]:
@@ -67,7 +59,6 @@ def train_rustbpe(texts: list[str], merges: int) -> list[bytes]:
 
 PEERS: dict[str, Callable[[list[str], int], list[bytes]]] = {
     "ours": train_ours,
-    "ours, one process": train_ours_alone,
     "tokenizers, one thread": train_tokenizers,
     "rustbpe": train_rustbpe,
 }
@@ -82,13 +73,10 @@ def run(paths: Sequence[str | Path] = (), *, merges: int = 8000, repeats: int = 
         repeats: measurements of each peer.
 
     Returns:
-        `seconds` (median by peer), `ratio` (to `tokenizers, one thread`, median of the ratios within a round),
-        `merges_equal_to_rustbpe` (all of them, in order), `equal_merges` (how many, counted from the first),
+        `seconds` and `ratio` to `tokenizers, one thread` (medians by peer), `merges_equal_to_rustbpe` (all, in order),
         `same_tokens_as_tokenizers` (the share of its tokens that are ours too), and the sizes.
     """
-    if not paths and not BOOKS.is_dir():
-        raise ValueError(f"expected text files, got none, and {BOOKS} does not exist: give paths")
-    texts = [document.text for document in read_local(list(paths) or [BOOKS])]
+    texts = read_texts(paths)
     seconds: dict[str, list[float]] = {peer: [] for peer in PEERS}
     learnt: dict[str, list[bytes]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -98,21 +86,31 @@ def run(paths: Sequence[str | Path] = (), *, merges: int = 8000, repeats: int = 
             for peer in PEERS:
                 taken, learnt[peer] = _measure(peer, corpus, merges)
                 seconds[peer].append(taken)
-    base = seconds["tokenizers, one thread"]
-    ours, rust = learnt["ours"], learnt["rustbpe"]
-    equal = next((i for i, (a, b) in enumerate(zip(ours, rust, strict=False)) if a != b), min(len(ours), len(rust)))
-    theirs = set(learnt["tokenizers, one thread"])
+    ours, theirs = learnt["ours"], set(learnt["tokenizers, one thread"])
     return {
         "characters": sum(map(len, texts)),
         "merges": len(ours),
-        "seconds": {peer: round(statistics.median(times), 3) for peer, times in seconds.items()},
-        "ratio": {
-            peer: round(statistics.median(a / b for a, b in zip(times, base, strict=True)), 3)
-            for peer, times in seconds.items()
-        },
-        "merges_equal_to_rustbpe": ours == rust and ours == learnt["ours, one process"],
-        "equal_merges": equal,
+        **summarize("seconds", seconds, base="tokenizers, one thread", digits=3),
+        "merges_equal_to_rustbpe": ours == learnt["rustbpe"],
         "same_tokens_as_tokenizers": round(len(theirs & set(ours)) / max(1, len(theirs)), 5),
+    }
+
+
+def read_texts(paths: Sequence[str | Path]) -> list[str]:
+    """The texts of some files; of the sci-fi books when there are none."""
+    if not paths and not BOOKS.is_dir():
+        raise ValueError(f"expected text files, got none, and {BOOKS} does not exist: give paths")
+    return [document.text for document in read_local(list(paths) or [BOOKS])]
+
+
+def summarize(name: str, measured: dict[str, list[float]], *, base: str, digits: int) -> dict[str, dict[str, float]]:
+    """The median of each peer, and its ratio to `base`: the median of the ratios within a round."""
+    return {
+        name: {peer: round(statistics.median(values), digits) for peer, values in measured.items()},
+        "ratio": {
+            peer: round(statistics.median(a / b for a, b in zip(values, measured[base], strict=True)), digits)
+            for peer, values in measured.items()
+        },
     }
 
 
@@ -128,7 +126,7 @@ def _measure(peer: str, corpus: Path, merges: int) -> tuple[float, list[bytes]]:
 
 
 def main() -> None:
-    """The command line; also that of one measurement, in the processes that `run` starts."""
+    """The command line; also that of one measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("paths", nargs="*", help="text files or folders; default: the sci-fi books")
     parser.add_argument("--merges", type=int, default=8000)

@@ -1,29 +1,24 @@
-"""Encoding a corpus: our direct path beside `tiktoken` and `tokenizers`, same vocabulary, same ids.
+"""Encoding a corpus: our path beside plain `tiktoken` and `tokenizers`, same vocabulary, same ids.
 
-First on one core: all peers run in one process of their own with one thread for Rust, and take turns; the median of
-each counts. Cold means with empty caches, as for the first text after a start; warm, the texts once more.
-
-Then on all cores: ours goes the way of `python -m train`, from files on the disk to token shards on the disk, with a
-process for each core, its start counted; `encode_batch` of `tokenizers` only encodes texts that are in memory already.
+The peers run in one process and take turns. Ours makes its tables each time, and arrays of the shards' type; tiktoken
+makes lists. First with one thread each, then with one for each core.
 """
 
 import argparse
-import importlib.util
 import json
 import os
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import tiktoken
 
-from benchmarks.bpe import BOOKS, CHECKOUT
-from corpus.local import read_local
+from benchmarks.bpe import BYTES, CHECKOUT, read_texts, summarize
+from tokenization import GPT4_SPLIT_PATTERN, ScratchGPTTokenizer, encode_corpus, train_bpe
+from tokenization.saving import build_fast
 
 Encoded = Sequence[Sequence[int] | np.ndarray]
 
@@ -37,19 +32,16 @@ def run(paths: Sequence[str | Path] = (), *, merges: int = 8000, repeats: int = 
         repeats: measurements of each peer.
 
     Returns:
-        `megabytes_per_second` (median by peer), `ratio` (to `tokenizers, one thread`, median of the ratios within a
-        round), `same_ids` (whether all peers gave the same ids), `bytes` and `tokens`; and under `all_cores` the
-        same for all cores, with their number as `cores`, the ratio to `tokenizers, encode_batch`.
+        `megabytes_per_second` and `ratio` to `tiktoken` (medians by peer), `same_ids` (whether all peers gave the same
+        ids), `threads`, `bytes`, `tokens`; and under `all_cores` the same with a thread for each core.
     """
-    if not paths and not BOOKS.is_dir():
-        raise ValueError(f"expected text files, got none, and {BOOKS} does not exist: give paths")
-    cores = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     results = []
-    for way, threads in (("--measure", "1"), ("--measure-all-cores", cores)):
-        environment = dict(os.environ, PYTHONPATH=str(CHECKOUT), RAYON_NUM_THREADS=threads)
-        environment["TOKENIZERS_PARALLELISM"] = "true" if way == "--measure-all-cores" else "false"
-        command = [sys.executable, "-m", "benchmarks.encoding", way, "--merges", str(merges)]
-        command += ["--repeats", str(repeats), *map(str, paths or [BOOKS])]
+    for threads in (1, cores):
+        environment = dict(os.environ, PYTHONPATH=str(CHECKOUT), RAYON_NUM_THREADS=str(threads))
+        environment["TOKENIZERS_PARALLELISM"] = "true"
+        command = [sys.executable, "-m", "benchmarks.encoding", "--threads", str(threads), "--merges", str(merges)]
+        command += ["--repeats", str(repeats), *map(str, paths)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         if done.returncode:
             raise RuntimeError(done.stderr)
@@ -57,116 +49,57 @@ def run(paths: Sequence[str | Path] = (), *, merges: int = 8000, repeats: int = 
     return {**results[0], "all_cores": results[1]}
 
 
-def measure(paths: Sequence[str], merges: int, repeats: int) -> dict:
-    """What `run` returns, in this process."""
-    from tokenization import ScratchGPTTokenizer, encode_corpus, train_bpe
-    from tokenization.fast import build_fast
-    from tokenization.tokenization_scratchgpt import GPT4_SPLIT_PATTERN
-
-    texts = [document.text for document in read_local(list(paths))]
-    learnt = train_bpe(texts, 256 + merges, special_tokens=())
-    rust = build_fast(ScratchGPTTokenizer.from_merges(learnt, ())).backend_tokenizer
+def measure(paths: Sequence[str | Path], merges: int, repeats: int, threads: int) -> dict:
+    """What `run` returns for one number of threads, in this process."""
+    texts = read_texts(paths)
+    learnt = train_bpe(texts, BYTES + merges, special_tokens=())
+    tokenizer = ScratchGPTTokenizer.from_merges(learnt, ())
+    rust = build_fast(tokenizer).backend_tokenizer
     rust.encode_special_tokens = True
-    slow: list[ScratchGPTTokenizer] = []
+    ranks = {token: rank for rank, token in enumerate(tokenizer.token_bytes)}
+    peer = tiktoken.Encoding("peer", pat_str=GPT4_SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens={})
 
-    def ours() -> Encoded:
-        return list(encode_corpus(slow[-1], texts))
-
-    def ours_cold() -> Encoded:
-        slow.append(ScratchGPTTokenizer.from_merges(learnt, ()))
-        return ours()
-
-    def encode_ordinary() -> Encoded:
-        return [slow[-1].encode_ordinary(text) for text in texts]
-
-    def tokenizers() -> Encoded:
-        return [encoding.ids for encoding in rust.encode_batch_fast(texts)]
+    def from_scratch() -> Encoded:
+        cold = ScratchGPTTokenizer.from_merges(learnt, ())
+        return [cold.encode_ordinary(text) for text in texts]
 
     peers: dict[str, Callable[[], Encoded]] = {
-        "ours, cold": ours_cold,
-        "ours, pre-tokens cached": ours,
-        "ours, encode_ordinary": encode_ordinary,
-        "tokenizers, one thread": tokenizers,
+        "ours": lambda: list(encode_corpus(tokenizer, texts, workers=threads)),
+        "tiktoken": lambda: peer.encode_ordinary_batch(texts, num_threads=threads),
+        "tokenizers": lambda: [encoding.ids for encoding in rust.encode_batch_fast(texts)],
     }
-    if importlib.util.find_spec("tiktoken"):
-        import tiktoken  # pyright: ignore[reportMissingImports]
-
-        ranks = {bytes([byte]): byte for byte in range(256)}
-        ranks |= {first + second: index for index, (first, second) in enumerate(learnt, start=256)}
-        encoding = tiktoken.Encoding(
-            "peer", pat_str=GPT4_SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens={}, explicit_n_vocab=len(ranks)
-        )
-        peers["tiktoken"] = lambda: [encoding.encode_ordinary(text) for text in texts]
-    return _turns(peers, texts, repeats, base="tokenizers, one thread")
-
-
-def measure_all_cores(paths: Sequence[str], merges: int, repeats: int) -> dict:
-    """What `run` returns under `all_cores`, in this process."""
-    from storage.shards import SplitWriter
-    from tokenization import ScratchGPTTokenizer, encode_corpus, train_bpe
-    from tokenization.encoding import token_dtype
-    from tokenization.fast import build_fast
-
-    cores = int(os.environ["RAYON_NUM_THREADS"])
-    texts = [document.text for document in read_local(list(paths))]
-    tokenizer = ScratchGPTTokenizer.from_merges(train_bpe(texts, 256 + merges, special_tokens=()), ())
-    fast = build_fast(tokenizer)
-    rust = fast.backend_tokenizer
-    rust.encode_special_tokens = True
-
-    def to_shards(encoder: Any, workers: int) -> Encoded:
-        with tempfile.TemporaryDirectory() as folder:
-            writer = SplitWriter(folder=Path(folder), name="train", dtype=token_dtype(len(tokenizer)))
-            arrays = []
-            read = (document.text for document in read_local(list(paths)))
-            for ids in encode_corpus(encoder, read, workers=workers):
-                writer.append(ids)
-                arrays.append(ids)
-            writer.flush()
-        return arrays
-
-    peers: dict[str, Callable[[], Encoded]] = {
-        "ours, files to shards": lambda: to_shards(tokenizer, cores),
-        "ours, files to shards, fast twin": lambda: to_shards(fast, 1),
-        "tokenizers, encode_batch": lambda: [encoding.ids for encoding in rust.encode_batch(texts)],
-    }
-    return {"cores": cores, **_turns(peers, texts, repeats, base="tokenizers, encode_batch")}
-
-
-def _turns(peers: dict[str, Callable[[], Encoded]], texts: list[str], repeats: int, *, base: str) -> dict:
-    """Lets the peers take turns; what `run` returns of it."""
+    if threads == 1:
+        peers["from-scratch class"] = from_scratch
     size = sum(len(text.encode()) for text in texts)
-    speeds: dict[str, list[float]] = {peer: [] for peer in peers}
+    speeds: dict[str, list[float]] = {name: [] for name in peers}
     ids: dict[str, Encoded] = {}
     for _ in range(repeats):
-        for peer, encode in peers.items():
+        for name, encode in peers.items():
             start = time.perf_counter()
-            ids[peer] = encode()
-            speeds[peer].append(size / (time.perf_counter() - start) / 1e6)
+            ids[name] = encode()
+            speeds[name].append(size / (time.perf_counter() - start) / 1e6)
     first, *others = ([list(map(int, one)) for one in encoded] for encoded in ids.values())
     return {
+        "threads": threads,
         "bytes": size,
         "tokens": sum(map(len, first)),
-        "megabytes_per_second": {peer: round(statistics.median(values), 2) for peer, values in speeds.items()},
-        "ratio": {
-            peer: round(statistics.median(a / b for a, b in zip(values, speeds[base], strict=True)), 2)
-            for peer, values in speeds.items()
-        },
+        **summarize("megabytes_per_second", speeds, base="tiktoken", digits=2),
         "same_ids": all(other == first for other in others),
     }
 
 
 def main() -> None:
-    """The command line of one measurement."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("paths", nargs="*", help="text files or folders; default: the sci-fi books")
     parser.add_argument("--merges", type=int, default=8000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--measure-all-cores", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    work = measure if arguments.measure else measure_all_cores if arguments.measure_all_cores else run
-    print(json.dumps(work(arguments.paths, merges=arguments.merges, repeats=arguments.repeats), indent=2))
+    parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.threads:
+        print(json.dumps(measure(given.paths, given.merges, given.repeats, given.threads), indent=2))
+    else:
+        print(json.dumps(run(given.paths, merges=given.merges, repeats=given.repeats), indent=2))
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def generate(model: PreTrainedModel, prompt: list[int], new_tokens: int, **optio
 
 
 def streamed(model: PreTrainedModel, prompt: list[int], settings: SamplingSettings) -> list[int]:
-    """Our decoder: by its lean path for ScratchGPT, by the model's forward and cache for others."""
+    """Our decoder: `FastDecoder` for ScratchGPT, the forward and cache for others."""
     return [step.token_id for step in stream(model, prompt, settings)]
 
 

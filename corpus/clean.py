@@ -1,14 +1,18 @@
-"""From the bytes of a file to the book in it and nothing else.
+"""Cleaning of text: its encoding, its lines, and what Project Gutenberg adds to a book.
 
 Project Gutenberg has wrapped its books in many ways since 1991: start and end markers between stars, a "small print"
 licence above or below the book, credits of the volunteers, notes on the transcription. The rules here were written
-against the forms that 31 files of 1991 to 2018 show. A text without any such marker passes whole.
+against the forms that 31 files of 1991 to 2018 show. A text without any such marker is left as it is.
 """
 
 import codecs
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+
+_LINE_ENDS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")
+_INVISIBLE = re.compile("[\0-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\xad\u200b\u2060\ufeff]")
+_SPACES = re.compile(r"[^\S\n]+")
 
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1a\x1b")) + b"\x7f"
 _NOT_IN_CP1252 = b"\x81\x8d\x8f\x90\x9d"
@@ -40,7 +44,7 @@ _NOTE = re.compile(
 _BOX = re.compile(r"(?:[ \t]*[+|].*\n?)+")
 _BARE_END = re.compile(r"\s*\*+[ \t]*(?:The[ \t]+)?End[ \t]*\*+\s*", re.I)
 
-_FRONT_BLOCKS = 12  # credits and addresses stand among the first paragraphs
+_FRONT_BLOCKS = 12  # credits and addresses are among the first paragraphs
 _TAIL_SHARE = 0.9  # a heading "Transcriber's Notes" in the last tenth opens the last section of the file
 _LONGEST_HEADER = 20_000  # characters, the small print on top included
 _LONGEST_NOTE = 4_000  # characters; a longer paragraph is a book without blank lines, never a notice
@@ -52,7 +56,7 @@ def decode_bytes(raw: bytes, name: str) -> str:
     Declared encodings are not looked at: some are wrong. Line ends stay as they are.
 
     Args:
-        raw: the whole file.
+        raw: the complete file.
         name: what to call it in messages.
 
     Raises:
@@ -65,7 +69,7 @@ def choose_encoding(chunks: Iterable[bytes], name: str) -> str:
     """The encoding in which `decode_bytes` reads the bytes that `chunks` make together, found in one pass over them.
 
     Args:
-        chunks: the whole file, in parts of any size.
+        chunks: the complete file, in parts of any size.
         name: what to call it in messages.
 
     Returns:
@@ -94,15 +98,41 @@ def choose_encoding(chunks: Iterable[bytes], name: str) -> str:
     return "cp1252" if is_cp1252 else "latin-1"
 
 
-def clean_gutenberg(text: str) -> str:
-    """The book in a file of Project Gutenberg; any other text whole. Line ends become `\\n`, a BOM goes.
+def clean_lines(text: str, last_line: str = "") -> tuple[str, str]:
+    """The text without what only looks like text: a line a paragraph or sentence, each with its line end.
 
-    What goes from a Gutenberg file: everything up to the first start marker (or, where there is none, up to the end
-    of the small print on top), everything from the first end marker or end line on, paragraphs that name Project
+    In this order: form feeds, vertical tabs and Unicode's separators of lines and paragraphs become line ends; control
+    characters, soft hyphens, zero-width spaces, word joiners and byte order marks are removed; every run of white space
+    within a line becomes one space, and is removed at its ends; empty lines are removed, and so is a line that is
+    identical to the one before it. Lines that recur elsewhere are kept: people say "yes" more than once. Letters, case
+    and punctuation do not change.
+
+    Args:
+        text: any text, `\\n` as its line end.
+        last_line: the last line of what comes before it.
+
+    Returns:
+        (text, its last line); the text is "" where nothing is left.
+    """
+    text = _INVISIBLE.sub("", _LINE_ENDS.sub("\n", text))
+    kept = []
+    for line in _SPACES.sub(" ", text).split("\n"):
+        line = line.strip(" ")
+        if line and line != last_line:
+            kept.append(line + "\n")
+            last_line = line
+    return "".join(kept), last_line
+
+
+def clean_gutenberg(text: str) -> str:
+    """The book in a file of Project Gutenberg, or any other text as it is, with `\\n` as its line end and no BOM.
+
+    What is removed from a Gutenberg file: everything up to the first start marker (or, where there is none, up to the
+    end of the small print on top), everything from the first end marker or end line on, paragraphs that name Project
     Gutenberg or an etext, credits ("Produced by …") and addresses among the first paragraphs, notes of the
     transcriber. Several Gutenberg files in one text give their books in a row.
     """
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    text = _unix_lines(text)
     lower = text.lower()  # thirty times as fast as searching each text for the markers
     if "gutenberg" not in lower and "small print" not in lower:
         return text
@@ -110,12 +140,6 @@ def clean_gutenberg(text: str) -> str:
         return text
     books = [_without_notices(book) for book in _cut_at_markers(text)]
     return "\n\n".join(book for book in books if book)
-
-
-def gutenberg_title(text: str) -> str | None:
-    """The title that the header of a Gutenberg file states, on one line; None where no header states one."""
-    lines = _title_lines(text)
-    return " ".join(lines) if lines else None
 
 
 def check_title(text: str, expected: str, name: str) -> None:
@@ -156,6 +180,10 @@ def _decodes(decoder: codecs.IncrementalDecoder, chunk: bytes, final: bool = Fal
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _unix_lines(text: str) -> str:
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _cut_at_markers(text: str) -> Iterator[str]:
@@ -232,7 +260,7 @@ def _without_notices(book: str) -> str:
 
 def _title_lines(text: str) -> list[str]:
     """The lines of the title in the header: of the field "Title:", else of the first line that announces the book."""
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    text = _unix_lines(text)
     marker = _START.search(text)
     header = text[: min(marker.start() if marker else _LONGEST_HEADER, _LONGEST_HEADER)]
     if field := re.search(r"^Title:[ \t]*(\S.*(?:\n[ \t]+\S.*)*)", header, re.M | re.I):

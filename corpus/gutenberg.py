@@ -1,33 +1,45 @@
 """Books of Project Gutenberg by number: over HTTP with a cache, or from raw files in a folder.
 
 A book that does not carry the expected title is refused: several numbers that tutorials pass around belong to other
-books (105 is Persuasion, 64317 The Great Gatsby, 1513 Romeo and Juliet).
+books (105 is Persuasion, 64317 The Great Gatsby, 1513 Romeo and Juliet). A book in the cache is `pgNUMBER.txt`, with
+its checksum beside it in the format of sha256sum.
 """
 
+import email.utils
+import hashlib
+import logging
+import random
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 from corpus.clean import check_title, clean_gutenberg, decode_bytes
 from corpus.documents import Document
-from corpus.local import find_files, read_bytes, read_files
+from corpus.local import find_files, read_files
+from storage.files import atomic_file, explain_write_errors
 
 GUTENBERG_URL = "https://www.gutenberg.org"
+
+_PATHS = ("/cache/epub/{id}/pg{id}.txt", "/files/{id}/{id}-0.txt", "/files/{id}/{id}.txt")
+_ABSENT = {404, 410}
+_BUSY = {408, 429, 500, 502, 503, 504}
+_LONGEST_WAIT = 300.0  # seconds; a server that asks for more is not asked again
+_LONGEST_BACKOFF = 60.0  # seconds
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Book:
     """A book that a recipe asks for."""
 
-    id: int
-    """Number of the book at Project Gutenberg."""
-
-    title: str
-    """Title the file must carry, compared by its main part (see `check_title`)."""
-
-    author: str
-    """Author, for lists and messages."""
+    id: int  # its number at Project Gutenberg
+    title: str  # which the file must carry; only the main part counts (see `check_title`)
+    author: str  # for lists and messages
 
     @property
     def name(self) -> str:
@@ -78,29 +90,27 @@ def read_gutenberg(
 ) -> Iterator[Document]:
     """The books, cleaned, one document each, in the order given.
 
-    All books are fetched into the cache first, so that a failure shows before any work on them; those already there
-    cost no request. An interrupted download goes on where it stopped when it is asked for again.
+    All books are downloaded into the cache first, so that a failure shows before any work on them; those already there
+    cost no request.
 
     Args:
         books: what to read.
         base_url: the site or a mirror with the same layout (default: www.gutenberg.org).
-        cache_dir: where the raw files and their checksums stay; default: `scratchgpt/gutenberg` in the user's cache.
+        cache_dir: where the raw files and their checksums are; default: `scratchgpt/gutenberg` in the user's cache.
         progress: whether to show a progress bar (default: yes).
-        pause: seconds between two requests (default: 1).
-        attempts: how often a request is tried that meets a busy server or a broken connection (default: 5).
-        backoff: seconds before the second attempt, doubled for each further one (default: 1).
-        timeout: seconds without an answer after which an attempt is given up (default: 30).
+        pause: least seconds between two requests (default: 1).
+        attempts: how often a request is made that meets a busy server or a broken connection (default: 5).
+        backoff: seconds before the second attempt, doubled for each further one up to a minute, and varied by half
+            (default: 1).
+        timeout: seconds without an answer after which an attempt fails (default: 30).
 
     Raises:
         ValueError: no network, no such book, another book under that number, or a file without text.
         OSError: the cache cannot be written.
     """
-    from corpus.download import Mirror, fetch  # half a second of imports that lists of books can do without
-
-    mirror = Mirror(base_url=base_url, pause=pause, attempts=attempts, backoff=backoff, timeout=timeout)
-    paths = fetch(books, mirror=mirror, cache_dir=cache_dir, progress=progress)
-    for book, path in zip(books, paths, strict=True):
-        yield read_book(path, book)
+    site = _Site(base_url, pause=pause, attempts=attempts, backoff=backoff, timeout=timeout)
+    for book, path in zip(books, _download(books, site, cache_dir, progress), strict=True):
+        yield _read_book(path, book)
 
 
 def read_gutenberg_files(
@@ -125,21 +135,143 @@ def read_gutenberg_files(
     def read_known(path: Path) -> Document | None:
         number = re.search(r"(?:^|_|pg)(\d+)(?:-[08])?\.txt$", path.name, re.I)
         book = expected.get(int(number.group(1))) if number else None
-        return None if book is None else read_book(path, book)
+        return None if book is None else _read_book(path, book)
 
     return read_files(find_files(paths), text_field=text_field, skip_broken=skip_broken, read_special=read_known)
 
 
-def read_book(path: Path, book: Book) -> Document:
-    """The cleaned text of a raw file that must be the given book.
-
-    Raises:
-        ValueError: the file cannot be read, is another book, or holds no text.
-    """
+def _read_book(path: Path, book: Book) -> Document:
+    """The cleaned text of a raw file that must be the given book."""
     name = f"{book.name} ({path})"
-    text = decode_bytes(read_bytes(path), name)
+    try:
+        text = decode_bytes(path.read_bytes(), name)
+    except OSError as error:
+        raise ValueError(f"{name}: expected a readable file, got: {error.strerror}; check its permissions") from error
     check_title(text, book.title, name)
     cleaned = clean_gutenberg(text)
     if not cleaned.strip():
         raise ValueError(f"{name}: expected {book.title!r}, got no text between its markers; fetch the file again")
     return Document(text=cleaned, name=f"{book.title} (Gutenberg {book.id})")
+
+
+def _download(books: Sequence[Book], site: "_Site", cache_dir: str | Path | None, progress: bool) -> list[Path]:
+    """Paths of the books in the cache, after the download of those that are missing or damaged."""
+    import filelock
+    import platformdirs
+    from tqdm import tqdm
+
+    cache = Path(cache_dir) if cache_dir is not None else platformdirs.user_cache_path("scratchgpt") / "gutenberg"
+    paths = [cache / f"pg{book.id}.txt" for book in books]
+    wanted = [(book, path) for book, path in zip(books, paths, strict=True) if not _is_intact(path)]
+    if not wanted:
+        return paths
+    with explain_write_errors(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(cache / ".lock").acquire()
+    done = len(books) - len(wanted)
+    with lock, site, tqdm(total=len(books), initial=done, desc="Books", unit="book", disable=not progress) as bar:
+        for book, path in wanted:
+            if not _is_intact(path):  # another process may have downloaded it in the meantime
+                bar.set_postfix_str(book.title)
+                raw = site.fetch(book)
+                check_title(decode_bytes(raw, book.name), book.title, book.name)
+                with atomic_file(path, "wb") as file:
+                    file.write(raw)
+                with atomic_file(_checksum_path(path)) as file:
+                    file.write(f"{hashlib.sha256(raw).hexdigest()}  {path.name}\n")
+            bar.update()
+    return paths
+
+
+def _is_intact(path: Path) -> bool:
+    checksum = _checksum_path(path)
+    if not path.is_file() or not checksum.is_file():
+        return False
+    if checksum.read_text(encoding="utf-8").partition(" ")[0] == hashlib.sha256(path.read_bytes()).hexdigest():
+        return True
+    _log.warning("%s: does not match its checksum; it is fetched again", path)
+    return False
+
+
+def _checksum_path(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+class _Site:
+    """Project Gutenberg or a mirror: pauses between requests, and retries where the server is busy.
+
+    httpx retries refused connections only, and the retries of huggingface_hub wait as long as any server asks.
+    """
+
+    def __init__(self, base_url: str, *, pause: float, attempts: int, backoff: float, timeout: float) -> None:
+        if not base_url.startswith(("http://", "https://")):
+            raise ValueError(f"base_url: expected an address that begins with https:// or http://, got {base_url!r}")
+        self.base_url, self.pause, self.attempts, self.backoff = base_url.rstrip("/"), pause, attempts, backoff
+        self.timeout = timeout
+        self.next_request = 0.0  # on the monotonic clock, in seconds
+
+    def __enter__(self) -> None:
+        import httpx  # half a second of imports that a full cache can do without
+
+        self.client = httpx.Client(headers={"User-Agent": "scratchgpt"}, timeout=self.timeout, follow_redirects=True)
+
+    def __exit__(self, *error: object) -> None:
+        self.client.close()
+
+    def fetch(self, book: Book) -> bytes:
+        """The raw file of a book, from the first of the usual addresses that has it."""
+        urls = [self.base_url + path.format(id=book.id) for path in _PATHS]
+        for url in urls:
+            if (raw := self._get(url, book)) is not None:
+                return raw
+        raise ValueError(
+            f"{book.name}: expected {book.title!r}, got no such file at {', '.join(urls)}; "
+            "check the number of the book, or choose another mirror by its base URL"
+        )
+
+    def _get(self, url: str, book: Book) -> bytes | None:
+        """What `url` holds, in as many attempts as allowed; None where the server has no such file."""
+        import httpx
+
+        for attempt in count(1):
+            time.sleep(max(0.0, self.next_request - time.monotonic()))
+            wait = min(_LONGEST_BACKOFF, self.backoff * 2 ** (attempt - 1)) * random.uniform(0.5, 1.5)
+            try:
+                response = self.client.get(url)
+                if response.status_code == 200:
+                    return response.content
+                if response.status_code in _ABSENT:
+                    return None
+                reason = f"{response.status_code} {response.reason_phrase}"
+                if response.status_code not in _BUSY:
+                    raise ValueError(
+                        f"{url}: expected the file, got {reason}; choose another mirror by its base URL, "
+                        "or use text on this machine: --corpus PATH"
+                    )
+                wait = max(wait, _retry_after(response.headers.get("Retry-After", "")))
+            except httpx.RequestError as error:
+                reason = f"{type(error).__name__}: {error}"
+            finally:
+                self.next_request = time.monotonic() + self.pause
+            if wait > _LONGEST_WAIT:
+                reason += f"; the server asks to come back in {wait:.0f} s"
+            if wait > _LONGEST_WAIT or attempt >= self.attempts:
+                raise ValueError(
+                    f"{book.name}: expected {book.title!r} from {url}, got: {reason} (attempts: {attempt}); check the "
+                    "network or choose another mirror, then run the same command again: it continues after the books "
+                    "that are complete. Text on this machine needs no network: --corpus PATH"
+                )
+            _log.warning("%s: %s; next attempt in %.1f s", book.title, reason, wait)
+            time.sleep(wait)
+        raise AssertionError("an endless loop ended")
+
+
+def _retry_after(value: str) -> float:
+    """Seconds that a Retry-After header asks for: a number of seconds, or a date; 0 where it holds neither."""
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        date = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return 0.0
+    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

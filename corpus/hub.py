@@ -1,22 +1,21 @@
-"""Data sets of the Hugging Face Hub, streamed: read row by row over the network, never whole on disk or in memory.
+"""Data sets of the Hugging Face Hub, streamed: read row by row over the network, never complete on disk or in memory.
 
-A name that is a folder on this machine is read from there, as `datasets` reads folders. Data sets that come as a
-program (`bookcorpus` is one) are read from the parquet copy that the Hub keeps of each.
+A name that is a folder on this machine is read from there, as `datasets` reads folders. Data sets that need a loading
+script (`bookcorpus` is one) are read from the parquet copy that the Hub keeps of each.
 """
 
+import functools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from corpus.chunking import cut_text
-from corpus.documents import Document
-from corpus.network import connection_errors
-from corpus.records import missing_field, record_documents
+from corpus.documents import Document, cut_text
+from corpus.readers import missing_field, record_documents
 
 _BATCH = 1000  # rows in memory at a time
 _PARQUET_COPY = "refs/convert/parquet"
@@ -24,18 +23,12 @@ _VALIDATION = ("validation", "valid", "dev")
 _TIMEOUT = 30.0  # seconds
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rows:
-    """Some rows of a data set that follow one another."""
+class Rows(NamedTuple):
+    """Consecutive rows of a split."""
 
-    first: int
-    """Number of the first of them in the split, from 1."""
-
+    first: int  # number of the first, from 1
     texts: list[str | None]
-    """Their texts."""
-
-    after: dict[str, Any]
-    """Where reading goes on behind them, as JSON: what `HubDataset.read` takes as `start`."""
+    after: dict[str, Any]  # where reading continues after them, as JSON: what `HubDataset.read` takes as `start`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,13 +36,8 @@ class HubDataset:
     """A data set, open for reading at one version of it."""
 
     name: str
-    """As it was asked for."""
-
-    version: str | None
-    """What `open_hub` takes to read the same again: the hash of a commit; None for a folder."""
-
-    splits: dict[str, Any]
-    """Its splits by name, each an IterableDataset."""
+    version: str | None  # what `open_hub` takes to read the same again: the hash of a commit; None for a folder
+    splits: dict[str, Any]  # by name, each an IterableDataset
 
     def read(self, split: str, text_field: str = "text", *, start: dict[str, Any] | None = None) -> Iterator[Rows]:
         """The rows of a split, in order.
@@ -57,15 +45,15 @@ class HubDataset:
         Args:
             split: its name.
             text_field: the column that holds the text.
-            start: where to go on, from `Rows.after` of an earlier reading of the same version (default: the beginning).
+            start: where to continue, from `Rows.after` of an earlier pass over this version (default: the beginning).
 
         Raises:
-            ValueError: there is no such split or column (the message lists those there are), the column holds no text,
-                or the Hub cannot be reached.
+            ValueError: there is no such split or column (the message lists the existing ones), the column holds no
+                text, or the Hub cannot be reached.
         """
         place = f"{self.name}, split {split!r}"
         if split not in self.splits:
-            raise ValueError(f"{self.name}: expected a split {split!r}, got {_listed(self.splits)}")
+            raise ValueError(f"{self.name}: expected a split {split!r}, got {', '.join(map(repr, self.splits))}")
         rows = self.splits[split]
         if rows.column_names is not None:
             if text_field not in rows.column_names:
@@ -79,12 +67,12 @@ class HubDataset:
         with _explained(self.name):
             for table in rows.iter(_BATCH):
                 if text_field not in table.column_names:
-                    raise _SaidError(missing_field(place, "column", text_field, table.column_names))
+                    raise _UserError(missing_field(place, "column", text_field, table.column_names))
                 texts = table.column(text_field).to_pylist()
                 wrong = next((text for text in texts if text is not None and not isinstance(text, str)), None)
                 if wrong is not None:
                     kind = type(wrong).__name__
-                    raise _SaidError(f"{place}: expected text in the column {text_field!r}, got {kind}; choose another")
+                    raise _UserError(f"{place}: expected text in the column {text_field!r}, got {kind}; choose another")
                 after = {"row": first + len(texts), "state": rows.state_dict()}
                 yield Rows(first=first, texts=texts, after=after)
                 first += len(texts)
@@ -123,7 +111,7 @@ def open_hub(dataset: str, config: str | None = None, *, version: str | None = N
 
 
 def read_hub(
-    dataset: str, *, config: str | None = None, text_field: str = "text", joined_rows: bool = False, skip: int = 0
+    dataset: str, *, config: str | None = None, text_field: str = "text", joined_rows: bool = False
 ) -> Iterator[Document]:
     """The documents of a data set: its train split, and its validation split where it has one, labelled as such.
 
@@ -137,15 +125,10 @@ def read_hub(
         joined_rows: the rows of a split are the lines of one running text, which comes in pieces of about a million
             characters (a row without a line end gets one); otherwise each row is a document, named
             `DATASET/SPLIT#ROW`.
-        skip: how many documents to leave out at the beginning, as one who goes on has them already.
 
     Raises:
         ValueError: what `open_hub` and `HubDataset.read` raise, or there is no train split.
     """
-    yield from islice(_documents(dataset, config, text_field, joined_rows), skip, None)
-
-
-def _documents(dataset: str, config: str | None, text_field: str, joined_rows: bool) -> Iterator[Document]:
     opened = open_hub(dataset, config)
     validation = next((name for name in _VALIDATION if name in opened.splits), None)
     labels: list[tuple[str, Literal["train", "validation"] | None]] = [("train", "train" if validation else None)]
@@ -155,13 +138,13 @@ def _documents(dataset: str, config: str | None, text_field: str, joined_rows: b
         batches = opened.read(split, text_field)
         name = f"{dataset}/{split}"
         if joined_rows:
-            texts = (as_lines(text) for rows in batches for text in rows.texts if text)
+            texts = (_as_lines(text) for rows in batches for text in rows.texts if text)
             for piece, is_last in cut_text(texts):
                 yield Document(text=piece, name=name, split=label, is_complete=is_last)
         else:
             for rows in batches:
                 for number, text in enumerate(rows.texts, start=rows.first):
-                    yield from record_documents(text or "", f"{name}#{number}", split=label)
+                    yield from record_documents(text, f"{name}#{number}", split=label)
 
 
 def _by_name(splits: Mapping[Any, Any]) -> dict[str, Any]:
@@ -174,20 +157,20 @@ def _resolve(dataset: str, version: str | None) -> tuple[str, str | None]:
 
     try:
         info = huggingface_hub.HfApi().dataset_info(dataset, revision=version, timeout=_TIMEOUT)
-    except json.JSONDecodeError as error:  # somebody else answered: the login page of a hotel's network, say
+    except json.JSONDecodeError as error:  # not the Hub answered, but the login page of a network, say
         raise ConnectionError("something answered in its place, and not in JSON") from error
     return info.id, info.sha
 
 
-def as_lines(row: str) -> str:
-    """A row as a line or several: `\\n` is its only line end and stands at its end."""
+def _as_lines(row: str) -> str:
+    """A row as a line or several, each with `\\n` as its end."""
     row = row.replace("\r\n", "\n").replace("\r", "\n") if "\r" in row else row
     return row if row.endswith("\n") else row + "\n"
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the library's bars, which tell of single requests."""
+    """Without the library's progress bars, which show single requests."""
     import datasets
 
     was_on = datasets.is_progress_bar_enabled()
@@ -199,8 +182,8 @@ def _quiet() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-class _SaidError(ValueError):
-    """What needs no rewording."""
+class _UserError(ValueError):
+    """An error whose message is complete."""
 
 
 @contextmanager
@@ -208,7 +191,7 @@ def _explained(dataset: str) -> Iterator[None]:
     """Rewords what goes wrong between here and the Hub into one message."""
     try:
         yield
-    except _SaidError:
+    except _UserError:
         raise
     except Exception as error:
         if message := _explain(dataset, error):
@@ -231,11 +214,11 @@ def _explain(dataset: str, error: Exception) -> str | None:
 
     if has(errors.GatedRepoError) or "gated dataset" in text:
         return (
-            "is a data set behind a gate; accept its terms on its page at the Hub, log in with `hf auth login`, "
+            "is a gated data set; accept its terms on its page at the Hub, log in with `hf auth login`, "
             "and run the same command again"
         )
     if has(errors.RevisionNotFoundError):
-        return "comes as a program, which is not run, and the Hub has no parquet copy of it; choose another data set"
+        return "needs a loading script, which is not run, and the Hub has no parquet copy of it; choose another one"
     if has(errors.RepositoryNotFoundError, DatasetNotFoundError):
         return (
             "expected a data set of the Hub or a folder, got a name that the Hub does not show you; check its spelling "
@@ -247,7 +230,7 @@ def _explain(dataset: str, error: Exception) -> str | None:
         found = "none" if "missing" in text else "another"
         return f"expected the name of one of its configurations, {configs[1]}, got {found}; choose one of them"
     if has(errors.OfflineModeIsEnabled):
-        return "cannot be reached, as the environment says to stay offline (HF_HUB_OFFLINE); unset it, or use --corpus"
+        return "cannot be reached, as HF_HUB_OFFLINE is set in the environment; unset it, or use --corpus"
     if has(*connection_errors()):
         return (
             f"the Hub cannot be reached ({reason}); check the network and run the same command again, or use text on "
@@ -256,9 +239,20 @@ def _explain(dataset: str, error: Exception) -> str | None:
     if has(errors.HfHubHTTPError):
         return f"the Hub answers {reason}; run the same command again later, or use text on this machine: --corpus PATH"
     if isinstance(error, (OSError, ValueError)) or type(error).__module__.partition(".")[0] in ("datasets", "pyarrow"):
-        return f"expected a data set that can be read, got: {reason}; choose another, or mend its files"
+        return f"expected a data set that can be read, got: {reason}; choose another, or fix its files"
     return None
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, names)) or "none"
+@functools.cache
+def connection_errors() -> tuple[type[Exception], ...]:
+    """The exceptions that mean that the Hub did not answer: no such host, refused, reset, cut short, too slow.
+
+    An answer with an error status is huggingface_hub's own HfHubHTTPError. It derives from the same HTTP library's
+    errors, httpx or httpx2 according to the version of huggingface_hub, and so tells which of them to catch.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    base = next((kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError"), Exception)
+    library = sys.modules.get(base.__module__.partition(".")[0])
+    request_error = getattr(library, "RequestError", None)
+    return (*((request_error,) if request_error else ()), ConnectionError, TimeoutError)

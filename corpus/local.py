@@ -1,4 +1,4 @@
-"""Text files on this machine: single ones, folders and globs of them, in every format that `corpus.texts` reads."""
+"""Text files on this machine: single ones, folders and globs of them, in every format that `corpus.readers` reads."""
 
 import glob
 import logging
@@ -7,9 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from corpus.compressed import COMPRESSIONS, BrokenFileError
 from corpus.documents import Document
-from corpus.texts import KINDS, read_file
+from corpus.readers import COMPRESSIONS, KINDS, BrokenFileError, read_file
 
 # Of an uncompressed .json only its user knows whether it holds a record a line; folders are full of others.
 _IN_FOLDERS = sorted((KINDS.keys() | COMPRESSIONS.keys()) - {".json"})
@@ -25,9 +24,9 @@ def read_local(
 
     A folder gives the files in it and below it whose endings are known (txt; jsonl and ndjson; parquet; tar; gz, xz
     and zst of all but parquet), hidden ones left out; a path to a file gives that file whatever its ending, and a glob
-    (`*`, `?`, `[…]`, `**`) what the shell would give for it. A file reached twice is read once. What each kind of file
-    yields is said at `corpus.texts.read_file`; `file_of` tells the file of a document. The paths are looked at when
-    this is called, the files read one at a time as the iterator advances.
+    (`*`, `?`, `[…]`, `**`) what the shell would give for it. A file reached twice is read once. See
+    `corpus.readers.read_file` for what each kind of file yields, and `file_of` for the file of a document. The paths
+    are checked when this is called; the files are read one at a time as the iterator advances.
 
     Args:
         paths: files, folders and globs.
@@ -113,20 +112,6 @@ def _matches(path: Path) -> list[Path]:
     if not matches:
         raise ValueError(f"{path}: no file or folder matches (looked from {Path.cwd()}); check the pattern")
     return matches
-
-
-def read_bytes(path: Path) -> bytes:
-    """All bytes of a file.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ValueError(
-            f"{path}: expected a readable file, got: {error.strerror}; check its permissions or leave it out"
-        ) from error
 
 
 def _text_files_below(folder: Path) -> list[Path]:

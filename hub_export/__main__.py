@@ -1,5 +1,5 @@
 """Command line: `python -m hub_export bundle RUN --out DIR`, `verify TARGET`, `push RUN --repo NAME`,
-`space RUN --out DIR`, `account --repo NAME`."""
+`space RUN --out DIR`, `account --repo NAME`, and `native`, `gguf`, `onnx RUN --out PATH` for other programs."""
 
 import dataclasses
 import logging
@@ -10,17 +10,22 @@ from typing import Annotated, Literal
 import tyro
 
 from hub_export import card
-from hub_export.exports import commands as elsewhere
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Export:
-    """What is exported, and what the card says of it."""
+class Source:
+    """What is exported."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """The run folder (`runs/NAME`)."""
+    """The run folder (`runs/NAME`), or a bundle where one will do."""
     checkpoint: str = "best"
-    """Which checkpoint: `best`, `latest`, or a name such as `step-000500`."""
+    """Which checkpoint of a run: `best`, `latest`, or a name such as `step-000500`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Export(Source):
+    """What is exported, and what the card states."""
+
     license: str = card.LICENSE
     """License of the weights, as the Hub spells it (for the card)."""
     language: str = card.LANGUAGE
@@ -73,7 +78,7 @@ class Push(Export):
     hardware: Literal["zero", "cpu-basic"] = "zero"
     """What the Space runs on: ZeroGPU, which is free, or a CPU."""
     dry_run: bool = False
-    """Only look, and say what would be uploaded."""
+    """Only look, and print what would be uploaded."""
     force: bool = False
     """Replace what a repository holds that is not ours."""
 
@@ -117,20 +122,69 @@ class Account:
         return check_account(self.repo)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Native(Export):
+    """Makes a folder that transformers loads without remote code (as Qwen3 or GPT-2), and checks it."""
+
+    out: Path
+    """The folder to make."""
+    force: bool = False
+    """Replace such a folder that exists under this name."""
+
+    def execute(self) -> str:
+        from hub_export.exports.native import native
+
+        return native(**_fields(self))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gguf(Source):
+    """Makes a GGUF file for llama.cpp, Ollama and LM Studio; checks it where llama-cpp-python is installed."""
+
+    out: Path
+    """The file to make."""
+    weights: Literal["f32", "f16", "q8_0"] = "f32"
+    """Number format of the matrices; f32 rounds nothing."""
+    force: bool = False
+    """Replace a GGUF file that exists under this name."""
+
+    def execute(self) -> str:
+        from hub_export.exports.gguf import gguf
+
+        return gguf(**_fields(self))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Onnx(Source):
+    """Makes an ONNX file, and checks it with onnxruntime."""
+
+    out: Path
+    """The file to make."""
+    cache: bool = False
+    """Let keys and values go in and out, as transformers.js wants it."""
+    force: bool = False
+    """Replace an ONNX file that exists under this name."""
+
+    def execute(self) -> str:
+        from hub_export.exports.onnx import onnx
+
+        return onnx(**_fields(self))
+
+
 Command = (
     Annotated[Bundle, tyro.conf.subcommand("bundle")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
     | Annotated[Push, tyro.conf.subcommand("push")]
     | Annotated[Space, tyro.conf.subcommand("space")]
     | Annotated[Account, tyro.conf.subcommand("account")]
-    | Annotated[elsewhere.Native, tyro.conf.subcommand("native")]
-    | Annotated[elsewhere.Gguf, tyro.conf.subcommand("gguf")]
-    | Annotated[elsewhere.Onnx, tyro.conf.subcommand("onnx")]
+    | Annotated[Native, tyro.conf.subcommand("native")]
+    | Annotated[Gguf, tyro.conf.subcommand("gguf")]
+    | Annotated[Onnx, tyro.conf.subcommand("onnx")]
 )
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs one command; what the user can mend ends it with a message and status 1."""
+    """Runs one command; what the user can fix ends it with a message and status 1."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("hub_export").setLevel(logging.INFO)
     logging.getLogger("huggingface_hub").propagate = False  # it prints by itself
@@ -143,7 +197,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit("error: interrupted; the same command again completes what it was doing") from None
 
 
-def _fields(command: Export) -> dict:
+def _fields(command: Source) -> dict:
     return {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
 
 

@@ -1,20 +1,27 @@
-"""The model folder that goes to the Hub: a checkpoint, this project's code and a card, named once it is checked."""
+"""The model folder that goes to the Hub: a checkpoint, this project's code, a card, and a record of its check.
 
+The record, proof.json, names what was checked, with which transformers, and the checksum of every file. A bundle whose
+files differ from the checked ones is not published: `python -m hub_export verify DIR` checks it and writes the record
+again.
+"""
+
+import hashlib
 import logging
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from hub_export import card
-from hub_export.code_version import project_code, put_code, read_code, refuse_newer
-from hub_export.manifest import write_record
-from hub_export.run_folder import CAUSAL, MASKED, RunFolder, read_object
-from hub_export.verify import verify
-from hub_export.vocabulary import Vocabulary
+from hub_export.code_version import MARK, ROOT, project_code, put_code, read_code, refuse_newer
+from hub_export.verify import Verification, verify
+from modeling.loading import CHECK_RECORD as RECORD
 from modeling.loading import WEIGHTS_NAME, read_weights
 from storage.files import atomic_folder
+from storage.records import read_json_object, write_json
+from storage.run_folder import PICTURE, PROMPTS, RunFolder
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 CHECKPOINT_FILES = ("config.json", WEIGHTS_NAME, *TOKENIZER_FILES)
@@ -33,7 +40,8 @@ OPTIONAL_SLOW_TOKENIZER_FILES = (
 VOCABULARIES = (
     "tokenizer.json", "tokenizer.model", "tokenizer.vocab", "vocab.json", "merges.txt", "merges.vocab",
 )  # fmt: skip
-RUN_FILES = ("loss.png", "prompts.json")  # copied when the run has written them
+RUN_FILES = (PICTURE, PROMPTS)  # copied when the run has written them
+CAUSAL, MASKED = "ScratchGPTForCausalLM", "ScratchGPTForMaskedLM"
 AUTO_CLASSES = ("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM")
 
 logger = logging.getLogger(__name__)
@@ -49,7 +57,7 @@ def bundle(
     license: str = card.LICENSE,
     language: str = card.LANGUAGE,
 ) -> Path:
-    """Exports one checkpoint of a run to the folder `out`, which has its name only once it is checked.
+    """Export one checkpoint of a run to the folder `out`, which gets its name once it is checked.
 
     Nothing is converted. What is copied is named one by one, so no training state, training text or stray file comes
     along. The code is this project's, also for a checkpoint that an earlier version saved.
@@ -66,12 +74,12 @@ def bundle(
         `out` as a path.
 
     Raises:
-        ValueError: the run, the checkpoint or `out` is not what is expected, or the proof failed.
+        ValueError: the run, the checkpoint or `out` is not what is expected, or the check failed.
         OSError: the folder cannot be written, or the disk is full.
     """
     out = Path(out)
     _check_target(out, force)
-    run_folder = RunFolder.read(run)
+    run_folder = RunFolder.open(run)
     source = run_folder.checkpoint(checkpoint)
     _check_checkpoint(source)
     saved, ours = read_code(source), project_code().version
@@ -86,22 +94,27 @@ def bundle(
         put_code(folder)
         text = card.render_card(folder, run_folder, source, repo=repo, license=license, language=language)
         (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
-        check_private(folder, machine_paths=(run_folder.path, out, Path.cwd(), Path.home(), Path(__file__).parents[1]))
+        check_private(folder, machine_paths=private_places(run_folder.path, out))
         write_record(folder, verify(folder, checkpoint=source))
     return out
 
 
-def looks_like_bundle(folder: Path) -> bool:
+def is_bundle(folder: Path) -> bool:
     """Whether `folder` is a bundle of ours (and neither a checkpoint nor a run), so that it may be replaced."""
     if not all((folder / name).is_file() for name in ("config.json", "README.md", "modeling_scratchgpt.py")):
         return False
     if (folder / "training").exists() or (folder / "run.json").exists():
         return False
-    return read_object(folder / "config.json").get("model_type") == "scratchgpt"
+    return read_json_object(folder / "config.json").get("model_type") == "scratchgpt"
+
+
+def private_places(*places: Path) -> tuple[Path, ...]:
+    """What no published file may name: `places`, the working directory, the user's home and this project's folder."""
+    return *places, Path.cwd(), Path.home(), ROOT
 
 
 def check_private(folder: Path, *, machine_paths: tuple[Path, ...]) -> None:
-    """Refuses a folder whose files name a place on this machine or hold an access token.
+    """Refuse a folder whose files name a place on this machine or hold an access token.
 
     Args:
         folder: the bundle; the numbers of its weights are not searched, its tokenizers' vocabularies not for paths.
@@ -137,7 +150,7 @@ def _searched(path: Path) -> bytes:
 def _check_target(out: Path, force: bool) -> None:
     if not os.path.lexists(out):
         return
-    if not (out.is_dir() and looks_like_bundle(out)):
+    if not (out.is_dir() and is_bundle(out)):
         raise ValueError(
             f"{out}: expected a name that is free, but something that is no bundle is there (so not even --force "
             "replaces it). Remove it yourself or choose another --out."
@@ -159,7 +172,7 @@ def _check_checkpoint(source: Path) -> None:
                 "Take another checkpoint of the run (`--checkpoint`)."
             )
     slow = source / "slow"
-    config = read_object(source / "config.json") if (source / "config.json").is_file() else {}
+    config = read_json_object(source / "config.json") if (source / "config.json").is_file() else {}
     architectures = config.get("architectures") or ()
     wanted = [*CHECKPOINT_FILES, *(f"slow/{name}" for name in SLOW_TOKENIZER_FILES if slow.is_dir())]
     if MASKED not in architectures:
@@ -167,7 +180,7 @@ def _check_checkpoint(source: Path) -> None:
     missing = [name for name in wanted if not (source / name).is_file()]
     if missing:
         raise ValueError(
-            f"{source}: expected a whole checkpoint, but {', '.join(missing)} "
+            f"{source}: expected a complete checkpoint, but {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} missing. Take another checkpoint of the run (`--checkpoint`)."
         )
     if config.get("model_type") != "scratchgpt" or not {CAUSAL, MASKED} & {*architectures}:
@@ -175,7 +188,7 @@ def _check_checkpoint(source: Path) -> None:
             f"{source}: expected a {CAUSAL} or a {MASKED}, got model_type {config.get('model_type')!r} with "
             f"architectures {config.get('architectures')}. Only these two are exported."
         )
-    if MASKED in architectures and Vocabulary.read(source).mask_token is None:
+    if MASKED in architectures and not read_json_object(source / "tokenizer_config.json").get("mask_token"):
         raise ValueError(
             f"{source}: expected a tokenizer with a mask token, which a {MASKED} needs, but it has none. "
             "Take another checkpoint of the run (`--checkpoint`)."
@@ -202,3 +215,64 @@ def _files(run: RunFolder, source: Path) -> Iterator[tuple[Path, str]]:
     for name in RUN_FILES:
         if (run.path / name).is_file():
             yield run.path / name, name
+
+
+def write_record(folder: Path, verification: Verification | None = None) -> None:
+    """Write proof.json into a bundle that has just been checked.
+
+    Args:
+        folder: the bundle.
+        verification: what the check found; None (default) keeps that of the present record, for a changed card.
+    """
+    code, record = read_code(folder), read_record(folder)
+    if verification is not None:
+        record = {
+            "made_by": "scratchgpt",
+            MARK: code.version if code else None,
+            "transformers": verification.transformers,
+            "checks": list(verification.checks),
+        }
+    write_json(folder / RECORD, record | {"sha256": checksums(folder)})
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What proof.json holds; {} where there is none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    return read_json_object(folder / RECORD) if (folder / RECORD).is_file() else {}
+
+
+def changed_files(folder: Path) -> list[str]:
+    """Names of the files that are not as they were when the bundle was checked: changed, added or missing."""
+    checked, present = read_record(folder).get("sha256") or {}, checksums(folder)
+    return sorted(name for name in checked.keys() | present.keys() if checked.get(name) != present.get(name))
+
+
+def check_record(folder: Path) -> None:
+    """Refuse a bundle that was not checked, or not as it is now.
+
+    Raises:
+        ValueError: naming what differs and what to do.
+    """
+    advice = f"Check it as it is now with `python -m hub_export verify {folder}`, or make it again."
+    if not (folder / RECORD).is_file():
+        raise ValueError(f"{folder}: expected a checked bundle, but it has no {RECORD}. {advice}")
+    if changed := changed_files(folder):
+        raise ValueError(
+            f"{folder}: expected the files that were checked, but {', '.join(changed[:5])}"
+            f"{f' and {len(changed) - 5} more' if len(changed) > 5 else ''} "
+            f"{'is' if len(changed) == 1 else 'are'} not as then. {advice}"
+        )
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of a bundle by its name; proof.json and hidden files (caches) are left out."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != RECORD and not any(part.startswith((".", "__")) for part in Path(name).parts):
+            with path.open("rb") as stream:
+                found[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return found

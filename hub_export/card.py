@@ -1,14 +1,17 @@
 """The model card: front matter the Hub reads, and a page that people read."""
 
+import functools
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from hub_export.run_folder import RunFolder, read_object, step_of
-from hub_export.vocabulary import Vocabulary
 from modeling.families import describe_architecture
 from modeling.loading import Weights, is_masked_lm, read_weights
+from storage.model_card import FACTS, card_title, read_card
+from storage.records import read_json_object
+from storage.run_folder import RunFolder, describe_corpus, hub_dataset, read_prompts, step_of
 
 LICENSE = "mit"
 LANGUAGE = "en"
@@ -16,7 +19,8 @@ TAGS = ("scratchgpt", "from-scratch", "custom_code")
 SAMPLES = 3  # texts shown
 SAMPLE_LENGTH = 600  # characters of each text shown
 
-_TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.jinja"
+PLACEHOLDER_NOTE = "Put the id of the repository, or the path of a local copy, in the place of `{}`."
+PLACEHOLDER_OWNER = "your-name"
 _METRICS = {"loss": "Loss (nats per token)", "perplexity": "Perplexity", "bits_per_byte": "Bits per byte"}
 _MASKED_METRICS = {
     "loss": "Masked loss (nats per hidden token)",
@@ -34,61 +38,69 @@ def render_card(
     license: str = LICENSE,
     language: str = LANGUAGE,
 ) -> str:
-    """Writes the text of README.md.
+    """The text of README.md.
+
+    Its front matter has, under `storage.model_card.FACTS`, what the page shows of a model.
 
     Args:
         folder: the bundle so far (its config, weights and pictures are described).
         run: where recipe, results and samples are read from.
         checkpoint: the checkpoint that was copied.
-        repo: `user/name` on the Hub; None when it is not known yet (the card then says to put it in).
+        repo: `user/name` on the Hub; None when it is not known yet: `set_repository` puts it in.
         license: identifier of the weights' license, as the Hub spells it (default: mit).
         language: code of the corpus' language (default: en).
 
     Raises:
         ValueError: a record of the run is damaged.
     """
-    import jinja2
-
     step = step_of(checkpoint)
-    config = read_object(folder / "config.json")
-    weights = read_weights(folder)
+    assert step is not None, checkpoint
+    config, weights = read_json_object(folder / "config.json"), read_weights(folder)
+    masked, vocabulary = is_masked_lm(folder), Vocabulary.read(folder)
     recipe = str(run.recipe.get("recipe", "unknown"))
     title = repo.split("/")[-1] if repo else f"scratchgpt-{recipe}"
-    corpus = describe_corpus(run.recipe)
-    masked, vocabulary = is_masked_lm(folder), Vocabulary.read(folder)
+    address = repo or f"{PLACEHOLDER_OWNER}/{title}"
     metrics = _MASKED_METRICS if masked else _METRICS
     results = _results(run, step, metrics)
-    example = _example_prompt(folder)
+    progress = run.record_at(step, "tokens_seen") or (run.state if run.state.get("step") == step else {})
+    facts = {
+        "repository": address,
+        "trained_on": describe_corpus(run.corpus_config),
+        "recipe": recipe,
+        "steps": step,
+        "tokens_seen": progress.get("tokens_seen"),
+        "floor_bits_per_byte": run.state.get("floor_bits_per_byte") if not masked else None,
+    }
+    facts = {name: value for name, value in facts.items() if value is not None}
+    example = next((_printable(prompt) for prompt in read_prompts(folder) if "`" not in prompt), "Once")
     sample_step, samples = _samples(run, step, masked)
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+    return render(
+        "model_card.md.jinja",
         metadata=_metadata(
             title,
-            recipe,
+            facts,
             results,
             metrics,
             license,
             language,
             vocabulary.mask_token if masked else None,
-            hub_dataset(run.recipe),
+            hub_dataset(run.corpus_config),
         ),
         masked=masked,
         vocabulary=vocabulary,
         title=title,
         parameters=_rounded(weights.parameters),
-        corpus=corpus,
-        repo=repo or f"your-name/{title}",
-        published=repo is not None,
-        example_prompt=_literal(vocabulary.with_blank(example) if masked else example),
+        corpus=facts["trained_on"],
+        repo=address,
+        placeholder_note=None if repo else PLACEHOLDER_NOTE.format(address),
+        example_prompt=json.dumps(vocabulary.with_blank(example) if masked else example, ensure_ascii=False),
         has_slow_tokenizer=(folder / "slow").is_dir(),
         has_loss_picture=(folder / "loss.png").is_file(),
         model_facts=_model_facts(config, weights),
-        training_facts=_training_facts(run, recipe, step),
+        training_facts=_training_facts(run, facts, progress),
         results={name: f"{value:.4f}" for name, value in results.items()} if results else None,
-        mask_rate=f"{run.recipe.get('config', {}).get('data', {}).get('mask_rate', 0.15):.0%}",
-        floor=None if masked else _floor(run, results),
+        mask_rate=f"{_config(run, 'data').get('mask_rate', 0.15):.0%}",
+        floor=_floor(facts, results),
         samples=samples,
         sample_step=sample_step,
         context=f"{config['max_position_embeddings']:,}",
@@ -99,27 +111,75 @@ def render_card(
     )
 
 
-def describe_corpus(recipe: dict[str, Any]) -> str:
-    """Says in words what text a run was trained on, from its recipe.json: never a path of the machine."""
-    corpus = recipe.get("config", {}).get("corpus", {})
-    source, paths = corpus.get("source"), corpus.get("paths") or []
-    if source == "stories":
-        return f"{corpus.get('stories', 0):,} short English stories made by ScratchGPT's own generator"
-    if dataset := hub_dataset(recipe):
-        return f"the data set `{dataset}` of the Hugging Face Hub"
-    # A folder given to a recipe of books is read as these books and nothing else; a file is read as it is.
-    of_books = source == "gutenberg" or (len(paths) == 1 and Path(paths[0]).is_dir())
-    if of_books and corpus.get("books") == "scifi":
-        return "books of early science fiction from Project Gutenberg"
-    return "Project Gutenberg books" if source == "gutenberg" else "its maker's own text files"
+def set_repository(folder: Path, repo: str) -> None:
+    """Put the id of the repository into the card of a bundle that was made before it was known."""
+    path = folder / "README.md"
+    data, body = read_card(folder)
+    facts = data.get(FACTS)
+    # Cards of version 0.1 have no such facts; their title is the name in the placeholder.
+    placeholder = facts.get("repository") if isinstance(facts, dict) else f"{PLACEHOLDER_OWNER}/{card_title(body)}"
+    if isinstance(placeholder, str) and placeholder.startswith(f"{PLACEHOLDER_OWNER}/"):
+        text = path.read_text(encoding="utf-8")
+        text = text.replace(f"\n{PLACEHOLDER_NOTE.format(placeholder)}\n", "\n").replace(placeholder, repo)
+        path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def hub_dataset(recipe: dict[str, Any]) -> str | None:
-    """The id of the Hub's data set that a run was trained on, from its recipe.json; None for any other text."""
-    corpus = recipe.get("config", {}).get("corpus", {})
-    dataset = str(corpus.get("dataset") or "") if corpus.get("source") == "hub" else ""
-    is_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", dataset) and not Path(dataset).is_dir()
-    return dataset if is_id else None
+def render(template: str, **values: Any) -> str:
+    """A file of templates/, filled in; a value that is missing is an error."""
+    return _environment().get_template(template).render(values)
+
+
+@functools.cache
+def _environment() -> Any:
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Vocabulary:
+    """What a card must know of a tokenizer, read from its files without loading it."""
+
+    mask_token: str | None
+    surrounds: bool  # whether a call puts special tokens around the text
+    spaces: Literal["joined", "dropped", "single"]  # part of the token behind them, no part of any, tokens themselves
+
+    @classmethod
+    def read(cls, folder: Path) -> "Vocabulary":
+        """From tokenizer.json and tokenizer_config.json.
+
+        Raises:
+            ValueError: one of them is damaged.
+        """
+        tokenizer = read_json_object(folder / "tokenizer.json")
+        mask: Any = read_json_object(folder / "tokenizer_config.json").get("mask_token")
+        model = tokenizer.get("model") or {}
+        template = (tokenizer.get("post_processor") or {}).get("single") or ()
+        special = {token.get("content") for token in tokenizer.get("added_tokens") or ()}
+        letters = all(len(token) == 1 for token in model.get("vocab") or () if token not in special)
+        return cls(
+            mask_token=mask.get("content") if isinstance(mask, dict) else mask,
+            surrounds=any("SpecialToken" in piece for piece in template),
+            spaces="dropped" if model.get("type") == "WordPiece" else "single" if letters else "joined",
+        )
+
+    def with_blank(self, text: str) -> str:
+        """`text` with the mask token in the place of a word in its middle, or of a letter where tokens are letters."""
+        assert self.mask_token is not None
+        words = list(re.finditer(r" ?\S+", text))
+        start, end = words[len(words) // 2].span() if words else (0, 0)
+        if self.spaces == "single":
+            start = (start + end) // 2
+            end = start + 1
+        elif self.spaces == "dropped" and text[start : start + 1] == " ":
+            start += 1
+        return text[:start] + self.mask_token + text[end:]
 
 
 def fence_for(text: str) -> str:
@@ -129,7 +189,7 @@ def fence_for(text: str) -> str:
 
 def _metadata(
     title: str,
-    recipe: str,
+    facts: dict[str, Any],
     results: dict[str, float] | None,
     metrics: dict[str, str],
     license: str,
@@ -144,8 +204,8 @@ def _metadata(
         EvalResult(
             task_type=task,
             task_name=task.capitalize().replace("-", " "),
-            dataset_type=dataset or recipe,
-            dataset_name=f"held-out text of the {recipe} recipe",
+            dataset_type=dataset or facts["recipe"],
+            dataset_name=f"held-out text of the {facts['recipe']} recipe",
             dataset_split="validation",
             metric_type=metric,
             metric_name=metrics[metric],
@@ -163,30 +223,20 @@ def _metadata(
         mask_token=mask_token,  # pyright: ignore[reportCallIssue]  goes to the front matter; None is left out
         model_name=title if evaluations else None,
         eval_results=evaluations or None,
+        scratchgpt=facts,  # pyright: ignore[reportCallIssue]  likewise; storage.model_card.FACTS
     ).to_yaml()
 
 
 def _results(run: RunFolder, step: int, metrics: dict[str, str]) -> dict[str, float] | None:
-    """The metrics of the exported step by name; None when the run has not measured them.
-
-    metrics.jsonl holds those of every evaluated step, run.json the latest ones.
-    """
-    evaluation = _record_at(run, step, "validation_loss")
-    if not evaluation and run.state.get("step") == step:
-        evaluation = run.state.get("evaluation") or {}
+    """The metrics of the exported step by name; None when the run has not measured them."""
+    evaluation = run.evaluation_at(step)
     found = {name: evaluation.get("validation_loss" if name == "loss" else name) for name in metrics}
     values = {name: float(value) for name, value in found.items() if value is not None}
     return values if len(values) == len(metrics) else None
 
 
-def _record_at(run: RunFolder, step: int, field: str) -> dict[str, Any]:
-    """The last record of metrics.jsonl of that step that has `field`; {} when there is none."""
-    matching = [record for record in run.metrics() if record.get("step") == step and record.get(field) is not None]
-    return matching[-1] if matching else {}
-
-
-def _floor(run: RunFolder, results: dict[str, float] | None) -> dict[str, str] | None:
-    floor = run.state.get("floor_bits_per_byte")
+def _floor(facts: dict[str, Any], results: dict[str, float] | None) -> dict[str, str] | None:
+    floor = facts.get("floor_bits_per_byte")
     if not floor or not results:
         return None
     return {"bits_per_byte": f"{floor:.4f}", "distance": f"{100 * (results['bits_per_byte'] / floor - 1):.1f} %"}
@@ -205,17 +255,20 @@ def _model_facts(config: dict[str, Any], weights: Weights) -> list[tuple[str, st
     ]
 
 
-def _training_facts(run: RunFolder, recipe: str, step: int) -> list[tuple[str, str]]:
+def _training_facts(run: RunFolder, facts: dict[str, Any], progress: dict[str, Any]) -> list[tuple[str, str]]:
     """Rows of the training table: what the run has recorded, and nothing it has not."""
-    record = _record_at(run, step, "tokens_seen") or (run.state if run.state.get("step") == step else {})
-    facts = [("text", describe_corpus(run.recipe)), ("recipe", f"`{recipe}`"), ("steps", f"{step:,}")]
-    if tokens_seen := record.get("tokens_seen"):
-        facts.append(("tokens seen", f"{tokens_seen:,}"))
-    if batch_size := run.recipe.get("config", {}).get("data", {}).get("batch_size"):
-        facts.append(("windows per step", f"{batch_size:,}"))
-    if seconds := record.get("seconds"):
-        facts.append(("time", _duration(seconds)))
-    return facts
+    rows = [("text", facts["trained_on"]), ("recipe", f"`{facts['recipe']}`"), ("steps", f"{facts['steps']:,}")]
+    if tokens_seen := facts.get("tokens_seen"):
+        rows.append(("tokens seen", f"{tokens_seen:,}"))
+    if batch_size := _config(run, "data").get("batch_size"):
+        rows.append(("windows per step", f"{batch_size:,}"))
+    if seconds := progress.get("seconds"):
+        rows.append(("time", _duration(seconds)))
+    return rows
+
+
+def _config(run: RunFolder, section: str) -> dict[str, Any]:
+    return run.recipe.get("config", {}).get(section, {})
 
 
 def _samples(run: RunFolder, step: int, masked: bool) -> tuple[int, list[dict[str, str]]]:
@@ -245,19 +298,6 @@ def _printable(text: str) -> str:
 
 def _shown(match: re.Match[str]) -> str:
     return " " if match[0].isspace() else "\ufffd"
-
-
-def _example_prompt(folder: Path) -> str:
-    """The first prompt of prompts.json; a neutral one when there is none."""
-    path = folder / "prompts.json"
-    prompts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    usable = [prompt for prompt in prompts if isinstance(prompt, str) and prompt.strip() and "`" not in prompt]
-    return _printable(usable[0]) if usable else "Once"
-
-
-def _literal(text: str) -> str:
-    """`text` as a Python string literal."""
-    return json.dumps(text, ensure_ascii=False)
 
 
 def _rounded(parameters: int) -> str:

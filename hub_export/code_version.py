@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from hub_export.run_folder import read_object
 from modeling.loading import is_masked_lm
+from storage.records import read_json_object
 
 ROOT = Path(__file__).parents[1]
 CONFIGURATION = "configuration_scratchgpt.py"
@@ -33,17 +33,19 @@ class Code:
     version: str
     lowest: str  # the first transformers that it works with
     newest: str  # the last one that it was tested with
-    outside: str  # what other versions do, in words
+    outside: str  # what other versions do, for messages
 
     @property
     def range(self) -> str:
-        """The transformers versions that it works with, in words."""
+        """The transformers versions that it works with, for messages."""
         return f"transformers {self.lowest} to {self.newest}"
 
     def takes(self, transformers: str) -> bool:
         """Whether a transformers version is one of those that it was tested with; a patch release counts as such."""
-        installed = _numbers(transformers)
-        return _numbers(self.lowest) <= installed and installed[:2] <= _numbers(self.newest)[:2]
+        from modeling.configuration_scratchgpt import version_numbers  # imports transformers, which takes seconds
+
+        installed = version_numbers(transformers)
+        return version_numbers(self.lowest) <= installed and installed[:2] <= version_numbers(self.newest)[:2]
 
 
 # Code from before there was a mark, with what was measured of it (docs/compatibility.md). Newer code names its range.
@@ -76,7 +78,7 @@ def read_code(folder: Path) -> Code | None:
     if not all(re.fullmatch(r"\d+(\.\d+)*\w*", name) for name in found):
         raise ValueError(
             f"{path}: expected CODE_VERSION, LOWEST_TRANSFORMERS and NEWEST_TRANSFORMERS to be versions, got "
-            f"{', '.join(found)}. The file was changed by hand, or is damaged."
+            f"{', '.join(found)}. The file was edited, or is damaged."
         )
     outside = "earlier versions are refused with a message, and later ones were not tested with it"
     return Code(version=found[0], lowest=found[1], newest=found[2], outside=outside)
@@ -96,7 +98,9 @@ def installed_transformers() -> str:
 
 def is_newer(code: Code) -> bool:
     """Whether some code is of a later version than this project's."""
-    return _numbers(code.version) > _numbers(project_code().version)
+    from modeling.configuration_scratchgpt import version_numbers
+
+    return version_numbers(code.version) > version_numbers(project_code().version)
 
 
 def refuse_newer(code: Code | None, name: object) -> None:
@@ -134,7 +138,7 @@ def put_code(folder: Path) -> None:
         # At the root transformers looks for it, whatever the subfolder; beside slow/'s files, a copy of it alone works.
         for place in (folder, folder / "slow"):
             shutil.copyfile(ROOT / "tokenization" / TOKENIZER_CODE, place / TOKENIZER_CODE)
-    config, mark = read_object(folder / "config.json"), project_code().version
+    config, mark = read_json_object(folder / "config.json"), project_code().version
     if config.get(MARK) != mark:
         text = json.dumps(config | {MARK: mark}, indent=2, sort_keys=True) + "\n"
         (folder / "config.json").write_text(text, encoding="utf-8", newline="\n")
@@ -166,9 +170,3 @@ def _constants(body: list[ast.stmt]) -> dict[str, str]:
                 if isinstance(name, ast.Name) and isinstance(value, ast.Constant) and isinstance(value.value, str):
                     found[name.id] = value.value
     return found
-
-
-def _numbers(name: str) -> tuple[int, ...]:
-    """A version for comparisons: (5, 24, 0) of `5.24`, `5.24.0` and `5.24.0.dev0`."""
-    # As version_numbers in configuration_scratchgpt.py, which would import transformers for it: seconds.
-    return (*(int(number) for number in re.findall(r"\d+", name)), 0, 0)[:3]

@@ -4,8 +4,8 @@ import logging
 import re
 from pathlib import Path
 
-from hub_export.bundle import looks_like_bundle
-from hub_export.client import AbsentError, Conversation
+from hub_export.bundle import is_bundle, write_record
+from hub_export.client import AbsentError, HubClient
 from hub_export.code_version import (
     Code,
     differs_from_project,
@@ -14,10 +14,9 @@ from hub_export.code_version import (
     read_code,
     refuse_newer,
 )
-from hub_export.manifest import write_record
-from hub_export.run_folder import read_object
 from hub_export.verify import verify
 from modeling.loading import HUB_FILES
+from storage.records import read_json_object
 
 HUB_ID = r"(?P<repo>[\w-][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?"
 
@@ -25,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def verify_target(target: str) -> str:
-    """Says which code a bundle, or a repository of the Hub, carries, and checks it with the installed transformers.
+    """Log which code a bundle, or a repository of the Hub, carries, and check it with the installed transformers.
 
     The code is run, in an isolated process. Into a bundle the record of the check is written.
 
@@ -33,7 +32,7 @@ def verify_target(target: str) -> str:
         target: a model folder, or `user/name` with or without `@` and a revision, which is downloaded.
 
     Returns:
-        What was checked, in words.
+        What was checked.
 
     Raises:
         ValueError: there is no such model, it is not one of ours, its code is later than this project's, or it does
@@ -47,14 +46,14 @@ def verify_target(target: str) -> str:
     code = _code(folder, name)
     logger.info("%s", describe(code, name, again=_again(repo, target)))
     if code.version == project_code().version and differs_from_project(folder):
-        logger.info("its code files are not, to the byte, those of this project: somebody may have changed them")
+        logger.info("its code files differ from those of this project: somebody may have edited them")
     try:
-        proof = verify(folder)
+        verification = verify(folder)
     except ValueError as error:
         raise ValueError(str(error).replace(str(folder), name)) from error
-    if repo is None and looks_like_bundle(folder):
-        write_record(folder, proof)
-    return f"{name}: {proof}"
+    if repo is None and is_bundle(folder):
+        write_record(folder, verification)
+    return f"{name}: {verification}"
 
 
 def describe(code: Code, name: str, *, again: str) -> str:
@@ -63,15 +62,15 @@ def describe(code: Code, name: str, *, again: str) -> str:
     Args:
         code: the code that is there.
         name: what it is called.
-        again: how it is published again, in words.
+        again: how it is published again, for the message.
     """
     ours, installed = project_code(), installed_transformers()
-    said = f"{name}: code of version {code.version}, which works with {code.range}: {code.outside}."
+    text = f"{name}: code of version {code.version}, which works with {code.range}: {code.outside}."
     if not code.takes(installed):
-        said += f" Installed is {installed}."
+        text += f" Installed is {installed}."
     if code.version != ours.version:
-        said += f" {again} publishes it with the code of {ours.version}, for {ours.range}."
-    return said
+        text += f" {again} publishes it with the code of {ours.version}, for {ours.range}."
+    return text
 
 
 def _code(folder: Path, name: str) -> Code:
@@ -86,7 +85,7 @@ def _code(folder: Path, name: str) -> Code:
             f"{name}: expected a model folder, but it has no config.json. Give a folder that `python -m hub_export "
             "bundle RUN --out DIR` wrote, or a model on the Hub, `user/name`."
         )
-    model_type = read_object(folder / "config.json").get("model_type")
+    model_type = read_json_object(folder / "config.json").get("model_type")
     code = read_code(folder)
     if model_type != "scratchgpt" or code is None:
         raise ValueError(
@@ -108,10 +107,9 @@ def _again(repo: str | None, target: str) -> str:
 
 def _download(repo: str, revision: str | None) -> tuple[Path, str]:
     """A repository's files in the cache of the Hub's client, its code included, and their commit."""
-    from huggingface_hub import HfApi
     from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
 
-    hub = Conversation(api=HfApi(library_name="scratchgpt"), standing="Nothing was checked.")
+    hub = HubClient(hub_state="Nothing was checked.")
 
     def commit() -> str | None:
         try:

@@ -1,32 +1,49 @@
-"""Publishes a run or a bundle: account, check, one commit, a load from the Hub, a version."""
+"""Publishes a run or a bundle: account, check, one commit, a load from the Hub, a version tag."""
 
-import json
 import logging
-import os
-import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 from hub_export import card
-from hub_export.account import repository_id
-from hub_export.bundle import bundle, check_private, looks_like_bundle
-from hub_export.client import Conversation
-from hub_export.manifest import RECORD, checksums
-from hub_export.renewal import copy_bundle
-from hub_export.run_folder import read_object
+from hub_export.bundle import (
+    RECORD,
+    bundle,
+    changed_files,
+    check_private,
+    check_record,
+    is_bundle,
+    private_places,
+    read_record,
+    write_record,
+)
+from hub_export.client import (
+    OURS,
+    HubClient,
+    Target,
+    Upload,
+    check_target,
+    files_of,
+    is_same_file,
+    list_files,
+    look,
+    plan_upload,
+    publish,
+    repository_id,
+    tag_version,
+)
+from hub_export.code_version import MARK, installed_transformers, project_code, put_code, read_code, refuse_newer
 from hub_export.space import HARDWARE, Pin, check_space_target, make_space
-from hub_export.upload import Target, Upload, check_target, is_same_file, look, plan_upload, publish, tag_version
-from hub_export.verify import PROBE_TEXT
+from hub_export.verify import PROBE_TEXT, run_isolated, verify
 from modeling.loading import WEIGHTS_NAME
 
-logger = logging.getLogger(__name__)
+MAY_BE_EDITED = ("README.md", "loss.png", "prompts.json", "*_scratchgpt.py")
+"""Files of an older bundle that may differ from the checked ones: they are for people, or replaced here."""
 
-_LANDING = Path(__file__).with_name("upload_check.py")
+logger = logging.getLogger(__name__)
 
 
 def push(
@@ -42,12 +59,12 @@ def push(
     license: str = card.LICENSE,
     language: str = card.LANGUAGE,
 ) -> str:
-    """Publishes a run, or a bundle that is as it was checked; an older one gets this project's code and a new check.
+    """Publish a run, or a bundle that is as it was checked; an older one gets this project's code and a new check.
 
     The account, the name and what is on the Hub under it are looked at first. Then the bundle is made and checked, and
-    all that will be uploaded is logged, before anything changes on the Hub. The model goes there in one commit, is
-    loaded from there by that commit in an isolated process, and gets the next version as its tag. The Space comes last.
-    Each step finds out whether it was done already, so the same call again completes what was interrupted.
+    the plan of the upload is logged, before anything changes on the Hub. The model is uploaded in one commit, loaded
+    from the Hub by that commit in an isolated process, and tagged with the next version. The Space comes last. Each
+    step finds out whether it was done already, so the same call again completes what was interrupted.
 
     Args:
         run: the run folder, or a bundle made from one.
@@ -55,23 +72,20 @@ def push(
         private: whether repositories that are made now are private (default: no); one that exists must be.
         space: whether a Space with the page is published too, under the same name (default: no).
         hardware: the Space's, `zero` (default) or `cpu-basic`.
-        dry_run: only look, and say what would be uploaded (default: no).
+        dry_run: only look, and log the plan (default: no).
         force: replace repositories that are not ours (default: no).
         checkpoint, license, language: as those of `bundle`; only for a run.
 
     Returns:
-        What there is now, in words, with its addresses.
+        What was published, with its addresses.
 
     Raises:
-        ValueError: no usable token, a name the Hub refuses, a repository that is not ours, a bundle that is dirty, was
+        ValueError: no usable token, a name the Hub refuses, a repository that is not ours, a bundle that was changed,
             not checked or fails the check, a Hub that does not answer, or anything `bundle` raises.
         OSError: no room for the bundle.
     """
-    from huggingface_hub import HfApi
-
-    hub = Conversation(api=HfApi(library_name="scratchgpt"))
-    run = Path(run)
-    trouble = None
+    hub, run = HubClient(), Path(run)
+    refusal = None
     try:
         repo = repository_id(hub, repo)
         target = Target(repo=repo, private=private, force=force)
@@ -81,37 +95,33 @@ def push(
     except ValueError as error:
         if not dry_run:
             raise
-        trouble = error
-    with (
-        tempfile.TemporaryDirectory(prefix="scratchgpt-push-") as scratch,
-        _bundled(run, Path(scratch), repo, checkpoint=checkpoint, license=license, language=language) as folder,
-    ):
-        if trouble:
-            logger.info("would be uploaded:\n%s", _listing(folder))
-            raise trouble
+        refusal = error
+    with _bundled(run, repo, checkpoint=checkpoint, license=license, language=language) as folder:
+        if refusal:
+            logger.info("would be uploaded:\n%s", "\n".join(list_files(files_of(folder))))
+            raise refusal
         upload = plan_upload(hub, folder, target)
         logger.info("%s\n%s", "would be uploaded:" if dry_run else "to be uploaded:", upload)
+        # A Space has no token to load a private model with, so it gets a copy of it.
         is_private = upload.remote.private if upload.remote else private
-        pin = (
-            None if is_private else Pin(repo=repo, revision="0" * 40)
-        )  # a private model comes along, for want of a token
-        page_folder = Path(scratch) / "space"
+        page_folder = folder.with_name("space")
         if space:
-            make_space(folder, page_folder, pin=pin, hardware=hardware)
+            planned = None if is_private else Pin(repo=repo, revision="0" * 40)
+            make_space(folder, page_folder, pin=planned, hardware=hardware)
             logger.info("%s", plan_upload(hub, page_folder, page))
         if dry_run:
             return "nothing was uploaded (--dry-run)"
         commit, version = publish_model(hub, upload, folder)
-        said = f"published: {hub.api.endpoint}/{repo}/commit/{commit} ({version})"
+        result = f"published: {hub.api.endpoint}/{repo}/commit/{commit} ({version})"
         if space:
-            if pin is not None:
-                shutil.rmtree(page_folder)
-                make_space(folder, page_folder, pin=Pin(repo=repo, revision=commit), hardware=hardware)
-            hub.done, hub.standing = f"{hub.standing} ", "Its Space is not there yet."
-            check_private(page_folder, machine_paths=_places(run))
+            if not is_private:
+                pin = Pin(repo=repo, revision=commit)
+                make_space(folder, page_folder, pin=pin, hardware=hardware, force=True)
+            hub.completed, hub.hub_state = hub.hub_state, "Its Space is not there yet."
+            check_private(page_folder, machine_paths=private_places(run))
             publish(hub, plan_upload(hub, page_folder, page))
-            said += f"\npublished: {hub.api.endpoint}/spaces/{repo}"
-        return said
+            result += f"\npublished: {hub.api.endpoint}/spaces/{repo}"
+        return result
 
 
 def space(
@@ -125,7 +135,7 @@ def space(
     license: str = card.LICENSE,
     language: str = card.LANGUAGE,
 ) -> Path:
-    """Makes the folder of a Space.
+    """Make the folder of a Space.
 
     Args:
         run: the run folder, or a bundle.
@@ -140,18 +150,12 @@ def space(
         ValueError: as `push`, or the model is not on the Hub.
         OSError: the folder cannot be written.
     """
-    from huggingface_hub import HfApi
-
     run, out = Path(run), Path(out)
     check_space_target(out, force)
-    with (
-        tempfile.TemporaryDirectory(prefix="scratchgpt-space-") as scratch,
-        _bundled(run, Path(scratch), repo, checkpoint=checkpoint, license=license, language=language) as folder,
-    ):
+    with _bundled(run, repo, checkpoint=checkpoint, license=license, language=language) as folder:
         pin = None
         if repo is not None:
-            hub = Conversation(api=HfApi(library_name="scratchgpt"), standing="")
-            remote = look(hub, Target(repo=repo))
+            remote = look(HubClient(hub_state=""), Target(repo=repo))
             if remote is None or not is_same_file(folder / WEIGHTS_NAME, remote.files.get(WEIGHTS_NAME)):
                 raise ValueError(
                     f"--repo: expected the model of {run} on the Hub, but {repo} "
@@ -169,117 +173,145 @@ def check_account(repo: str) -> str:
         repo: `user/name`, or `name` for a repository of the token's own user.
 
     Returns:
-        Who publishes where, in words.
+        Who publishes where.
 
     Raises:
         ValueError: as `push` before it changes anything.
     """
-    from huggingface_hub import HfApi
-
-    hub = Conversation(api=HfApi(library_name="scratchgpt"))
+    hub = HubClient()
     target = Target(repo=repository_id(hub, repo))
     remote = check_target(hub, target)
     return f"{target.repo} may be published: it is {'there, and one of ours' if remote else 'not there yet'}."
 
 
-def publish_model(hub: Conversation, upload: Upload, folder: Path) -> tuple[str, str]:
-    """Uploads a checked bundle, loads it from the Hub by its commit, and tags it.
+def publish_model(hub: HubClient, upload: Upload, folder: Path) -> tuple[str, str]:
+    """Upload a checked bundle, load it from the Hub by its commit, and tag it.
 
     Returns:
         The commit and the tag.
 
     Raises:
-        ValueError: the Hub refused or cannot be reached, or what it gives back is not what was uploaded.
+        ValueError: the Hub refused or cannot be reached, or what it serves is not what was uploaded.
     """
     target = upload.target
     commit = publish(hub, upload)
-    hub.standing = f"{target.repo} is on the Hub, whole, at commit {commit}, but without the tag of its version."
-    verify_landing(hub, target.repo, commit, folder)
+    hub.hub_state = f"{target.repo} is on the Hub, complete, at commit {commit}, but without the tag of its version."
+    check_published(hub, target.repo, commit, folder)
     version = tag_version(hub, target, commit)
-    hub.standing = f"{target.repo} is on the Hub, whole, at commit {commit}, as {version}."
+    hub.hub_state = f"{target.repo} is on the Hub, complete, at commit {commit}, as {version}."
     return commit, version
 
 
-def verify_landing(hub: Conversation, repo: str, commit: str, folder: Path) -> None:
-    """Loads a commit from the Hub in an isolated process with an empty cache, compares it with the bundle, generates.
+def check_published(hub: HubClient, repo: str, commit: str, folder: Path) -> None:
+    """Load a commit from the Hub in an isolated process with an empty cache, compare it with the bundle, generate.
 
     Raises:
         ValueError: it does not load, computes something else, or generates something wrong.
     """
-    from huggingface_hub import get_token
-
     logger.info("loading %s from the Hub by commit %s in an isolated process …", repo, commit[:8])
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TRANSFORMERS_"))
+    task = {
+        "check": "published",
+        "repo": repo,
+        "revision": commit,
+        "folder": str(folder.resolve()),
+        "probe": PROBE_TEXT,
     }
-    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    if token := get_token():
-        environment["HF_TOKEN"] = token
-    error = ""
-    for _ in range(2):  # the network may have failed the first time; huggingface_hub does not retry every request
-        with tempfile.TemporaryDirectory(prefix="scratchgpt-landing-") as scratch:
-            task = Path(scratch) / "task.json"
-            content = {"repo": repo, "revision": commit, "folder": str(folder.resolve()), "probe": PROBE_TEXT}
-            task.write_text(json.dumps(content), encoding="utf-8")
-            done = subprocess.run(
-                [sys.executable, "-P", str(_LANDING), str(task)],
-                cwd=scratch,
-                env=environment | {"HF_HOME": str(Path(scratch) / "hf_home")},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            report = task.with_name("report.json")
-            found = json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {}
-        if done.returncode == 0 and "error" not in found:
-            logger.info("it loads from there: %s", ", ".join(found["checks"]))
+    for last_try in (False, True):  # the network may fail once; huggingface_hub does not retry every request
+        report = run_isolated(task, online=True)
+        if "failed" not in report:
+            logger.info("it loads from there: %s", ", ".join(report["checks"]))
             return
-        error = found.get("error") or done.stderr.strip()[-500:] or f"exit status {done.returncode}"
-    raise ValueError(
-        f"loading {repo} from the Hub by commit {commit}: {' '.join(error.split())}. {hub.standing} "
-        "Run the same command again: it loads it once more, and tags it when that works."
-    )
+        if last_try:
+            raise ValueError(
+                f"loading {repo} from the Hub by commit {commit}: {' '.join(report['error'].split())}. "
+                f"{hub.hub_state} Run the same command again: it loads it once more, and tags it when that works."
+            )
 
 
 @contextmanager
-def _bundled(
-    run: Path, scratch: Path, repo: str | None, *, checkpoint: str, license: str, language: str
-) -> Iterator[Path]:
-    """The bundle to upload: made from a run, or a copy of one that is checked, with a card that knows its address."""
-    folder = scratch / "bundle"
-    if (run / "run.json").is_file() or not (run.is_dir() and looks_like_bundle(run)):
-        bundle(run, folder, checkpoint=checkpoint, repo=repo, license=license, language=language)
+def _bundled(run: Path, repo: str | None, *, checkpoint: str, license: str, language: str) -> Iterator[Path]:
+    """The bundle to upload: made from a run, or a copy of a checked one, with a card that names the repository."""
+    with tempfile.TemporaryDirectory(prefix="scratchgpt-push-") as scratch:
+        folder = Path(scratch) / "bundle"
+        if (run / "run.json").is_file() or not (run.is_dir() and is_bundle(run)):
+            bundle(run, folder, checkpoint=checkpoint, repo=repo, license=license, language=language)
+        else:
+            if (checkpoint, license, language) != ("best", card.LICENSE, card.LANGUAGE):
+                raise ValueError(
+                    f"{run}: expected a run folder for --checkpoint, --license and --language, but this is a bundle, "
+                    "which has them already. Leave them out, or push the run."
+                )
+            copy_bundle(run, folder, repo=repo)
+        check_private(folder, machine_paths=private_places(run))
+        yield folder
+
+
+def copy_bundle(bundle: Path, folder: Path, *, repo: str | None = None) -> None:
+    """Copy a checked bundle; one of another code version gets this project's code and is checked again.
+
+    So is a bundle that was checked with another transformers than the installed one. A folder that `hf download` made
+    of a repository is a bundle too: whoever has nothing else can publish it again.
+
+    Args:
+        bundle: the bundle; it is not changed.
+        folder: the copy to make.
+        repo: `user/name` on the Hub, for the card of a bundle that was made before it was known.
+
+    Raises:
+        ValueError: the bundle was changed since its check or has none, its code is later than this project's, or it
+            fails the check.
+        OSError: the copy cannot be written.
+    """
+    code, record, ours = read_code(bundle), read_record(bundle), project_code()
+    refuse_newer(code, bundle)
+    version = code.version if code else None
+    is_current = version == ours.version and (not record or record.get(MARK) == version)
+    checked, installed = record.get("transformers"), installed_transformers()
+    if is_current:
+        check_record(bundle)
+        shutil.copytree(bundle, folder, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        if checked != installed:
+            logger.info("%s was checked with transformers %s; checking it with %s", bundle, checked, installed)
     else:
-        if (checkpoint, license, language) != ("best", card.LICENSE, card.LANGUAGE):
+        _copy_ours(bundle, folder)
+        put_code(folder)
+        logger.info(
+            "%s has code of version %s%s; it is uploaded with this project's, %s, and checked with that",
+            bundle,
+            version,
+            "" if code is None or code.takes(installed) else f", made for {code.range}",
+            ours.version,
+        )
+    if repo is not None:
+        card.set_repository(folder, repo)
+    if not is_current or checked != installed:
+        write_record(folder, verify(folder))
+    elif repo is not None:
+        write_record(folder)
+
+
+def _copy_ours(bundle: Path, folder: Path) -> None:
+    """Copy the files that a bundle of ours may have, and log the names of others.
+
+    Raises:
+        ValueError: weights, config or tokenizer are not as they were when the bundle was checked.
+    """
+    visible = [name for name in files_of(bundle) if not any(part.startswith((".", "__")) for part in name.split("/"))]
+    ours = [name for name in visible if name == "README.md" or any(fnmatch(name, pattern) for pattern in OURS["model"])]
+    if (bundle / RECORD).is_file():
+        changed = [name for name in changed_files(bundle) if name in ours or not (bundle / name).exists()]
+        damaged = [
+            name for name in changed if not any(fnmatch(name.split("/")[-1], pattern) for pattern in MAY_BE_EDITED)
+        ]
+        if damaged:
             raise ValueError(
-                f"{run}: expected a run folder for --checkpoint, --license and --language, but this is a bundle, "
-                "which has them already. Leave them out, or push the run."
+                f"{bundle}: expected the files that were checked, but {', '.join(damaged)} "
+                f"{'is' if len(damaged) == 1 else 'are'} not as then. Download it again (`hf download`), or push the "
+                "run that it was made from."
             )
-        copy_bundle(run, folder)
-        if repo is not None:
-            _address_card(folder, repo)
-    check_private(folder, machine_paths=_places(run))
-    yield folder
-
-
-def _address_card(folder: Path, repo: str) -> None:
-    """Puts the id of the repository into a card that was written before it was known."""
-    path = folder / "README.md"
-    text = path.read_text(encoding="utf-8")
-    addressed = re.sub(r"\nPut the id of the repository, or .*? in the place of `your-name/[^`]*`\.\n", "\n", text)
-    addressed = re.sub(r"\byour-name/[\w.-]+", repo, addressed)
-    if addressed != text:
-        path.write_text(addressed, encoding="utf-8", newline="\n")
-        record = read_object(folder / RECORD) | {"sha256": checksums(folder)}
-        (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8", newline="\n")
-
-
-def _places(run: Path) -> tuple[Path, ...]:
-    """What no file that is uploaded may name."""
-    return run, Path.cwd(), Path.home(), Path(__file__).parents[1]
-
-
-def _listing(folder: Path) -> str:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return "\n".join(f"  {path.stat().st_size:>13,}  {path.relative_to(folder).as_posix()}" for path in files)
+    if left := [name for name in visible if name not in ours]:
+        logger.info("left out, since no bundle has them: %s", ", ".join(left))
+    for name in ours:
+        if name != RECORD:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle / name, folder / name)

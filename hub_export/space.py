@@ -2,7 +2,6 @@
 
 import ast
 import functools
-import json
 import logging
 import re
 import shutil
@@ -10,10 +9,12 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
+from hub_export import card
 from modeling.loading import is_masked_lm
 from storage.files import atomic_folder
+from storage.model_card import card_title, read_card
+from storage.records import write_json
 
 ROOT = Path(__file__).parents[1]
 ENTRY = "app.py"
@@ -25,8 +26,6 @@ CPU_WHEELS = "https://download.pytorch.org/whl/cpu"  # a tenth of the size of th
 DESCRIPTION_LENGTH = 60  # characters that the Hub allows
 
 logger = logging.getLogger(__name__)
-
-_CARD = Path(__file__).parent / "templates" / "space_card.md.jinja"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +55,7 @@ def make_space(bundle: Path, out: Path, *, pin: Pin | None = None, hardware: str
     """Makes a Space's folder, complete: it starts anywhere with `pip install -r requirements.txt` and gradio.
 
     Args:
-        bundle: the model, for what the card tells of it.
+        bundle: the model, which the card describes.
         out: the folder to make.
         pin: the model on the Hub that the page loads; None (default) puts a copy of the bundle into the Space.
         hardware: `zero` (default; the free ZeroGPU) or `cpu-basic`.
@@ -78,8 +77,7 @@ def make_space(bundle: Path, out: Path, *, pin: Pin | None = None, hardware: str
         if pin is None:
             shutil.copytree(bundle, folder / "bundle", ignore=shutil.ignore_patterns(".*", "__pycache__"))
         else:
-            content = json.dumps({"repo": pin.repo, "revision": pin.revision}, indent=1) + "\n"
-            (folder / PIN).write_text(content, encoding="utf-8", newline="\n")
+            write_json(folder / PIN, {"repo": pin.repo, "revision": pin.revision})
         (folder / "README.md").write_text(_card(bundle, pin, hardware), encoding="utf-8", newline="\n")
     return out
 
@@ -152,14 +150,10 @@ def _not_locked(versions: dict[str, str]) -> list[str]:
 
 
 def _card(bundle: Path, pin: Pin | None, hardware: str) -> str:
-    import jinja2
     import yaml
-    from huggingface_hub import metadata_load
 
-    model_card = (bundle / "README.md").read_text(encoding="utf-8")
-    heading = re.search(r"^# +(.+)$", re.sub(r"\A---\n.*?\n---\n", "", model_card, flags=re.DOTALL), flags=re.MULTILINE)
-    title = pin.repo.split("/")[-1] if pin else heading[1].strip() if heading else "scratchgpt"
-    data: dict[str, Any] = metadata_load(bundle / "README.md") or {}
+    data, body = read_card(bundle)
+    title = pin.repo.split("/")[-1] if pin else card_title(body) or "scratchgpt"
     does = "fills blanks" if is_masked_lm(bundle) else "writes"
     description = f"A small language model, trained from scratch, that {does}"
     assert len(description) <= DESCRIPTION_LENGTH, description
@@ -181,10 +175,9 @@ def _card(bundle: Path, pin: Pin | None, hardware: str) -> str:
         "preload_from_hub": [f"{pin.repo} {','.join(_loaded_files(bundle))} {pin.revision}"] if pin else None,
     }
     shown = {key: value for key, value in front_matter.items() if value is not None}
-    written = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=1000).strip()
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    return environment.from_string(_CARD.read_text(encoding="utf-8")).render(
-        front_matter=re.sub(r"^(\w+_version): ([\d.]+)$", r'\1: "\2"', written, flags=re.MULTILINE),
+    return card.render(
+        "space_card.md.jinja",
+        front_matter=yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=1000).strip(),
         title=title,
         pin=pin,
         hardware=hardware,
@@ -201,7 +194,7 @@ def _loaded_files(bundle: Path) -> list[str]:
 
 @functools.cache
 def _imports(path: Path) -> tuple[str, ...]:
-    """Modules that a file imports, absolute, wherever in the file the import stands."""
+    """Modules that a file imports, absolute, also those inside functions."""
     package = path.relative_to(ROOT).parent.parts
     modules: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,6 +1,10 @@
 """Checks a bundle: an isolated process loads the folder, must compute what this process computes, and generates."""
 
+import json
 import logging
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -8,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hub_export.code_version import differs_from_project, installed_transformers, read_code, refuse_newer
-from hub_export.isolation import run_fresh
-from modeling.imports import quick_imports
+from modeling import quick_imports, register
 from modeling.loading import is_masked_lm, read_weights
 
 if TYPE_CHECKING:
@@ -18,23 +21,22 @@ if TYPE_CHECKING:
 # Letters beyond ASCII, an emoji of several code points, runs of blanks, digits, and a special token.
 PROBE_TEXT = "The robot's 3 moons…  naïve café,\n\n Αθήνα 東京 👩‍🚀 don't <|endoftext|>\tend 1234567"
 PROMPT = "The"
-
-RENEW = "`python -m hub_export push` publishes it with this project's code"
 OTHER_CODE_TOLERANCE = 1e-5
-"""Of the logits where the folder's code is not this project's, whose order of adding up may be another."""
+"""Of the logits where the folder's code is not this project's, which may add up in another order."""
+CHECKS = Path(__file__).with_name("checks.py")
+# What would lead the isolated process back to this project, to the user's caches or to the user's account.
+_FOREIGN_VARIABLES = ("HF_", "HUGGING", "TRANSFORMERS_", "PYTHON", "PYTORCH_", "TORCH")
 
 logger = logging.getLogger(__name__)
 
-_PROOF = Path(__file__).with_name("checks.py")
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Proof:
-    """What a successful verification found."""
+class Verification:
+    """What a successful check found."""
 
     checks: tuple[str, ...]  # names of the checks that held, in order
     parameters: int  # numbers stored in model.safetensors
-    seconds: float  # wall time of the verification
+    seconds: float  # wall time
     transformers: str  # the version that it was checked with
 
     def __str__(self) -> str:
@@ -44,16 +46,15 @@ class Proof:
         )
 
 
-def verify(folder: str | Path, *, checkpoint: str | Path | None = None) -> Proof:
-    """Loads `folder` as anybody would, in an isolated process, and compares it with `checkpoint`.
+def verify(folder: str | Path, *, checkpoint: str | Path | None = None) -> Verification:
+    """Load `folder` in an isolated process, without this project installed, and compare it with `checkpoint`.
 
-    The process has an empty HF_HOME, no network, another working directory, no PYTHONPATH and no token. It loads the
-    config, both models, the tokenizers (with and without remote code, and the from-scratch one) and a pipeline
-    (text-generation, or fill-mask for a masked model); weights must be finite, tied weights tied, the tokenizers
-    agree, and the logits of fixed ids equal, bit for bit, those computed here by the classes of `modeling` (to 1e-5
-    where the folder's code is another version).
+    It loads the config, both models, the tokenizers (with and without remote code, and the from-scratch one) and a
+    pipeline (text-generation, or fill-mask for a masked model); weights must be finite, tied weights tied, the
+    tokenizers agree, and the logits of fixed ids equal, bit for bit, those computed here by the classes of `modeling`
+    (to 1e-5 where the folder's code is another version).
 
-    A causal model also generates, greedy and sampled, with and without a cache, with a static one and as a padded
+    A causal model also generates, greedily and sampled, with and without a cache, with a static one and as a padded
     batch, after prompts of several lengths: the logits of every step must be those of one pass over the same text
     without a cache, to 1e-4.
 
@@ -78,19 +79,30 @@ def verify(folder: str | Path, *, checkpoint: str | Path | None = None) -> Proof
     refuse_newer(code, folder)
     weights = read_weights(folder)
     logger.info("checking the folder in an isolated process (about ten seconds, a large model takes longer) …")
-    with tempfile.TemporaryDirectory(prefix="scratchgpt-proof-") as scratch_name:
-        scratch = Path(scratch_name)
-        report = run_fresh(_PROOF, scratch, _task(folder, Path(checkpoint or folder), scratch))
-    transformers = report["transformers"] or installed_transformers()
+    report = run_isolated(
+        {
+            "check": "bundle",
+            "folder": str(folder.resolve()),
+            "probe": PROBE_TEXT,
+            "prompt": PROMPT,
+            "masked": is_masked_lm(folder),
+            "tolerance": OTHER_CODE_TOLERANCE if differs_from_project(folder) else 0.0,
+        },
+        reference=_reference_logits(Path(checkpoint or folder)),
+    )
+    transformers = report.get("transformers") or installed_transformers()
     if "failed" in report:
         advice = "export another checkpoint, or report the message if the checkpoint itself loads."
         if code is not None and not code.takes(transformers):
-            advice = f"its code is of version {code.version}, made for {code.range}: {RENEW}."
+            advice = (
+                f"its code is of version {code.version}, made for {code.range}: `python -m hub_export push` publishes "
+                "it with this project's code."
+            )
         raise ValueError(
             f"{folder}: expected a folder that works anywhere, but with transformers {transformers} the check "
             f"{report['failed']!r} failed: {report['error']}. Nothing should be published from it; {advice}"
         )
-    return Proof(
+    return Verification(
         checks=tuple(report["checks"]),
         parameters=weights.parameters,
         seconds=time.perf_counter() - start,
@@ -98,33 +110,78 @@ def verify(folder: str | Path, *, checkpoint: str | Path | None = None) -> Proof
     )
 
 
-def _task(folder: Path, checkpoint: Path, scratch: Path) -> dict[str, Any]:
+def run_isolated(
+    task: dict[str, Any], *, reference: "dict[str, Tensor] | None" = None, online: bool = False
+) -> dict[str, Any]:
+    """The report of checks.py on a task, run in an isolated process.
+
+    The process has an empty HF_HOME, another working directory and no PYTHONPATH; no GPU; and, unless `online`, no
+    token and no network for Hugging Face's libraries. A process that ends without a report counts as a failed check.
+
+    Args:
+        task: `check`, the name of the check, and what it needs; of this process come the number of threads and the
+            precision of matrix products.
+        reference: tensors that the check compares with; the task then has the path of their file as `reference`.
+        online: whether it may talk to the Hub, with the user's token.
+    """
+    with tempfile.TemporaryDirectory(prefix="scratchgpt-check-") as name:
+        folder = Path(name)
+        if reference is not None:
+            import torch
+            from safetensors.torch import save_file
+
+            save_file({key: tensor.contiguous() for key, tensor in reference.items()}, folder / "reference.safetensors")
+            task = task | {
+                "reference": str(folder / "reference.safetensors"),
+                "threads": torch.get_num_threads(),
+                "matmul_precision": torch.get_float32_matmul_precision(),
+            }
+        (folder / "task.json").write_text(json.dumps(task), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-P", str(CHECKS), str(folder / "task.json")],
+            cwd=folder,
+            env=_environment(folder, online),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        report = folder / "report.json"
+        if report.is_file():
+            return json.loads(report.read_text(encoding="utf-8"))
+    error = (
+        f"the process ended with status {done.returncode}: {done.stderr.strip()[-500:] or 'no message'}. "
+        "Is there enough memory to load the model twice more?"
+    )
+    return {"checks": [], "failed": "isolated process", "error": error}
+
+
+def _environment(folder: Path, online: bool) -> dict[str, str]:
+    foreign = ("PYTHON", "TRANSFORMERS_") if online else _FOREIGN_VARIABLES
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    environment |= {
+        "HF_HOME": str(folder / "hf_home"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    if not online:
+        return environment | {"HF_HUB_OFFLINE": "1"}
+    from huggingface_hub import get_token
+
+    token = get_token()
+    return environment | ({"HF_TOKEN": token} if token else {})
+
+
+def _reference_logits(checkpoint: Path) -> "dict[str, Tensor]":
+    """The logits that our own classes compute from `checkpoint` on the CPU, and the input ids they belong to."""
     with quick_imports():
         import torch
-        from safetensors.torch import save_file
+        from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
-        import modeling.auto  # noqa: F401
+        from modeling import ScratchGPTForCausalLM, ScratchGPTForMaskedLM
 
-    save_file(_reference_logits(checkpoint), scratch / "reference.safetensors")
-    return {
-        "folder": str(folder.resolve()),
-        "reference": str(scratch / "reference.safetensors"),
-        "threads": torch.get_num_threads(),
-        "matmul_precision": torch.get_float32_matmul_precision(),
-        "probe": PROBE_TEXT,
-        "prompt": PROMPT,
-        "masked": is_masked_lm(folder),
-        "tolerance": OTHER_CODE_TOLERANCE if differs_from_project(folder) else 0.0,
-    }
-
-
-def _reference_logits(checkpoint: Path) -> dict[str, "Tensor"]:
-    """The logits that our own classes compute from `checkpoint` on the CPU, and the input ids they belong to."""
-    import torch
-    from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
-
-    from modeling import ScratchGPTForCausalLM, ScratchGPTForMaskedLM
-
+        register()
     model_class = ScratchGPTForMaskedLM if is_masked_lm(checkpoint) else ScratchGPTForCausalLM
     had_bars = is_progress_bar_enabled()
     disable_progress_bar()
@@ -138,8 +195,14 @@ def _reference_logits(checkpoint: Path) -> dict[str, "Tensor"]:
     finally:
         if had_bars:
             enable_progress_bar()
-    length = min(model.config.max_position_embeddings, 64)
-    input_ids_BL = torch.arange(2 * length).mul(7919).remainder(model.config.vocab_size).view(2, length)
+    input_ids_BL = probe_ids(model)
     with torch.inference_mode():
-        logits_BLV = model(input_ids_BL).logits
-    return {"input_ids": input_ids_BL, "logits": logits_BLV.contiguous()}
+        return {"input_ids": input_ids_BL, "logits": model(input_ids_BL).logits}
+
+
+def probe_ids(model: Any) -> "Tensor":
+    """Input ids (2, L) from all over a model's vocabulary."""
+    import torch
+
+    length = min(model.config.max_position_embeddings, 64)
+    return torch.arange(2 * length).mul(7919).remainder(model.config.vocab_size).view(2, length)

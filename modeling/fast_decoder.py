@@ -1,13 +1,14 @@
-"""ScratchGPT's forward without the machinery: what generation at batch 1 needs, and nothing between the operations.
+"""An optional fast path for ScratchGPT at batch 1: the same numbers as its forward, in fewer operations.
 
-At this size most of a token's time goes into Python and small operations, not into arithmetic. So weights are taken
-from the model once per reader (those of queries, keys and values joined into one matrix), keys and values lie in one
-buffer per layer that is allocated once, and a token is about a dozen operations per layer on plain tensors.
+`modeling.generation.CacheDecoder` does the same job for every model, and is the one to read first. With models of this
+size most of a token's time goes into Python and small operations, not into arithmetic. So the weights are taken from
+the model once per decoder (those of queries, keys and values joined into one matrix), each layer has one buffer for
+keys and values, allocated once, and a token is about a dozen operations per layer on plain tensors.
 
-One buffer row holds what a token's query-key-value product returned; attention reads its keys and values through
-strided views of the buffer, so nothing is copied into a cache. Rotary pairs (i, i + D/2) are made neighbours by
-reordering the rows of the query and key weights, the same way in both, which leaves their inner products as they are:
-turning all heads is then one complex product in place.
+A row of the buffer holds a token's query-key-value product; attention reads keys and values through strided views of
+the buffer, so nothing is copied into a cache. Rotary pairs (i, i + D/2) are made neighbours by reordering the rows of
+the query and key weights, the same way in both, which leaves their inner products unchanged: rotating all heads is
+then one complex product in place.
 
 Axes: N tokens of this pass, T tokens of the buffer, S tokens attended to, E hidden size, G key/value heads, R query
 heads to each of them, H = G x R, D head width, F half of it, V vocabulary.
@@ -34,17 +35,17 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_pytorch_tanh": partial(functional.gelu, approximate="tanh"),
 }
 COPY_LIMIT = 2**28
-"""Bytes: a larger model's matrices are used as they lie, since rearranged copies would cost a stream more than they
-bring, in memory and in time to the first token."""
+"""Bytes: a larger model's matrices are used in the model's own layout, since contiguous copies would cost more memory
+and time to the first token than they save."""
 _PLAIN_MODULES = ("torch.nn.modules.", "transformers.activations")
 
 
 def is_plain(model: PreTrainedModel) -> bool:
-    """Whether the model is a ScratchGPT whose forward is what its weights and config say.
+    """Whether the model is a ScratchGPT whose output follows from its weights and config alone.
 
-    It is not when a layer was wrapped, quantised, sharded or hooked (adapters, offloading), nor when rotary positions
-    are scaled by the length of the text: then only its own forward knows the result. Dropout, in whatever module, does
-    nothing in evaluation mode.
+    It does not when a layer is wrapped, quantised, sharded or hooked (adapters, offloading), nor when rotary positions
+    are scaled by the length of the text: such a model needs its own forward. Dropout, in whatever module, does nothing
+    in evaluation mode.
     """
     if model.config.model_type != "scratchgpt" or model.config.rope_parameters.get("rope_type") == "dynamic":
         return False
@@ -60,11 +61,10 @@ def is_plain(model: PreTrainedModel) -> bool:
     )
 
 
-class LeanReader:
-    """Reads tokens one pass after the other, up to `capacity` of them, and returns the logits of what comes next.
+class FastDecoder:
+    """A `modeling.generation.Decoder` of a ScratchGPT that `is_plain`, for up to `capacity` tokens.
 
-    The model must be `is_plain`. Weights that change afterwards may or may not be seen: make a new reader. To be used
-    under `torch.inference_mode`.
+    Weights that change afterwards may or may not be used: make a new decoder. Call under `torch.inference_mode`.
     """
 
     reads_in_chunks = True
@@ -85,7 +85,7 @@ class LeanReader:
             phase_TF = torch.polar(torch.full_like(angle_TF, base.rotary_emb.attention_scaling), angle_TF)
         copying = model.device.type == "cpu" and model.get_memory_footprint() <= COPY_LIMIT
         self.blocks = [
-            LeanBlock(cast(ScratchGPTBlock, block), config, capacity, phase_TF, copying) for block in base.layers
+            FastBlock(cast(ScratchGPTBlock, block), config, capacity, phase_TF, copying) for block in base.layers
         ]
         self.norm = _norm(base.norm)
         self.head_EV, self.head_bias_V = _transposed(model.lm_head, copying)
@@ -106,12 +106,12 @@ class LeanReader:
         self.length = end
         return _linear(self.norm(x_NE[-1:]), self.head_EV, self.head_bias_V)[0]
 
-    def forget(self) -> None:
-        """Start again with nothing read."""
+    def reset(self) -> None:
+        """Forget all tokens."""
         self.length = 0
 
 
-class LeanBlock:
+class FastBlock:
     """One block's weights, buffer and arithmetic."""
 
     def __init__(
@@ -134,20 +134,20 @@ class LeanBlock:
         self.qkv_EW, self.qkv_bias_W = _joined(attention, order_D)
         self.head_norm = _head_norm(attention.q_norm, attention.k_norm, H, G, order_D) if config.qk_norm else None
 
-        self.row_TW = self.qkv_EW.new_empty(capacity, (H + 2 * G) * D)
-        head_THD = self.row_TW.unflatten(1, (-1, D))
-        self.turned_THD = head_THD[:, : H + G]
+        self.buffer_TW = self.qkv_EW.new_empty(capacity, (H + 2 * G) * D)
+        head_THD = self.buffer_TW.unflatten(1, (-1, D))
+        self.rotated_THD = head_THD[:, : H + G]
         self.query_TGRD = head_THD[:, :H].unflatten(1, (G, -1))
         self.key_GDT = head_THD[:, H : H + G].permute(1, 2, 0)
         self.value_GTD = head_THD[:, H + G :].transpose(0, 1)
-        self.unused = self.row_TW.new_zeros(1, 1, 1)
-        # Complex numbers in place exist for float32 alone; other types are turned through a float32 copy.
-        self.in_float32 = self.row_TW.dtype == torch.float32
+        self.unused = self.buffer_TW.new_zeros(1, 1, 1)
+        # Complex numbers in place exist for float32 alone; other types are rotated through a float32 copy.
+        self.in_float32 = self.buffer_TW.dtype == torch.float32
         self.phase_THF = self.complex_THF = None
         if phase_TF is not None:
             self.phase_THF = phase_TF[:, None]
             if self.in_float32:
-                self.complex_THF = torch.view_as_complex(self.turned_THD.unflatten(-1, (-1, 2)))
+                self.complex_THF = torch.view_as_complex(self.rotated_THD.unflatten(-1, (-1, 2)))
 
         self.output_WE, self.output_bias_E = _transposed(attention.o_proj, copying)
         self.up_EI, self.up_bias_I = _transposed(mlp.up_proj, copying)
@@ -166,17 +166,17 @@ class LeanBlock:
         return self.mlp_norm(_add_linear(x_NE, self.hidden(x_NE), self.down_IE, self.down_bias_E))
 
     def attend(self, x_NE: Tensor, start: int, end: int) -> Tensor:
-        """What the heads gather (N, H x D), before the output projection."""
-        row_NW = self.row_TW[start:end]
+        """The heads' outputs (N, H x D), before the output projection."""
+        row_NW = self.buffer_TW[start:end]
         if self.qkv_bias_W is None:
             torch.mm(x_NE, self.qkv_EW, out=row_NW)
         else:
             torch.addmm(self.qkv_bias_W, x_NE, self.qkv_EW, out=row_NW)
         if self.head_norm is not None:
-            turned_NHD = self.turned_THD[start:end]
-            self.head_norm(turned_NHD, out=turned_NHD)
+            rotated_NHD = self.rotated_THD[start:end]
+            self.head_norm(rotated_NHD, out=rotated_NHD)
         if self.phase_THF is not None:
-            self.turn(self.phase_THF[start:end], start, end)
+            self.rotate(self.phase_THF[start:end], start, end)
         if end - start > 1 or not self.in_float32:
             return self.attend_many(start, end)
         score_GRS = torch.baddbmm(
@@ -184,14 +184,14 @@ class LeanBlock:
         )
         return torch.bmm(torch.softmax(score_GRS, -1), self.value_GTD.narrow(1, 0, end)).view(1, -1)
 
-    def turn(self, phase_NHF: Tensor, start: int, end: int) -> None:
-        """Turn queries and keys of these rows by their position, in place."""
+    def rotate(self, phase_NHF: Tensor, start: int, end: int) -> None:
+        """Rotate queries and keys of these rows by their position (RoPE), in place."""
         if self.complex_THF is not None:
             self.complex_THF[start:end].mul_(phase_NHF)
             return
-        turned_NHD = self.turned_THD[start:end]
-        complex_NHF = torch.view_as_complex(turned_NHD.float().unflatten(-1, (-1, 2))) * phase_NHF
-        turned_NHD.copy_(torch.view_as_real(complex_NHF).flatten(-2))
+        rotated_NHD = self.rotated_THD[start:end]
+        complex_NHF = torch.view_as_complex(rotated_NHD.float().unflatten(-1, (-1, 2))) * phase_NHF
+        rotated_NHD.copy_(torch.view_as_real(complex_NHF).flatten(-2))
 
     def attend_many(self, start: int, end: int) -> Tensor:
         """`attend` after its projection, for several tokens: each attends to itself and to those before it."""
@@ -200,10 +200,10 @@ class LeanBlock:
         mask_NS = None
         if start and end - start > 1:
             mask_NS = torch.ones(end - start, end, dtype=torch.bool, device=query_HND.device).tril_(start)
-        gathered_1HND = functional.scaled_dot_product_attention(
+        output_1HND = functional.scaled_dot_product_attention(
             query_HND[None], key_GSD[None], value_GSD[None], mask_NS, is_causal=start == 0, enable_gqa=True
         )
-        return gathered_1HND[0].transpose(0, 1).flatten(1)
+        return output_1HND[0].transpose(0, 1).flatten(1)
 
     def hidden(self, x_NE: Tensor) -> Tensor:
         """The MLP's hidden layer (N, I), before the projection back."""
@@ -225,7 +225,7 @@ def _joined(attention: ScratchGPTAttention, order_D: Tensor | slice) -> tuple[Te
 
 
 def _transposed(linear: nn.Linear, copying: bool) -> tuple[Tensor, Tensor | None]:
-    """Weight (in, out) and bias; where allowed, the longer of the weight's axes lies in a row in memory.
+    """Weight (in, out) and bias; where allowed, the longer of the weight's axes is contiguous.
 
     At batch 1 every weight is read once for every token, mostly from main memory, and long rows come in faster: 18
     instead of 11 GB/s for 256 to 1,024, 30 instead of 12 GB/s for 256 to 8,257 (one core, AVX2, MKL).

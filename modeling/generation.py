@@ -1,12 +1,12 @@
-"""Streaming decoder: tokens of a causal language model, one at a time, with what a page wants to know about each.
+"""Streaming generation: the tokens of a causal language model one at a time, with their probabilities.
 
 `stream` is a plain generator. Nothing runs between two tokens, so closing it (a Stop button, a closed tab) ends the
-computing at once. It takes any causal language model of transformers; ScratchGPT goes by a lean path of its own
-(`lean.py`), every other model by its forward with a cache.
+computation at once. It takes any causal language model of transformers: ScratchGPT goes through `FastDecoder`, every
+other model through its own forward and cache, `CacheDecoder`.
 
 The window. A model sees at most its context length: a longer prompt is cut on the left. When the window is full, its
-older half is dropped and the newer half read again from position 0, in one pass; that happens once in half a context
-of tokens. Up to the first slide the tokens are those of transformers' `generate`.
+older half is dropped and the newer half is read again from position 0, once every half context of tokens. Up to the
+first slide the tokens are those of transformers' `generate`.
 """
 
 import functools
@@ -25,21 +25,21 @@ import transformers
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
-from modeling.fast_decoder import LeanReader, is_plain
+from modeling.fast_decoder import FastDecoder, is_plain
 from modeling.loading import context_length
 from modeling.modeling_scratchgpt import ScratchGPTForCausalLM
-from modeling.sampling import Alternative, Draw, Sampler, SamplingSettings
+from modeling.sampling import Alternative, Sampler, SamplingSettings
 
 __all__ = ["Alternative", "SamplingSettings", "Step", "StoppedError", "check_ids", "prefix_ids", "start_ids", "stream"]
 
 logger = logging.getLogger(__name__)
 
 PREFILL_CHUNK = 256
-"""Tokens of a prompt read in one pass; between two passes a stop and the deadline are looked at."""
+"""Tokens of a prompt read in one pass; a stop and the deadline are checked between two passes."""
 
 
 class StoppedError(Exception):
-    """`should_stop()` said so: there is no result."""
+    """`should_stop()` returned true: there is no result."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,13 +50,13 @@ class Step:
     probability: float  # what the sampler drew it with; 1 when greedy
     model_probability: float  # softmax of the model's logits, before the sampler
     kept: int  # tokens that the sampler's filters left to draw from
-    alternatives: tuple[Alternative, ...]  # the model's likeliest tokens here, in that order; as many as were asked for
-    position: int  # its index in the whole text, the prompt (or the bos token in its place) included
+    alternatives: tuple[Alternative, ...]  # the model's likeliest tokens here, in that order; as many as requested
+    position: int  # its index in the text, the prompt (or the start token in its place) included
     context_used: int  # tokens that the model saw when it made this one
 
     @property
-    def surprise(self) -> float:
-        """Bits: -log2 of the model's probability."""
+    def surprisal(self) -> float:
+        """-log2 of the model's probability, in bits."""
         return -math.log2(self.model_probability) if self.model_probability > 0 else math.inf
 
 
@@ -128,16 +128,22 @@ def stream(
 ) -> Generator[Step, None, str]:
     """Generate tokens after `prompt_ids`, as a generator of `Step`.
 
-    An empty prompt starts from the model's bos token. A token of `stop_token_ids` ends the text and is not yielded.
-    `alternatives` asks for that many of the model's likeliest tokens with each step (0 costs nothing). `should_stop`
-    and `deadline` (a value of `time.monotonic()`) are looked at before every pass of the model. The generator's return
-    value says why it ended: "length", "stop_token", "stopped" or "deadline".
+    The weights are read when the first token is requested, in every call. The generator may be advanced from any
+    thread, one at a time.
 
-    The weights are read when the first token is asked for, anew in every call. The generator may be advanced from any
-    thread, by one at a time.
+    Args:
+        prompt_ids: an empty prompt is replaced by the model's `start_ids`.
+        stop_token_ids: one of these ends the text and is not yielded.
+        alternatives: how many of the model's likeliest tokens come with each step (default: none).
+        should_stop: called before every pass of the model.
+        deadline: a value of `time.monotonic()`, checked before every pass of the model.
 
-    Raises ValueError (at the call): a token id outside the vocabulary; an empty prompt with no bos token; a model that
-    has an encoder or is in training mode. While running: logits that are NaN or infinite.
+    Returns:
+        Why the text ended: "length", "stop_token", "stopped" or "deadline" (the generator's return value).
+
+    Raises:
+        ValueError: at the call: a token id outside the vocabulary, an empty prompt and no bos token, a model that has
+            an encoder or is in training mode; while running: logits that are NaN or infinite.
     """
     assert alternatives >= 0
     if model.config.is_encoder_decoder:
@@ -157,18 +163,24 @@ def stream(
     return _steps(model, ids, settings, frozenset(stop_token_ids), alternatives, reason_to_halt)
 
 
-class Reader(Protocol):
-    """A model with the memory of what it has read so far. Called under `torch.inference_mode`."""
+class Decoder(Protocol):
+    """A model and its cache: token ids in, the logits of the next token out. Call under `torch.inference_mode`."""
 
     reads_in_chunks: bool  # whether a text may be read in several passes of many tokens
 
     def read(self, token_ids: list[int]) -> Tensor:
-        """Read these tokens after those read before; the logits (V) of the token that comes next."""
+        """Read these tokens after those before; the logits (V) of the token that comes next."""
         ...
 
-    def forget(self) -> None:
-        """Start again with nothing read."""
+    def reset(self) -> None:
+        """Forget all tokens."""
         ...
+
+
+def passes(decoder: Decoder, token_ids: list[int]) -> list[list[int]]:
+    """The ids in the parts that `decoder.read` takes, at most `PREFILL_CHUNK` each where it reads in chunks."""
+    size = PREFILL_CHUNK if decoder.reads_in_chunks else max(1, len(token_ids))
+    return [token_ids[start : start + size] for start in range(0, len(token_ids), size)]
 
 
 def _steps(
@@ -179,59 +191,46 @@ def _steps(
     alternatives: int,
     reason_to_halt: Callable[[], str | None],
 ) -> Generator[Step, None, str]:
-    """The loop behind `stream`, its arguments checked. No inference mode is held across a yield."""
+    """The loop of `stream`, its arguments checked. No inference mode is held across a yield."""
     context = context_length(model)
     longest = len(ids) + settings.max_new_tokens
     with torch.inference_mode():
-        reader = _reader(model, min(context, longest) if context else longest)
+        decoder = _decoder(model, min(context, longest) if context else longest)
     sampler = Sampler(settings, ids, model.config.get_text_config(decoder=True).vocab_size)
     window = ids[-context:] if context else list(ids)
     unread = window
     for position in range(len(ids), len(ids) + settings.max_new_tokens):
-        chunk = PREFILL_CHUNK if reader.reads_in_chunks else len(unread)
-        for start in range(0, len(unread), chunk):
+        for part in passes(decoder, unread):
             if reason := reason_to_halt():
                 return reason
             with torch.inference_mode():
-                logits_V = reader.read(unread[start : start + chunk])
+                logits_V = decoder.read(part)
         with torch.inference_mode():
             draw = sampler.draw(logits_V, alternatives=alternatives)
         if draw.token_id in stop_token_ids:
             return "stop_token"
-        yield _step(draw, position, len(window))
+        yield Step(**draw._asdict(), position=position, context_used=len(window))
         window.append(draw.token_id)
         unread = window[-1:]
         if context and len(window) > context:
             unread = window = window[-max(1, context // 2) :]
-            reader.forget()
+            decoder.reset()
     return "length"
 
 
-def _step(draw: Draw, position: int, context_used: int) -> Step:
-    return Step(
-        token_id=draw.token_id,
-        probability=draw.probability,
-        model_probability=draw.model_probability,
-        kept=draw.kept,
-        alternatives=draw.alternatives,
-        position=position,
-        context_used=context_used,
-    )
-
-
-def _reader(model: PreTrainedModel, capacity: int) -> Reader:
-    return LeanReader(cast(ScratchGPTForCausalLM, model), capacity) if is_plain(model) else CacheReader(model)
+def _decoder(model: PreTrainedModel, capacity: int) -> Decoder:
+    return FastDecoder(cast(ScratchGPTForCausalLM, model), capacity) if is_plain(model) else CacheDecoder(model)
 
 
 CACHE_NAMES = ("cache", "past_key_values", "cache_params", "state")
-"""The forward argument, and the output, that hold the cache: of transformers since 5.24, before it, of Mamba before
-it, of RWKV. Code from the Hub keeps the name that it was written with."""
+"""The forward argument, and the output, that hold the cache: in transformers since 5.24, before it, in Mamba before
+it, in RWKV. Code from the Hub keeps the name that it was written with."""
 
 
-class CacheReader:
-    """Any causal language model of transformers, by its own forward and whatever cache it makes for itself.
+class CacheDecoder:
+    """A `Decoder` of any causal language model of transformers: its own forward, and the cache that this returns.
 
-    A model without a cache known here reads everything again for each token, and a line of the log says so, once.
+    A model without a cache known here reads the text again for each token, which is logged once.
 
     Raises (`read`): ValueError for a text that the model's table of positions has no room for, which happens where its
     config names a longer context, or none.
@@ -251,28 +250,28 @@ class CacheReader:
         # Some models that mix them with attention count positions from 0 in every pass (Bamba).
         self.takes_mask = "attention_mask" in parameters and not model._is_stateful
         self.takes_positions = "position_ids" in parameters and model._is_stateful
-        # Recurrent models of transformers take up their state only for single tokens.
+        # Recurrent models of transformers continue from their state only by single tokens.
         self.reads_in_chunks = self.cache_name is not None and not model._is_stateful
-        if self.cache_name is None:
-            _log_reading_again(type(model).__name__)
-        self.forget()
+        self.reset()
 
     def read(self, token_ids: list[int]) -> Tensor:
-        """Read these tokens after those read before; the logits (V) of the token that comes next."""
+        """Read these tokens after those before; the logits (V) of the token that comes next."""
         return self._read(token_ids, self.keeps_last)[-1]
 
     def read_all(self, token_ids: list[int]) -> Tensor:
-        """Read these tokens after those read before; the logits (N, V) of what comes after each of them."""
+        """Read these tokens after those before; the logits (N, V) of what comes after each of them."""
         return self._read(token_ids, {})[-len(token_ids) :]
 
-    def forget(self) -> None:
-        """Start again with nothing read."""
+    def reset(self) -> None:
+        """Forget all tokens."""
         self.read_ids: list[int] = []
         self.cache: Any = None
 
     def _read(self, token_ids: list[int], options: dict[str, Any]) -> Tensor:
         self.read_ids += token_ids
         if self.cache_name is None:
+            if len(self.read_ids) > len(token_ids):
+                _log_reading_again(type(self.model).__name__)
             return self._logits(self._forward(self.read_ids, options))
         before, counted = self.cache, _cached_tokens(self.cache)
         outputs = self._forward(token_ids, options | ({} if before is None else {self.cache_name: before}))
@@ -280,7 +279,7 @@ class CacheReader:
         is_lost = counted is not None and _cached_tokens(self.cache) != counted + len(token_ids)
         if self.cache is not None and not is_lost:
             return self._logits(outputs)
-        # The model returned no cache, or its forward let ours drop: the logits know nothing of what was read before.
+        # The model returned no cache, or its forward dropped ours: the logits do not depend on the tokens before.
         _log_reading_again(type(self.model).__name__)
         self.cache, self.cache_name, self.reads_in_chunks = None, None, False
         self.options |= {"use_cache": False} if "use_cache" in self.options else {}
@@ -309,8 +308,8 @@ class CacheReader:
 
 
 def cache_argument(model: PreTrainedModel) -> str | None:
-    """The argument of a model's forward that takes its cache: one of `CACHE_NAMES`, else one whose annotation is a
-    `Cache`; of a forward that hands any argument on, that of the model inside. None where there is none."""
+    """The argument of a model's forward that takes its cache: one of `CACHE_NAMES`, else one annotated as a `Cache`;
+    for a forward that passes any argument on, that of the model inside. None where there is none."""
     parameters = inspect.signature(model.forward).parameters
     if name := next((name for name in CACHE_NAMES if name in parameters), None):
         return name
@@ -326,7 +325,7 @@ def cache_argument(model: PreTrainedModel) -> str | None:
 def cache_of(outputs: Any) -> Any:
     """The cache among the outputs of a model, by its name, else by its type; None where there is none.
 
-    Fields are looked up as they are called: asking transformers 5.24 for an old name makes it complain.
+    Only names that exist are looked up: transformers 5.24 warns when it is asked for an old one.
     """
     fields = dict(outputs.items()) if isinstance(outputs, Mapping) else {}
     named = next((fields[name] for name in CACHE_NAMES if fields.get(name) is not None), None)

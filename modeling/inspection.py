@@ -17,70 +17,88 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from modeling.generation import PREFILL_CHUNK, CacheReader, StoppedError, cache_argument, check_ids
+from modeling.generation import CacheDecoder, StoppedError, check_ids, passes
 from modeling.loading import context_length
 
 FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "layer_norm", "ln_out", "final_norm")
-"""What the architectures of transformers call the normalisation before their output layer."""
+"""What architectures of transformers call the normalisation before their output layer."""
 TOLERANCE = 0.01
-"""By how much numbers may differ from the model's own, absolutely or relatively, before they count as wrong."""
+"""How far numbers may differ from the model's own, absolutely or relatively, before they count as wrong."""
+DEFAULT_CONTEXT = 1024
+"""Tokens of a window of a model that names no context length."""
 
 
 class Guess(NamedTuple):
-    """A token that a model expects."""
+    """A predicted token."""
 
     token_id: int
     probability: float  # softmax over the whole vocabulary
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Surprise:
-    """How well a token of a text was foreseen; None in all three where nothing stands before it."""
+class Surprisal:
+    """Surprisal of a token of a text, given the tokens before it; None in all three fields of the first token."""
 
     token_id: int
-    bits: float | None  # -log2 of its probability, given what stands before it; infinite where that is 0
-    rank: int | None  # 1: the model held no token for likelier
-    likeliest: Guess | None  # what the model expected most
+    bits: float | None  # -log2 of its probability; infinite where that is 0
+    rank: int | None  # 1: no token was likelier
+    likeliest: Guess | None  # the model's likeliest token
 
 
 def next_token_logits(model: Any, ids: Sequence[int]) -> Tensor:
     """Logits (V, float32, on the CPU) of the token after `ids`, of which the model sees the last context length.
 
     Raises:
-        ValueError: for no ids, or one outside the vocabulary.
+        ValueError: no ids, or one outside the vocabulary.
     """
-    window = _window(model, ids)
-    reader = CacheReader(model)
-    chunk = PREFILL_CHUNK if reader.reads_in_chunks else len(window)
+    decoder = CacheDecoder(model)
     with torch.inference_mode():
-        for start in range(0, len(window), chunk):
-            logits_V = reader.read(window[start : start + chunk])
+        for part in passes(decoder, _window(model, ids)):
+            logits_V = decoder.read(part)
     return logits_V.float().cpu()
 
 
-@torch.no_grad()
-def surprises(model: Any, ids: Sequence[int], *, should_stop: Callable[[], bool] | None = None) -> list[Surprise]:
-    """How surprising each of `ids` is, given those before it. The first, before which nothing stands, is not scored:
-    put a beginning-of-text token there to have a whole text scored.
+def scoring_context(model: Any) -> int:
+    """Tokens of the windows in which a long text is scored: the context length, 1,024 without a limit."""
+    return max(2, context_length(model) or DEFAULT_CONTEXT)
 
-    A text longer than the context is read in windows, each beginning half a context before the tokens that it scores,
-    as `python -m train.evaluate` reads it. `should_stop` is asked after every pass of the model.
+
+def text_windows(ids: Sequence[int], context: int) -> Iterator[tuple[list[int], int]]:
+    """Windows of `context` tokens over a text, each beginning half a context before the tokens that it scores.
+
+    Yields:
+        (ids of a window, how many of its last ids are scored); every id but the first is scored once.
+    """
+    scored = 1
+    while scored < len(ids):
+        start = 0 if scored == 1 else max(0, scored - context // 2)
+        end = min(len(ids), start + context)
+        yield list(ids[start:end]), end - scored
+        scored = end
+
+
+@torch.no_grad()
+def surprisals(model: Any, ids: Sequence[int], *, should_stop: Callable[[], bool] | None = None) -> list[Surprisal]:
+    """Surprisal of each of `ids`, given those before it. The first one is not scored: put a start token
+    (`modeling.generation.start_ids`) before a text to have all of it scored.
+
+    A long text is read in `text_windows`, as `python -m train.evaluate` does.
+
+    Args:
+        should_stop: called after every pass of the model.
 
     Raises:
-        ValueError: for no ids, one outside the vocabulary, or a model that gives no numbers.
-        StoppedError: when `should_stop()`.
+        ValueError: no ids, one outside the vocabulary, or a model whose logits are NaN.
+        StoppedError: `should_stop()` returned true.
     """
     ids = check_ids(model, ids)
-    context = max(2, context_length(model) or len(ids))
-    found = [Surprise(token_id=ids[0], bits=None, rank=None, likeliest=None)]
-    while len(found) < len(ids):
-        start = 0 if len(found) == 1 else max(0, len(found) - context // 2)
-        position = start + 1
-        for logits_NV in _logits(model, ids[start : start + context - 1]):
-            behind = max(0, len(found) - position)
-            position += len(logits_NV)
-            targets = ids[len(found) : position]
-            found += _scored(logits_NV[behind : behind + len(targets)], targets)
+    found = [Surprisal(token_id=ids[0], bits=None, rank=None, likeliest=None)]
+    for window, scored in text_windows(ids, scoring_context(model)):
+        position, first = 1, len(window) - scored
+        for logits_NV in _logits(model, window[:-1]):
+            start, position = max(position, first), position + len(logits_NV)
+            targets = window[start:position]
+            found += _scored(logits_NV[len(logits_NV) - len(targets) :], targets)
             if should_stop is not None and should_stop():
                 raise StoppedError
     return found
@@ -88,19 +106,18 @@ def surprises(model: Any, ids: Sequence[int], *, should_stop: Callable[[], bool]
 
 @torch.no_grad()
 def logit_lens(model: Any, ids: Sequence[int], top: int = 5, *, last: int | None = None) -> list[list[list[Guess]]]:
-    """What the model would say after each layer, were it the last one: [layer][position] the `top` likeliest next
-    tokens (nostalgebraist, "interpreting GPT: the logit lens", 2020).
+    """The `top` likeliest next tokens after each layer, [layer][position]: the final normalisation and the output layer
+    applied to each hidden state (nostalgebraist, "interpreting GPT: the logit lens", 2020).
 
-    The final normalisation and the output layer are applied to each hidden state. Layer 0 is the input of the first
-    block; the last layer is the model's real output.
+    Layer 0 is the input of the first block; the last layer is the model's output.
 
     Args:
         ids: at most the last context length of them is read.
-        last: how many of the last positions to look at; None: all.
+        last: how many of the last positions to return; None: all.
 
     Raises:
-        ValueError: for no ids, one outside the vocabulary, `top` or `last` below 1, or a model whose output is not made
-            of its last hidden state in a way known here.
+        ValueError: no ids, one outside the vocabulary, `top` or `last` below 1, or a model that computes its logits
+            from its last hidden state in a way unknown here.
     """
     if top < 1 or (last is not None and last < 1):
         raise ValueError(f"top and last: expected whole numbers, 1 or more, got {top} and {last}")
@@ -113,21 +130,21 @@ def logit_lens(model: Any, ids: Sequence[int], top: int = 5, *, last: int | None
 
 @torch.no_grad()
 def attention(model: Any, ids: Sequence[int]) -> Tensor:
-    """Attention weights (layers, H, Q, K), float32 on the CPU: how much each token takes from itself and those before.
+    """Attention weights (layers, H, Q, K), float32 on the CPU; masked language models too.
 
-    At most the last context length of `ids` is read. Works for masked language models too.
+    At most the last context length of `ids` is read.
 
     Raises:
-        ValueError: for no ids, one outside the vocabulary, or a model that has no attention to show.
+        ValueError: no ids, one outside the vocabulary, or a model that has no attention to show.
     """
     window = _window(model, ids)
-    twin = _twin(model)
+    copied = _shared_copy(model)
     nothing = f"{type(model).__name__} shows no attention: expected a model whose layers attend, and can say how"
     try:
-        twin.set_attn_implementation("eager")
+        copied.set_attn_implementation("eager")
     except (ValueError, ImportError, AttributeError) as error:
         raise ValueError(nothing) from error
-    outputs = _forward(twin, window, output_attentions=True)
+    outputs = _forward(copied, window, output_attentions=True)
     weights = [
         weights_1HQK[0] for weights_1HQK in getattr(outputs, "attentions", None) or () if weights_1HQK is not None
     ]
@@ -136,7 +153,7 @@ def attention(model: Any, ids: Sequence[int]) -> Tensor:
     return torch.stack(weights).float().cpu()
 
 
-def _scored(logits_NV: Tensor, targets: list[int]) -> list[Surprise]:
+def _scored(logits_NV: Tensor, targets: list[int]) -> list[Surprisal]:
     if not targets:
         return []
     log_NV = torch.log_softmax(logits_NV.float(), -1)
@@ -147,7 +164,7 @@ def _scored(logits_NV: Tensor, targets: list[int]) -> list[Surprise]:
     ranks = (log_NV > log_N1).sum(-1) + 1
     columns = (log_N1[:, 0].tolist(), ranks.tolist(), best.indices.tolist(), best.values.exp().tolist())
     return [
-        Surprise(token_id=token, bits=max(0.0, -value / math.log(2)), rank=rank, likeliest=Guess(likeliest, share))
+        Surprisal(token_id=token, bits=max(0.0, -value / math.log(2)), rank=rank, likeliest=Guess(likeliest, share))
         for token, value, rank, likeliest, share in zip(targets, *columns, strict=True)
     ]
 
@@ -159,14 +176,10 @@ def _guesses(logits_NV: Tensor, top: int) -> list[list[Guess]]:
 
 
 def _logits(model: Any, ids: list[int]) -> Iterator[Tensor]:
-    """Logits (N, V) of what comes after each of `ids`, some tokens at a time where the model can go on from a cache:
-    those of a whole text would be large."""
-    if len(ids) <= PREFILL_CHUNK or model._is_stateful or cache_argument(model) is None:
-        yield _forward(model, ids).logits[0]
-        return
-    reader = CacheReader(model)
-    for start in range(0, len(ids), PREFILL_CHUNK):
-        yield reader.read_all(ids[start : start + PREFILL_CHUNK])
+    """Logits (N, V) of what comes after each of `ids`, a pass at a time: those of a long text would be large."""
+    decoder = CacheDecoder(model)
+    for part in passes(decoder, ids):
+        yield decoder.read_all(part)
 
 
 def _forward(model: Any, ids: list[int], **options: Any) -> Any:
@@ -179,12 +192,12 @@ def _forward(model: Any, ids: list[int], **options: Any) -> Any:
 def _through_the_head(model: Any, ids: list[int]) -> tuple[Callable[[Tensor], Tensor], list[Tensor], Tensor]:
     """From hidden states to logits, the hidden states (N, E) before the first and after each block, and the model's own
     logits (N, V)."""
-    twin, config = _twin(model), model.config.get_text_config(decoder=True)
+    copied, config = _shared_copy(model), model.config.get_text_config(decoder=True)
     trouble = f"no logit lens for {type(model).__name__}: expected"
-    head, blocks = twin.get_output_embeddings(), _blocks(twin.base_model, config.num_hidden_layers)
+    head, blocks = copied.get_output_embeddings(), _blocks(copied.base_model, config.num_hidden_layers)
     if head is None or blocks is None:
         raise ValueError(f"{trouble} a list of {config.num_hidden_layers} blocks and an output layer, found none")
-    norm: Callable[[Tensor], Tensor] = _final_norm(twin.base_model) or nn.Identity()
+    norm: Callable[[Tensor], Tensor] = _final_norm(copied.base_model) or nn.Identity()
     hidden_states: list[Tensor] = []
     head_inputs: list[Tensor] = []
     blocks[0].register_forward_pre_hook(
@@ -196,7 +209,7 @@ def _through_the_head(model: Any, ids: list[int]) -> tuple[Callable[[Tensor], Te
             lambda block, inputs, output: hidden_states.append(output if isinstance(output, Tensor) else output[0])
         )
     head.register_forward_pre_hook(lambda head, inputs: head_inputs.append(inputs[0]))
-    logits_NV = _forward(twin, ids).logits[0]
+    logits_NV = _forward(copied, ids).logits[0]
     if len(hidden_states) != len(blocks) + 1 or not _agree(norm(hidden_states[-1]), *head_inputs):
         raise ValueError(
             f"{trouble} a final normalisation called {', '.join(FINAL_NORMS)}, or none, between the last block and the "
@@ -213,7 +226,7 @@ def _through_the_head(model: Any, ids: list[int]) -> tuple[Callable[[Tensor], Te
 
 
 def _agree(*tensors: Tensor) -> bool:
-    """Whether two tensors are there and the same but for rounding."""
+    """Whether these are two tensors, equal up to rounding."""
     shapes = {tensor.shape for tensor in tensors}
     return len(tensors) == 2 and len(shapes) == 1 and torch.allclose(*tensors, atol=TOLERANCE, rtol=TOLERANCE)
 
@@ -244,8 +257,8 @@ def _blocks(base: nn.Module, count: int) -> nn.ModuleList | None:
     return None
 
 
-def _twin(model: Any) -> Any:
-    """The model again, with modules, hooks and a config of its own but the same weights in memory."""
+def _shared_copy(model: Any) -> Any:
+    """A copy with its own modules, hooks and config, and the same weights in memory."""
     weights = {id(weight): weight for weight in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, weights)
 

@@ -1,6 +1,6 @@
-"""Where a model's files are, and loading them: a bundle, a checkpoint, a run folder or a Hub id.
+"""Model folders: finding them (a bundle, a checkpoint, a run folder or a Hub id), their facts, and loading them.
 
-Finding reads small files only and imports nothing heavy; loading takes the seconds.
+Everything but loading reads small files only and imports neither torch nor transformers.
 """
 
 import functools
@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from modeling.imports import quick_imports
+from modeling import quick_imports, register
 from storage.records import read_json_object
 from storage.run_folder import RunFolder
 
@@ -167,7 +167,9 @@ def load_model(folder: Path, *, device: str | None = None) -> Any:
 
     Args and errors as those of `load_causal_lm`.
     """
-    return load_masked_lm(folder, device=device) if is_masked_lm(folder) else load_causal_lm(folder, device=device)
+    if is_masked_lm(folder):
+        return _load("AutoModelForMaskedLM", folder, device)
+    return load_causal_lm(folder, device=device)
 
 
 def load_causal_lm(folder: Path, *, device: str | None = None) -> Any:
@@ -177,28 +179,13 @@ def load_causal_lm(folder: Path, *, device: str | None = None) -> Any:
         device: default CUDA where there is one, else the CPU (in float32).
 
     Raises:
-        ValueError: for a model that is broken, not whole, or no causal language model, or that a newer ScratchGPT wrote
-            in a way that this one does not read.
+        ValueError: the model is damaged, incomplete or no causal language model, or a newer ScratchGPT wrote it in a
+            form that this one does not read.
     """
     heads = _heads(folder)
     if heads and not any(name.endswith(CAUSAL_HEADS) for name in heads):
         raise ValueError(f"{folder} holds a {heads[0]}, which cannot write: expected a causal language model")
     return _load("AutoModelForCausalLM", folder, device)
-
-
-def load_masked_lm(folder: Path, *, device: str | None = None) -> Any:
-    """The masked language model in a folder, in evaluation mode.
-
-    Args:
-        device: default CUDA where there is one, else the CPU (in float32).
-
-    Raises:
-        ValueError: for a model that is broken, not whole, or no masked language model.
-    """
-    if not is_masked_lm(folder):
-        named = (_heads(folder) or ["model without a head"])[0]
-        raise ValueError(f"{folder} holds a {named}, which cannot fill blanks: expected a masked language model")
-    return _load("AutoModelForMaskedLM", folder, device)
 
 
 def _heads(folder: Path) -> list[str]:
@@ -211,8 +198,7 @@ def _load(auto_class: str, folder: Path, device: str | None) -> Any:
         import transformers
         from transformers.utils import logging as transformers_logging
 
-        import modeling.auto  # noqa: F401  registers ScratchGPT with the Auto classes
-
+        register()
         loader = getattr(transformers, auto_class)
 
     transformers_logging.disable_progress_bar()

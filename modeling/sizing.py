@@ -1,11 +1,6 @@
-"""Parameters, FLOPs and memory of a model, from its configuration alone: nothing is built."""
-
-from dataclasses import dataclass
+"""Parameters and FLOPs of a model, from its configuration alone: nothing is built."""
 
 from modeling.configuration_scratchgpt import ScratchGPTConfig
-
-CROSS_ENTROPY_ROWS = 512
-"""Tokens whose logits exist at once while the loss is computed (`train.kernels`)."""
 
 
 def count_parameters(config: ScratchGPTConfig) -> int:
@@ -41,61 +36,6 @@ def flops_per_token(config: ScratchGPTConfig, sequence_length: int) -> float:
     _, queries, _, _, layers = _widths(config)
     matrices = layers * _block_matrices(config) + config.vocab_size * config.hidden_size
     return 6.0 * matrices + 12.0 * layers * queries * sequence_length
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MemoryEstimate:
-    """Bytes that training holds at its peak, at the end of the forward pass."""
-
-    weights: int
-    """The parameters."""
-    gradients: int
-    """One gradient for each parameter."""
-    optimizer: int
-    """The optimizer's running averages."""
-    activations: int
-    """What the forward pass keeps for the backward pass, and the logits and probabilities of one chunk of rows."""
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations
-
-
-def memory_bytes(
-    config: ScratchGPTConfig,
-    *,
-    batch_size: int,
-    sequence_length: int,
-    bytes_per_value: int = 4,
-    optimizer_averages: int = 2,
-) -> MemoryEstimate:
-    """Estimate the memory of a step of `python -m train`, whose loss never holds all logits.
-
-    batch_size counts sequences of sequence_length tokens. bytes_per_value is 4 for float32, 2 for pure bfloat16.
-    optimizer_averages is the optimizer's float32 values for each parameter: 2 for AdamW, 1 for Muon or momentum, 0
-    for plain SGD. Activations are an estimate: what autograd saves in eager mode with sdpa; allocators add to it.
-    """
-    _, queries, keys, hidden, layers = _widths(config)
-    width, parameters = config.hidden_size, count_parameters(config)
-    rate = config.residual_dropout
-    # Per token: both norms' inputs, both norms' outputs, queries, keys, values, heads' outputs, the MLP's inner values.
-    values = 4 * width + 2 * queries + 2 * keys + (4 if config.gated_mlp else 1) * hidden
-    if config.hidden_act != "relu" and not config.gated_mlp:
-        values += hidden
-    if config.qk_norm:
-        values += queries + keys
-    masks = 2 * width * bool(rate)
-    if config.attention_dropout:
-        masks += config.num_attention_heads * sequence_length // 2
-    per_token = layers * (values * bytes_per_value + 2 * masks) + 3 * width * bytes_per_value
-    rows = min(CROSS_ENTROPY_ROWS, batch_size * sequence_length)
-    chunk = 2 * rows * config.vocab_size * max(bytes_per_value, 4)
-    return MemoryEstimate(
-        weights=parameters * bytes_per_value,
-        gradients=parameters * bytes_per_value,
-        optimizer=parameters * 4 * optimizer_averages,
-        activations=batch_size * sequence_length * per_token + chunk,
-    )
 
 
 def _widths(config: ScratchGPTConfig) -> tuple[int, int, int, int, int]:

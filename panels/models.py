@@ -185,8 +185,6 @@ def load_model(source: ModelSource | str | Path, *, device: str | None = None) -
     one, else the CPU).
 
     Raises ValueError, saying what is wrong, when they cannot be loaded or do not fit each other."""
-    from modeling.generation import prefix_ids, start_ids
-
     if not isinstance(source, ModelSource):
         source = find_model(source)
     if source.folder is None:
@@ -196,9 +194,11 @@ def load_model(source: ModelSource | str | Path, *, device: str | None = None) -
     folder = source.folder
     assert folder is not None
 
+    model = loading.load_model(folder, device=device)  # first: it imports torch and transformers without collecting
+
+    from modeling.generation import prefix_ids, start_ids
     from tokenization import load_tokenizer
 
-    model = loading.load_model(folder, device=device)
     try:
         tokenizer = load_tokenizer(folder)
     except Exception as error:  # each library below has exceptions of its own for a broken file

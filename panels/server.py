@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from modeling.imports import quick_imports
+from modeling import quick_imports
 from panels.models import ModelLoader, ModelSource, run_around
 from storage.run_folder import RunFolder
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import FileLock, Timeout
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Libraries that write for themselves (safetensors, torch) report a full disk in the text of exceptions of their own.
 _FULL_TEXT = os.strerror(errno.ENOSPC).lower()
@@ -94,6 +96,29 @@ def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path, busy: str) -> Iterator[None]:
+    """Keep every other process out of a folder for the block, by a lock file in it.
+
+    Args:
+        folder: it is made where it is missing.
+        busy: what the error says behind the folder's name when another process has it.
+
+    Raises:
+        ValueError: another process has the lock.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"{folder}: {busy}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager

@@ -8,22 +8,27 @@ import yaml
 
 FACTS = "scratchgpt"
 """The key of the front matter with our own facts: `trained_on`, `tokens_seen`, `floor_bits_per_byte`, `steps`."""
-_FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", flags=re.DOTALL)
+_RULE = r"(?:---|\.\.\.)[ \t]*(?:\n|\Z)"
+_FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?)\n---[ \t]*(?:\n|\Z)", flags=re.DOTALL)
+_BROKEN = re.compile(rf"---[ \t]*(?:\n|\Z)(?:(?!#+ |[ \t]*\n|{_RULE}).+(?:\n|\Z))*(?:{_RULE})?")
 
 
 def split_card(text: str) -> tuple[dict[str, Any], str]:
     """The front matter of a model card, and the Markdown below it.
 
-    A front matter that is missing or not a YAML mapping gives {}: a card that somebody edited may hold anything.
+    A card that somebody edited may hold anything: a front matter without its end, or one that is no YAML mapping, gives
+    {} and ends at the first empty line or heading.
     """
-    match = _FRONT_MATTER.match(text)
-    if match is None:
-        return {}, text
-    try:
-        data = yaml.safe_load(match[1])
-    except yaml.YAMLError:
-        data = None
-    return data if isinstance(data, dict) else {}, text[match.end() :]
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    if match := _FRONT_MATTER.match(text):
+        try:
+            data = yaml.safe_load(match[1])
+        except yaml.YAMLError:
+            data = None
+        if isinstance(data, dict):
+            return data, text[match.end() :]
+    broken = _BROKEN.match(text)
+    return {}, text[broken.end() :] if broken else text
 
 
 def read_card(folder: Path) -> tuple[dict[str, Any], str]:

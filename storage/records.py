@@ -62,6 +62,14 @@ def write_json(path: Path, value: Any) -> None:
         stream.write(content + "\n")
 
 
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested objects by their dotted names: `{"model": {"norm": "rmsnorm"}}` has `model.norm`."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    named = ((f"{prefix}.{key}" if prefix else key, value) for key, value in tree.items())
+    return {name: leaf for key, value in named for name, leaf in flatten(value, key).items()}
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The objects of a .jsonl file; none where there is no file.
 

@@ -9,7 +9,6 @@ Training writes it, the export and the page read it, and they meet here only.
 import contextlib
 import logging
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from storage.files import locked_folder
 from storage.records import (
     JsonlFollower,
     append_jsonl,
@@ -184,26 +184,14 @@ class RunFolder:
                 return (self.path / name).stat().st_mtime
         return 0.0
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> contextlib.AbstractContextManager[None]:
         """Keep every other process out for the block.
 
         Raises:
             ValueError: another process has the lock.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise ValueError(
-                f"{self.path}: expected a run folder that is free, got one that another process trains in; "
-                "wait for it, stop it, or choose another --run-dir"
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
+        busy = "expected a run folder that is free, got one that another process trains in; "
+        return locked_folder(self.path, f"{busy}wait for it, stop it, or choose another --run-dir")
 
     @property
     def is_locked(self) -> bool:

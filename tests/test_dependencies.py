@@ -67,10 +67,14 @@ def version_of(lines: list[str]) -> str:
     return lines[0].split("==")[1].split()[0]
 
 
+RANGES = ("requirements.txt", "requirements-sweep.txt")
+RANGES_DEV = ("requirements-trackers.txt", "requirements-dev.txt")
 RUN, DEV, TORCH = locked("requirements.lock"), locked("requirements-dev.lock"), locked("requirements-torch.lock")
 
 
-@pytest.mark.parametrize("requirement", direct("requirements.txt"), ids=lambda requirement: requirement.name)
+@pytest.mark.parametrize(
+    "requirement", [one for file in RANGES for one in direct(file)], ids=lambda requirement: requirement.name
+)
 def test_the_upper_end_of_a_range_is_the_version_that_was_run(requirement: Requirement) -> None:
     name = canonicalize_name(requirement.name)
     exact = version_of((TORCH if name == "torch" else RUN)[name])
@@ -81,8 +85,8 @@ def test_the_upper_end_of_a_range_is_the_version_that_was_run(requirement: Requi
 
 
 def test_all_that_is_asked_for_is_locked_once() -> None:
-    assert {canonicalize_name(one.name) for one in direct("requirements.txt")} <= {*RUN, "torch"}
-    for one in direct("requirements-dev.txt"):
+    assert {canonicalize_name(one.name) for file in RANGES for one in direct(file)} <= {*RUN, "torch"}
+    for one in (one for file in RANGES_DEV for one in direct(file)):
         assert version_of((RUN | DEV)[canonicalize_name(one.name)]) in one.specifier
     assert not RUN.keys() & DEV.keys()
     assert not TORCH.keys() & {*RUN, *DEV}
@@ -103,7 +107,7 @@ def test_every_package_has_its_hashes_except_those_whose_builds_differ() -> None
 def test_each_dependency_has_its_reason() -> None:
     text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
     named = {canonicalize_name(name) for name in re.findall(r"^\| `([\w-]+)` \| \S", text, flags=re.MULTILINE)}
-    assert named == {canonicalize_name(r.name) for file in ("", "-dev") for r in direct(f"requirements{file}.txt")}
+    assert named == {canonicalize_name(r.name) for file in (*RANGES, *RANGES_DEV) for r in direct(file)}
 
 
 def test_the_versions_of_the_project_and_of_transformers_stand_in_one_way() -> None:
@@ -149,7 +153,9 @@ def test_make_lock_writes_what_changed_and_says_so(
     lock: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "requirements.txt").write_text("torch==2.13.0\naccelerate>=1.10\n")
-    (tmp_path / "requirements-dev.txt").write_text("-r requirements.txt\npytest>=9\n")
+    (tmp_path / "requirements-dev.txt").write_text("pytest>=9\n")
+    for name in ("requirements-sweep.txt", "requirements-trackers.txt"):
+        (tmp_path / name).write_text("")
     asked: list[list[str]] = []
 
     def resolve(texts: dict[str, str], before: str, upgrade: list[str]) -> str:
@@ -179,7 +185,7 @@ def test_make_lock_writes_what_changed_and_says_so(
 
 @pytest.mark.slow
 def test_without_a_network_nothing_is_written(tmp_path: Path) -> None:
-    for file in ("requirements.txt", "requirements-dev.txt"):
+    for file in (*RANGES, *RANGES_DEV):
         (tmp_path / file).write_text("tqdm\n")
     program = f"import runpy, pathlib; runpy.run_path({str(ROOT / '.ci/lock.py')!r})['main']([], pathlib.Path('.'))"
     offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PATH": "/usr/bin:/bin"}
@@ -194,7 +200,7 @@ def test_without_a_network_nothing_is_written(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert re.search(r"error: uv==\S+ could not be fetched; is there a network\? Nothing was written\.", done.stderr)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["requirements-dev.txt", "requirements.txt"]
+    assert {path.name for path in tmp_path.iterdir()} == {*RANGES, *RANGES_DEV}
 
 
 @pytest.mark.slow

@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
 
 from corpus.documents import Document
 from corpus.local import read_local
 from storage.files import atomic_file
+from storage.run_folder import RunFolder
+from storage.text import count_bytes, replace_surrogates
 from tokenization.encoding import encode_corpus, token_dtype
 from tokenization.report import as_json, as_table, compare, decode_ids
 from tokenization.saving import CONFIG, SLOW, load_tokenizer, save_tokenizer
@@ -53,22 +56,27 @@ def parser() -> argparse.ArgumentParser:
     train_.set_defaults(command=train)
 
     encode_ = commands.add_parser("encode", help="print the token ids of texts, one text a line")
-    encode_.add_argument("tokenizer", type=Path, metavar="DIR", help="tokenizer folder")
+    encode_.add_argument("tokenizer", type=Path, metavar="DIR", help="folder of a tokenizer, run, checkpoint or bundle")
     encode_.add_argument("files", nargs="*", metavar="FILE", help="text files, folders, patterns; none: standard input")
     encode_.add_argument("--out", type=Path, metavar="FILE.npy", help="write the ids of all texts into one array")
     encode_.add_argument("--end", action="store_true", help="put the end-of-text token after each text")
-    encode_.add_argument("--workers", type=int, default=1, metavar="N", help="processes, for our own tokenizer")
+    encode_.add_argument("--workers", type=int, default=1, metavar="N", help="threads, for our own tokenizer")
     encode_.set_defaults(command=encode)
 
     decode_ = commands.add_parser("decode", help="print the text of token ids")
-    decode_.add_argument("tokenizer", type=Path, metavar="DIR", help="tokenizer folder")
+    decode_.add_argument("tokenizer", type=Path, metavar="DIR", help="folder of a tokenizer, run, checkpoint or bundle")
     decode_.add_argument(
         "ids", nargs="*", metavar="ID", help="ids, or one .npy file; none: standard input, one text a line"
     )
     decode_.set_defaults(command=decode)
 
     report_ = commands.add_parser("report", help="compare tokenizers on a text, side by side")
-    report_.add_argument("paths", nargs="+", metavar="DIR_OR_FILE", help="tokenizer folders, and texts to measure on")
+    report_.add_argument(
+        "paths",
+        nargs="+",
+        metavar="DIR_OR_FILE",
+        help="tokenizers, runs, checkpoints, bundles; texts to measure on",
+    )
     report_.add_argument("--text", nargs="+", default=[], metavar="FILE", help="more texts to measure on")
     report_.add_argument("--json", action="store_true", help="print JSON, one object a tokenizer")
     report_.set_defaults(command=report)
@@ -101,7 +109,7 @@ def train(given: argparse.Namespace) -> None:
 
 def encode(given: argparse.Namespace) -> None:
     """`encode DIR FILE…`: a text's ids on a line, or all of them in one array of `--out`."""
-    tokenizer = load_tokenizer(given.tokenizer)
+    tokenizer = load(given.tokenizer)
     end = [tokenizer.eos_token_id] if given.end else []
     is_complete: deque[bool] = deque()
     texts = 0
@@ -129,7 +137,7 @@ def encode(given: argparse.Namespace) -> None:
 
 def decode(given: argparse.Namespace) -> None:
     """`decode DIR [ID…]`: the text of the ids, or of each line of ids on standard input."""
-    tokenizer = load_tokenizer(given.tokenizer)
+    tokenizer = load(given.tokenizer)
     if len(given.ids) == 1 and given.ids[0].endswith(".npy"):
         rows: Iterator[np.ndarray] | list[np.ndarray] = [np.load(given.ids[0], mmap_mode="r")]
     elif given.ids:
@@ -142,22 +150,24 @@ def decode(given: argparse.Namespace) -> None:
             raise ValueError(
                 f"expected token ids from 0 to {len(tokenizer) - 1}, got {wrong}: is it the right tokenizer?"
             )
-        text = decode_ids(tokenizer, ids)
-        sys.stdout.write(text.encode("utf-8", "surrogatepass").decode("utf-8", "replace") + "\n")
+        sys.stdout.write(replace_surrogates(decode_ids(tokenizer, ids)) + "\n")
 
 
 def report(given: argparse.Namespace) -> None:
     """`report DIR… FILE…`: a table of the tokenizers on the texts."""
-    folders = [path for path in given.paths if is_tokenizer_folder(Path(path))]
+    folders = [path for path in given.paths if tokenizer_folder(Path(path)) is not None]
     files = [path for path in given.paths if path not in folders] + given.text
     if not folders:
-        raise ValueError(f"expected at least one tokenizer folder (with {CONFIG}), got none among {given.paths}")
+        raise ValueError(
+            f"expected at least one tokenizer folder (with {CONFIG}), run, checkpoint or bundle, got none among "
+            f"{given.paths}"
+        )
     if not files:
         raise ValueError("expected a text to measure on, got tokenizer folders only: name text files too")
     texts = ((document.name, document.text) for document in documents(files, given))
     parent = os.path.commonpath([Path(folder).resolve().parent for folder in folders])
     names = [Path(folder).resolve().relative_to(parent).as_posix() for folder in folders]
-    tokenizers = [(name, load_tokenizer(folder)) for name, folder in zip(names, folders, strict=True)]
+    tokenizers = [(name, load(folder)) for name, folder in zip(names, folders, strict=True)]
     measured = compare(tokenizers, texts)
     print(json.dumps(as_json(measured), ensure_ascii=False, indent=2) if given.json else as_table(measured))
 
@@ -168,13 +178,26 @@ def documents(paths: Sequence[str], given: argparse.Namespace) -> Iterator[Docum
     with tqdm(desc="reading", unit="B", unit_scale=True, dynamic_ncols=True, leave=False) as bar:
         for document in found:
             yield document
-            bar.update(len(document.text.encode("utf-8", "surrogatepass")))
+            bar.update(count_bytes(document.text))
 
 
-def is_tokenizer_folder(path: Path) -> bool:
-    """Whether this is a folder that holds a tokenizer, or a SentencePiece file, and not texts."""
+def tokenizer_folder(path: Path) -> Path | None:
+    """Where the tokenizer of a path is: a SentencePiece file, the folder itself (bundles and checkpoints too), or
+    `tokenizer/` of a run; None for texts."""
+    if path.suffix == ".model":
+        return path
     names = (CONFIG, f"{SLOW}/{CONFIG}", MODEL_FILE, *GPT2_FILES)
-    return path.suffix == ".model" or any((path / name).is_file() for name in names)
+    folders = (path, RunFolder(path).tokenizer)
+    return next((folder for folder in folders if any((folder / name).is_file() for name in names)), None)
+
+
+def load(path: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder that `tokenizer_folder` knows.
+
+    Raises:
+        ValueError: there is none.
+    """
+    return load_tokenizer(tokenizer_folder(Path(path)) or path)
 
 
 def parse_ids(line: str) -> np.ndarray:

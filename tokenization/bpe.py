@@ -15,18 +15,29 @@ import contextlib
 import gc
 import heapq
 import logging
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from operator import add
 
 from tqdm import tqdm
 
-from tokenization.pretokens import count_pretokens
 from tokenization.tokenization_scratchgpt import BYTES, END_OF_TEXT, GPT4_SPLIT_PATTERN, Splitter, text_to_bytes
 
 logger = logging.getLogger(__name__)
 LARGEST_ID = 0x10FFFF
+# What `\s` matches, the space apart.
+OTHER_WHITESPACE = (
+    "\t\n\v\f\r\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f"
+    "\u3000"
+)
+ASCII_WHITESPACE = 5
+LINE_START = re.compile(r"\n(?=[^\s\0])")
+SPACE, START = "\0", "\1"
+# How a piece begins that may run together with the one before it when pieces are joined.
+NOT_JOINED = START + SPACE + OTHER_WHITESPACE
+PENDING_PIECES = 1 << 21
 
 
 def train_bpe(
@@ -36,7 +47,6 @@ def train_bpe(
     pattern: str = GPT4_SPLIT_PATTERN,
     special_tokens: Sequence[str] = (END_OF_TEXT,),
     progress: bool = False,
-    workers: int | None = None,
     on_merge: Callable[[int, bytes, bytes, int], None] | None = None,
 ) -> list[tuple[bytes, bytes]]:
     """Learns the merges of a byte-level BPE vocabulary.
@@ -47,8 +57,6 @@ def train_bpe(
         pattern: the split pattern, in the syntax of `regex`.
         special_tokens: only counted here; text that looks like one is text.
         progress: whether to show progress bars.
-        workers: processes that split and count, this one included. None: two where the machine has them and the texts
-            are longer than two million characters.
         on_merge: called after each merge with its token id, its two halves and how often the pair occurred.
 
     Returns:
@@ -67,18 +75,7 @@ def train_bpe(
         raise ValueError("expected texts as a list or iterator of strings, got one string: put it into a list")
     if progress:
         texts = tqdm(texts, desc="counting words", unit=" texts", leave=False)
-    split = Splitter(pattern)
-    apart: Counter[str] = Counter()
-
-    def plain_texts() -> Iterator[str]:
-        for text in texts:
-            if split.is_plain(text):
-                yield text
-            else:
-                apart.update(split(text))
-
-    counts = count_pretokens(plain_texts(), GPT4_SPLIT_PATTERN, workers=workers)
-    counts.update(apart)
+    counts = count_pretokens(texts, Splitter(pattern))
     if not counts:
         raise ValueError("expected texts to learn from, got none or only empty ones: check the corpus")
     with collector_off():
@@ -92,6 +89,81 @@ def train_bpe(
             vocab_size,
         )
     return merges
+
+
+def count_pretokens(texts: Iterable[str], split: Splitter) -> Counter[str]:
+    """How often each pre-token occurs in a stream of texts, of which only a part is held at a time.
+
+    GPT-4's pattern has a border before every space that follows a non-space and after every newline before a non-space.
+    So texts are first cut there by `str.split`, equal pieces are counted together, and the pattern runs once for each
+    distinct piece.
+    """
+    counts: Counter[str] = Counter()
+    pieces: Counter[str] = Counter()
+    parts = chain.from_iterable(map(parts_of, texts)) if split.is_gpt4 else texts
+    for text in parts:
+        if SPACE in text or START in text or not split.is_plain(text):
+            counts.update(split(text))
+            continue
+        *inner, last = cut_at_borders(text)
+        # Only the last piece may end in spaces, which would continue in a piece after it.
+        counts.update(split(piece_text(last)))
+        pieces.update(inner)
+        if len(pieces) >= PENDING_PIECES:
+            split_pieces(pieces, split, counts)
+            pieces.clear()
+    split_pieces(pieces, split, counts)
+    return counts
+
+
+def parts_of(text: str, characters: int = 1 << 20) -> Iterator[str]:
+    """Cuts a long text into parts of about so many characters, before a space that follows a character that is none.
+
+    U+2581, which SentencePiece takes for a space, counts as one here.
+    """
+    start = 0
+    while len(text) - start > characters:
+        end = text.find(" ", start + characters)
+        while end != -1 and (text[end - 1].isspace() or text[end - 1] == "\u2581"):
+            end = text.find(" ", end + 1)
+        if end == -1:
+            break
+        yield text[start:end]
+        start = end
+    yield text[start:] if start else text
+
+
+def cut_at_borders(text: str) -> list[str]:
+    """Cuts a text before spaces that follow a non-space and after newlines before a non-space.
+
+    The space that a piece begins with is left out, and `START` precedes a piece that begins with none; other spaces
+    become `SPACE`. The text must contain neither of the two.
+    """
+    for character in OTHER_WHITESPACE[: ASCII_WHITESPACE if text.isascii() else None]:
+        if character in text:
+            text = text.replace(character + " ", character + SPACE)
+    text = text.replace("  ", " " + SPACE).replace(SPACE + " ", SPACE + SPACE)
+    return (START + LINE_START.sub("\n " + START, text)).split(" ")
+
+
+def piece_text(piece: str) -> str:
+    """The text of one of the pieces of `cut_at_borders`."""
+    return (piece[1:] if piece.startswith(START) else " " + piece).replace(SPACE, " ")
+
+
+def split_pieces(pieces: Counter[str], split: Splitter, counts: Counter[str]) -> None:
+    """Adds the pre-tokens of counted pieces to `counts`. Pieces that are equally frequent are split as one text."""
+    by_count: dict[int, list[str]] = {}
+    for piece, count in pieces.items():
+        if piece[:1] in NOT_JOINED:
+            for pretoken in split(piece_text(piece)):
+                counts[pretoken] += count
+        else:
+            by_count.setdefault(count, [""]).append(piece)
+    for count, equally_frequent in by_count.items():
+        text = " ".join(equally_frequent).replace(SPACE, " ")
+        for pretoken, occurrences in Counter(split(text)).items():
+            counts[pretoken] += count * occurrences
 
 
 def merge_pairs(

@@ -1,27 +1,33 @@
-"""From texts to arrays of token ids, for token shards and evaluation."""
+"""From texts to arrays of token ids, for token shards and evaluation.
+
+Our own merges run in tiktoken, which gives the ids of the from-scratch class at the speed of Rust.
+"""
 
 import json
+import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
 
 import numpy as np
+import tiktoken
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from storage.text import replace_surrogates
-from tokenization.pretokens import can_be_cut, cut_at_borders, parts_of, piece_text
-from tokenization.spans import is_from_scratch
-from tokenization.tokenization_scratchgpt import CACHE_ENTRIES, GPT4_SPLIT_PATTERN, LONG_WORD, ScratchGPTTokenizer
-from tokenization.workers import Job, encode_in_processes
+from tokenization.bpe import parts_of
+from tokenization.saving import build_fast
+from tokenization.spans import SENTENCEPIECE_WORDS, is_from_scratch
+from tokenization.tokenization_scratchgpt import BYTES, END_OF_TEXT, GPT4_SPLIT_PATTERN, ScratchGPTTokenizer
 
 BATCH_TEXTS = 256
-BATCH_CHARACTERS = 1 << 21
+BATCH_CHARACTERS = (
+    1 << 18
+)  # for one thread of ours; libraries that share a batch among their threads get eight times it
 PART_CHARACTERS = 1 << 16
-# Fewer characters than this in all are encoded before a process has started.
-PARALLEL_CHARACTERS = 1 << 22
-# How the pieces of a SentencePiece vocabulary of ours lie in a text: none holds a space after another character.
-SENTENCEPIECE_WORDS = "\u2581+[^\u2581]*|[^\u2581]+"
+# tiktoken's regular expressions give up on a run of about a million whitespace characters.
+LONG_WHITESPACE = 250_000
 
 Encoder = Callable[[list[str]], list[np.ndarray]]
 
@@ -40,10 +46,10 @@ def encode_corpus(
     surrogate survives in the from-scratch tokenizer alone; the others get U+FFFD for it.
 
     Args:
-        tokenizer: the from-scratch tokenizer goes its direct path, characters are looked up in a table, and others are
-            encoded in batches by the threads of their library, as many as there are cores.
+        tokenizer: the from-scratch tokenizer runs in tiktoken, characters are looked up in a table, and others are
+            encoded by their own Rust backend, in as many threads as there are cores.
         texts: read as the arrays are taken, a few megabytes ahead. A long text is cut where that changes no id.
-        workers: processes for the from-scratch tokenizer, started once there are some megabytes of text; 1: this one.
+        workers: threads for the from-scratch tokenizer.
 
     Raises:
         ValueError: fewer workers than one.
@@ -51,20 +57,16 @@ def encode_corpus(
     if workers < 1:
         raise ValueError(f"expected workers of at least 1, got {workers}")
     encode, can_cut = build_encoder(tokenizer)
-    if not is_from_scratch(tokenizer):
-        jobs = _batches(texts, PART_CHARACTERS if can_cut else None)
-        yield from _joined((encode(parts), ends) for parts, ends in jobs)
-        return
-    if workers == 1:
-        for text in texts:
-            yield from encode([text])
-        return
-    jobs = _batches(texts, PART_CHARACTERS if can_cut else None)
-    first, is_long = _take(jobs, PARALLEL_CHARACTERS)
-    if is_long:
-        yield from _joined(encode_in_processes(tokenizer, chain(first, jobs), workers))
-    else:
-        yield from _joined((encode(parts), ends) for parts, ends in first)
+    is_ours = is_from_scratch(tokenizer)
+    parts = _parts(texts, PART_CHARACTERS if can_cut else None)
+    batches = _batches(parts, BATCH_CHARACTERS if is_ours else 8 * BATCH_CHARACTERS)
+    pending: list[np.ndarray] = []
+    for arrays, ends in _in_threads(encode, batches, workers if is_ours else 1):
+        for ids, is_end in zip(arrays, ends, strict=True):
+            pending.append(ids)
+            if is_end:
+                yield pending[0] if len(pending) == 1 else np.concatenate(pending)
+                pending = []
 
 
 def build_encoder(tokenizer: PreTrainedTokenizerBase) -> tuple[Encoder, bool]:
@@ -78,7 +80,9 @@ def build_encoder(tokenizer: PreTrainedTokenizerBase) -> tuple[Encoder, bool]:
         return DirectEncoder(ours, dtype), ours.pattern == GPT4_SPLIT_PATTERN
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        return _calls(tokenizer, dtype), False
+        call = cast(Callable[..., dict[str, list[list[int]]]], tokenizer)
+        options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+        return lambda texts: [np.array(ids, dtype=dtype) for ids in call(texts, **options)["input_ids"]], False
     written = backend.to_str()
     state = json.loads(written)
     only_special = all(token["special"] for token in state["added_tokens"])
@@ -90,48 +94,53 @@ def build_encoder(tokenizer: PreTrainedTokenizerBase) -> tuple[Encoder, bool]:
     rust.no_truncation()
 
     def encode(texts: list[str]) -> list[np.ndarray]:
-        encodings = rust.encode_batch_fast([replace_surrogates(text) for text in texts], add_special_tokens=False)
+        encodings = rust.encode_batch_fast(list(map(replace_surrogates, texts)), add_special_tokens=False)
         return [np.array(encoding.ids, dtype=dtype) for encoding in encodings]
 
     return encode, only_special and _has_borders_at_spaces(state)
 
 
-class PieceCache(dict[str, bytes]):
-    """From a piece of text, as `cut_at_borders` makes them, to its token ids as bytes of an array; bounded."""
-
-    def __init__(self, tokenizer: ScratchGPTTokenizer, dtype: type[np.unsignedinteger]):
-        super().__init__()
-        self.tokenizer = tokenizer
-        self.dtype = dtype
-
-    def __missing__(self, piece: str) -> bytes:
-        ids = self.encode(piece_text(piece))
-        if len(piece) <= LONG_WORD:
-            if len(self) >= CACHE_ENTRIES:
-                self.clear()
-            self[piece] = ids
-        return ids
-
-    def encode(self, text: str) -> bytes:
-        return np.array(self.tokenizer.encode_ordinary(text), dtype=self.dtype).tobytes()
-
-
 class DirectEncoder:
-    """The from-scratch tokenizer, by larger pieces than pre-tokens where its pattern is known to cut between them."""
+    """The from-scratch tokenizer: its merges in tiktoken, or its own code where tiktoken would not give the same."""
 
     def __init__(self, tokenizer: ScratchGPTTokenizer, dtype: type[np.unsignedinteger]):
-        self.tokenizer = tokenizer
-        self.cache = PieceCache(tokenizer, dtype)
+        self.tokenizer, self.dtype = tokenizer, dtype
+        self.tiktoken: tiktoken.Encoding | None = None
+        # tiktoken leaves out what a pattern passes over, so it gets the one pattern that passes over nothing.
+        if tokenizer.pattern == GPT4_SPLIT_PATTERN and is_reachable(tokenizer):
+            ranks = {token: rank for rank, token in enumerate(tokenizer.token_bytes[: BYTES + len(tokenizer.merges)])}
+            # It needs a special token to search for, and is never allowed to take it.
+            special = {END_OF_TEXT: len(ranks)}
+            self.tiktoken = tiktoken.Encoding(
+                "scratchgpt", pat_str=GPT4_SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens=special
+            )
 
     def __call__(self, texts: list[str]) -> list[np.ndarray]:
         return list(map(self._encode, texts))
 
     def _encode(self, text: str) -> np.ndarray:
-        if can_be_cut(text) and self.tokenizer.split.is_plain(text):
-            data = bytearray().join(map(self.cache.__getitem__, cut_at_borders(text)))
-        else:
-            data = bytearray(self.cache.encode(text))
-        return np.frombuffer(data, dtype=self.cache.dtype)
+        if self.tiktoken is not None and not (len(text) >= LONG_WHITESPACE and has_long_whitespace(text)):
+            try:
+                return self.tiktoken.encode_to_numpy(text, disallowed_special=()).astype(self.dtype)
+            except UnicodeEncodeError:
+                pass  # a lone surrogate, which only the from-scratch class keeps
+        return np.array(self.tokenizer.encode_ordinary(text), dtype=self.dtype)
+
+
+def is_reachable(tokenizer: ScratchGPTTokenizer) -> bool:
+    """Whether the merges, in order, make each token of its own bytes. Learnt merges do; others need not.
+
+    tiktoken merges by what two tokens make together, the from-scratch class by pairs. Where each token is reachable
+    that is the same: neighbours that make a token together were once the text of that token, so they are its pair.
+    """
+    model = build_fast(tokenizer).backend_tokenizer.model
+    tokens = tokenizer.convert_ids_to_tokens(list(range(BYTES, BYTES + len(tokenizer.merges))))
+    return all(len(model.tokenize(token)) == 1 for token in tokens)
+
+
+def has_long_whitespace(text: str) -> bool:
+    """Whether a run of whitespace is longer than tiktoken is given."""
+    return re.search(rf"\s{{{LONG_WHITESPACE}}}", text) is not None
 
 
 class CharacterTable:
@@ -143,10 +152,10 @@ class CharacterTable:
         for token, index in vocab.items():
             if len(token) == 1:
                 self.ids[ord(token)] = index
-        self.ids[0xD800:0xE000] = self.ids[0xFFFD]
 
     def __call__(self, texts: list[str]) -> list[np.ndarray]:
-        return [self.ids[np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")] for text in texts]
+        encoded = (replace_surrogates(text).encode("utf-32-le") for text in texts)
+        return [self.ids[np.frombuffer(data, dtype="<u4")] for data in encoded]
 
 
 def _is_of_characters(state: dict[str, Any]) -> bool:
@@ -177,65 +186,41 @@ def _has_borders_at_spaces(state: dict[str, Any]) -> bool:
     return False
 
 
-def _calls(tokenizer: PreTrainedTokenizerBase, dtype: type[np.unsignedinteger]) -> Encoder:
-    """A tokenizer in Python, other than ours, through its call."""
-    call = cast(Callable[..., dict[str, list[list[int]]]], tokenizer)
-
-    def encode(texts: list[str]) -> list[np.ndarray]:
-        encoded = call(
-            texts,
-            add_special_tokens=False,
-            split_special_tokens=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
-        return [np.array(ids, dtype=dtype) for ids in encoded["input_ids"]]
-
-    return encode
-
-
-def _batches(texts: Iterable[str], part_characters: int | None) -> Iterator[Job]:
-    """Lists of texts, or of parts of long ones, of about `BATCH_CHARACTERS` together."""
-    parts: list[str] = []
-    ends: list[bool] = []
-    characters = whole = 0
+def _parts(texts: Iterable[str], characters: int | None) -> Iterator[tuple[str, bool]]:
+    """The texts, a long one in parts, each with whether its text ends there."""
     for text in texts:
-        cut = [text] if part_characters is None else parts_of(text, part_characters)
-        for part in cut:
-            parts.append(part)
-            ends.append(False)
-            characters += len(part)
-            if characters >= BATCH_CHARACTERS and len(parts) > 1:
-                # The last part waits: whether the text ends with it is not known yet.
-                yield parts[:-1], ends[:-1]
-                parts, ends, characters, whole = parts[-1:], ends[-1:], len(part), 0
-        ends[-1] = True
-        whole += 1
-        if characters >= BATCH_CHARACTERS or whole >= BATCH_TEXTS:
-            yield parts, ends
-            parts, ends, characters, whole = [], [], 0, 0
-    if parts:
-        yield parts, ends
+        *parts, last = [text] if characters is None else parts_of(text, characters)
+        yield from ((part, False) for part in parts)
+        yield last, True
 
 
-def _joined(results: Iterable[tuple[list[np.ndarray], list[bool]]]) -> Iterator[np.ndarray]:
-    """The arrays of whole texts, from those of parts."""
-    pending: list[np.ndarray] = []
-    for arrays, ends in results:
-        for array, is_end in zip(arrays, ends, strict=True):
-            pending.append(array)
-            if is_end:
-                yield pending[0] if len(pending) == 1 else np.concatenate(pending)
-                pending = []
+def _batches(parts: Iterable[tuple[str, bool]], characters: int) -> Iterator[tuple[list[str], list[bool]]]:
+    """Lists of parts of about so many characters together, and whether a text ends with each."""
+    texts, ends, length = [], [], 0
+    for text, is_end in parts:
+        texts.append(text)
+        ends.append(is_end)
+        length += len(text)
+        if length >= characters or len(texts) >= BATCH_TEXTS:
+            yield texts, ends
+            texts, ends, length = [], [], 0
+    if texts:
+        yield texts, ends
 
 
-def _take(jobs: Iterator[Job], characters: int) -> tuple[list[Job], bool]:
-    """The first jobs, up to so many characters, and whether there may be more."""
-    taken: list[Job] = []
-    for parts, ends in jobs:
-        taken.append((parts, ends))
-        characters -= sum(map(len, parts))
-        if characters <= 0:
-            return taken, True
-    return taken, False
+def _in_threads(
+    encode: Encoder, batches: Iterable[tuple[list[str], list[bool]]], workers: int
+) -> Iterator[tuple[list[np.ndarray], list[bool]]]:
+    """The arrays of each batch, in order; at most two batches a thread are read ahead."""
+    if workers == 1:
+        yield from ((encode(texts), ends) for texts, ends in batches)
+        return
+    with ThreadPoolExecutor(workers) as threads:
+        running: deque[tuple[Future[list[np.ndarray]], list[bool]]] = deque()
+        for texts, ends in batches:
+            running.append((threads.submit(encode, texts), ends))
+            if len(running) > 2 * workers:
+                future, first_ends = running.popleft()
+                yield future.result(), first_ends
+        for future, ends in running:
+            yield future.result(), ends

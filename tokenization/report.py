@@ -7,6 +7,7 @@ from typing import Any, cast
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from storage.text import count_bytes
 from tokenization.encoding import build_encoder
 from tokenization.spans import is_from_scratch
 from tokenization.tokenization_scratchgpt import bytes_to_text
@@ -112,7 +113,7 @@ def compare(
     for name, text in texts:
         lines = [line for line in text.split("\n") if line]
         count += 1
-        size += len(text.encode("utf-8", "surrogatepass"))
+        size += count_bytes(text)
         characters += len(text)
         words += len(text.split())
         lines_count += len(lines)

@@ -13,15 +13,15 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from storage.files import atomic_file, atomic_folder
 from tokenization import tokenization_scratchgpt
-from tokenization.fast import build_fast
 from tokenization.merge_trace import COUNTS, merge_counts
 from tokenization.sentencepieces import MODEL_FILE, VOCAB_FILE, load_sentencepiece, open_library, write_sentencepiece
 from tokenization.spans import is_from_scratch
-from tokenization.tokenization_scratchgpt import BYTES, ScratchGPTTokenizer
+from tokenization.tokenization_scratchgpt import BYTES, ScratchGPTTokenizer, byte_alphabet
 from tokenization.trainers import GPT2_FILES, load_gpt2
 
 SLOW = "slow"
@@ -59,6 +59,52 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> No
     for path in made.iterdir():
         path.replace(folder / path.name)
     made.rmdir()
+
+
+def build_fast(tokenizer: ScratchGPTTokenizer) -> PreTrainedTokenizerFast:
+    """The from-scratch tokenizer for the Rust backend: same merges, same special tokens.
+
+    Same ids for every text that UTF-8 can hold. The Rust backend takes no lone surrogate, which the from-scratch class
+    encodes and decodes.
+    """
+    alphabet = byte_alphabet()
+
+    def written(token: bytes) -> str:
+        return "".join(alphabet[byte] for byte in token)
+
+    merges = [(written(first), written(second)) for first, second in tokenizer.merges]
+    ordinary = alphabet + [first + second for first, second in merges]
+    vocab = {token: index for index, token in enumerate(ordinary)}
+    specials = tokenizer.special_tokens
+    vocab.update({token: index for index, token in enumerate(specials, start=BYTES + len(merges))})
+    rust = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=False))
+    rust.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(tokenizer.pattern), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    rust.decoder = decoders.ByteLevel()
+    rust.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in specials])
+    for token_id, token in tokenizer.added_tokens_decoder.items():
+        if token_id >= tokenizer.vocab_size:
+            (rust.add_special_tokens if token.special else rust.add_tokens)([token])
+    named = {
+        name: getattr(tokenizer, name)
+        for name in ("bos_token", "eos_token", "pad_token", "mask_token")
+        if getattr(tokenizer, name) is not None
+    }
+    others = [token for token in specials if token not in named.values()]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=rust,
+        **named,
+        **({"extra_special_tokens": others} if others else {}),
+        clean_up_tokenization_spaces=False,
+        model_max_length=tokenizer.model_max_length,
+        model_input_names=list(tokenizer.model_input_names),
+        padding_side=tokenizer.padding_side,
+        split_special_tokens=tokenizer.split_special_tokens,
+    )
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:

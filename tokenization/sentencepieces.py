@@ -17,11 +17,10 @@ from transformers import PreTrainedTokenizerFast
 
 from storage.files import atomic_file
 from storage.text import replace_surrogates
-from tokenization.encoding import SENTENCEPIECE_WORDS
+from tokenization.spans import SENTENCEPIECE_WORDS, SPACE
 
 MODEL_FILE = "tokenizer.model"
 VOCAB_FILE = "tokenizer.vocab"
-SPACE = "\u2581"
 # The same over a text. The library learns from lines, and a tab ends a word in the format in which it reads counts.
 COUNTED = re.compile(r" +[^ \t\n\r\0]*|[^ \t\n\r\0]+")
 PROBES = ("a", "  a  b ", "ﬁ Å e\u0301 ½\u3000Ａ\u00a0\u200b")

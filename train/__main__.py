@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tyro
 
-from modeling.imports import quick_imports
+from modeling import quick_imports
 from train.config import Config
 from train.publishing import check_account, is_first_process, publish
 from train.recipe_file import is_recipe_file, load_recipe_file

@@ -28,13 +28,13 @@ from tqdm import tqdm
 from corpus.local import read_local
 from modeling.generation import start_ids
 from modeling.infilling import surroundings
-from modeling.loading import context_length, fetch, find_folder, is_masked_lm, load_model
+from modeling.inspection import scoring_context, text_windows
+from modeling.loading import fetch, find_folder, is_masked_lm, load_model
 from tokenization import encode_corpus, load_tokenizer
 from train.data.batches import IGNORED, Batch
 from train.loss import ModelWithLoss
 from train.run_log import perplexity
 
-DEFAULT_CONTEXT = 1024  # for models that know no limit
 HIDING_TOKENS = 8192  # of a batch of copies of a window, in each of which another token is hidden
 NO_TOKENS = "expected a text of at least one token, got an empty one"
 
@@ -63,20 +63,6 @@ def evaluate(model: Any, batches: Iterable[Batch], device: torch.device) -> tupl
     return total.item() / max(1, count), count
 
 
-def text_windows(ids: list[int], context: int) -> Iterable[tuple[list[int], int]]:
-    """Windows over a text whose first id is the beginning-of-text token.
-
-    Yields:
-        (ids of a window, how many of its last ids are scored); every id but the first is scored once.
-    """
-    scored = 1
-    while scored < len(ids):
-        start = 0 if scored == 1 else max(0, scored - context // 2)
-        end = min(len(ids), start + context)
-        yield ids[start:end], end - scored
-        scored = end
-
-
 @torch.no_grad()
 def evaluate_text(model: Any, tokenizer: Any, texts: Iterable[str]) -> dict[str, float]:
     """`loss`, `perplexity`, `bits_per_byte`, `tokens` and `bytes` of texts under any causal LM of transformers.
@@ -87,7 +73,7 @@ def evaluate_text(model: Any, tokenizer: Any, texts: Iterable[str]) -> dict[str,
     start = start_ids(model, tokenizer)
     if not start:
         raise ValueError("expected a tokenizer with a beginning- or end-of-text token, got one with neither")
-    context = context_length(model) or DEFAULT_CONTEXT
+    context = scoring_context(model)
     model.eval()
     total, tokens, size = 0.0, 0, ByteCount()
     for ids in encode_corpus(tokenizer, size.of(texts)):
@@ -154,7 +140,7 @@ def evaluate_masked_text(
         raise ValueError("expected the tokenizer of a masked language model, got one without a mask token")
     if limit is not None and limit < 1:
         raise ValueError(f"--tokens: expected at least 1, got {limit}")
-    context = context_length(model) or DEFAULT_CONTEXT
+    context = scoring_context(model)
     before, after = (np.array(ids, dtype=np.int64) for ids in surroundings(model, tokenizer))
     size = ByteCount()
     sequences = [np.concatenate([before, ids, after]) for ids in encode_corpus(tokenizer, size.of(texts))]

@@ -14,9 +14,10 @@ from torch import nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from modeling.sizing import CROSS_ENTROPY_ROWS
 from train.data.batches import IGNORED
 
+CROSS_ENTROPY_ROWS = 512
+"""Tokens whose logits exist at the same time while the loss is computed."""
 CROSS_ENTROPY_ALIGNMENT = 16
 ATTENTION_ROWS = 64
 ATTENTION_SCORES = 2**20

@@ -8,17 +8,14 @@ form have no GGUF: its `gpt2` knows one activation, its `qwen3` one and no bias 
 import importlib
 import importlib.util
 import logging
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from hub_export.exports.native import example_prompt, find_source, greedy, load_scratch
-from hub_export.isolation import run_fresh
-from hub_export.run_folder import read_object
-from hub_export.single_file import check_output, require
-from hub_export.verify import PROBE_TEXT
+from hub_export.exports.common import check_output, example_prompt, find_source, greedy, load_scratch, require
+from hub_export.verify import PROBE_TEXT, run_isolated
 from storage.files import atomic_file
+from storage.records import read_json_object
 from tokenization.tokenization_scratchgpt import GPT4_SPLIT_PATTERN
 
 if TYPE_CHECKING:
@@ -49,8 +46,6 @@ TEXTS = (
 
 logger = logging.getLogger(__name__)
 
-_PROOF = Path(__file__).with_name("gguf_check.py")
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Vocabulary:
@@ -67,8 +62,8 @@ def gguf(
 ) -> str:
     """Writes a model and its tokenizer to the GGUF file `out`.
 
-    Where llama-cpp-python is installed, a fresh process opens the file with it before it gets its name: the token ids
-    of a battery of texts and the greedy text must equal ours.
+    Where llama-cpp-python is installed, an isolated process opens the file with it before it gets its name: the token
+    ids of a battery of texts and the greedy text must equal ours.
 
     Args:
         run: a run folder, or a bundle.
@@ -79,7 +74,7 @@ def gguf(
         force: whether a GGUF file that exists under this name is replaced (default: no).
 
     Returns:
-        In words, what was written, and what was checked or not.
+        What was written, and what was checked or not.
 
     Raises:
         ValueError: the `gguf` package is missing, llama.cpp cannot hold the model or its tokenizer (the message names
@@ -104,15 +99,17 @@ def gguf(
             return f"{out}: written; not checked, since llama-cpp-python is not installed here."
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         prompt_1L, text_1L = greedy(model, tokenizer, example_prompt(source, run_folder))
-        with tempfile.TemporaryDirectory(prefix="scratchgpt-gguf-") as scratch:
-            task = {
-                "file": str(Path(file.name).resolve()),
-                "texts": [[text, tokenizer(text, add_special_tokens=False)["input_ids"]] for text in TEXTS],
-                "prompt": prompt_1L[0].tolist(),
-                "text": text_1L[0].tolist(),
-                "context": model.config.max_position_embeddings,
-            }
-            report = run_fresh(_PROOF, Path(scratch), task)
+        task = {
+            "check": "gguf",
+            "file": str(Path(file.name).resolve()),
+            "texts": [[text, tokenizer(text, add_special_tokens=False)["input_ids"]] for text in TEXTS],
+            "prompt": prompt_1L[0].tolist(),
+            "text": text_1L[0].tolist(),
+            "context": model.config.max_position_embeddings,
+        }
+        report = run_isolated(task)
+        if "failed" in report:
+            raise ValueError(f"{out}: expected a file that llama.cpp opens, but the check failed: {report['error']}.")
         if report["text"] != task["text"] and weights == "f32":
             raise ValueError(
                 f"{out}: expected llama.cpp to write the ids {task['text']}, got {report['text']}. "
@@ -122,7 +119,7 @@ def gguf(
 
 
 def _in_words(task: dict[str, Any], report: dict[str, Any]) -> str:
-    """What the check found: where the texts part, and which texts have other ids."""
+    """What the check found: where the texts diverge, and which texts have other ids."""
     expected, got, start = task["text"], report["text"], len(task["prompt"])
     same = next((i for i, (a, b) in enumerate(zip(expected, got, strict=True)) if a != b), len(expected)) - start
     words = f"Its greedy text is ours for {same} of {len(expected) - start} tokens; "
@@ -172,7 +169,7 @@ def read_vocabulary(source: Path, vocab_size: int) -> Vocabulary:
         ValueError: it is another kind of tokenizer, or has a split pattern that llama.cpp has not.
     """
     kinds: Any = importlib.import_module("gguf").TokenType
-    content = read_object(source / "tokenizer.json")
+    content = read_json_object(source / "tokenizer.json")
     model = content["model"]
     if model.get("type") != "BPE" or (content.get("decoder") or {}).get("type") != "ByteLevel":
         raise ValueError(

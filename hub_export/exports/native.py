@@ -4,31 +4,26 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hub_export import card
-from hub_export.bundle import TOKENIZER_FILES, check_private
-from hub_export.isolation import run_fresh
-from hub_export.run_folder import RunFolder, read_object, step_of
-from hub_export.verify import PROBE_TEXT, PROMPT
+from hub_export.bundle import TOKENIZER_FILES, check_private, private_places
+from hub_export.exports.common import find_source, greedy, load_scratch
+from hub_export.verify import PROBE_TEXT, PROMPT, probe_ids, run_isolated
 from modeling.loading import read_weights
 from storage.files import atomic_folder
+from storage.records import read_json_object
+from storage.run_folder import RunFolder, describe_corpus, step_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from modeling import ScratchGPTForCausalLM
 
 TOLERANCE = 1e-5
-NEW_TOKENS = 24  # of the greedy text that is compared
 STOCK_TYPES = ("qwen3", "gpt2")
 
 logger = logging.getLogger(__name__)
 
-_PROOF = Path(__file__).with_name("native_check.py")
-_TEMPLATE = Path(__file__).parents[1] / "templates" / "native_card.md.jinja"
 _OPTIONAL_TOKENIZER_FILES = ("special_tokens_map.json", "added_tokens.json")
 
 
@@ -41,9 +36,9 @@ def native(
     license: str = card.LICENSE,
     language: str = card.LANGUAGE,
 ) -> str:
-    """Writes the weights as Qwen3ForCausalLM or GPT2LMHeadModel to the folder `out`, named only once it is proved.
+    """Write the weights as Qwen3ForCausalLM or GPT2LMHeadModel to the folder `out`, which gets its name once checked.
 
-    A fresh process without remote code loads the folder: its logits must equal those of our own class to 1e-5 (plus
+    An isolated process without remote code loads the folder: its logits must equal those of our own class to 1e-5 (plus
     1e-5 of their size), its greedy text and its token ids must be the same.
 
     Args:
@@ -54,11 +49,11 @@ def native(
         license, language: for the card's front matter (defaults: mit, en).
 
     Returns:
-        In words, what was written and what was checked.
+        What was written and what was checked.
 
     Raises:
         ValueError: the model has no stock counterpart (the message names the fields), `run` or `out` is not what is
-            expected, or the proof failed.
+            expected, or the check failed.
         OSError: the folder cannot be written, or the disk is full.
     """
     from hub_export.exports.stock import stock_model
@@ -78,62 +73,12 @@ def native(
         name_known_class(folder)
         text = _render_card(folder, source, run_folder, out.name, license, language)
         (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
-        check_private(folder, machine_paths=(source, out, Path.cwd(), Path.home(), Path(__file__).parents[2]))
-        difference = _prove(folder, model, source)
+        check_private(folder, machine_paths=private_places(source, out))
+        difference = _check(folder, model, source)
     return (
-        f"{out}: {type(stock).__name__}, which transformers loads without remote code. Proved in a fresh process: "
+        f"{out}: {type(stock).__name__}, which transformers loads without remote code. Checked in an isolated process: "
         f"logits within {difference:.2g}, the same greedy text, the same token ids."
     )
-
-
-def find_source(run: str | Path, checkpoint: str) -> tuple[Path, RunFolder | None]:
-    """The model folder to export, and the run it belongs to: None for a bundle or another folder with a config.json.
-
-    Raises:
-        ValueError: there is neither a run nor a model folder, or the run has no such checkpoint.
-    """
-    path = Path(run)
-    if (path / "config.json").is_file() and not (path / "run.json").is_file():
-        return path, None
-    run_folder = RunFolder.read(path)
-    return run_folder.checkpoint(checkpoint), run_folder
-
-
-def load_scratch(source: Path) -> "ScratchGPTForCausalLM":
-    """Our own causal model in a folder, in float32 on the CPU, in evaluation mode.
-
-    Raises:
-        ValueError: the folder holds another model, a masked one, or a damaged one.
-    """
-    from modeling.loading import load_causal_lm
-
-    read_weights(source)
-    model_type = read_object(source / "config.json").get("model_type")
-    if model_type != "scratchgpt":
-        raise ValueError(
-            f"{source}: expected a model of ours, model_type 'scratchgpt', got {model_type!r}. "
-            "Give a run folder, or a folder that `python -m hub_export bundle` wrote."
-        )
-    return load_causal_lm(source, device="cpu")
-
-
-def greedy(model: Any, tokenizer: "PreTrainedTokenizerBase", prompt: str, count: int = NEW_TOKENS) -> tuple[Any, Any]:
-    """Token ids (1, L) of a prompt, cut to half the context, and of the prompt with its greedy continuation."""
-    import torch
-
-    context = model.config.max_position_embeddings
-    ids_1L = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"][:, : max(1, context // 2)]
-    count = min(count, context - ids_1L.shape[1])
-    with torch.inference_mode():
-        text_1L = model.generate(ids_1L, attention_mask=torch.ones_like(ids_1L), max_new_tokens=count, do_sample=False)
-    return ids_1L, text_1L
-
-
-def example_prompt(source: Path, run_folder: RunFolder | None) -> str:
-    """The first prompt that the run or the bundle has written down, else a neutral word."""
-    path = (run_folder.path if run_folder else source) / "prompts.json"
-    prompts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    return next((prompt for prompt in prompts if isinstance(prompt, str) and prompt.strip()), PROMPT)
 
 
 def _check_target(out: Path, force: bool) -> None:
@@ -141,7 +86,7 @@ def _check_target(out: Path, force: bool) -> None:
         return
     card_path, config = out / "README.md", out / "config.json"
     ours = config.is_file() and card_path.is_file() and "ScratchGPT" in card_path.read_text(encoding="utf-8")
-    if not ours or (out / "training").exists() or read_object(config).get("model_type") not in STOCK_TYPES:
+    if not ours or (out / "training").exists() or read_json_object(config).get("model_type") not in STOCK_TYPES:
         raise ValueError(
             f"{out}: expected a name that is free, but something that no `native` made is there (so not even --force "
             "replaces it). Remove it yourself or choose another --out."
@@ -155,12 +100,12 @@ def _check_target(out: Path, force: bool) -> None:
 def _stored_dtype(source: Path) -> Any:
     import torch
 
-    return getattr(torch, str(read_object(source / "config.json").get("dtype") or "float32"))
+    return getattr(torch, str(read_json_object(source / "config.json").get("dtype") or "float32"))
 
 
 def _keep_old_keys(path: Path) -> None:
     """Writes what `rope_parameters` say under the names that transformers 4, and programs that follow it, read only."""
-    config = read_object(path)
+    config = read_json_object(path)
     if config["model_type"] == "qwen3":
         scaling = dict(config["rope_parameters"])
         config["rope_theta"] = scaling.pop("rope_theta")
@@ -172,10 +117,9 @@ def _keep_old_keys(path: Path) -> None:
 def _render_card(
     folder: Path, source: Path, run_folder: RunFolder | None, title: str, license: str, language: str
 ) -> str:
-    import jinja2
     from huggingface_hub import ModelCardData
 
-    config, weights = read_object(folder / "config.json"), read_weights(folder)
+    config, weights = read_json_object(folder / "config.json"), read_weights(folder)
     context = config.get("max_position_embeddings") or config["n_positions"]
     metadata = ModelCardData(
         language=language,
@@ -186,12 +130,10 @@ def _render_card(
     )
     corpus, origin = "", "a bundle"
     if run_folder:
-        corpus = f" on {card.describe_corpus(run_folder.recipe)}"
+        corpus = f" on {describe_corpus(run_folder.corpus_config)}"
         origin = f"the recipe `{run_folder.recipe.get('recipe', 'unknown')}`, checkpoint `{source.name}`"
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+    return card.render(
+        "native_card.md.jinja",
         metadata=metadata.to_yaml(),
         title=title,
         parameters=f"{weights.parameters:,}",
@@ -207,39 +149,31 @@ def _render_card(
 
 def _results(run_folder: RunFolder | None, source: Path) -> dict[str, str] | None:
     names = ("validation_loss", "perplexity", "bits_per_byte")
-    if run_folder is None:
-        return None
     step = step_of(source)
-    records = [record for record in run_folder.metrics() if record.get("step") == step]
-    measured = [record for record in records if all(record.get(name) is not None for name in names)]
-    return {name: f"{measured[-1][name]:.4f}" for name in names} if measured else None
+    record = run_folder.record_at(step, "validation_loss") if run_folder and step is not None else {}
+    return {name: f"{record[name]:.4f}" for name in names} if all(record.get(name) for name in names) else None
 
 
-def _prove(folder: Path, model: "ScratchGPTForCausalLM", source: Path) -> float:
+def _check(folder: Path, model: "ScratchGPTForCausalLM", source: Path) -> float:
+    """The largest difference between the logits; raises ValueError when a check failed."""
     import torch
-    from safetensors.torch import save_file
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    length = min(model.config.max_position_embeddings, 64)
-    input_ids_BL = torch.arange(2 * length).mul(7919).remainder(model.config.vocab_size).view(2, length)
+    input_ids_BL = probe_ids(model)
     with torch.inference_mode():
         logits_BLV = model(input_ids_BL).logits
     prompt_1L, text_1L = greedy(model, tokenizer, PROMPT)
+    logger.info("checking the folder in an isolated process (about ten seconds) …")
+    task = {
+        "check": "native",
+        "folder": str(folder.resolve()),
+        "tolerance": TOLERANCE,
+        "probe": PROBE_TEXT,
+        "probe_ids": tokenizer(PROBE_TEXT)["input_ids"],
+    }
     reference = {"input_ids": input_ids_BL, "logits": logits_BLV, "prompt": prompt_1L, "text": text_1L}
-    logger.info("proving the folder in a fresh process (about ten seconds) …")
-    with tempfile.TemporaryDirectory(prefix="scratchgpt-native-") as name:
-        scratch = Path(name)
-        save_file({key: value.contiguous() for key, value in reference.items()}, scratch / "reference.safetensors")
-        task = {
-            "folder": str(folder.resolve()),
-            "reference": str(scratch / "reference.safetensors"),
-            "threads": torch.get_num_threads(),
-            "tolerance": TOLERANCE,
-            "probe": PROBE_TEXT,
-            "probe_ids": tokenizer(PROBE_TEXT)["input_ids"],
-        }
-        report = run_fresh(_PROOF, scratch, task)
+    report = run_isolated(task, reference=reference)
     if "failed" in report:
         raise ValueError(
             f"{folder}: expected a folder that computes what the checkpoint computes, but the check "

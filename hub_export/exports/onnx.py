@@ -21,8 +21,7 @@ import torch
 from torch import nn
 from transformers.cache_utils import DynamicCache
 
-from hub_export.exports.native import find_source
-from hub_export.single_file import check_output, require
+from hub_export.exports.common import check_output, find_source, require
 from modeling.generation import cache_of
 from modeling.loading import is_masked_lm, load_model, read_weights
 from storage.files import atomic_file
@@ -48,7 +47,7 @@ def onnx(
         force: whether an ONNX file that exists under this name is replaced (default: no).
 
     Returns:
-        In words, what was written and how near its logits are.
+        What was written and how near its logits are.
 
     Raises:
         ValueError: a package is missing, `run` or `out` is not what is expected, the model is too large for one file,
@@ -102,9 +101,9 @@ class Graph:
     def of(cls, model: Any, *, cache: bool, masked: bool) -> "Graph":
         """The graph of a causal model, with or without cache, or of a masked one."""
         if masked:
-            return cls(model, _Masked(model), inputs=["input_ids", "attention_mask"], outputs=["logits"], cached=False)
+            return cls(model, _Plain(model), inputs=["input_ids", "attention_mask"], outputs=["logits"], cached=False)
         if not cache:
-            return cls(model, _Causal(model), inputs=["input_ids"], outputs=["logits"], cached=False)
+            return cls(model, _Plain(model), inputs=["input_ids"], outputs=["logits"], cached=False)
         layers = [f"{index}.{kind}" for index in range(model.config.num_hidden_layers) for kind in ("key", "value")]
         return cls(
             model,
@@ -168,21 +167,16 @@ class Graph:
         return largest
 
 
-class _Causal(nn.Module):
+class _Plain(nn.Module):
+    """Without a cache; the mask is for masked models."""
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        return self.model(input_ids=input_ids, use_cache=False).logits
-
-
-class _Masked(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        if attention_mask is None:
+            return self.model(input_ids=input_ids, use_cache=False).logits
         return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
 
 

@@ -1,7 +1,7 @@
 """The same weights under an architecture of transformers itself: Qwen3 for rotary positions, GPT-2 for the others.
 
 What the stock architecture has beside ours (a bias) is filled with zeros; what it has in another form (GPT-2's fused
-and transposed projections, a table in the place of sinusoidal waves) is rewritten. Nothing is approximated: where a
+and transposed projections, a table in the place of sinusoidal encodings) is rewritten. Nothing is approximated: where a
 field has no counterpart, the model is refused.
 """
 
@@ -56,7 +56,7 @@ def stock_model(model: ScratchGPTForCausalLM) -> PreTrainedModel:
 def check_fits(config: ScratchGPTConfig) -> None:
     """Refuse a config that no stock architecture can hold; `stock_model` says how."""
     is_qwen3 = config.position_embedding == "rope"
-    stands = [
+    problems = [
         f"{field} is {getattr(config, field)!r} and must be {wanted!r} ({flag})"
         for field, wanted, flag in (_QWEN3 if is_qwen3 else _GPT2)
         if getattr(config, field) != wanted
@@ -64,15 +64,15 @@ def check_fits(config: ScratchGPTConfig) -> None:
     assert config.head_dim is not None
     width = config.num_attention_heads * config.head_dim
     if not is_qwen3 and width != config.hidden_size:
-        stands.append(
+        problems.append(
             f"num_attention_heads x head_dim is {config.num_attention_heads} x {config.head_dim} = {width} and must be "
             f"hidden_size, {config.hidden_size} (--model.num-attention-heads with a divisor of it)"
         )
-    if stands:
+    if problems:
         name, positions = ("Qwen3", "rotary") if is_qwen3 else ("GPT-2", f"{config.position_embedding}")
         raise ValueError(
             f"expected a model that transformers' {name} can hold (the one with {positions} positions), but "
-            f"{'; '.join(stands)}. These are choices of the training; with others, train again. "
+            f"{'; '.join(problems)}. These are choices of the training; with others, train again. "
             "As it is, the model can be published by `bundle` and `push`, and exported by `onnx`."
         )
 

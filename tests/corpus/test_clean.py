@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpus.clean import check_title, clean_gutenberg, decode_bytes, gutenberg_title
+from corpus.clean import check_title, choose_encoding, clean_gutenberg, clean_lines, decode_bytes
 
 BOOK = "THE TITLE\n\nby Somebody\n\n\nIt began. The heat produced by\nthe sun * * * was great.\n\n***\n\nTHE END\n"
 HEADER = "The Project Gutenberg EBook of The Title, by Somebody\n\nTitle: The Title\n\nAuthor: Somebody\n\n"
@@ -179,6 +179,28 @@ def test_talk_of_gutenberg_is_no_marker(text: str) -> None:
     assert clean_gutenberg(text) == text
 
 
+@given(st.binary(max_size=60) | st.text(max_size=30).map(str.encode), st.integers(1, 7))
+@settings(deadline=None, max_examples=300)
+def test_the_encoding_is_the_same_in_any_chunks(raw: bytes, size: int) -> None:
+    chunks = [raw[start : start + size] for start in range(0, len(raw), size)]
+    try:
+        whole = choose_encoding([raw], "a")
+    except ValueError as error:
+        with pytest.raises(
+            ValueError, match="^" + re.escape(str(error)) if "UTF-16" in str(error) else "^a: expected plain"
+        ):
+            choose_encoding(chunks, "a")
+        return
+    assert choose_encoding(chunks, "a") == whole
+    assert decode_bytes(raw, "a") == raw.decode(whole)
+    if whole != "utf-8-sig":
+        with pytest.raises(UnicodeDecodeError):
+            raw.decode("utf-8")
+    if whole == "latin-1":
+        with pytest.raises(UnicodeDecodeError):
+            raw.decode("cp1252")
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.sampled_from(["utf-8", "utf-8-sig"]))
 def test_utf8_is_read_back(text: str, encoding: str) -> None:
     if "\0" in text or text.startswith("\ufeff") or sum(map(text.count, map(chr, [*range(32), 127]))):
@@ -191,7 +213,8 @@ def test_odd_files_take_no_longer_than_others(filling: str) -> None:
     text = "*** START OF THE PROJECT GUTENBERG EBOOK\n" + filling * (200_000 // len(filling))
     start = time.process_time()
     clean_gutenberg(text)
-    gutenberg_title(text[5:])
+    with pytest.raises(ValueError, match="expected 'x', got"):
+        check_title(text[5:], "x", "x")
     assert time.process_time() - start < 2
 
 
@@ -216,11 +239,12 @@ def test_encodings_in_order() -> None:
         ("Project Gutenberg Etext of Flatland: A Romance\n", "Flatland: A Romance"),
         ("Project Gutenberg’s When the Sleeper Wakes, by Herbert George Wells\n", "When the Sleeper Wakes"),
         ("The Project Gutenberg eBook, The Skylark of Space, by Edward Elmer Smith\n", "The Skylark of Space"),
-        ("It was a dark night.\n", None),
     ],
 )
-def test_titles_in_headers(header: str, title: str | None) -> None:
-    assert gutenberg_title(header + "\n*** START OF THE PROJECT GUTENBERG EBOOK X ***\n\nTitle: other\n") == title
+def test_titles_in_headers(header: str, title: str) -> None:
+    text = header + "\n*** START OF THE PROJECT GUTENBERG EBOOK X ***\n\nTitle: other\n"
+    with pytest.raises(ValueError, match=re.escape(f"expected 'another book', got {title!r}")):
+        check_title(text, "another book", "book 1")
 
 
 @pytest.mark.parametrize(
@@ -249,6 +273,34 @@ def test_the_wrong_book_is_an_error_that_says_so() -> None:
         check_title("Title: The Lost World of Somebody\n", "The Lost World", "book 1")
     with pytest.raises(ValueError, match=r"book 1: expected 'X', got a text whose header states no title"):
         check_title("<html>Not found</html>", "X", "book 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("  one\ttwo\u00a0 three  \n\n \nfour", "one two three\nfour\n"),
+        ("yes .\nyes .\nno .\nyes .\n", "yes .\nno .\nyes .\n"),
+        ("a\x00b\x1b[0m\u200bc\u00add\ufeff\x7f\x9f", "ab[0mcd\n"),
+        ("one\ftwo\vthree\u2028four\u2029five\x85six", "one\ntwo\nthree\nfour\nfive\nsix\n"),
+        ("Ä e\u0301 👩\u200d🚀 …", "Ä e\u0301 👩\u200d🚀 …\n"),
+        (" \n\t\n", ""),
+        ("", ""),
+    ],
+)
+def test_lines_are_cleaned(text: str, cleaned: str) -> None:
+    assert clean_lines(text)[0] == cleaned
+
+
+def test_a_line_is_compared_with_the_end_of_the_piece_before() -> None:
+    assert clean_lines("one\ntwo\n", "one") == ("two\n", "two")
+    assert clean_lines("one\n", "one") == ("", "one")
+
+
+@given(st.text(st.sampled_from("ab \n\t\f\x85\u00a0\x00\u200b")))
+def test_clean_lines_stay_as_they_are(text: str) -> None:
+    once, last = clean_lines(text)
+    assert clean_lines(once) == (once, last)
+    assert not set(once) & set("\t\f\x85\u00a0\x00\u200b")
 
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"

@@ -76,8 +76,6 @@ def test_a_folder_with_splits(tmp_path: Path) -> None:
     assert [document.split for document in documents] == ["train"] * len(TRAIN) + ["validation"]
     assert [documents[0].name, documents[-2].name] == [f"{name}/train#1", f"{name}/train#2504"]
     assert all(document.is_complete for document in documents)
-    for skip in (1, 2400, len(TRAIN), len(documents), 9999):
-        assert read(name, skip=skip) == documents[skip:]
 
 
 def test_a_set_without_validation_leaves_the_split_open(tmp_path: Path) -> None:
@@ -94,7 +92,6 @@ def test_rows_of_one_running_text_are_joined(tmp_path: Path) -> None:
     assert [document.is_complete for document in train] == [False] * (len(train) - 1) + [True]
     assert all(document.text.startswith(" P") and document.text.endswith(" \n") for document in train[1:-1])
     assert (validation.text, validation.split, validation.is_complete) == (" = V = \n", "validation", True)
-    assert read(name, joined_rows=True, skip=1) == [*train[1:], validation]
 
 
 def test_reading_goes_on_from_any_place(tmp_path: Path) -> None:
@@ -203,7 +200,7 @@ def test_the_hub_over_http(tmp_path: Path) -> None:
         rows, book, other, secret, program, missing, name = ask(
             tmp_path,
             hub.url,
-            ("alice/rows", {"skip": 2499}),
+            ("alice/rows", {}),
             ("books", {"config": "plain"}),
             ("old/books", {"config": "other"}),
             ("alice/secret", {}),
@@ -211,7 +208,7 @@ def test_the_hub_over_http(tmp_path: Path) -> None:
             ("bob/rows", {}),
             ("no such name!", {}),
         )
-    assert rows == [
+    assert rows[2499:] == [
         ["row 2499", "alice/rows/train#2500", "train"],
         ["a\nb", "alice/rows/train#2501", "train"],
         ["c", "alice/rows/train#2504", "train"],
@@ -220,10 +217,10 @@ def test_the_hub_over_http(tmp_path: Path) -> None:
     assert not any("test-00000" in request for request in hub.requests if request.startswith("GET"))
     assert book == [["a book", "books/train#1", None]]
     assert other == [["another book", "old/books/train#1", None]]
-    assert secret.startswith(
-        "alice/secret: is a data set behind a gate; accept its terms on its page at the Hub, log in"
+    assert secret.startswith("alice/secret: is a gated data set; accept its terms on its page at the Hub, log in")
+    assert program.startswith(
+        "alice/program: needs a loading script, which is not run, and the Hub has no parquet copy"
     )
-    assert program.startswith("alice/program: comes as a program, which is not run, and the Hub has no parquet copy")
     assert missing == (
         "bob/rows: expected a data set of the Hub or a folder, got a name that the Hub does not show you; check its "
         "spelling (owner/name), and if it is private log in with `hf auth login`"
@@ -236,7 +233,7 @@ def test_without_a_network_it_says_so(tmp_path: Path) -> None:
     assert answer.startswith("alice/rows: the Hub cannot be reached (")
     assert "check the network and run the same command again, or use text on this machine: --corpus PATH" in answer
     [answer] = ask(tmp_path, "http://127.0.0.1:9", ("alice/rows", {}), HF_HUB_OFFLINE="1")
-    assert "as the environment says to stay offline (HF_HUB_OFFLINE)" in answer
+    assert "as HF_HUB_OFFLINE is set in the environment" in answer
     [answer] = ask(tmp_path, "http://no-such-host.invalid", ("alice/rows", {}), NO_PROXY="*")
     assert answer.startswith("alice/rows: the Hub cannot be reached (")
 
@@ -265,7 +262,7 @@ def test_a_network_that_fails_in_the_middle_of_a_file_is_said(tmp_path: Path) ->
 def test_connection_errors_are_those_of_the_library_that_huggingface_hub_uses() -> None:
     from huggingface_hub import get_session
 
-    from corpus.network import connection_errors
+    from corpus.hub import connection_errors
 
     library = type(get_session()).__module__.partition(".")[0]
     assert [kind.__module__.partition(".")[0] for kind in connection_errors()] == [library, "builtins", "builtins"]

@@ -33,7 +33,7 @@ class Suite(ModelTesterMixin, TrainingTesterMixin):
 
 
 class CausalSuite(Suite, GenerationTesterMixin):
-    """Base model and causal head. The generation mixin is a stand-in: tests/modeling/test_generation.py has our own."""
+    """Base model and causal head. The generation mixin is a stand-in: `test_transformers_generate.py` has our own."""
 
     def setUp(self) -> None:
         super().setUp()

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hub_export import bundle
-from hub_export.manifest import RECORD, checksums
+from hub_export.bundle import RECORD, checksums
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from tokenization import save_tokenizer, train_vocabulary
 

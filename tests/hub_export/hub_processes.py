@@ -14,50 +14,26 @@ WORKER = """
 import json, logging, sys, time
 from pathlib import Path
 import huggingface_hub.utils._http as http
-from huggingface_hub import HfApi
-from hub_export.client import Conversation
-from hub_export.upload import Target, plan_upload, publish, tag_version
+from huggingface_hub import hf_hub_download
+from hub_export import push
+from hub_export.client import HubClient, Target, plan_upload, publish, tag_version
+def upload(folder, **target):
+    hub, target = HubClient(), Target(**target)
+    commit = publish(hub, plan_upload(hub, Path(folder), target))
+    return {"commit": commit, "tag": tag_version(hub, target, commit)}
+def fetch_config(hub, repo, commit, folder):  # in the place of the check that loads the whole model
+    hub.call("loading", hf_hub_download, repo, "config.json", revision=commit, again=False, force_download=True)
 http.time.sleep = lambda seconds: None  # of the module time: neither the client nor we wait between two tries
+push.check_published = fetch_config
 logging.basicConfig(format="%(message)s", level=logging.ERROR)
+commands = {"upload": upload, "push": lambda **task: {"published": push.push(**task)}}
 for line in sys.stdin:
     task = json.loads(line)
-    folder, target = Path(task.pop("folder")), Target(**task)
-    hub = Conversation(api=HfApi())
     try:
-        commit = publish(hub, plan_upload(hub, folder, target))
-        answer = {"commit": commit, "tag": tag_version(hub, target, commit), "tries": hub.tries}
+        answer = commands[task.pop("command")](**task)
     except ValueError as error:
         answer = {"error": str(error)}
     print(json.dumps(answer), flush=True)
-"""
-
-PUBLISHER = """
-import json, logging, shutil, sys, time
-from pathlib import Path
-from types import SimpleNamespace
-import huggingface_hub.utils._http as http
-from huggingface_hub import constants, hf_hub_download
-from hub_export import landing, push as pushing
-http.time.sleep = lambda seconds: None  # of the module time: neither the client nor we wait between two tries
-logging.basicConfig(format="%(message)s", level=logging.ERROR)
-def look(task, checks):  # two requests in the place of the proof that the model can be had
-    hf_hub_download(task["repo"], "config.json", revision=task["revision"])
-if sys.argv[1] == "look":
-    landing._load = look
-def land(command, **_):  # here instead of in a process of its own
-    shutil.rmtree(constants.HF_HUB_CACHE, ignore_errors=True)
-    for name in [name for name in sys.modules if name.startswith("transformers_modules.")]:
-        del sys.modules[name]
-    sys.argv = command[2:]
-    return SimpleNamespace(returncode=landing.main(), stderr="")
-pushing.subprocess = SimpleNamespace(run=land, DEVNULL=None)
-tasks, answers, sys.stdin, sys.stdout = sys.stdin, sys.stdout, open("/dev/null"), sys.stderr
-for line in tasks:
-    try:
-        answer = {"said": pushing.push(**json.loads(line))}
-    except ValueError as error:
-        answer = {"error": str(error)}
-    print(json.dumps(answer), flush=True, file=answers)
 """
 
 
@@ -85,23 +61,24 @@ def run_python(
     )
 
 
-class Pusher:
-    """One process that uploads as often as it is asked to, and does not wait between two tries."""
+class Worker:
+    """One process that uploads or pushes as often as it is asked to, and does not wait between two tries."""
 
-    script = WORKER
-
-    def __init__(self, hub: str, home: Path, *arguments: str) -> None:
-        command = [sys.executable, "-c", self.script, *arguments]
+    def __init__(self, hub: str, home: Path) -> None:
+        command = [sys.executable, "-c", WORKER]
         self.process = subprocess.Popen(
             command, cwd=home, env=environment(hub, home), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def push(self, folder: Path, repo: str, **target: Any) -> dict[str, Any]:
-        """Uploads and tags; what came of it: `commit`, `tag` and `tries`, or `error`."""
-        return self.ask(folder=str(folder), repo=repo, **target)
+    def upload(self, folder: Path, **target: Any) -> dict[str, Any]:
+        """Uploads a folder and tags it: `commit` and `tag`, or `error`."""
+        return self._ask(command="upload", folder=str(folder), **{"repo": "alice/moons"} | target)
 
-    def ask(self, **task: Any) -> dict[str, Any]:
-        """What the process answers to a task."""
+    def push(self, bundle: Path, **options: Any) -> dict[str, Any]:
+        """Runs `push`, which then fetches the config only: `published`, or `error`."""
+        return self._ask(command="push", run=str(bundle), repo="moons", **options)
+
+    def _ask(self, **task: Any) -> dict[str, Any]:
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.write(json.dumps(task) + "\n")
@@ -115,12 +92,3 @@ class Pusher:
         self.process.stdin.close()
         self.process.wait(timeout=30)
         self.process.stdout.close()
-
-
-class Publisher(Pusher):
-    """One process that runs the whole of `push` as often as it is asked to: `said`, or `error`.
-
-    With the argument `load` the model is loaded from the Hub after the upload; with `look` its config is fetched only.
-    """
-
-    script = PUBLISHER

@@ -204,7 +204,7 @@ def _broken_state(run: Path) -> None:
         (_without_weights, "has no weights: expected model.safetensors, but the file is missing. Export or copy"),
         (_cut_weights, r"model\.safetensors is damaged: expected \d+ bytes, got \d+"),
         (_without_tokenizer, "expected a tokenizer in the checkpoint, but tokenizer.json is missing"),
-        (_without_merges, "expected a whole checkpoint, but slow/merges.txt is missing"),
+        (_without_merges, "expected a complete checkpoint, but slow/merges.txt is missing"),
         (
             _later_code,
             r"its code is of version 99\.0, later than this project's .* Update this project and run the same",

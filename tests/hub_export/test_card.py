@@ -8,13 +8,15 @@ from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub_export.card import describe_corpus, fence_for, render_card
-from hub_export.run_folder import RunFolder
+from hub_export.card import fence_for, render_card, set_repository
 from modeling.loading import read_weights
+from storage.model_card import FACTS, read_card
+from storage.records import write_jsonl
+from storage.run_folder import RunFolder, describe_corpus
 
 
 def render(bundle: Path, run: Path, *, checkpoint: str = "best", repo: str | None = None, **options: str) -> str:
-    folder = RunFolder.read(run)
+    folder = RunFolder.open(run)
     return render_card(bundle, folder, folder.checkpoint(checkpoint), repo=repo, **options)
 
 
@@ -37,6 +39,40 @@ def test_front_matter_says_what_the_hub_cannot_infer(pristine_bundle: Path) -> N
         "perplexity": 3.4903,
         "bits_per_byte": 0.55,
     }
+
+
+def test_the_facts_travel_as_data(made: Path, pristine_run: Path) -> None:
+    data, _ = read_card(made)
+    assert data[FACTS] == {
+        "repository": "your-name/scratchgpt-stories",
+        "trained_on": "30,000 short English stories made by ScratchGPT's own generator",
+        "recipe": "stories",
+        "steps": 10,
+        "tokens_seen": 20480,
+        "floor_bits_per_byte": 0.5,
+    }
+    set_repository(made, "alice/moons")
+    text = (made / "README.md").read_text(encoding="utf-8")
+    assert "your-name" not in text
+    assert "Put the id of the repository" not in text
+    assert text.count("alice/moons") == 5
+    set_repository(made, "bob/moons")
+    assert (made / "README.md").read_text(encoding="utf-8") == text
+
+
+def test_a_card_of_version_0_1_gets_its_repository(made: Path) -> None:
+    path = made / "README.md"
+    path.write_text(re.sub(r"(?m)^scratchgpt:\n( .*\n)+", "", path.read_text(encoding="utf-8")), encoding="utf-8")
+    assert FACTS not in read_card(made)[0]
+    set_repository(made, "alice/moons")
+    assert "your-name" not in path.read_text(encoding="utf-8")
+
+
+def test_line_separators_in_samples(made: Path, run: Path) -> None:
+    text = "First line.\u2028Second line.\x85Third line.\u2029 And so on."
+    write_jsonl(run / "samples.jsonl", [{"step": 10, "prompt": "First", "text": text, "seed": 0}])
+    ((_, sample),) = code_blocks(render(made, run), "text")
+    assert sample == "First line. Second line. Third line.  And so on."
 
 
 def test_license_language_and_repository_are_the_users(made: Path, pristine_run: Path) -> None:
@@ -79,8 +115,10 @@ def test_what_was_not_measured_is_not_claimed(made: Path, run: Path) -> None:
     for name in ("loss.png", "prompts.json"):
         (made / name).unlink()
     text = render(made, run)
-    assert ModelCard(text).data.to_dict().keys() == {"language", "license", "library_name", "pipeline_tag", "tags"}
-    for absent in ("## Results", "## Samples", "loss.png", "tokens seen", "floor", "| time"):
+    assert ModelCard(text).data.to_dict().keys() == {
+        "language", "license", "library_name", "pipeline_tag", "tags", FACTS,
+    }  # fmt: skip
+    for absent in ("## Results", "## Samples", "loss.png", "tokens seen", "above that floor", "| time"):
         assert absent not in text
 
 
@@ -96,7 +134,7 @@ def test_samples_are_those_of_the_step_and_cannot_break_the_page(pristine_bundle
 
 
 def test_a_long_sample_is_cut_at_a_word(made: Path, run: Path) -> None:
-    (run / "samples.jsonl").write_text(json.dumps({"step": 10, "prompt": "A", "text": " word" * 500, "seed": 0}))
+    write_jsonl(run / "samples.jsonl", [{"step": 10, "prompt": "A", "text": " word" * 500, "seed": 0}])
     ((_, sample),) = code_blocks(render(made, run), "text")
     assert sample.startswith("A word word")
     assert sample.endswith(" word …")
@@ -142,7 +180,7 @@ def test_any_prompt_makes_a_valid_example(made: Path, pristine_run: Path, prompt
     ],
 )
 def test_the_corpus_is_named_without_its_place(corpus: dict, words: str) -> None:
-    assert describe_corpus({"config": {"corpus": corpus}}) == words
+    assert describe_corpus(corpus) == words
 
 
 def test_a_data_set_of_the_hub_is_linked(made: Path, run: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import ModelCard
 
 from hub_export import bundle
-from hub_export.vocabulary import Vocabulary
+from hub_export.card import Vocabulary
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
 from tests.hub_export.conftest import TEXT, write_lines
 from tests.hub_export.test_card import code_blocks

@@ -16,7 +16,9 @@ def made_folder(pristine_run: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """What `native` makes of the run of the tests, in a folder that no test changes."""
     out = tmp_path_factory.mktemp("native") / "tiny"
     words = native(pristine_run, out)
-    assert words.startswith(f"{out}: Qwen3ForCausalLM, which transformers loads without remote code. Proved in a fresh")
+    assert words.startswith(
+        f"{out}: Qwen3ForCausalLM, which transformers loads without remote code. Checked in an isolated"
+    )
     return out
 
 

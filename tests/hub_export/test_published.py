@@ -12,7 +12,7 @@ import pytest
 from hub_export import code_version
 from hub_export.__main__ import main
 from hub_export.code_version import ROOT, installed_transformers, project_code
-from hub_export.renewal import copy_bundle
+from hub_export.push import copy_bundle
 from tests.hub_double import Hub
 from tests.hub_export.conftest import make_old, plant
 from tests.hub_export.hub_processes import run_python
@@ -117,7 +117,7 @@ def test_files_changed_by_hand_are_told(made: Path, said: Said) -> None:
     path = made / "modeling_scratchgpt.py"
     path.write_text(path.read_text(encoding="utf-8") + "\n# by hand\n", encoding="utf-8")
     main(["verify", str(made)])
-    assert "its code files are not, to the byte, those of this project: somebody may have changed them" in said()
+    assert "its code files differ from those of this project: somebody may have edited them" in said()
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_bundle_checked_with_another_transformers_is_checked_again(made: Path,
     record = json.loads((made / "proof.json").read_text()) | {"transformers": "5.1.0"}
     (made / "proof.json").write_text(json.dumps(record))
     copy_bundle(made, tmp_path / "copy")
-    assert said()[0] == f"{made} was checked with transformers 5.1.0; checking it with the installed {INSTALLED}"
+    assert said()[0] == f"{made} was checked with transformers 5.1.0; checking it with {INSTALLED}"
     assert json.loads((tmp_path / "copy" / "proof.json").read_text())["transformers"] == INSTALLED
     count = len(said())
     copy_bundle(tmp_path / "copy", tmp_path / "again")
@@ -284,7 +284,5 @@ def test_code_without_a_mark_is_the_first(tmp_path: Path) -> None:
 
 def test_a_mark_that_is_no_version_is_an_error(tmp_path: Path) -> None:
     write_configuration(tmp_path, 'CODE_VERSION = "new"\nLOWEST_TRANSFORMERS = "5.0"\n')
-    with pytest.raises(
-        ValueError, match=r"to be versions, got new, 5\.0, None\. The file was changed by hand, or is dam"
-    ):
+    with pytest.raises(ValueError, match=r"to be versions, got new, 5\.0, None\. The file was edited, or is dam"):
         code_version.read_code(tmp_path)

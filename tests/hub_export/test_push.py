@@ -31,7 +31,7 @@ ScratchGPTForCausalLM.from_pretrained(folder).push_to_hub("alice/plain")
 ScratchGPTTokenizer.from_pretrained(folder + "/slow").push_to_hub("alice/plain")
 main(["push", run, "--repo", "moons", "--private"])
 """
-STRANGER = """
+CLEAN = """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 def load(repo, slow, **revision):
     tokenizer = AutoTokenizer.from_pretrained(repo, trust_remote_code=True, **slow, **revision)
@@ -62,7 +62,7 @@ def published(pristine_run: Path, pristine_bundle: Path, tmp_path_factory: pytes
     folder = shutil.copytree(pristine_bundle, home / "model")
     with Hub().serve() as hub:
         pushed = run_python("-c", PUSHER, folder, pristine_run, hub=hub.url, home=home)
-        loaded = run_python("-c", STRANGER, hub=hub.url, home=elsewhere, ours=False)
+        loaded = run_python("-c", CLEAN, hub=hub.url, home=elsewhere, ours=False)
     return Published(hub=hub, pushed=pushed, loaded=loaded, home=home)
 
 
@@ -130,7 +130,7 @@ def test_a_bundle_is_published_with_its_space_and_each_command_goes_on_from_the_
     assert failed.returncode == 1
     model = hub.repositories["alice/moons"]
     assert f"error: loading alice/moons from the Hub by commit {model.head}: " in failed.stderr
-    assert f"whole, at commit {model.head}, but without the tag of its version." in failed.stderr
+    assert f"complete, at commit {model.head}, but without the tag of its version." in failed.stderr
     assert (len(model.commits), model.tags, list(hub.repositories)) == (2, {}, ["alice/moons"])
 
     hub.repair()
@@ -155,7 +155,7 @@ def test_a_bundle_that_is_dirty_or_was_not_proved_is_refused(hub: Hub, made: Pat
     dirty = run_python(*push, hub=hub.url, home=tmp_path)
     assert dirty.returncode == 1
     assert "expected the files that were checked, but README.md, notes.txt are not as then." in dirty.stderr
-    assert f"Check it as it is now with `python -m hub_export verify {made}`, or make it anew." in dirty.stderr
+    assert f"Check it as it is now with `python -m hub_export verify {made}`, or make it again." in dirty.stderr
     (made / "proof.json").unlink()
     unproved = run_python(*push, hub=hub.url, home=tmp_path)
     assert "expected a checked bundle, but it has no proof.json." in unproved.stderr

@@ -63,7 +63,7 @@ WRITE = """
 import json, os, torch
 from pathlib import Path
 torch.set_num_threads(1)
-from panels.context import Lab
+from panels.context import AppContext
 from panels.models import ModelLoader, default_source, find_model
 from panels.tabs.write.tab import generate_drafts
 from panels.generate import TIME_LIMIT
@@ -71,7 +71,7 @@ settings = dict(seed=7, max_new_tokens=20, temperature=1.0, top_k=0, top_p=1.0, 
 found = {"source": default_source(Path.cwd()), "time_limit": TIME_LIMIT}
 for place in ("zero", "plain"):
     loader = ModelLoader(find_model(found["source"])).start()
-    loaded, lab = loader.wait(), Lab(loader=loader)
+    loaded, lab = loader.wait(), AppContext(loader=loader)
     *_, draft = generate_drafts(lab, "The robot", **settings)
     object.__setattr__(loaded, "stop_token_ids", ())  # a text that only Stop ends
     seen = []
@@ -122,8 +122,6 @@ def test_front_matter_is_what_a_space_of_gradio_needs(space: Path) -> None:
     assert len(found["short_description"]) <= 60
     assert found["suggested_hardware"] == SpaceHardware.ZERO_A10G
     assert "models" not in found
-    text = (space / "README.md").read_text(encoding="utf-8")
-    assert f'sdk_version: "{version("gradio")}"\n' in text
     assert HARDWARE["cpu-basic"].name == SpaceHardware.CPU_BASIC
 
 

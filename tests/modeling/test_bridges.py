@@ -19,7 +19,7 @@ from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaske
 from modeling.modeling_scratchgpt import CACHE_FIELD, AttentionMask
 from tests.modeling.families import GROUPED
 from tokenization import ScratchGPTTokenizer
-from tokenization.fast import build_fast
+from tokenization.saving import build_fast
 
 FAMILIES = {"classic": {"attention_bias": True}, "modern": GROUPED, "sinusoidal": {"position_embedding": "sinusoidal"}}
 every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
@@ -199,15 +199,6 @@ def test_flash_attention_gets_the_mask_as_it_came(name: str) -> None:
 def test_logits_are_kept_where_asked(keep: Any) -> None:
     model, ids_BL = build(), draw_ids(1, 9)
     torch.testing.assert_close(model(ids_BL, logits_to_keep=keep).logits, model(ids_BL).logits[:, -2:])
-
-
-@torch.no_grad()
-def test_a_position_beyond_a_learned_table_is_an_error_in_words() -> None:
-    model = build()
-    with pytest.raises(ValueError, match="the input reaches position 31, but this model has learned positions for 24"):
-        model(draw_ids(1, 2), position_ids=torch.tensor([[0, 30]]))
-    with pytest.raises(ValueError, match="the input reaches position 25, but this model has learned positions for 24"):
-        model.generate(draw_ids(1, 20), max_new_tokens=9, do_sample=False, attention_mask=torch.ones(1, 20))
 
 
 def reload_with_version(version: str, monkeypatch: pytest.MonkeyPatch, name: str) -> Any:

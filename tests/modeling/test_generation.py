@@ -1,244 +1,313 @@
-"""transformers' `generate` and its relatives on our model, each against a plain reference."""
+"""Streaming generation: its tokens against transformers' `generate`, its window, and the ways it ends."""
 
-import copy
-from typing import Any
+import math
+import threading
+import time
 
 import pytest
 import torch
-from torch import nn
-from torch._dynamo.testing import CompileCounterWithBackend
-from transformers import ContinuousBatchingConfig, QuantizedCache, StaticCache
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import T5Config, T5ForConditionalGeneration
 
-from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
-from tests.modeling.families import GROUPED as MODERN
+from modeling.fast_decoder import FastDecoder
+from modeling.generation import CacheDecoder, SamplingSettings, prefix_ids, start_ids, stream
+from modeling.loading import context_length
+from tests.modeling import models
+from tests.modeling.models import CONTEXT, VOCABULARY, generate
 
-VOCABULARY = 31
-PAD = 0
-NEW = 10
-FAMILIES = {
-    "classic": {},
-    "modern": MODERN,
-    "waves": {"position_embedding": "sinusoidal", "norm_position": "post"},
+PROMPT = [3, 1, 4, 1, 5]
+GREEDY = SamplingSettings(temperature=0, max_new_tokens=10)
+ALL = [models.scratchgpt, models.modern, models.gpt2, models.qwen3, models.bloom, models.mamba, models.first_gpt]
+LIMITED = [models.scratchgpt, models.modern, models.gpt2, models.qwen3]
+
+
+def tokens(model, prompt, choices, **options) -> list[int]:
+    return [step.token_id for step in stream(model, prompt, choices, **options)]
+
+
+@pytest.fixture
+def reads(monkeypatch) -> list[tuple[type, int]]:
+    """The decoder and the number of tokens of each pass."""
+    found = []
+    for kind in (FastDecoder, CacheDecoder):
+
+        def read(self, token_ids, kind=kind, inner=kind.read):
+            found.append((kind, len(token_ids)))
+            return inner(self, token_ids)
+
+        monkeypatch.setattr(kind, "read", read)
+    return found
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_greedy_tokens_are_those_of_generate(make):
+    model = make()
+    assert tokens(model, PROMPT, GREEDY) == generate(model, PROMPT, 10)
+
+
+@pytest.mark.parametrize("make", LIMITED)
+def test_greedy_with_penalty_up_to_the_full_context(make):
+    model = make()
+    count = CONTEXT - len(PROMPT) + 1
+    choices = SamplingSettings(temperature=0, max_new_tokens=count, repetition_penalty=1.7)
+    # generate feeds no token past the context either: the last one is made from exactly CONTEXT tokens.
+    assert tokens(model, PROMPT, choices) == generate(model, PROMPT, count, repetition_penalty=1.7)
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_generate_past_learned_positions_says_so_and_the_decoder_slides(use_cache):
+    model = models.scratchgpt()
+    with pytest.raises(ValueError, match=rf"reaches position {CONTEXT + 1}, but this model has learned positions for"):
+        generate(model, PROMPT, CONTEXT, use_cache=use_cache)
+    assert len(tokens(model, PROMPT, SamplingSettings(max_new_tokens=CONTEXT, seed=1))) == CONTEXT
+
+
+@pytest.mark.parametrize("make", [models.scratchgpt, models.modern])
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"temperature": 0.0},
+        {"temperature": 0.8, "top_k": 9, "top_p": 0.9},
+        {"temperature": 1.3, "min_p": 0.05, "repetition_penalty": 1.2},
+    ],
+)
+def test_both_decoders_agree_far_past_the_context(make, choices, reads):
+    model, options = make(), SamplingSettings(**choices, max_new_tokens=3 * CONTEXT, seed=5)
+    fast = list(stream(model, PROMPT, options, alternatives=3))
+    assert {kind for kind, _ in reads} == {FastDecoder}
+    reads.clear()
+    model.register_forward_hook(lambda *_: None)  # a model with a hook needs its own forward
+    own = list(stream(model, PROMPT, options, alternatives=3))
+    assert {kind for kind, _ in reads} == {CacheDecoder}
+    assert [step.token_id for step in fast] == [step.token_id for step in own]
+    for one, other in zip(fast, own, strict=True):
+        assert one.probability == pytest.approx(other.probability, abs=1e-4)
+        assert one.model_probability == pytest.approx(other.model_probability, abs=1e-4)
+        assert (one.position, one.context_used, one.kept) == (other.position, other.context_used, other.kept)
+        assert [a.token_id for a in one.alternatives] == [a.token_id for a in other.alternatives]
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    positions=st.sampled_from(["learned", "sinusoidal", "rope"]),
+    context=st.integers(1, 7),
+    prompt=st.lists(st.integers(0, VOCABULARY - 1), max_size=9),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_the_window_slides_as_documented(positions, context, prompt, seed):
+    model = models.scratchgpt(position_embedding=positions, max_position_embeddings=context, head_dim=4)
+    choices = SamplingSettings(max_new_tokens=3 * context + 2, temperature=0.9, seed=seed)
+    steps = list(stream(model, prompt, choices))
+    window = (prompt or [30])[-context:]
+    for index, step in enumerate(steps):
+        assert step.position == len(prompt or [30]) + index
+        assert step.context_used == len(window) <= context
+        with torch.inference_mode():
+            model_V = model(torch.tensor([window])).logits[0, -1].softmax(-1)
+        assert step.model_probability == pytest.approx(model_V[step.token_id].item(), abs=1e-4)
+        window = [*window, step.token_id]
+        if len(window) > context:
+            window = window[-max(1, context // 2) :]
+    assert len(steps) == choices.max_new_tokens
+    assert steps == list(stream(model, prompt, choices))
+
+
+@pytest.mark.parametrize("make", LIMITED)
+def test_a_prompt_longer_than_the_context_is_cut_on_the_left(make):
+    model = make()
+    long = [(7 * i) % VOCABULARY for i in range(3 * CONTEXT)]
+    assert tokens(model, long, GREEDY) == tokens(model, long[-CONTEXT:], GREEDY)
+    assert next(stream(model, long, GREEDY)).position == len(long)
+
+
+def test_a_model_without_a_limit_never_slides():
+    model = models.bloom()
+    assert context_length(model) is None
+    steps = list(stream(model, PROMPT, SamplingSettings(temperature=0, max_new_tokens=40)))
+    assert [step.context_used for step in steps] == list(range(len(PROMPT), len(PROMPT) + 40))
+
+
+@pytest.mark.parametrize("make", [models.scratchgpt, models.gpt2])
+def test_an_empty_prompt_starts_from_bos(make):
+    model = make()
+    assert tokens(model, [], GREEDY) == tokens(model, [30], GREEDY)
+
+
+def test_an_empty_prompt_without_bos_is_an_error():
+    with pytest.raises(ValueError, match=r"the prompt is empty and this model has no bos token .*give a prompt"):
+        stream(models.qwen3(), [], GREEDY)
+
+
+class Tokenizer:
+    """What `start_ids` asks of a tokenizer."""
+
+    def __init__(self, bos: int | None = None, eos: int | None = None, special: tuple[int, ...] = (), adds: int = 0):
+        self.bos_token_id, self.eos_token_id = bos, eos
+        self.all_special_ids = [*special, *(token for token in (bos, eos) if token is not None)]
+        self.added = [bos, eos][:adds]
+
+    def __call__(self, text: str) -> dict[str, list[int | None]]:
+        return {"input_ids": self.added}
+
+
+@pytest.mark.parametrize(
+    ("make", "tokenizer", "start", "prefix"),
+    [
+        (
+            models.scratchgpt,
+            Tokenizer(bos=2, eos=3),
+            (30,),
+            (30,),
+        ),  # ours: the separator of the shards
+        (lambda: models.scratchgpt(bos_token_id=None), Tokenizer(eos=3), (3,), (3,)),
+        (models.gpt2, Tokenizer(bos=30, eos=30), (30,), ()),  # GPT-2's tokenizer adds nothing to a prompt
+        (models.gpt2, Tokenizer(bos=2, eos=3, adds=1), (2,), (2,)),  # Llama's does
+        (
+            models.gpt2,
+            Tokenizer(eos=3, special=(30,)),
+            (30,),
+            (),
+        ),  # Qwen: bos of the model alone
+        (models.gpt2, Tokenizer(eos=3), (3,), ()),  # the model's bos, a default, means an ordinary token here
+        (models.gpt2, Tokenizer(), (30,), ()),
+        (models.qwen3, Tokenizer(), (), ()),
+        (lambda: models.gpt2(bos_token_id=50256), Tokenizer(), (), ()),  # GPT2Config's default
+    ],
+)
+def test_what_precedes_a_text(make, tokenizer, start, prefix):
+    model = make()
+    assert start_ids(model, tokenizer) == start
+    assert prefix_ids(model, tokenizer) == prefix
+
+
+@pytest.mark.parametrize("bad", [-1, VOCABULARY])
+def test_a_token_id_of_another_tokenizer_is_an_error(bad):
+    with pytest.raises(ValueError, match=f"expected token ids from 0 to {VOCABULARY - 1}, got {bad}"):
+        stream(models.scratchgpt(), [1, bad], GREEDY)
+
+
+def test_training_mode_is_an_error():
+    with pytest.raises(ValueError, match=r"got one in training mode: call model\.eval\(\) first"):
+        stream(models.gpt2().train(), PROMPT, GREEDY)
+
+
+def test_a_model_with_an_encoder_is_an_error():
+    config = T5Config(vocab_size=VOCABULARY, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    with pytest.raises(ValueError, match="expected a causal language model, got T5ForConditionalGeneration"):
+        stream(T5ForConditionalGeneration(config).eval(), PROMPT, GREEDY)
+
+
+def test_broken_weights_are_an_error():
+    model = models.scratchgpt()
+    with torch.no_grad():
+        model.model.norm.weight[0] = math.nan
+    with pytest.raises(ValueError, match="the weights are broken"):
+        next(stream(model, PROMPT, GREEDY))
+
+
+def ending(generator) -> tuple[list[int], str]:
+    """The tokens, and why they ended."""
+    ids = []
+    while True:
+        try:
+            ids.append(next(generator).token_id)
+        except StopIteration as stop:
+            return ids, stop.value
+
+
+@pytest.mark.parametrize("make", [models.scratchgpt, models.gpt2])
+def test_a_stop_token_ends_the_text_unseen(make):
+    model = make()
+    ids, reason = ending(stream(model, PROMPT, GREEDY))
+    assert (len(ids), reason) == (10, "length")
+    cut = ids.index(ids[4])
+    assert ending(stream(model, PROMPT, GREEDY, stop_token_ids=[ids[4]])) == (ids[:cut], "stop_token")
+
+
+@pytest.mark.parametrize("make", [models.scratchgpt, models.gpt2])
+def test_should_stop_and_the_deadline_come_between_tokens(make):
+    model, asked = make(), []
+    whole = tokens(model, PROMPT, GREEDY)
+    stopped = ending(stream(model, PROMPT, GREEDY, should_stop=lambda: asked.append(1) or len(asked) > 3))
+    assert stopped == (whole[:3], "stopped")
+    late = stream(model, PROMPT, GREEDY, deadline=time.monotonic() + 3600)
+    assert ending(late) == (whole, "length")
+    assert ending(stream(model, PROMPT, GREEDY, deadline=time.monotonic())) == ([], "deadline")
+
+
+LONG_CONTEXT = {
+    "scratchgpt": lambda: models.scratchgpt(max_position_embeddings=300),
+    "gpt2": lambda: models.gpt2(n_positions=300),
+    "qwen3": lambda: models.qwen3(max_position_embeddings=300),
+    "bloom": models.bloom,
 }
-every_family = pytest.mark.parametrize("family", FAMILIES)
 
 
-def build(family: str, seed: int = 0, **fields: Any) -> Any:
-    """A random model whose greedy text goes on without repeating itself at once."""
-    torch.manual_seed(seed)
-    defaults = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    defaults |= {"max_position_embeddings": 48, "initializer_range": 0.4, "pad_token_id": PAD, "bos_token_id": 1}
-    model: Any = ScratchGPTForCausalLM(ScratchGPTConfig(**defaults | FAMILIES[family] | fields)).eval()
-    model.generation_config.max_new_tokens = NEW
-    return model
+@pytest.mark.parametrize("make", LONG_CONTEXT.values(), ids=LONG_CONTEXT)
+def test_a_long_prompt_is_read_in_passes_between_which_it_can_stop(make, reads):
+    model, prompt = make(), [(5 * i + 2) % VOCABULARY for i in range(290)]
+    assert tokens(model, prompt, GREEDY) == generate(model, prompt, 10)
+    assert [count for _, count in reads] == [256, 34] + [1] * 9
+    reads.clear()
+    asked = []
+    generator = stream(model, prompt, GREEDY, should_stop=lambda: asked.append(1) or len(asked) > 1)
+    assert ending(generator) == ([], "stopped")
+    assert [count for _, count in reads] == [256]
 
 
-def draw_ids(*shape: int, seed: int = 1) -> torch.Tensor:
-    return torch.randint(2, VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
+@pytest.mark.parametrize("make", [models.scratchgpt, models.gpt2])
+def test_closing_ends_the_computation(make, reads):
+    generator = stream(make(), PROMPT, GREEDY)
+    next(generator)
+    next(generator)
+    generator.close()
+    assert [count for _, count in reads] == [len(PROMPT), 1]
+    with pytest.raises(StopIteration):
+        next(generator)
 
 
-def write(model: Any, ids_BL: torch.Tensor, **options: Any) -> list[list[int]]:
-    """The new tokens of `generate` with an all-ones mask."""
-    mask_BL = options.pop("attention_mask", torch.ones_like(ids_BL))
-    return model.generate(ids_BL, attention_mask=mask_BL, **options)[:, ids_BL.shape[1] :].tolist()
+@pytest.mark.parametrize("make", [models.scratchgpt, models.gpt2])
+def test_no_mode_is_held_between_tokens_and_any_thread_may_continue(make):
+    model = make()
+    whole = tokens(model, PROMPT, GREEDY)
+    generator = stream(model, PROMPT, GREEDY)
+    ids = []
+    for _ in range(10):
+        thread = threading.Thread(target=lambda: ids.append(next(generator).token_id))
+        thread.start()
+        thread.join()
+        assert not torch.is_inference_mode_enabled()
+        assert torch.is_grad_enabled()
+    assert ids == whole
 
 
-def reference(model: Any, ids_BL: torch.Tensor, count: int = NEW) -> list[list[int]]:
-    """Greedy tokens, each from a forward pass over the whole text, without a cache."""
-    length = ids_BL.shape[1]
+@pytest.mark.parametrize("make", [models.scratchgpt, models.gpt2])
+def test_streams_of_one_model_do_not_touch_each_other(make):
+    model = make()
+    choices = [SamplingSettings(seed=seed, max_new_tokens=15, repetition_penalty=1.1) for seed in (1, 2)]
+    alone = [tokens(model, PROMPT, choice) for choice in choices]
+    both = zip(*(stream(model, PROMPT, choice) for choice in choices), strict=True)
+    assert [list(ids) for ids in zip(*([step.token_id for step in pair] for pair in both), strict=True)] == alone
+    assert alone[0] != alone[1]
+
+
+def test_a_new_call_sees_new_weights():
+    model = models.scratchgpt()
+    before = tokens(model, PROMPT, GREEDY)
     with torch.no_grad():
-        for _ in range(count):
-            logits_BV = model(ids_BL, use_cache=False).logits[:, -1]
-            ids_BL = torch.cat((ids_BL, logits_BV.argmax(-1, keepdim=True)), 1)
-    return ids_BL[:, length:].tolist()
+        for parameter in model.parameters():
+            parameter.data.copy_(torch.randn_like(parameter))
+    after = tokens(model, PROMPT, GREEDY)
+    assert after == generate(model, PROMPT, 10) != before
 
 
-def log_probability(model: Any, ids_BL: torch.Tensor, prompt: int) -> torch.Tensor:
-    """Sum of the log-probabilities of the tokens after the prompt, for each row."""
-    with torch.no_grad():
-        log_BLV = model(ids_BL, use_cache=False).logits.log_softmax(-1)
-    return log_BLV[:, prompt - 1 : -1].gather(-1, ids_BL[:, prompt:, None]).sum((1, 2))
+def test_training_continues_after_a_stream():
+    model = models.scratchgpt()
+    tokens(model, PROMPT, GREEDY)
+    model.train()(torch.tensor([PROMPT]), labels=torch.tensor([PROMPT])).loss.backward()
 
 
-@every_family
-def test_greedy_with_and_without_a_cache(family):
-    model, ids_BL = build(family), draw_ids(3, 7)
-    expected = reference(model, ids_BL)
-    assert len({tuple(row) for row in expected}) == 3
-    for options in ({}, {"use_cache": False}, {"cache_implementation": "dynamic"}):
-        assert write(model, ids_BL, do_sample=False, **options) == expected
-
-
-@every_family
-def test_greedy_with_a_static_cache(family):
-    model, ids_BL = build(family), draw_ids(2, 7)
-    options = {"cache_implementation": "static", "disable_compile": True}
-    assert write(model, ids_BL, do_sample=False, **options) == reference(model, ids_BL)
-
-
-@every_family
-def test_a_quantized_cache_comes_close(family):
-    """In 8-bit floating point, which torch has itself; the other backends are libraries of their own."""
-    model, ids_BL = build(family, initializer_range=0.1), draw_ids(2, 30)
-    cache = QuantizedCache(backend="fp8", config=model.config)
-    with torch.no_grad():
-        expected_BLV = model(ids_BL, use_cache=False).logits
-        parts = [model(part_BL, past_key_values=cache).logits for part_BL in ids_BL.split([20, 1, 1, 8], 1)]
-    assert cache.get_seq_length() == 30
-    error_BLV = torch.cat(parts, 1) - expected_BLV
-    assert 0 < error_BLV.std() < 0.05 * expected_BLV.std()
-    options = {"cache_implementation": "quantized", "cache_config": {"backend": "fp8"}}
-    assert [len(row) for row in write(model, ids_BL[:, :8], do_sample=False, **options)] == [NEW, NEW]
-
-
-@every_family
-def test_a_sample_is_the_same_with_and_without_a_cache(family):
-    model, ids_BL = build(family), draw_ids(3, 5)
-    samples = []
-    for use_cache in (True, False):
-        torch.manual_seed(7)
-        samples.append(write(model, ids_BL, do_sample=True, temperature=0.9, top_p=0.95, top_k=20, use_cache=use_cache))
-    assert samples[0] == samples[1]
-    assert samples[0] != reference(model, ids_BL)
-
-
-def test_samples_follow_the_distribution():
-    model, ids_BL = build("modern", initializer_range=0.1), draw_ids(1, 5)
-    torch.manual_seed(0)
-    drawn = write(model, ids_BL.expand(4000, -1), do_sample=True, top_k=0, max_new_tokens=1)
-    with torch.no_grad():
-        expected_V = model(ids_BL).logits[0, -1].softmax(-1)
-    counted_V = torch.bincount(torch.tensor(drawn).flatten(), minlength=VOCABULARY) / len(drawn)
-    assert (counted_V - expected_V).abs().max() < 5 * (expected_V.max() / len(drawn)).sqrt()
-
-
-@every_family
-def test_a_beam_as_wide_as_the_vocabulary_finds_the_best(family):
-    model, ids_BL = build(family, initializer_range=0.2), draw_ids(1, 4)
-    pairs_NL = torch.cartesian_prod(torch.arange(VOCABULARY), torch.arange(VOCABULARY))
-    every_NL = torch.cat((ids_BL.expand(len(pairs_NL), -1), pairs_NL), 1)
-    best = every_NL[log_probability(model, every_NL, 4).argmax()].tolist()
-    for use_cache in (True, False):
-        found = write(model, ids_BL, num_beams=VOCABULARY, do_sample=False, max_new_tokens=2, use_cache=use_cache)
-        assert found == [best[4:]]
-
-
-@every_family
-def test_a_beam_scores_what_it_returns(family):
-    model, ids_BL = build(family, initializer_range=0.2), draw_ids(2, 6)
-    options = {"num_beams": 4, "do_sample": False, "length_penalty": 0.0}
-    answer = model.generate(
-        ids_BL, attention_mask=torch.ones_like(ids_BL), return_dict_in_generate=True, output_scores=True, **options
-    )
-    torch.testing.assert_close(answer.sequences_scores, log_probability(model, answer.sequences, 6))
-    greedy_BL = torch.cat((ids_BL, torch.tensor(reference(model, ids_BL))), 1)
-    assert (answer.sequences_scores >= log_probability(model, greedy_BL, 6) - 1e-4).all()
-
-
-def test_contrastive_search_left_transformers():
-    """It is a program on the Hub now, run on request; should it come back, it wants a test here."""
-    with pytest.raises((ValueError, OSError), match=r"custom_generate|transformers-community/contrastive-search"):
-        write(build("modern"), draw_ids(1, 5), penalty_alpha=0.6, top_k=4, do_sample=False)
-
-
-@every_family
-def test_prompt_lookup_changes_nothing(family):
-    model, ids_BL = build(family), draw_ids(1, 6).repeat(1, 3)
-    expected = reference(model, ids_BL, 24)
-    assert write(model, ids_BL, prompt_lookup_num_tokens=4, do_sample=False, max_new_tokens=24) == expected
-
-
-@every_family
-@pytest.mark.parametrize("twin", [True, False], ids=["same weights", "other weights"])
-def test_an_assistant_changes_nothing(family, twin):
-    model, ids_BL = build(family), draw_ids(1, 8)
-    assistant = copy.deepcopy(model) if twin else build(family, seed=5, num_hidden_layers=1)
-    calls: list[int] = []
-    model.register_forward_pre_hook(lambda *_: calls.append(1))
-    assert write(model, ids_BL, assistant_model=assistant, do_sample=False) == reference(build(family), ids_BL)
-    assert (len(calls) < NEW) if twin else (len(calls) <= NEW + 1)
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("family", ["classic", "modern"])
-def test_continuous_batching_writes_what_each_prompt_alone_gets(family):
-    model = build(family)
-    prompts = [draw_ids(length, seed=length).tolist() for length in (3, 9, 5)]
-    options = copy.deepcopy(model.generation_config)
-    options.do_sample, options.eos_token_id = False, VOCABULARY - 1
-    small = ContinuousBatchingConfig(num_blocks=16, page_size=16, max_batch_tokens=64)
-    answers = model.generate_batch(
-        inputs=prompts, generation_config=options, continuous_batching_config=small, warmup=False
-    )
-    for prompt, answer in zip(prompts, answers.values(), strict=True):
-        expected = reference(model, torch.tensor([prompt]))[0]
-        if VOCABULARY - 1 in expected:
-            expected = expected[: expected.index(VOCABULARY - 1) + 1]
-        assert answer.generated_tokens == expected
-
-
-@every_family
-@pytest.mark.parametrize("options", [{}, {"use_cache": False}, {"cache_implementation": "static"}], ids=str)
-def test_a_padded_batch_writes_what_each_prompt_alone_gets(family, options):
-    model = build(family)
-    prompts = [draw_ids(1, length, seed=length) for length in (3, 9, 6)]
-    batch_BL = torch.cat([nn.functional.pad(prompt, (9 - prompt.shape[1], 0), value=PAD) for prompt in prompts])
-    padding = torch.tensor([[9 - prompt.shape[1]] for prompt in prompts])
-    mask_BL = (torch.arange(9) >= padding).long()
-    together = write(model, batch_BL, attention_mask=mask_BL, do_sample=False, disable_compile=True, **options)
-    assert together == [reference(model, prompt)[0] for prompt in prompts]
-
-
-@every_family
-def test_positions_count_on_under_a_cache(family):
-    """Rows of positions as the model uses them, prompt first: they neither begin again nor count the padding."""
-    model = build(family)
-    used: list[torch.Tensor] = []
-    base = model.model
-    embedding = getattr(base, {"classic": "embed_positions", "modern": "rotary_emb", "waves": "sinusoidal_emb"}[family])
-    embedding.register_forward_pre_hook(lambda _, arguments: used.append(arguments[-1]))
-    ids_BL, mask_BL = draw_ids(2, 6), torch.ones(2, 6, dtype=torch.long)
-    mask_BL[0, :2] = 0
-    write(model, ids_BL, attention_mask=mask_BL, do_sample=False, max_new_tokens=4)
-    positions = torch.cat([step_BL.expand(2, -1) for step_BL in used], 1)
-    assert positions[1].tolist() == list(range(9))
-    assert positions[0, 2:].tolist() == list(range(7))
-    used.clear()
-    with torch.no_grad():
-        cache = model(ids_BL, use_cache=True).past_key_values
-        model(ids_BL[:, :2], past_key_values=cache)
-        model(ids_BL[:, :1], past_key_values=cache)
-    assert [step_BL[0].tolist() for step_BL in used] == [[0, 1, 2, 3, 4, 5], [6, 7], [8]]
-
-
-def compiled_steps(model: Any, ids_BL: torch.Tensor, steps: int, backend: str) -> tuple[list[torch.Tensor], int]:
-    """Greedy logits of a compiled model, token by token over a static cache, and how often it was compiled."""
-    torch._dynamo.reset()
-    counter = CompileCounterWithBackend(backend)
-    compiled: Any = torch.compile(model, fullgraph=True, backend=counter)
-    cache, logits = StaticCache(model.config, max_cache_len=32), []
-    with torch.no_grad():
-        out_BV = model(ids_BL, past_key_values=cache).logits[:, -1]
-        for _ in range(steps):
-            logits.append(out_BV)
-            out_BV = compiled(out_BV.argmax(-1, keepdim=True), past_key_values=cache).logits[:, -1]
-    return logits, counter.frame_count
-
-
-def check_compiled(family: str, backend: str) -> None:
-    model, ids_BL = build(family), draw_ids(2, 7)
-    logits, compilations = compiled_steps(model, ids_BL, NEW, backend)
-    assert torch.stack(logits, 1).argmax(-1).tolist() == reference(model, ids_BL)
-    assert compilations == 1
-
-
-@every_family
-def test_a_compiled_step_has_one_graph(family):
-    check_compiled(family, "eager")
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@every_family
-def test_a_step_compiled_to_machine_code(family):
-    check_compiled(family, "inductor")
+def test_surprisal_is_in_bits():
+    step = next(stream(models.scratchgpt(), PROMPT, SamplingSettings(seed=0)))
+    assert step.surprisal == pytest.approx(-math.log2(step.model_probability))

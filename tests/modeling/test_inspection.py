@@ -1,4 +1,4 @@
-"""Looking into models of several architectures, against transformers' own outputs."""
+"""Inspection of models of several architectures, against transformers' own outputs."""
 
 import math
 import threading
@@ -6,125 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import (
-    BertConfig,
-    BertLMHeadModel,
-    BloomConfig,
-    BloomForCausalLM,
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MambaConfig,
-    MambaForCausalLM,
-    OpenAIGPTConfig,
-    OpenAIGPTLMHeadModel,
-    OPTConfig,
-    OPTForCausalLM,
-    PreTrainedModel,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import BertConfig, BertLMHeadModel, OPTConfig, OPTForCausalLM
 
-from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM, inspection
-from modeling.inspection import attention, logit_lens, next_token_logits, surprises
+from modeling import ScratchGPTForMaskedLM
+from modeling.inspection import attention, logit_lens, next_token_logits, surprisals
+from tests.modeling import models
+from tests.modeling.models import CONTEXT, LAYERS, VOCABULARY, build, logits
 
-CONTEXT, VOCABULARY, LAYERS = 24, 31, 3
 IDS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
 LONG = [(7 * index * index + 3) % VOCABULARY for index in range(4 * CONTEXT + 5)]
-LLAMA: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 4,
-    "max_position_embeddings": CONTEXT,
-    "initializer_range": 0.4,
-}
-GPT: dict[str, Any] = {"vocab_size": VOCABULARY, "n_positions": CONTEXT, "n_embd": 16, "n_layer": LAYERS, "n_head": 2}
-
-
-def scratchgpt(kind: Any = ScratchGPTForCausalLM, **config: Any) -> PreTrainedModel:
-    sizes: dict[str, Any] = {
-        "hidden_size": 20,
-        "num_attention_heads": 3,
-        "num_hidden_layers": LAYERS,
-        "initializer_range": 0.4,
-    }
-    ids: dict[str, Any] = {
-        "vocab_size": VOCABULARY,
-        "max_position_embeddings": CONTEXT,
-        "bos_token_id": 30,
-        "eos_token_id": 30,
-    }
-    return build(kind, ScratchGPTConfig(**{**sizes, **ids, **config}))
-
-
-def post_norm() -> PreTrainedModel:
-    return scratchgpt(norm_position="post", position_embedding="sinusoidal")
-
-
-def modern() -> PreTrainedModel:
-    return scratchgpt(
-        head_dim=6,
-        num_key_value_heads=1,
-        norm="rmsnorm",
-        position_embedding="rope",
-        qk_norm=True,
-        gated_mlp=True,
-        hidden_act="silu",
-        tie_word_embeddings=True,
-        lm_head_bias=False,
-    )
-
-
-def gpt2() -> PreTrainedModel:
-    return build(GPT2LMHeadModel, GPT2Config(**GPT, initializer_range=0.4, bos_token_id=30, eos_token_id=30))
-
-
-def first_gpt() -> PreTrainedModel:
-    return build(OpenAIGPTLMHeadModel, OpenAIGPTConfig(**GPT, initializer_range=0.4))
-
-
-def llama() -> PreTrainedModel:
-    return build(LlamaForCausalLM, LlamaConfig(**LLAMA, bos_token_id=30, eos_token_id=30))
-
-
-def qwen3() -> PreTrainedModel:
-    return build(Qwen3ForCausalLM, Qwen3Config(**LLAMA, bos_token_id=None, eos_token_id=30))
-
-
-def gemma2() -> PreTrainedModel:
-    ids: dict[str, Any] = {"bos_token_id": 30, "eos_token_id": 30, "pad_token_id": 0}
-    return build(Gemma2ForCausalLM, Gemma2Config(**LLAMA, **ids, final_logit_softcapping=2.0))
-
-
-def bloom() -> PreTrainedModel:
-    config = BloomConfig(vocab_size=VOCABULARY, hidden_size=16, n_layer=LAYERS, n_head=2, initializer_range=0.4)
-    return build(BloomForCausalLM, config)
-
-
-def mamba() -> PreTrainedModel:
-    sizes: dict[str, Any] = {"hidden_size": 16, "state_size": 4, "num_hidden_layers": LAYERS, "initializer_range": 0.4}
-    return build(MambaForCausalLM, MambaConfig(vocab_size=VOCABULARY, pad_token_id=0, **sizes))
-
-
-def build(kind, config) -> PreTrainedModel:
-    torch.manual_seed(11)
-    return kind(config).eval()
-
-
-ATTENTIVE = [scratchgpt, post_norm, modern, gpt2, first_gpt, llama, qwen3, gemma2, bloom]
-ALL = [*ATTENTIVE, mamba]
-
-
-@torch.no_grad()
-def logits(model, ids) -> torch.Tensor:
-    return model(input_ids=torch.tensor([ids])).logits[0]
+ALL = [*models.ATTENTIVE, models.mamba]
 
 
 @pytest.mark.parametrize("make", ALL)
@@ -142,7 +33,7 @@ def test_surprises_add_up_to_transformers_loss(make) -> None:
     input_ids = torch.tensor([IDS])
     with torch.no_grad():
         loss = model(input_ids=input_ids, labels=input_ids).loss.item()
-    first, *others = surprises(model, IDS)
+    first, *others = surprisals(model, IDS)
     assert (first.bits, first.rank, first.likeliest) == (None, None, None)
     assert [one.token_id for one in (first, *others)] == IDS
     bits = sum(one.bits for one in others if one.bits is not None)
@@ -157,10 +48,10 @@ def test_surprises_add_up_to_transformers_loss(make) -> None:
         assert (one.rank == 1) == (one.likeliest.token_id == one.token_id)
 
 
-@pytest.mark.parametrize("make", [scratchgpt, gpt2, qwen3])
+@pytest.mark.parametrize("make", [models.scratchgpt, models.gpt2, models.qwen3])
 def test_a_long_text_is_read_in_windows_that_reuse_half(make) -> None:
     model = make()
-    found = surprises(model, LONG)
+    found = surprisals(model, LONG)
     for position in range(1, len(LONG)):
         # the first window scores a whole context, each later one half of it
         behind = max(0, (position - CONTEXT) // (CONTEXT // 2) + 1) if position >= CONTEXT else 0
@@ -169,28 +60,20 @@ def test_a_long_text_is_read_in_windows_that_reuse_half(make) -> None:
         assert found[position].bits == pytest.approx(-row[LONG[position]].item() / math.log(2), abs=1e-4)
 
 
-@pytest.mark.parametrize("make", ALL)
-def test_a_text_read_in_chunks_gives_the_same(make, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make()
-    whole = surprises(model, IDS)
-    monkeypatch.setattr(inspection, "PREFILL_CHUNK", 4)
-    assert [one.bits for one in surprises(model, IDS)[1:]] == pytest.approx([one.bits for one in whole[1:]], abs=1e-4)
-
-
 def test_one_token_has_no_surprise_and_broken_weights_are_named() -> None:
-    model: Any = scratchgpt()
-    assert [one.bits for one in surprises(model, [3])] == [None]
+    model: Any = models.scratchgpt()
+    assert [one.bits for one in surprisals(model, [3])] == [None]
     with torch.no_grad():
         model.lm_head.weight.fill_(math.nan)
     with pytest.raises(ValueError, match="expected finite logits, got NaN"):
-        surprises(model, IDS)
+        surprisals(model, IDS)
 
 
 def test_what_cannot_come_is_infinitely_surprising() -> None:
-    model: Any = scratchgpt()
+    model: Any = models.scratchgpt()
     with torch.no_grad():
         model.lm_head.bias[IDS[4]] = -math.inf
-    assert surprises(model, IDS)[4].bits == math.inf
+    assert surprisals(model, IDS)[4].bits == math.inf
 
 
 @pytest.mark.parametrize("make", ALL)
@@ -202,17 +85,6 @@ def test_the_lens_ends_with_the_models_own_output(make) -> None:
     assert [[guess.token_id for guess in guesses] for guesses in lens[-1]] == best.indices.tolist()
     values = torch.tensor([[guess.probability for guess in guesses] for guesses in lens[-1]])
     torch.testing.assert_close(values, best.values, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("make", ATTENTIVE)
-def test_the_lens_looks_at_transformers_hidden_states(make) -> None:
-    model = make()
-    with torch.no_grad():
-        expected = model(input_ids=torch.tensor([IDS]), output_hidden_states=True).hidden_states
-        _, hidden_states, _ = inspection._through_the_head(model, IDS)
-    assert len(hidden_states) == len(expected)
-    for hidden_NE, expected_1NE in zip(hidden_states[:-1], expected[:-1], strict=True):
-        torch.testing.assert_close(hidden_NE, expected_1NE[0])
 
 
 @pytest.mark.parametrize("make", ALL)
@@ -233,7 +105,7 @@ def test_the_lens_would_not_change_the_model_were_its_last_blocks_gone(make) -> 
 
 
 def test_the_lens_looks_at_the_last_positions_of_the_window() -> None:
-    model = gpt2()
+    model = models.gpt2()
     whole = logit_lens(model, LONG[-CONTEXT:], 2)
     for row, expected in zip(logit_lens(model, LONG, 2, last=5), whole, strict=True):
         for guesses, same in zip(row, expected[-5:], strict=True):
@@ -259,7 +131,7 @@ def test_the_lens_says_what_it_cannot_look_through() -> None:
         logit_lens(bert, IDS, 0)
 
 
-@pytest.mark.parametrize("make", ATTENTIVE)
+@pytest.mark.parametrize("make", models.ATTENTIVE)
 def test_attention_is_transformers_own(make) -> None:
     model = make()
     before = model.config._attn_implementation
@@ -274,20 +146,20 @@ def test_attention_is_transformers_own(make) -> None:
 
 
 def test_attention_of_a_masked_model_goes_both_ways() -> None:
-    weights_LHQK = attention(scratchgpt(ScratchGPTForMaskedLM), IDS)
+    weights_LHQK = attention(models.scratchgpt(ScratchGPTForMaskedLM), IDS)
     assert weights_LHQK.shape == (LAYERS, 3, len(IDS), len(IDS))
     assert weights_LHQK.triu(1).sum() > 0
 
 
 def test_a_model_without_attention_says_so() -> None:
     with pytest.raises(ValueError, match="MambaForCausalLM shows no attention"):
-        attention(mamba(), IDS)
+        attention(models.mamba(), IDS)
 
 
 @pytest.mark.parametrize("look", [attention, logit_lens])
 def test_others_may_use_the_model_meanwhile(look) -> None:
     """Neither the weights nor the numbers of a model change while and after it is looked into."""
-    model = gpt2()
+    model = models.gpt2()
     expected = logits(model, IDS)
     wrong, done = [], threading.Event()
 
@@ -306,17 +178,9 @@ def test_others_may_use_the_model_meanwhile(look) -> None:
     assert all(not module._forward_pre_hooks for module in model.modules())
 
 
-def test_a_twin_takes_no_memory_for_weights() -> None:
-    model = gpt2()
-    twin = inspection._twin(model)
-    assert [weight.data_ptr() for weight in twin.parameters()] == [weight.data_ptr() for weight in model.parameters()]
-    assert twin.config is not model.config
-    assert twin.get_output_embeddings().weight is twin.get_input_embeddings().weight
-
-
-@pytest.mark.parametrize("look", [next_token_logits, surprises, logit_lens, attention])
+@pytest.mark.parametrize("look", [next_token_logits, surprisals, logit_lens, attention])
 def test_ids_must_be_tokens_of_the_model(look) -> None:
-    model = scratchgpt()
+    model = models.scratchgpt()
     with pytest.raises(ValueError, match="expected a text of at least one token, got an empty one"):
         look(model, [])
     with pytest.raises(ValueError, match="expected token ids from 0 to 30, got 31: encode the text with the tokenizer"):

@@ -1,105 +1,39 @@
 """The two families against the stock architectures they mirror, with the same weights."""
 
+from typing import Any
+
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
+from hub_export.exports.stock import stock_model
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from modeling.modeling_scratchgpt import CACHE_FIELD
+from tests.modeling.families import MODERN
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
+SHAPE: dict[str, Any] = {"vocab_size": 67, "hidden_size": 48, "num_hidden_layers": 3, "max_position_embeddings": 32}
+CLASSIC = {"num_attention_heads": 4, "hidden_act": "gelu_new", "attention_bias": True}
+HEADS = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 10, "intermediate_size": 80}
 
 
-def build_classic() -> tuple[ScratchGPTForCausalLM, torch.nn.Module]:
+def build(**fields: Any) -> tuple[Any, Any]:
+    """Our model, every weight away from its initial value, and a GPT-2 or Qwen3 with the same weights."""
     torch.manual_seed(0)
-    theirs = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=67, n_positions=32, n_embd=48, n_layer=3, n_head=4, initializer_range=0.2, eos_token_id=66
-        )
-    )
-    for name, parameter in theirs.named_parameters():
-        if name.endswith("bias"):
-            torch.nn.init.normal_(parameter, std=0.2)
-    ours = ScratchGPTForCausalLM(
-        ScratchGPTConfig(
-            vocab_size=67,
-            hidden_size=48,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            max_position_embeddings=32,
-            hidden_act="gelu_new",
-            attention_bias=True,
-            tie_word_embeddings=True,
-            lm_head_bias=False,
-            eos_token_id=66,
-        )
-    )
-    state = theirs.transformer.state_dict()
-    copied = {"model.embed_tokens.weight": state["wte.weight"], "model.embed_positions.weight": state["wpe.weight"]}
-    for kind in ("weight", "bias"):
-        copied[f"model.norm.{kind}"] = state[f"ln_f.{kind}"]
-        for index in range(3):
-            block, layer = f"h.{index}.", f"model.layers.{index}."
-            copied[f"{layer}input_layernorm.{kind}"] = state[f"{block}ln_1.{kind}"]
-            copied[f"{layer}post_attention_layernorm.{kind}"] = state[f"{block}ln_2.{kind}"]
-            for part, chunk in zip("qkv", state[f"{block}attn.c_attn.{kind}"].chunk(3, dim=-1), strict=True):
-                copied[f"{layer}self_attn.{part}_proj.{kind}"] = chunk.T if kind == "weight" else chunk
-            for name, other in (("self_attn.o", "attn.c"), ("mlp.up", "mlp.c_fc"), ("mlp.down", "mlp.c")):
-                source = f"{block}{other}.{kind}" if other == "mlp.c_fc" else f"{block}{other}_proj.{kind}"
-                copied[f"{layer}{name}_proj.{kind}"] = state[source].T if kind == "weight" else state[source]
-    missing, unexpected = ours.load_state_dict(copied, strict=False)
-    assert missing == ["lm_head.weight"]
-    assert not unexpected
-    return ours.eval(), theirs.eval()
+    config = ScratchGPTConfig(**SHAPE, initializer_range=0.2, eos_token_id=66, **fields)
+    ours = ScratchGPTForCausalLM(config).eval()
+    with torch.no_grad():
+        for name, parameter in ours.named_parameters():
+            if name.endswith("bias") or "norm" in name:
+                parameter += 0.2 * torch.randn_like(parameter)
+    return ours, stock_model(ours)
 
 
-def build_modern(rope_parameters: dict | None = None) -> tuple[ScratchGPTForCausalLM, torch.nn.Module]:
-    torch.manual_seed(0)
-    theirs = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=67,
-            hidden_size=48,
-            intermediate_size=80,
-            num_hidden_layers=3,
-            num_attention_heads=6,
-            num_key_value_heads=2,
-            head_dim=10,
-            max_position_embeddings=32,
-            initializer_range=0.2,
-            rms_norm_eps=1e-5,
-            tie_word_embeddings=True,
-            rope_parameters=rope_parameters or {"rope_type": "default", "rope_theta": 10000.0},
-            eos_token_id=66,
-        )
-    )
-    for name, parameter in theirs.named_parameters():
-        if "norm" in name:
-            torch.nn.init.uniform_(parameter, 0.5, 1.5)
-    ours = ScratchGPTForCausalLM(
-        ScratchGPTConfig(
-            vocab_size=67,
-            hidden_size=48,
-            intermediate_size=80,
-            num_hidden_layers=3,
-            num_attention_heads=6,
-            num_key_value_heads=2,
-            head_dim=10,
-            max_position_embeddings=32,
-            hidden_act="silu",
-            gated_mlp=True,
-            norm="rmsnorm",
-            position_embedding="rope",
-            rope_parameters=rope_parameters,
-            qk_norm=True,
-            attention_output_bias=False,
-            mlp_bias=False,
-            lm_head_bias=False,
-            tie_word_embeddings=True,
-            eos_token_id=66,
-        )
-    )
-    ours.load_state_dict(theirs.state_dict())
-    return ours.eval(), theirs.eval()
+def build_classic() -> tuple[Any, Any]:
+    return build(**CLASSIC, tie_word_embeddings=True, lm_head_bias=False)
+
+
+def build_modern(rope_parameters: dict | None = None) -> tuple[Any, Any]:
+    return build(**MODERN | HEADS | {"norm_eps": 1e-5, "rope_parameters": rope_parameters})
 
 
 @pytest.fixture(params=[build_classic, build_modern], ids=["gpt2", "qwen3"])

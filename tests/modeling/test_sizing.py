@@ -6,9 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
-from modeling.sizing import count_parameters, flops_per_token, memory_bytes
-from train.kernels import use_kernels
-from train.loss import ModelWithLoss
+from modeling.sizing import count_parameters, flops_per_token
 
 
 @st.composite
@@ -74,42 +72,3 @@ def test_flops_are_three_times_the_counted_forward():
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(2, 16, dtype=torch.long), labels=torch.zeros(2, 16, dtype=torch.long)).loss.backward()
     assert flops_per_token(config, 16) == pytest.approx(counter.get_total_flops() / 32)
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {},
-        {"attention_dropout": 0.2, "residual_dropout": 0.2},
-        {"hidden_act": "gelu", "norm_position": "post"},
-        {"norm": "rmsnorm", "position_embedding": "rope", "qk_norm": True, "gated_mlp": True, "hidden_act": "silu"},
-    ],
-)
-def test_activations_are_what_autograd_saves(fields):
-    config = ScratchGPTConfig(vocab_size=64, hidden_size=128, num_attention_heads=2, num_hidden_layers=4, **fields)
-    model = ScratchGPTForCausalLM(config)
-    use_kernels(model, "cpu")
-    saved: dict[int, torch.UntypedStorage] = {}
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-
-    def keep(tensor):
-        if tensor.untyped_storage().data_ptr() not in weights:
-            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
-        return tensor
-
-    ids_BL = torch.randint(64, (4, 128))
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = ModelWithLoss(model)(ids_BL, ids_BL)
-    measured = sum(storage.nbytes() for storage in saved.values())
-    estimate = memory_bytes(config, batch_size=4, sequence_length=128).activations
-    assert loss.isfinite()
-    assert estimate == pytest.approx(measured, rel=0.25)
-
-
-def test_memory_adds_up():
-    config = ScratchGPTConfig()
-    estimate = memory_bytes(config, batch_size=32, sequence_length=256)
-    assert estimate.weights == estimate.gradients == 4 * 9_011_265
-    assert estimate.optimizer == 8 * 9_011_265
-    assert estimate.total == estimate.weights + estimate.gradients + estimate.optimizer + estimate.activations
-    assert memory_bytes(config, batch_size=1, sequence_length=256, optimizer_averages=0).optimizer == 0

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from modeling.inspection import attention, logit_lens
+from panels.formats import percent
 from panels.generate import encode_prompt
 from panels.models import LoadedModel, load_model
-from panels.tabs.inside.analysis import LENS_TOP, heads, surprise
-from panels.tabs.inside.view import percent
+from panels.tabs.inside.analysis import LENS_TOP, heads, surprisal
 from tokenization.spans import label
 
 STRANGE = "the cat <img src=x onerror=alert(1)></script> ${1+1} {{7*7}} <|endoftext|> שלום 😀\nthe dog"
@@ -59,7 +59,7 @@ def test_surprise_token_by_token(lab_page: Any, loaded: LoadedModel) -> None:
     page.get_by_role("button", name="Take the text of the Write tab").click()
     page.locator(".reading").wait_for()
     assert page.locator("#inside-text textarea").input_value() == STRANGE
-    reading = surprise(loaded, STRANGE)
+    reading = surprisal(loaded, STRANGE)
     tokens = page.locator(".reading .tokens .token")
     assert tokens.all_inner_texts() == [token.label for token in reading.tokens]
     assert page.locator("#inside-result img, #inside-result script").count() == 0
@@ -143,7 +143,7 @@ def test_attention_head_by_head(tab: Any, loaded: LoadedModel) -> None:
     shown = tab.locator(".attention .detail li").all_inner_texts()
     first, share = shown[0].split("\n")
     assert first == f"{int(best.indices[0]) + 1}. {label(loaded.tokenizer, ids[int(best.indices[0])])}"
-    assert math.isclose(float(share.removesuffix(" %")), 100 * best.values[0].item(), abs_tol=0.51)
+    assert math.isclose(float(share.removesuffix("\u00a0%")), 100 * best.values[0].item(), abs_tol=0.51)
     assert tab.locator(".attention .token.unseen").count() == size - 7
     notes = tab.locator(".attention .token").evaluate_all(
         "(tokens) => tokens.map((token) => token.dataset.note ?? null)"
@@ -184,7 +184,7 @@ def test_the_api_answers(lab_address: str, loaded: LoadedModel) -> None:
         "prompt",
         "top",
     ]
-    reading = surprise(loaded, STRANGE)
+    reading = surprisal(loaded, STRANGE)
     answer = client.predict(STRANGE, api_name="/surprise")
     assert [token["token_id"] for token in answer["tokens"]] == [token.token_id for token in reading.tokens]
     assert answer["bits_per_byte"] == pytest.approx(reading.bits_per_byte)

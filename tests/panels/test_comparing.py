@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from modeling.generation import Step, stream
-from modeling.inspection import surprises
+from modeling.inspection import surprisals
 from modeling.sampling import SamplingSettings
 from panels.generate import encode_prompt, write
 from panels.models import LoadedModel, load_model
@@ -175,7 +175,7 @@ def test_bits_per_byte_are_the_models_own_surprises(loaded):
     side = Side(loaded=loaded, settings=settings(max_new_tokens=20))
     page = last(side, side, prompt).pages[0]
     ids = [*encode_prompt(loaded, prompt), *(step.token_id for step in steps_of(loaded, side.settings, prompt))]
-    bits = sum(each.bits or 0.0 for each in surprises(loaded.model, ids)[-20:])
+    bits = sum(each.bits or 0.0 for each in surprisals(loaded.model, ids)[-20:])
     written = b"".join(loaded.tokenizer.token_bytes[token_id] for token_id in ids[-20:])
     assert page.bits == pytest.approx(bits, rel=1e-4)
     assert page.byte_count == len(written)

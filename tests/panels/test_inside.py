@@ -22,11 +22,22 @@ from panels.context import AppContext
 from panels.generate import encode_prompt, plain_text
 from panels.models import LoadedModel, ModelLoader, load_model
 from panels.sampling import settings_from
-from panels.tabs.inside import analysis as looking
 from panels.tabs.inside import tab as inside
-from panels.tabs.inside.analysis import Cell, Heads, Lens, Reading, ReadToken, heads, lens, next_tokens
-from panels.tabs.inside.view import percent, render_heads, render_lens, render_reading, short
-from tests.panels.test_looks import shown
+from panels.tabs.inside.analysis import (
+    LENS_TOKENS,
+    ONE,
+    Cell,
+    Heads,
+    Lens,
+    ScoredText,
+    ScoredToken,
+    heads,
+    lens,
+    next_tokens,
+    surprisal,
+)
+from panels.tabs.inside.view import render_heads, render_lens, render_reading
+from tests.panels.test_inside_requests import shown
 from tests.panels.test_vocabularies import make, make_tokenizer
 from tests.panels.tiny_model import PROMPTS, TEXT
 from tokenization import save_tokenizer
@@ -77,7 +88,7 @@ def functions(context: AppContext) -> dict[str, Any]:
 @pytest.mark.parametrize("text", ["The lamp", TEXT, TEXT * 3, *NASTY])
 def test_bits_per_byte_are_those_of_evaluate(loaded: LoadedModel, gpt2: LoadedModel, text: str) -> None:
     for each in (loaded, gpt2):
-        reading = looking.surprise(each, text)
+        reading = surprisal(each, text)
         expected = evaluate_text(each.model, each.tokenizer, [plain_text(text)])
         assert reading.bits_per_byte == pytest.approx(expected["bits_per_byte"], abs=1e-5)
         assert reading.perplexity == pytest.approx(expected["perplexity"], rel=1e-5)
@@ -88,7 +99,7 @@ def test_bits_per_byte_are_those_of_evaluate(loaded: LoadedModel, gpt2: LoadedMo
 def test_every_tokenizer_is_read_as_evaluate_reads_it(kind: str, tmp_path: Path) -> None:
     model = make(kind, tmp_path / kind, masked=False)
     text = TEXT[:80]
-    reading = looking.surprise(model, text)
+    reading = surprisal(model, text)
     expected = evaluate_text(model.model, model.tokenizer, [text])
     assert reading.bits_per_byte == pytest.approx(expected["bits_per_byte"], abs=1e-5)
     assert (len(reading.tokens), reading.bytes) == (expected["tokens"], expected["bytes"])
@@ -97,12 +108,12 @@ def test_every_tokenizer_is_read_as_evaluate_reads_it(kind: str, tmp_path: Path)
     assert heads(model, text).layers == 1
     if kind == "wordpiece":
         with pytest.raises(ValueError, match="makes no token of this text"):
-            looking.surprise(model, " ")
+            surprisal(model, " ")
 
 
 @pytest.mark.parametrize("text", [TEXT, *NASTY])
 def test_the_parts_of_a_text_add_up_to_it(loaded: LoadedModel, text: str) -> None:
-    reading = looking.surprise(loaded, text)
+    reading = surprisal(loaded, text)
     assert {place for token in reading.tokens for place in range(token.start, token.end)} == set(range(len(text)))
     assert all(one.start <= two.start <= one.end <= two.end for one, two in pairwise(reading.tokens))
     assert reading.bits == pytest.approx(sum(token.bits for token in reading.tokens if token.bits is not None))
@@ -112,13 +123,13 @@ def test_a_model_without_a_token_to_begin_with_leaves_the_first_out(loaded: Load
     tokenizer = copy.deepcopy(loaded.tokenizer)
     tokenizer.bos_token = tokenizer.eos_token = None
     bare = dataclasses.replace(loaded, start_ids=(), prefix_ids=(), tokenizer=tokenizer)
-    reading = looking.surprise(bare, "The lamp")
+    reading = surprisal(bare, "The lamp")
     first, *rest = reading.tokens
     assert (first.bits, first.rank, first.expected) == (None, None, None)
     assert all(token.bits is not None for token in rest)
     assert reading.bytes == len("The lamp") - len("The lamp"[: first.end])
     assert "not scored" in render_reading(reading)
-    single = looking.surprise(bare, "T")
+    single = surprisal(bare, "T")
     assert (single.bits_per_byte, single.perplexity) == (None, None)
     with pytest.raises(ValueError, match="prompt: expected text, since this model has no token to begin with"):
         next_tokens(bare, "", 3, SamplingSettings())
@@ -159,10 +170,10 @@ def test_a_next_token_is_told_as_text_after_the_prompt(loaded: LoadedModel, gpt2
 
 def test_the_lens_shows_the_end_of_a_text_and_what_came_next(loaded: LoadedModel) -> None:
     view = lens(loaded, TEXT)
-    assert len(view.tokens) == len(view.following) == len(view.rows[0]) == looking.LENS_TOKENS
+    assert len(view.tokens) == len(view.following) == len(view.rows[0]) == LENS_TOKENS
     assert view.tokens[1:] == view.following[:-1]
     assert view.following[-1] is None
-    assert view.left_out == len(encode_prompt(loaded, TEXT)) - looking.LENS_TOKENS
+    assert view.left_out == len(encode_prompt(loaded, TEXT)) - LENS_TOKENS
     best = next_tokens(loaded, TEXT, 5, SamplingSettings())
     assert [share for _, share in view.rows[-1][-1].guesses] == pytest.approx(
         [each["probability"] for each in best], abs=1e-5
@@ -181,7 +192,7 @@ def test_attention_travels_as_two_bytes_a_weight(loaded: LoadedModel, masked: Lo
     assert size == 48  # the tiny model's context
     assert ids == [loaded.tokenizer.bos_token_id, *encode_prompt(loaded, TEXT)[1:][-size + 1 :]]
     assert view.left_out == len(encode_prompt(loaded, TEXT)) - size
-    weights = np.frombuffer(base64.b64decode(view.weights), "<u2").reshape(view.layers * view.heads, -1) / looking.ONE
+    weights = np.frombuffer(base64.b64decode(view.weights), "<u2").reshape(view.layers * view.heads, -1) / ONE
     expected = inspection.attention(loaded.model, ids).flatten(0, 1).numpy()
     assert np.abs(weights - expected[:, *np.tril_indices(size)]).max() < 1e-5
     both = heads(masked, "The lamp burned")
@@ -190,14 +201,14 @@ def test_attention_travels_as_two_bytes_a_weight(loaded: LoadedModel, masked: Lo
     assert len(base64.b64decode(both.weights)) == 2 * both.layers * both.heads * len(both.tokens) ** 2
 
 
-def test_many_heads_are_shown_on_fewer_tokens(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looking, "WEIGHTS_LIMIT", 2 * 2 * 20 * 21 // 2)
-    view = heads(loaded, TEXT)
+def test_many_heads_are_shown_on_fewer_tokens(loaded: LoadedModel) -> None:
+    limit = 2 * 2 * 20 * 21 // 2
+    view = heads(loaded, TEXT, weights_limit=limit)
     assert len(view.tokens) == 20
-    assert len(base64.b64decode(view.weights)) == 2 * looking.WEIGHTS_LIMIT
+    assert len(base64.b64decode(view.weights)) == 2 * limit
 
 
-@pytest.mark.parametrize("look", [looking.surprise, lens, heads])
+@pytest.mark.parametrize("look", [surprisal, lens, heads])
 def test_what_is_no_text_is_refused(look: Any, loaded: LoadedModel) -> None:
     with pytest.raises(ValueError, match="text: expected text, got int"):
         look(loaded, 7)
@@ -209,21 +220,21 @@ def test_what_is_no_text_is_refused(look: Any, loaded: LoadedModel) -> None:
 
 def test_a_long_text_is_read_in_windows(loaded: LoadedModel) -> None:
     text = (TEXT * 20)[:2_000]
-    assert looking.surprise(loaded, text).bits_per_byte == pytest.approx(
+    assert surprisal(loaded, text).bits_per_byte == pytest.approx(
         evaluate_text(loaded.model, loaded.tokenizer, [text])["bits_per_byte"], abs=1e-5
     )
 
 
 def test_a_masked_model_says_what_it_can_do(masked: LoadedModel) -> None:
     settings = SamplingSettings()
-    for look in (looking.surprise, lens, lambda loaded, text: next_tokens(loaded, text, 3, settings)):
-        with pytest.raises(ValueError, match=r"masked fills blanks, reading on both sides of them: .* the tab Fill in"):
+    for look in (surprisal, lens, lambda loaded, text: next_tokens(loaded, text, 3, settings)):
+        with pytest.raises(ValueError, match=r"masked fills blanks, reading on both sides of them: .* The tab Fill in"):
             look(masked, "The lamp")
     loader = ModelLoader(masked.source)
     loader.start().wait(60)
     context = AppContext(loader=loader)
     status, views, _ = inside.arrived(context)
-    assert "Its attention can be looked at here" in status
+    assert "Its attention is shown here" in status
     assert views["choices"] == [inside.ATTENTION]
     status, result = shown(context, "The lamp", inside.ATTENTION)
     assert "trouble" not in status
@@ -261,13 +272,15 @@ def test_trouble_stands_in_the_status_and_the_page_goes_on(context: AppContext) 
 
 def test_html_says_each_number() -> None:
     tokens = [
-        ReadToken(
+        ScoredToken(
             token_id=1, label="a\u21b5", start=0, end=2, bits=0.0, rank=1, expected="a", expected_probability=1.0
         ),
-        ReadToken(token_id=2, label="b", start=2, end=3, bits=6.0, rank=3, expected='"', expected_probability=0.5),
-        ReadToken(token_id=3, label="c", start=3, end=4, bits=math.inf, rank=9, expected="d", expected_probability=0.1),
+        ScoredToken(token_id=2, label="b", start=2, end=3, bits=6.0, rank=3, expected='"', expected_probability=0.5),
+        ScoredToken(
+            token_id=3, label="c", start=3, end=4, bits=math.inf, rank=9, expected="d", expected_probability=0.1
+        ),
     ]
-    reading = Reading(tokens=tokens[:2], bytes=3, vocabulary=1024)
+    reading = ScoredText(tokens=tokens[:2], bytes=3, vocabulary=1024)
     html = render_reading(reading, 1.5)
     assert (reading.bits, reading.bits_per_byte, reading.perplexity) == (6.0, 2.0, 8.0)
     for expected in (
@@ -278,10 +291,11 @@ def test_html_says_each_number() -> None:
         "\u21b5</span><br>",
     ):
         assert expected in html
-    assert 'data-bits="6.00" data-probability="1.6 %" data-rank="3" data-expected="&#34;" data-share="50 %"' in re.sub(
-        r"\s+", " ", html
+    assert (
+        'data-bits="6.00" data-probability="1.6 %" data-rank="3" data-expected="&#34;" data-share="50.0 %"'
+        in re.sub(r"\s+", " ", html)
     )
-    endless = Reading(tokens=tokens, bytes=4, vocabulary=1024)
+    endless = ScoredText(tokens=tokens, bytes=4, vocabulary=1024)
     assert endless.perplexity is None
     assert 'data-bits="inf"' in render_reading(endless)
     cells = [Cell(guesses=[("<b>", 0.25), ("x", 0.05)], came=True)]
@@ -293,7 +307,7 @@ def test_html_says_each_number() -> None:
     ]
     assert html.count('class="cell came"') == 3
     assert html.count('tabindex="0"') == 1
-    assert 'data-top="&lt;b&gt;\t25 %\t0.250\nx\t5.0 %\t0.050"' in html
+    assert 'data-top="&lt;b&gt;\t25.0\u00a0%\t0.250\nx\t5.0\u00a0%\t0.050"' in html
     assert "the model has read the 3 before them too" in html
     view = Heads(tokens=[(7, "a"), (8, "</script>")], layers=2, heads=3, causal=True, weights="AA==", left_out=5)
     html = render_heads(view)
@@ -302,26 +316,13 @@ def test_html_says_each_number() -> None:
     assert "</script>" not in html
 
 
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [(1, "100 %"), (0.309, "31 %"), (0.0994, "9.9 %"), (0.0068, "0.68 %"), (0.00001, "< 0.01 %"), (0, "0.00 %")],
-)
-def test_a_share_in_percent(share: float, text: str) -> None:
-    assert percent(share) == text
-
-
-@pytest.mark.parametrize(("number", "text"), [(1.2345, "1.23"), (34.56, "34.6"), (8256.4, "8,256"), (2.5e9, "2.5e+09")])
-def test_a_number_is_short(number: float, text: str) -> None:
-    assert short(number) == text
-
-
 def test_the_api_gives_surprise_as_json(functions: dict[str, Any], loaded: LoadedModel) -> None:
     for text in (TEXT, *NASTY):
         answer = functions["surprise"](text)
         json.dumps(answer, allow_nan=False, ensure_ascii=False).encode()
         assert answer.keys() == {"tokens", "bits", "bytes", "bits_per_byte"}
         assert answer["tokens"][0].keys() == {"token_id", "text", "start", "end", "bits"}
-        reading = looking.surprise(loaded, text)
+        reading = surprisal(loaded, text)
         assert answer["bits"] == pytest.approx(reading.bits)
         assert answer["bits_per_byte"] == pytest.approx(answer["bits"] / answer["bytes"])
         for token in answer["tokens"]:

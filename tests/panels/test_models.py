@@ -62,10 +62,10 @@ def test_a_checkpoint_inside_a_run_knows_its_run(run):
 
 def test_a_bundle_tells_what_its_card_says(run, tmp_path):
     from hub_export.card import render_card
-    from hub_export.run_folder import RunFolder
+    from storage.run_folder import RunFolder
 
     bundle = save_checkpoint(tmp_path / "bundle")
-    card = render_card(bundle, RunFolder.read(run), run / "checkpoints" / "step-000020", repo="someone/storyteller")
+    card = render_card(bundle, RunFolder.open(run), run / "checkpoints" / "step-000020", repo="someone/storyteller")
     (bundle / "README.md").write_text(card)
     source = find_model(bundle)
     assert source.name == "storyteller"

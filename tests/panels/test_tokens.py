@@ -9,7 +9,7 @@ import pytest
 
 from panels.models import LoadedModel, ModelLoader
 from panels.tabs.tokens import tab as tokens
-from panels.tabs.tokens import tokens as tokenizing
+from panels.tabs.tokens import token_lists
 from tests.panels.tiny_model import TEXT
 from tokenization import load_tokenizer, save_tokenizer, train_vocabulary
 from tokenization.spans import pieces
@@ -78,8 +78,8 @@ def test_long_texts_are_cut_and_too_long_ones_refused(context: Any) -> None:
 
 
 def test_second_tokenizers(context: Any, loaded: LoadedModel, checkpoint: Path) -> None:
-    at_hand = tokenizing.choices(context.home)
-    assert [name for name in at_hand if name != tokenizing.GPT2] == [
+    at_hand = token_lists.choices(context.home)
+    assert [name for name in at_hand if name != token_lists.GPT2] == [
         "none", "bytes", "characters", "run signs", "run words",
     ]  # fmt: skip
     text = "naïve 😀"
@@ -95,7 +95,7 @@ def test_second_tokenizers(context: Any, loaded: LoadedModel, checkpoint: Path) 
         assert [column["name"] for column in told["columns"]] == [context.source.name, chosen]
         assert [token[0] for token in told["columns"][1]["tokens"]] == ids
     assert len(data_of(tokens.show(context, text, "none"))["columns"]) == 1
-    assert [p.label for p in tokenizing.characters("a \n\ud800")] == ["a", "␣", "↵", "⟨ed a0 80⟩"]
+    assert [p.label for p in token_lists.characters("a \n\ud800")] == ["a", "␣", "↵", "⟨ed a0 80⟩"]
 
 
 @pytest.mark.parametrize(
@@ -133,12 +133,12 @@ def test_a_hub_id_is_fetched_without_remote_code(context: Any, tokenizer: Any, m
         return tokenizer
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", fetch)
-    tokenizing._of_hub.cache_clear()
+    token_lists._of_hub.cache_clear()
     assert len(data_of(tokens.show(context, "the", "somebody/model"))["columns"]) == 2
     assert asked == [("somebody/model", {"trust_remote_code": False})]
     status, _ = tokens.show(context, "the", "somebody/private")
     assert "Second tokenizer: cannot load somebody/private: 401: no access" in status
-    tokenizing._of_hub.cache_clear()
+    token_lists._of_hub.cache_clear()
 
 
 def test_strangers_choose_from_the_list(context: Any, checkpoint: Path) -> None:
@@ -158,7 +158,7 @@ def test_gpt2_of_the_cache(context: Any, tokenizer: Any, tmp_path: Path, monkeyp
 
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", found)
     save_tokenizer(tokenizer, tmp_path / "cache")
-    assert tokenizing.choices(context.home)[-1] == "GPT-2"
+    assert token_lists.choices(context.home)[-1] == "GPT-2"
     context.is_public = True
     told = data_of(tokens.show(context, "the", "GPT-2"))
     assert told["columns"][1]["tokens"] == told["columns"][0]["tokens"]
@@ -182,10 +182,10 @@ def test_a_vocabulary_without_merges_says_so(context: Any) -> None:
 
 
 def test_the_endpoints_answer(tokenizer: Any) -> None:
-    assert tokenizing.as_json("", []) == {"tokens": [], "count": 0, "bytes": 0, "bytes_per_token": None}
-    told = tokenizing.as_json("naïve", pieces(tokenizer, "naïve"))
+    assert token_lists.as_json("", []) == {"tokens": [], "count": 0, "bytes": 0, "bytes_per_token": None}
+    told = token_lists.as_json("naïve", pieces(tokenizer, "naïve"))
     assert told["bytes"] == sum(token["bytes"] for token in told["tokens"]) == 6
     assert told["bytes_per_token"] == 6 / told["count"]
     for bad in (None, 7, ["a"]):
         with pytest.raises(ValueError, match=f"text: expected text, got {type(bad).__name__}"):
-            tokenizing.check_text(bad)
+            token_lists.check_text(bad)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from tokenization import ScratchGPTTokenizer, train_bpe, train_vocabulary
-from tokenization.fast import build_fast
+from tokenization.saving import build_fast
 from tokenization.tokenization_scratchgpt import byte_alphabet
 from tokenization.trainers import load_gpt2
 

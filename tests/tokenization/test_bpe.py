@@ -1,24 +1,32 @@
 import importlib.util
 import logging
-import random
+import sys
 from collections import Counter
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+import regex
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tokenization import GPT4_SPLIT_PATTERN, train_bpe
+from tokenization import GPT4_SPLIT_PATTERN, bpe, train_bpe
+from tokenization.bpe import count_pretokens, cut_at_borders, parts_of, piece_text
 from tokenization.tokenization_scratchgpt import Splitter, text_to_bytes
 
 # Few characters, so that pairs repeat, overlap and tie.
 TEXTS = st.lists(st.text(alphabet="aab c.\n1é", max_size=40), min_size=1, max_size=6)
 
+SPLIT = Splitter(GPT4_SPLIT_PATTERN)
+HARD_TEXTS = st.one_of(
+    st.text(alphabet="ab '1.\n", max_size=30),
+    st.text(alphabet="a.1 \u00e9\x1c\x1f\0\1\u0558 \n" + bpe.OTHER_WHITESPACE, max_size=30),
+    st.text(max_size=30),
+)
+
 
 def train_naively(texts: list[str], merges: int) -> list[tuple[bytes, bytes]]:
-    """The textbook: count all pairs anew for every merge."""
-    split = Splitter(GPT4_SPLIT_PATTERN)
-    words = Counter(tuple(text_to_bytes(word)) for text in texts for word in split(text))
+    """The textbook: count all pairs again for every merge."""
+    words = Counter(tuple(text_to_bytes(word)) for text in texts for word in SPLIT(text))
     token_bytes = {byte: bytes([byte]) for byte in range(256)}
     learnt = []
     for new in range(256, 256 + merges):
@@ -78,11 +86,11 @@ def test_ties_go_to_the_smaller_ids():
     assert train_bpe(["ba ab"], 258, special_tokens=()) == [(b" ", b"a"), (b"b", b"a")]
 
 
-def test_the_count_of_each_merge_is_told():
-    told = []
-    merges = train_bpe(["aaabdaaabac"], 260, on_merge=lambda *merge: told.append(merge))
-    assert told == [(256, b"a", b"a", 4), (257, b"a", b"b", 2), (258, b"aa", b"ab", 2)]
-    assert merges == [(first, second) for _, first, second, _ in told]
+def test_the_count_of_each_merge_is_reported():
+    reported = []
+    merges = train_bpe(["aaabdaaabac"], 260, on_merge=lambda *merge: reported.append(merge))
+    assert reported == [(256, b"a", b"a", 4), (257, b"a", b"b", 2), (258, b"aa", b"ab", 2)]
+    assert merges == [(first, second) for _, first, second, _ in reported]
 
 
 def test_vocabulary_size_counts_bytes_merges_and_special_tokens():
@@ -104,14 +112,6 @@ def test_runs_out_of_pairs(caplog):
 
 def test_another_pattern_and_what_it_passes_over():
     assert train_bpe(["ab-ab-cd"], 259, pattern="[a-z]+") == [(b"a", b"b"), (b"c", b"d")]
-
-
-def test_two_processes_find_the_same_merges():
-    rng = random.Random(0)
-    words = ["".join(rng.choices("aeiourstlé", k=rng.randint(1, 7))) for _ in range(300)]
-    texts = [" ".join(rng.choices(words, k=40_000)) + rng.choice(["\n", "  ", ""]) for _ in range(11)]
-    assert sum(map(len, texts)) > 2_100_000
-    assert train_bpe(iter(texts), 400, workers=2) == train_bpe(texts, 400, workers=1)
 
 
 def test_the_progress_bars(capfd):
@@ -139,3 +139,31 @@ def test_takes_every_string(text):
 def test_errors_say_what_was_expected(texts, vocab_size, message):
     with pytest.raises(ValueError, match=message):
         train_bpe(texts, vocab_size)
+
+
+@given(st.lists(HARD_TEXTS, max_size=4))
+@example(["x\n  y  \naa", " \na"])
+@example(["end  ", " \nb", "\n b", "a\r b", "\0 a"])
+def test_counts_are_those_of_what_the_pattern_finds(texts):
+    assert count_pretokens(texts, SPLIT) == Counter(pretoken for text in texts for pretoken in SPLIT(text))
+
+
+@given(HARD_TEXTS.filter(lambda text: not {"\0", "\1"} & {*text}))
+def test_pieces_and_parts_split_on_their_own_as_in_the_text(text):
+    for pieces in (list(map(piece_text, cut_at_borders(text))), [*parts_of(text, 3)]):
+        assert "".join(pieces) == text
+        assert [pretoken for piece in pieces for pretoken in SPLIT(piece)] == SPLIT(text)
+
+
+def test_other_whitespace_is_all_there_is():
+    everything = "".join(map(chr, range(sys.maxunicode + 1)))
+    assert set(regex.findall(r"\s", everything)) == {" ", *bpe.OTHER_WHITESPACE}
+    assert [character.isascii() for character in bpe.OTHER_WHITESPACE].index(False) == bpe.ASCII_WHITESPACE
+
+
+def test_long_texts_and_many_pieces_are_counted_in_parts(monkeypatch):
+    monkeypatch.setattr(bpe, "PENDING_PIECES", 7)
+    texts = ["One  fish, two fish.\n\n  Red fish! " * 40_000, "", "Blue " * 40, "x" * 120]
+    assert count_pretokens(iter(texts), SPLIT) == Counter(word for text in texts for word in SPLIT(text))
+    words = Splitter(r"\w+ \w+")  # of another pattern nothing is known, so its texts are not cut
+    assert count_pretokens(["ab cd " * 200_000], words) == {"ab cd": 200_000, " ": 200_000}

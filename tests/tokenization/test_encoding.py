@@ -1,4 +1,8 @@
 import copy
+import random
+import sys
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +12,20 @@ from tokenizers import normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizer
 
 from storage.text import replace_surrogates
-from tokenization import ScratchGPTTokenizer, encode_corpus, encoding
-from tokenization.encoding import token_dtype
+from tokenization import ScratchGPTTokenizer, encode_corpus, train_bpe
+from tokenization.bpe import parts_of
+from tokenization.encoding import LONG_WHITESPACE, DirectEncoder, build_encoder, is_reachable, token_dtype
+from tokenization.tokenization_scratchgpt import LATER_CHARACTERS
 from tokenization.trainers import KINDS
 
+SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+# What each alternative of the split pattern is made of, and what it stops at.
+CLASSES = (
+    *("'s", "'LL", "'ſ", "'K", "don't", "we've", "Aé中", "x" * 40, "aaaa", "\u0301", "१२३४", "1", "12345", "Ⅷ½"),
+    *("!", "?!…", " !\r\n\n", "<|endoftext|>", "<|end", "|>", "😀🏳️‍🌈", "\u200b", "\0", "\x1c\x1f", "_"),
+    *(" ", "  ", "\t", "\n", "\r\n", "\r", "\v\f", "\x85\u2028\u2029", "\xa0\u2003\u3000", " \n ", "\n\n  "),
+    *(chr(int(part.split("-")[0], 16)) for part in LATER_CHARACTERS.split()),
+)
 TEXTS = st.lists(
     st.one_of(
         st.text(alphabet="a.1 \n\r\té\u2003\0\1\u0558", max_size=30),
@@ -22,46 +36,132 @@ TEXTS = st.lists(
 )
 
 
+def random_texts(count: int, seed: int) -> list[str]:
+    """Texts of up to 30 parts: split classes, any character (lone surrogates in a tenth of the texts), long runs."""
+    rng = random.Random(seed)
+    plain = [code for code in range(sys.maxunicode + 1) if not 0xD800 <= code <= 0xDFFF]
+    texts = []
+    for _ in range(count):
+        codes: list[int] | range = plain if rng.random() < 0.9 else range(0xD700, 0xE000)
+        parts = [
+            chr(rng.choice(codes)) * rng.choice((1, 1, 2)) if rng.random() < 0.5 else rng.choice(CLASSES)
+            for _ in range(rng.randrange(30))
+        ]
+        if rng.random() < 0.01:
+            parts.append(rng.choice("ab1- \n\u2003é") * rng.randrange(3000))
+        texts.append("".join(parts))
+    return texts
+
+
+@pytest.fixture(scope="module")
+def unicode_vocabulary() -> ScratchGPTTokenizer:
+    """Merges of every script, learnt from texts of the same kind as those that are encoded."""
+    return ScratchGPTTokenizer.from_merges(train_bpe(random_texts(4000, seed=1), 1500))
+
+
+def test_twenty_thousand_unicode_strings_have_the_ids_of_the_from_scratch_class(unicode_vocabulary):
+    texts = ["", *random_texts(20_000, seed=2)]
+    assert build_encoder(unicode_vocabulary)[0].__dict__["tiktoken"] is not None
+    arrays = list(encode_corpus(unicode_vocabulary, iter(texts), workers=2))
+    for text, ids in zip(texts, arrays, strict=True):
+        assert ids.tolist() == unicode_vocabulary.encode_ordinary(text), repr(text)
+        assert ids.dtype == np.uint16
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared is not there")
+def test_nine_books_and_hostile_files():
+    paths = [*sorted((SHARED / "data" / "scifi").glob("*.txt"))[:9], *(SHARED / "cases").glob("*.txt")]
+    texts = [path.read_bytes().decode("utf-8", "surrogateescape") for path in paths]
+    tokenizer = ScratchGPTTokenizer.from_merges(train_bpe(texts[:3], 4096))
+    for text, ids in zip(texts, encode_corpus(tokenizer, texts), strict=True):
+        assert ids.tolist() == tokenizer.encode_ordinary(text)
+
+
+@pytest.mark.parametrize("run", ["a", "ACGT", " ", "-", "1", "\u2003 ", "\n", "😀"])
+def test_long_runs(slow, run):
+    text = f"begin {run * (LONG_WHITESPACE + 10)}x end"
+    (ids,) = encode_corpus(slow, [text])
+    assert ids.tolist() == slow.encode_ordinary(text)
+
+
+def test_a_run_of_whitespace_that_tiktoken_refuses(slow):
+    text = f"begin{' ' * 1_100_000}\ud800end"
+    (ids,) = encode_corpus(slow, [text.replace("\ud800", "")])
+    assert slow.decode(ids) == text.replace("\ud800", "")
+
+
 @given(texts=TEXTS)
 @example(["", " ", "a  b ", "\n a", "a\n", ""])
 def test_equals_the_call(slow, texts):
-    arrays = list(encode_corpus(slow, iter(texts)))
-    assert [array.dtype for array in arrays] == [np.uint16] * len(texts)
-    assert [array.tolist() for array in arrays] == [
+    assert [ids.tolist() for ids in encode_corpus(slow, iter(texts))] == [
         slow(text, split_special_tokens=True)["input_ids"] for text in texts
     ]
 
 
-@given(texts=st.lists(st.text(), max_size=4))
-def test_any_tokenizer(slow, fast, texts):
-    ours, theirs = list(encode_corpus(slow, texts)), list(encode_corpus(fast, texts))
-    assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(ours, theirs, strict=True))
+def test_merges_that_no_text_could_teach_take_the_plain_path():
+    abc = ScratchGPTTokenizer.from_merges([(b"a", b"b"), (b"b", b"c"), (b"a", b"bc")])
+    assert not is_reachable(abc)  # a text "abc" begins with (a, b), so its last token is never made
+    (ids,) = encode_corpus(abc, ["abc aabc"])
+    assert ids.tolist() == abc.encode_ordinary("abc aabc") == [256, 99, 32, 97, 256, 99]
 
 
-def test_streams_in_batches(fast, monkeypatch):
-    monkeypatch.setattr(encoding, "BATCH_TEXTS", 3)
-    taken = []
+@given(pairs=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=8), text=st.text("abc", max_size=12))
+def test_any_merges(pairs, text):
+    tokens = [b"a", b"b", b"c"]
+    merges = []
+    for first, second in pairs:
+        pair = tokens[first % len(tokens)], tokens[second % len(tokens)]
+        if b"".join(pair) not in tokens:
+            merges.append(pair)
+            tokens.append(b"".join(pair))
+    tokenizer = ScratchGPTTokenizer.from_merges(merges)
+    assert DirectEncoder(tokenizer, np.uint16)([text])[0].tolist() == tokenizer.encode_ordinary(text)
+
+
+def test_another_pattern_and_more_tokens_than_two_bytes_count():
+    tokenizer = ScratchGPTTokenizer.from_merges([(b" ", b"a")], pattern=r"\w+")
+    assert [ids.tolist() for ids in encode_corpus(tokenizer, ["b a", "-"], workers=2)] == [[98, 32, 97], [45]]
+    merges = [(bytes([first]), bytes([second])) for first in range(256) for second in range(256)]
+    large = ScratchGPTTokenizer.from_merges(merges)
+    (array,) = encode_corpus(large, ["zz é"])
+    assert array.dtype == np.uint32
+    assert array.tolist() == large.encode_ordinary("zz é")
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_streams_in_order_and_in_bounded_memory(slow, workers):
+    """Ten million characters, of which a few hundred thousand a thread are read ahead, and none is kept."""
+    block = "It's 12 <|endoftext|>  déjà vu 😀\n" * 3000
+    taken = 0
 
     def texts():
-        for number in range(8):
-            taken.append(number)
-            yield f"text {number}"
+        nonlocal taken
+        for number in range(100):
+            taken += 1
+            yield f"{number}{block}"
 
-    arrays = encode_corpus(fast, texts())
-    assert fast.decode(next(arrays)) == "text 0"
-    assert taken == [0, 1, 2]
-    assert len(list(arrays)) == 7
+    tracemalloc.start()
+    try:
+        for done, ids in enumerate(encode_corpus(slow, texts(), workers=workers)):
+            assert slow.decode(ids[:20]).startswith(f"{done}It's")
+            assert taken - done < 30
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+    assert taken == 100
 
 
-def test_arrays_can_be_written_to(slow):
-    (array,) = encode_corpus(slow, ["the dog"])
-    array += 1
+def test_closing_early_and_short_texts(slow, fast):
+    for tokenizer in (slow, fast):
+        arrays = encode_corpus(tokenizer, (f"text {number}" for number in range(10_000)), workers=2)
+        assert tokenizer.decode(next(arrays)) == "text 0"
+        arrays.close()
+        assert [array.tolist() for array in encode_corpus(tokenizer, ["a", "", "b"], workers=8)] == [[97], [], [98]]
 
 
-def test_caches_are_bounded(slow, monkeypatch):
-    monkeypatch.setattr(encoding, "CACHE_ENTRIES", 10)
-    text = " ".join(f"word{number}" for number in range(100))
-    assert next(encode_corpus(slow, [text])).tolist() == slow.encode_ordinary(text)
+def test_fewer_workers_than_one(slow):
+    with pytest.raises(ValueError, match="expected workers of at least 1, got 0"):
+        next(encode_corpus(slow, ["a"], workers=0))
 
 
 @pytest.mark.parametrize(("size", "dtype"), [(257, np.uint16), (65_536, np.uint16), (65_537, np.uint32)])
@@ -69,45 +169,45 @@ def test_the_type_of_ids(size, dtype):
     assert token_dtype(size) is dtype
 
 
-def test_another_pattern_takes_the_plain_path():
-    tokenizer = ScratchGPTTokenizer.from_merges([(b" ", b"a")], pattern=r"\w+|\W+")
-    (array,) = encode_corpus(tokenizer, ["b a"])
-    assert array.tolist() == [98, 32, 97]
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "rust"])
 @given(texts=TEXTS)
-def test_long_texts_are_cut_where_it_changes_nothing(every_kind, kind, texts):
-    tokenizer = every_kind[kind]
+def test_every_kind_equals_its_call_and_long_texts_are_cut_where_it_changes_nothing(every_kind, fast, kind, texts):
+    tokenizer = {**every_kind, "rust": fast}[kind]
     texts = [replace_surrogates(text) for text in texts]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoding, "PART_CHARACTERS", 3)
-        patch.setattr(encoding, "BATCH_CHARACTERS", 10)
-        arrays = [array.tolist() for array in encode_corpus(tokenizer, texts)]
+    encode, can_cut = build_encoder(tokenizer)
+    assert can_cut
     calls = [tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"] for text in texts]
-    assert arrays == calls
+    assert [array.tolist() for array in encode_corpus(tokenizer, texts)] == calls
+    parts = [np.concatenate(encode([*parts_of(text, 3)])).tolist() for text in texts]
+    assert parts == calls
 
 
-def test_which_tokenizers_have_borders_at_spaces(every_kind, fast):
-    assert all(encoding.build_encoder(tokenizer)[1] for tokenizer in (*every_kind.values(), fast))
+def test_a_text_longer_than_a_part(slow, fast):
+    text = "It's a long text, 1234 words of it.\n" * 6000
+    for tokenizer in (slow, fast):
+        first, short = encode_corpus(tokenizer, [text, "short"], workers=2)
+        assert first.tolist() == slow.encode_ordinary(text)
+        assert short.tolist() == slow.encode_ordinary("short")
+
+
+def test_which_tokenizers_have_borders_at_spaces(every_kind):
     other = copy.deepcopy(every_kind["wordpiece"])
     other.add_tokens(["the dog"])
-    assert not encoding.build_encoder(other)[1]
+    assert not build_encoder(other)[1]
     other = copy.deepcopy(every_kind["gpt2"])
     other.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    assert not encoding.build_encoder(other)[1]
+    assert not build_encoder(other)[1]
     other.backend_tokenizer.pre_tokenizer = None
-    assert not encoding.build_encoder(other)[1]
+    assert not build_encoder(other)[1]
     other = copy.deepcopy(every_kind["wordpiece"])
     other.backend_tokenizer.normalizer = normalizers.Strip()
-    assert not encoding.build_encoder(other)[1]
+    assert not build_encoder(other)[1]
 
 
 def test_lone_surrogates_where_the_library_has_none(every_kind):
     for kind in ("characters", "wordpiece", "sentencepiece", "gpt2"):
         surrogate, replacement = encode_corpus(every_kind[kind], ["a \ud800 b", "a \ufffd b"])
         assert surrogate.tolist() == replacement.tolist(), kind
-    assert replace_surrogates("\ud83d\ude00 \ud800") == "😀 \ufffd"
 
 
 def test_settings_of_the_tokenizer_stay_as_they_are(fast):

@@ -134,6 +134,22 @@ def test_report(every_kind, folder, gpt2_folder, corpus, tmp_path, capsys):
     assert measured["name"] == gpt2_folder.name
 
 
+def test_runs_checkpoints_and_bundles_are_tokenizers_too(every_kind, corpus, tmp_path, capsys):
+    run_folder, bundle = tmp_path / "run", tmp_path / "bundle"
+    checkpoint = run_folder / "checkpoints" / "step-000010"
+    for folder in (run_folder / "tokenizer", checkpoint, bundle):
+        save_tokenizer(every_kind["bpe"], folder)
+    (run_folder / "run.json").write_text("{}")
+    (run_folder / "output.txt").write_text(TEXT)
+    (bundle / "config.json").write_text("{}")
+    run("report", run_folder, checkpoint, bundle, corpus, run_folder / "output.txt", "--json")
+    measured = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in measured] == ["run", "run/checkpoints/step-000010", "bundle"]
+    assert {one["exact_texts"] for one in measured} == {1}
+    run("decode", checkpoint, "72", "105")
+    assert capsys.readouterr().out == "Hi\n"
+
+
 def test_report_refuses(folder, corpus):
     assert "expected at least one tokenizer folder" in fails("report", corpus)
     assert "got tokenizer folders only: name text files too" in fails("report", folder)

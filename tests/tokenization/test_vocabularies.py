@@ -20,7 +20,7 @@ from tokenization import (
     save_tokenizer,
     train_vocabulary,
 )
-from tokenization.fast import build_fast
+from tokenization.saving import build_fast
 from tokenization.tokenization_scratchgpt import byte_alphabet
 from tokenization.trainers import KINDS, load_gpt2, train_characters, train_wordpiece
 

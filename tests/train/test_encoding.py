@@ -1,5 +1,6 @@
 """Documents → shards: everything is written once, also after a stop."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from transformers import PreTrainedTokenizerFast
 from corpus.documents import Document
 from storage.shards import TokenSplit
 from tokenization import ScratchGPTTokenizer
-from train.data import encoding
 from train.data.encoding import PROGRESS, ShardEncoder, token_sizes
 
 TOKENIZER = ScratchGPTTokenizer.from_merges([(b"a", b"b"), (b"ab", b"c")], special_tokens=("<|endoftext|>",))
@@ -29,6 +29,7 @@ def make(folder: Path, tokenizer: Any = TOKENIZER, *, chunk: int = 40, made_from
         chunk=chunk,
         fraction=0.1,
         made_from={"corpus": made_from},
+        save_tokens=3000,
     )
 
 
@@ -88,11 +89,11 @@ def test_labelled_documents_go_where_they_belong(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_a_stopped_pass_goes_on_and_gives_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labelled: bool
+def test_a_stopped_pass_resumes_and_gives_the_same(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], labelled: bool
 ) -> None:
-    monkeypatch.setattr(encoding, "SAVE_TOKENS", 30)
-    documents = documents_of(30) if labelled else [Document(text="abcabx" * 5, name=str(n)) for n in range(30)]
+    documents = documents_of(3000) if labelled else [Document(text="abécabx" * 5, name=str(n)) for n in range(3000)]
+    size = sum(len(document.text.encode()) for document in documents)
     whole = make(tmp_path / "whole")
     whole.run(documents)
 
@@ -101,7 +102,7 @@ def test_a_stopped_pass_goes_on_and_gives_the_same(
         raise KeyboardInterrupt
 
     seen = []
-    for at in (13, 22):
+    for at in (1300, 2200):
         encoder = make(tmp_path / "broken")
         seen.append(encoder.tally.documents)
         with pytest.raises(KeyboardInterrupt):
@@ -109,7 +110,13 @@ def test_a_stopped_pass_goes_on_and_gives_the_same(
     encoder = make(tmp_path / "broken")
     seen.append(encoder.tally.documents)
     assert 0 == seen[0] < seen[1] < seen[2], "each pass begins where the one before was saved"
-    encoder.run(documents)
+    capfd.readouterr()
+    encoder.run(documents, size=size)
+    *_, bar = capfd.readouterr().err.strip().split("\r")
+    assert bar.startswith("encoding: 100%"), "the bar counts bytes, what was done before included"
+    counts = re.search(r"([\d.]+k)/([\d.]+k)", bar)
+    assert counts is not None
+    assert counts[1] == counts[2]
     assert read(encoder) == read(whole)
     without_files = [{**entry, "files": None} for entry in encoder.description().values()]
     assert without_files == [{**entry, "files": None} for entry in whole.description().values()]

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modeling import ScratchGPTConfig, ScratchGPTForMaskedLM
+from modeling.inspection import text_windows
 from modeling.loading import load_causal_lm
 from tokenization import ScratchGPTTokenizer, load_tokenizer, save_tokenizer, train_bpe
-from train.evaluate import evaluate_masked_text, evaluate_text, main, middle_windows, text_windows
+from train.evaluate import evaluate_masked_text, evaluate_text, main, middle_windows
 
 TEXT = "One morning a fox went to the market. It was closed."
 CONTEXT = 12

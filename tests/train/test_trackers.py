@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 
 from tests.train.conftest import with_fields
 from tests.train.test_loop import stop_after
@@ -15,7 +16,7 @@ from train.__main__ import main
 from train.config import Config
 from train.loop import train
 from train.run_log import read_lines
-from train.trackers import check_tracker, flat_config, wandb_has_login
+from train.trackers import wandb_mode
 
 Values = dict[int, dict[str, float]]
 
@@ -162,26 +163,26 @@ def test_a_tracker_that_is_not_installed_is_named(name: str, monkeypatch: pytest
 
 def test_no_tracker_is_the_default(finished_run: Path, tiny: Config) -> None:
     assert tiny.run.tracker == "none"
-    check_tracker("none")
     assert not (finished_run / "tracking").exists()
 
 
-def test_the_config_is_flat_and_plain(tiny: Config) -> None:
-    flat = flat_config(tiny)
-    assert flat["optimizer.learning_rate"] == tiny.optimizer.learning_rate
-    assert flat["model.num_key_value_heads"] == str(tiny.model.num_key_value_heads)
-    assert all(isinstance(value, bool | int | float | str) for value in flat.values())
+def test_wandb_is_online_where_it_finds_a_key_and_never_asks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def mode() -> str:
+        wandb.teardown()  # it keeps the key that it found
+        return wandb_mode()
 
-
-def test_wandb_is_asked_for_no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL"):
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert not wandb_has_login()
-    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password 0123\n")
-    (tmp_path / "netrc").chmod(0o600)
-    assert wandb_has_login()
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert not wandb_has_login()
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert mode() == "offline"
+    (tmp_path / "netrc").write_text(f"machine wandb.example.org login user password {'0' * 40}\n")
+    (tmp_path / "netrc").chmod(0o600)
+    assert mode() == "online"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert mode() == "disabled"
+    monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("WANDB_API_KEY", "0123")
-    assert wandb_has_login()
+    with pytest.raises(ValueError, match="--tracker wandb: expected an API key that W&B takes, got another"):
+        mode()
+    wandb.teardown()

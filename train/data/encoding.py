@@ -1,9 +1,8 @@
-"""Documents → token shards, a pass that can be stopped anywhere and goes on where it was last saved.
+"""Documents → token shards, in a pass that can be stopped anywhere and resumes where it was last saved.
 
 `tokens/progress.json` says how much of the text is in the shards; `manifest.json` takes its place when all of it is.
 """
 
-import json
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -15,22 +14,22 @@ import numpy as np
 from tqdm import tqdm
 
 from corpus.documents import Document
+from storage.records import read_json_object, write_json
 from storage.shards import SplitWriter
+from storage.text import count_bytes
 from tokenization.encoding import encode_corpus, token_dtype
 from tokenization.spans import is_byte_level, token_bytes
-from train.run_log import write_json
 
 PROGRESS = "progress.json"
-SAVE_TOKENS = 2**24  # tokens between two saves
 
 
 @dataclass(kw_only=True, slots=True)
 class Tally:
     """What is in the shards so far."""
 
-    documents: int = 0  # taken from the corpus, pieces of long ones counted singly
+    documents: int = 0  # taken from the corpus, each part of a long one counted
     bytes: dict[str, int] = field(default_factory=lambda: {"train": 0, "validation": 0})
-    ends: dict[str, int] = field(default_factory=lambda: {"train": 0, "validation": 0})  # whole documents
+    ends: dict[str, int] = field(default_factory=lambda: {"train": 0, "validation": 0})  # complete documents
     log_probability: float | None = None  # of the validation text, where its source knows it
     pending: list[int] = field(default_factory=list)  # the ids of an unfinished chunk, not in the shards yet
 
@@ -40,11 +39,11 @@ class ShardEncoder:
 
     Args:
         folder: the run's `tokens/`.
-        tokenizer: of transformers.
         end_of_text: id of the document separator.
         chunk: documents without a label are cut by tokens, in chunks of so many …
         fraction: … of which this share at the end is validation.
         made_from: what the shards are made from; what an earlier pass saved counts only if it was made from the same.
+        save_tokens: tokens between two saves.
     """
 
     def __init__(
@@ -56,38 +55,37 @@ class ShardEncoder:
         chunk: int,
         fraction: float,
         made_from: dict[str, Any],
+        save_tokens: int = 2**24,
     ):
         self.folder, self.tokenizer, self.end_of_text = folder, tokenizer, end_of_text
-        self.chunk, self.fraction, self.made_from = chunk, fraction, made_from
+        self.chunk, self.fraction, self.made_from, self.save_tokens = chunk, fraction, made_from, save_tokens
         self.sizes = token_sizes(tokenizer) if is_byte_level(tokenizer) else None
         dtype = token_dtype(len(tokenizer))
         self.writers = {name: SplitWriter(folder=folder, name=name, dtype=dtype) for name in ("train", "validation")}
         self.tally = Tally()
         path = folder / PROGRESS
-        saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        saved = read_json_object(path) if path.is_file() else None
         if saved is not None and saved["made_from"] == made_from:
             self.tally = Tally(**saved["tally"])
             for name, writer in self.writers.items():
                 writer.tokens, writer.files = saved["writers"][name]["tokens"], saved["writers"][name]["files"]
 
     def run(self, documents: Iterable[Document], *, size: int | None = None, workers: int = 1) -> None:
-        """Encode what is not encoded yet, under a progress bar.
+        """Encode what is not encoded yet of all `documents`, with `workers` threads, under a progress bar.
 
         Args:
-            documents: all of the corpus, from its first document on.
             size: bytes of all the text, for the time left; None when unknown.
-            workers: processes for the from-scratch tokenizer.
 
         Raises:
             ValueError: documents without a label under a tokenizer whose tokens do not stand for bytes.
         """
-        done, saved = sum(self.tally.bytes.values()), self._tokens()
+        done, saved = sum(self.tally.bytes.values()) + self._size(self.tally.pending), self._tokens()
         documents = islice(documents, self.tally.documents, None)
         with tqdm(desc="encoding", unit="B", unit_scale=True, total=size, initial=done, dynamic_ncols=True) as bar:
             for document, ids in self._encoded(documents, workers):
                 self._append(document, ids)
-                bar.update(len(document.text))
-                if self._tokens() >= saved + SAVE_TOKENS:
+                bar.update(count_bytes(document.text))
+                if self._tokens() >= saved + self.save_tokens:
                     self._save()
                     saved = self._tokens()
         self._cut(len(self.tally.pending))
@@ -145,7 +143,7 @@ class ShardEncoder:
         if not self.writers[name].tokens:
             self.writers[name].append(np.array(end))
         self.writers[name].append(ids)
-        tally.bytes[name] += len(document.text.encode("utf-8", "surrogatepass"))
+        tally.bytes[name] += count_bytes(document.text)
         tally.ends[name] += document.is_complete
         if name == "validation" and document.log_probability is not None:
             tally.log_probability = (tally.log_probability or 0.0) + document.log_probability
@@ -157,9 +155,12 @@ class ShardEncoder:
         border = length - round(length * self.fraction)
         for name, ids in (("train", part[:border]), ("validation", part[border:])):
             self.writers[name].append(ids)
-            if self.sizes is not None:
-                tally.bytes[name] += int(self.sizes[ids].sum())
+            tally.bytes[name] += self._size(ids)
             tally.ends[name] += int((ids == self.end_of_text).sum())
+
+    def _size(self, ids: list[int] | np.ndarray) -> int:
+        """Bytes of the text of some ids; 0 where tokens do not stand for bytes."""
+        return 0 if self.sizes is None else int(self.sizes[np.asarray(ids, dtype=np.int64)].sum())
 
     def _tokens(self) -> int:
         return sum(writer.tokens for writer in self.writers.values())

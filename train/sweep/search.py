@@ -1,194 +1,237 @@
-"""A search in progress: trials one after the other, each a run in a folder of its own."""
+"""A search: trials one after the other, each a run in a folder of its own, and the reports on them."""
 
-import hashlib
-import json
+import contextlib
+import csv
+import math
 import os
+import shlex
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 import torch
+from matplotlib.figure import Figure
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
-from storage.files import atomic_folder
+from storage.files import atomic_file, atomic_folder, locked_folder
+from storage.records import flatten, read_json_object, write_json
+from storage.run_folder import RunFolder
 from train.config import Config, as_json, validate
 from train.data.prepare import prepare
+from train.device import choose_device, choose_precision
 from train.fields import replace_fields
 from train.loop import NonFiniteLossError, train
-from train.run_log import read_lines, write_json
-from train.sweep.report import UNITS, write_report
-from train.sweep.settings import objective_of
 from train.sweep.space import Space
+from train.trackers import check_tracker
 
-# Fields of `data` that leave the token shards as they are.
-_BATCH_FIELDS = ("batch_size", "gradient_accumulation_steps", "windows", "mask_rate", "evaluation_windows")
+STARTUP_TRIALS = 5
+UNITS = {"bits_per_byte": "bits per byte", "validation_loss": "nats per hidden token"}
+COSTS = {"steps": "step", "tokens_seen": "tokens_seen", "seconds": "seconds", "parameters": "parameters"}  # in run.json
+# Fields of `run` that change what a trial reaches; the others may differ when a sweep is resumed.
+_RUN_FIELDS = ("seed", "steps", "max_seconds", "evaluate_every", "precision")
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True)
 class Search:
-    """A search in progress.
+    """A search in a folder.
 
-    The pruner compares medians and not, as Hyperband does, brackets of growing budgets: it needs no largest budget,
-    works from a handful of trials on, and with few evaluations a run.
+    Its pruner compares medians; Hyperband's brackets of growing budgets would need a largest budget, many trials and
+    many evaluations a run.
     """
 
     recipe: str
-    config: Config  # what all trials share
+    config: Config  # what all trials share; its seed is the search's too
     space: Space
     folder: Path
-    study: optuna.Study
-    startup_trials: int
-    keep_checkpoints: bool
-    precision: str  # one for all widths: the trials differ in what is searched alone
-    bar: tqdm
+    startup_trials: int = STARTUP_TRIALS  # random ones at the start, before which nothing is pruned either
+    keep_checkpoints: bool = False  # of every trial, not only of the best
+    study: optuna.Study = field(init=False)
+    bar: tqdm = field(init=False)
 
-    def run(self, trials: int) -> bool:
-        """Go on until so many trials are done; False when a signal ended it before."""
-        while len(self.finished()) < trials:
-            if not self._trial(self._open_trial()):
-                return False
-            self.keep()
-            self.bar.update()
-        return True
+    def __post_init__(self) -> None:
+        # Bits per byte can be compared across vocabularies; masked models have none.
+        self.objective = "bits_per_byte" if self.config.data.objective == "causal" else "validation_loss"
+        # One precision for all widths, so that trials differ only in what is searched.
+        self.precision = choose_precision(self.config, choose_device(self.config.run.device))
 
-    def finished(self) -> list[FrozenTrial]:
-        """The trials that are done."""
-        return [trial for trial in self.study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    def run(self, trials: int, *, resume: bool = False) -> bool:
+        """Search until `trials` trials are finished, those of earlier calls included; False when a signal ended it.
+
+        Raises:
+            ValueError: settings that do not fit each other or the folder.
+        """
+        if trials < 1:
+            raise ValueError(f"--trials: expected at least 1, got {trials}")
+        if self.startup_trials < 1:
+            raise ValueError(f"--startup-trials: expected at least 1, got {self.startup_trials}")
+        check_tracker(self.config.run.tracker)
+        self._check_folder(resume)
+        if self.config.run.tracker == "trackio":
+            os.environ.setdefault("TRACKIO_DIR", str(self.folder.resolve() / "tracking"))  # all trials side by side
+        busy = "expected a sweep folder that is free, got one that another process searches in; "
+        with (
+            locked_folder(self.folder, f"{busy}wait for it, stop it, or choose another --sweep-dir"),
+            _study(self.folder, self.recipe) as self.study,
+            tqdm(total=trials, unit="trial", dynamic_ncols=True) as self.bar,
+        ):
+            write_json(self.folder / "sweep.json", self._settings())
+            self.study.pruner = optuna.pruners.MedianPruner(self.startup_trials, self.config.schedule.warmup_steps)
+            self.bar.update(len(self._finished()))
+            if self._finished():
+                self._save()
+            completed = True
+            while completed and len(self._finished()) < trials:
+                completed = self._run_trial(self._next_trial())
+                self.bar.update(completed)
+                self._save()
+            if completed:
+                self._print_result()
+        return completed
 
     def best(self) -> FrozenTrial | None:
-        """The trial with the lowest objective among those that came to their end."""
+        """The complete trial with the lowest objective."""
         complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return min(complete, key=lambda trial: trial.values[0], default=None)
 
-    def run_dir(self, number: int) -> Path:
-        """The run folder of a trial."""
-        return self.folder / "trials" / f"trial-{number:03d}"
+    def _print_result(self) -> None:
+        print(table(_rows(self.study, self.objective)))
+        best = self.best()
+        if best is None:
+            raise ValueError(
+                f"no trial is complete (reasons: {self.folder / 'sweep.md'}); search other ranges with --space and "
+                "another --sweep-dir, or continue with --resume and more --trials"
+            )
+        print(
+            f"best: trial {best.number}, {best.value:.4f} {UNITS[self.objective]}; train it with\n"
+            f"  python -m train {shlex.quote(str(self.folder / 'best.json'))}"
+        )
 
-    def trial_config(self, values: dict[str, Any]) -> Config:
-        """The config of a trial, as `python -m train` would take it."""
-        return self.space.apply(self.config, values)
+    def _settings(self) -> dict[str, Any]:
+        """What another search would have differently, as sweep.json has it."""
+        config = as_json(self.config)
+        config["run"] = {key: config["run"][key] for key in _RUN_FIELDS}
+        settings = {"recipe": self.recipe, "objective": self.objective, "startup_trials": self.startup_trials}
+        return settings | {"space": self.space.as_json(), "config": config}
 
-    def _open_trial(self) -> optuna.Trial:
-        """The trial that was not finished, or the next one.
+    def _check_folder(self, resume: bool) -> None:
+        """Refuse a folder that has a search already, or a different one than the one to resume."""
+        path = self.folder / "sweep.json"
+        if not path.is_file():
+            return
+        if not resume:
+            raise ValueError(
+                f"{self.folder}: expected a new sweep folder, got one with a search; resume it with --resume, or "
+                "choose another --sweep-dir"
+            )
+        there, here = flatten(read_json_object(path)), flatten(self._settings())
+        different = [
+            f"{name.removeprefix('config.')}: the sweep has {there.get(name, 'nothing')}, "
+            f"asked for {here.get(name, 'nothing')}"
+            for name in sorted(there.keys() | here.keys())
+            if there.get(name) != here.get(name)
+        ]
+        if different:
+            raise ValueError(
+                f"{self.folder}: expected the folder of a sweep with these settings, got one of another "
+                f"({'; '.join(different)}); give the same settings, or choose another --sweep-dir"
+            )
 
-        Each trial has a sampler of its own seed, so that a search that goes on suggests what it would have.
+    def _finished(self) -> list[FrozenTrial]:
+        return [trial for trial in self.study.get_trials(deepcopy=False) if trial.state.is_finished()]
+
+    def _run_folder(self, trial: FrozenTrial | optuna.Trial) -> RunFolder:
+        return RunFolder(self.folder / "trials" / f"trial-{trial.number:03d}")
+
+    def _next_trial(self) -> optuna.Trial:
+        """The unfinished trial, or a new one. Each has a sampler with a seed of its own, so that a resumed search
+        suggests what an uninterrupted one would.
         """
-        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        number = running[0].number if running else len(self.study.get_trials(deepcopy=False))
+        trials = self.study.get_trials(deepcopy=False)
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        number = running[0].number if running else len(trials)
         seed = int(np.random.SeedSequence([self.config.run.seed, number]).generate_state(1)[0])
         self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.startup_trials)
         return optuna.Trial(self.study, running[0]._trial_id) if running else self.study.ask()
 
-    def _trial(self, trial: optuna.Trial) -> bool:
-        """Run a trial, or what is left of it; False when a signal ended it."""
+    def _run_trial(self, trial: optuna.Trial) -> bool:
+        """Run a trial, or the rest of it; False when a signal ended it."""
         values = self.space.suggest(trial)
-        run_dir = self.run_dir(trial.number)
-        config = self.trial_config(values)
-        reason = trial.user_attrs.get("stopped")
-        if reason is None:
-            reason, interrupted = self._train(trial, config, run_dir)
-            if interrupted:
-                return False
-        if run_dir.joinpath("run.json").is_file():
-            run = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
-            for key in ("step", "parameters", "seconds", "tokens_seen"):
-                trial.set_user_attr(key, run[key])
-        reached = best_evaluation(run_dir, self.objective)
-        if reason is None and reached is None:
+        run = self._run_folder(trial)
+        reason = trial.user_attrs.get("stopped") or self._train(trial, values, run)
+        state = run.peek_state()
+        if reason is None and state.get("status") != "finished":
+            return False
+        for key in state.keys() & COSTS.values():
+            trial.set_user_attr(key, state[key])
+        reached = [record.get(self.objective, math.inf) for record in run.metrics()]
+        value = min(filter(math.isfinite, reached), default=None)
+        if value is None and reason is None:
             reason = "no evaluation with a finite loss"
         if reason is None:
-            self.study.tell(trial, reached)
+            self.study.tell(trial, value)
         else:
             trial.set_user_attr("stopped", reason)
             self.study.tell(trial, state=TrialState.PRUNED)
-        shown = ", ".join(f"{name.split('.')[1]} {_short(value)}" for name, value in values.items())
-        result = "no result" if reached is None else f"{reached:.4f} {UNITS[self.objective]}"
+        result = "no result" if value is None else f"{value:.4f} {UNITS[self.objective]}"
+        shown = ", ".join(f"{name.split('.')[1]} {_cell(value)}" for name, value in values.items())
         self.bar.write(f"trial {trial.number}: {result}{f' ({reason})' if reason else ''}; {shown}")
         return True
 
-    def _train(self, trial: optuna.Trial, config: Config, run_dir: Path) -> tuple[str | None, bool]:
-        """Train a trial; return why it was ended, if it was, and whether a signal did it."""
+    def _train(self, trial: optuna.Trial, values: dict[str, Any], run: RunFolder) -> str | None:
+        """Train a trial; why it ended early, or None when it was finished or a signal ended it."""
+
+        def watch(step: int, evaluation: dict[str, float]) -> str | None:
+            value = evaluation[self.objective]
+            self._show(f"trial {trial.number}, step {step}: {value:.4f}")
+            if not should_prune(self.study, trial, step, value) or step >= self.config.run.steps:
+                return None
+            trial.set_user_attr("stopped", f"pruned at step {step}")
+            return f"pruned at step {step}"
+
+        config = self.space.apply(self.config, values)
         try:
             validate(config)
         except ValueError as error:
-            return f"no such model: {error}", False
-        config = replace_fields(
-            config,
-            {"run.dir": run_dir, "run.resume": True, "run.output_tokens": 0, "run.precision": self.precision},
-        )
-        self._share(config, run_dir)
+            return f"no such model: {error}"
+        self._share_tokens(config, run)
+        changed = {"run.dir": run.path, "run.resume": True, "run.output_tokens": 0, "run.precision": self.precision}
         try:
-            train(config, recipe=self.recipe, quiet=True, watch=lambda *seen: self._watch(trial, *seen))
+            train(replace_fields(config, changed), recipe=self.recipe, quiet=True, watch=watch)
         except NonFiniteLossError:
-            return "the loss is not finite", False
+            return "the loss is not finite"
         except torch.OutOfMemoryError:
-            return "out of memory", False
-        reason = trial.user_attrs.get("stopped")
-        status = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["status"]
-        return reason, reason is None and status != "finished"
+            return "out of memory"
+        return trial.user_attrs.get("stopped")
 
-    def _watch(self, trial: optuna.Trial, step: int, evaluation: dict[str, float]) -> str | None:
-        """Report an evaluation; a reason ends the trial.
+    def _share_tokens(self, config: Config, run: RunFolder) -> None:
+        """Link the tokenizer and the tokens of earlier trials with the same vocabulary into a run folder."""
+        shared = RunFolder(self.folder / "prepared" / f"{config.tokenizer.kind}-{config.tokenizer.vocab_size}")
+        shared.path.mkdir(parents=True, exist_ok=True)
+        for source, target in ((shared.tokenizer, run.tokenizer), (shared.tokens, run.tokens)):
+            if not target.exists():
+                prepare(config, shared.path, self.bar.write)
+                with atomic_folder(target) as temporary:
+                    shutil.copytree(source, temporary, copy_function=_link, dirs_exist_ok=True)
 
-        A trial that goes on from its checkpoint sees evaluations again; each decision is made from what was known at
-        its step, as the first time.
-        """
-        value = evaluation[self.objective]
-        if step not in self.study.trials[trial.number].intermediate_values:
-            trial.report(value, step)
-        self._show(f"trial {trial.number}, step {step}: {value:.4f}")
-        if step >= self.config.run.steps:
-            return None
-        seen = self.study.trials[trial.number]
-        seen.intermediate_values = {at: value for at, value in seen.intermediate_values.items() if at <= step}
-        if not self.study.pruner.prune(self.study, seen):
-            return None
-        reason = f"pruned at step {step}"
-        trial.set_user_attr("stopped", reason)
-        return reason
-
-    def _share(self, config: Config, run_dir: Path) -> None:
-        """Give a trial the tokenizer and the tokens of the trials before it that have the same."""
-        tree = as_json(config)
-        made_from = [
-            tree["corpus"],
-            tree["tokenizer"],
-            {key: value for key, value in tree["data"].items() if key not in _BATCH_FIELDS},
-        ]
-        key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
-        shared = self.folder / "prepared" / key
-        shared.mkdir(parents=True, exist_ok=True)
-        for name in ("tokenizer", "tokens"):
-            if not (run_dir / name).exists():
-                prepare(config, shared, self.bar.write)
-                with atomic_folder(run_dir / name) as temporary:
-                    shutil.copytree(shared / name, temporary, copy_function=_link, dirs_exist_ok=True)
-
-    def keep(self) -> None:
-        """Write the reports anew; delete the checkpoints of trials that are not the best."""
+    def _save(self) -> None:
+        """Write the reports and best.json; delete the checkpoints of trials that are not the best."""
+        write_report(self.study, self.folder, self.objective, self.space, self.recipe)
+        draw(self.study, self.folder / "sweep.png", self.objective, self.space)
         best = self.best()
-        write_report(self.study, self.folder, objective=self.objective, space=self.space, recipe=self.recipe)
         if best is not None:
-            config = self.trial_config(best.params)
             run = {"run.dir": Path("runs") / f"{self.recipe}-best", "run.resume": False}
-            write_json(
-                self.folder / "best.json",
-                {
-                    "recipe": self.recipe,
-                    "config": as_json(replace_fields(config, run)),
-                    "objective": self.objective,
-                    "value": best.value,
-                    "trial": best.number,
-                },
-            )
-        if not self.keep_checkpoints:
-            for trial in self.finished():
-                if best is None or trial.number != best.number:
-                    shutil.rmtree(self.run_dir(trial.number) / "checkpoints", ignore_errors=True)
+            config = as_json(replace_fields(self.space.apply(self.config, best.params), run))
+            result = {"objective": self.objective, "value": best.value, "trial": best.number}
+            write_json(self.folder / "best.json", {"recipe": self.recipe, "config": config, **result})
+        for trial in self._finished():
+            if not self.keep_checkpoints and (best is None or trial.number != best.number):
+                shutil.rmtree(self._run_folder(trial).path / "checkpoints", ignore_errors=True)
         self._show()
 
     def _show(self, now: str | None = None) -> None:
@@ -196,16 +239,111 @@ class Search:
         shown = {} if best is None else {"best": f"{best.value:.4f} (trial {best.number})"}
         self.bar.set_postfix(shown | ({"now": now} if now else {}))
 
-    @property
-    def objective(self) -> str:
-        """The number of an evaluation that counts."""
-        return objective_of(self.config)
+
+def should_prune(study: optuna.Study, trial: optuna.Trial, step: int, value: float) -> bool:
+    """Report the evaluation of a step; whether the trial's best by then is worse than the median at that step.
+
+    A trial that was killed and resumed from its checkpoint repeats evaluations; each decision is made from what was
+    known at its step, as the first time.
+    """
+    if step not in study.trials[trial.number].intermediate_values:
+        trial.report(value, step)
+    known = study.trials[trial.number]
+    known.intermediate_values = {at: value for at, value in known.intermediate_values.items() if at <= step}
+    return study.pruner.prune(study, known)
 
 
-def best_evaluation(run_dir: Path, objective: str) -> float | None:
-    """The lowest value of a run's evaluations, or None."""
-    values = [line[objective] for line in read_lines(run_dir / "metrics.jsonl") if objective in line]
-    return min((value for value in values if np.isfinite(value)), default=None)
+def table(rows: list[dict[str, Any]]) -> str:
+    """A Markdown table of rows with the same first columns."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = [[name.split(".")[-1].replace("_", " "), *(_cell(row.get(name)) for row in rows)] for name in names]
+    widths = [max(map(len, column)) for column in columns]
+    lines = [
+        f"| {' | '.join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))} |"
+        for line in zip(*columns, strict=True)
+    ]
+    rule = f"|{'|'.join('-' * (width + 1) + ':' for width in widths)}|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def write_report(study: optuna.Study, folder: Path, objective: str, space: Space, recipe: str) -> None:
+    """Write trials.csv, by number, and sweep.md, the best trial first."""
+    rows = _rows(study, objective)
+    with atomic_file(folder / "trials.csv") as stream:
+        names = dict.fromkeys(name for row in rows for name in row)
+        writer = csv.DictWriter(stream, list(names), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(sorted(rows, key=lambda row: row["trial"]))
+    complete = sum(row["state"] == "complete" for row in rows)
+    searched = "\n".join(f"- `{name}`: {values}" for name, values in space.as_json().items())
+    with atomic_file(folder / "sweep.md") as stream:
+        stream.write(
+            f"# Search over {recipe}\n\n"
+            f"{len(rows)} trials, {complete} of them complete. A trial counts with its lowest {UNITS[objective]} on "
+            "the validation text. `best.json` is the recipe of the best one (`python -m train PATH/best.json`).\n\n"
+            f"Searched:\n\n{searched}\n\n"
+            f"{table(rows)}\n\n"
+            "![Objective by trial and by each field](sweep.png)\n\n"
+            "Steps are the same for all trials, text and computation are not: see the tokens and seconds. Every "
+            "trial's run folder is in `trials/`.\n"
+        )
+
+
+def draw(study: optuna.Study, path: Path, objective: str, space: Space) -> None:
+    """Write sweep.png: the objective by trial and by each searched field; pruned trials are crosses."""
+    rows = [row for row in _rows(study, objective) if row[objective] is not None and row["state"] != "not finished"]
+    names = ["trial", *space.distributions]
+    figure = Figure(figsize=(3 * len(names) + 1, 3.2), dpi=120, layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False).flat, names, strict=True):
+        distribution = space.distributions.get(name)
+        chosen = isinstance(distribution, CategoricalDistribution)
+        if isinstance(distribution, CategoricalDistribution):
+            axes.xaxis.update_units([str(choice) for choice in distribution.choices])  # in the space's order
+        elif isinstance(distribution, IntDistribution | FloatDistribution) and distribution.log:
+            axes.set(xscale="log", xlim=(distribution.low / 1.2, distribution.high * 1.2))
+        for label, marker in (("complete", "o"), ("pruned", "x")):
+            points = [(row[name], row[objective]) for row in rows if (row["state"] == "complete") == (marker == "o")]
+            axes.plot([str(x) if chosen else x for x, _ in points], [y for _, y in points], marker, label=label)
+        axes.set_xlabel(name)
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel(UNITS[objective])
+    figure.axes[0].legend(frameon=False)
+    with atomic_file(path, "wb") as stream:
+        figure.savefig(stream, format="png")
+
+
+def _rows(study: optuna.Study, objective: str) -> list[dict[str, Any]]:
+    """A row for each trial: the complete ones by their objective, then the others by the lowest they reached."""
+    rows = []
+    for trial in study.get_trials(deepcopy=False):
+        attributes = trial.user_attrs
+        ended = {TrialState.COMPLETE: "complete", TrialState.RUNNING: "not finished"}
+        lowest = min(filter(math.isfinite, trial.intermediate_values.values()), default=None)
+        row = {"trial": trial.number, "state": ended.get(trial.state) or attributes.get("stopped", "ended")}
+        row[objective] = trial.value if trial.state == TrialState.COMPLETE else lowest
+        row |= {name: attributes.get(attribute) for name, attribute in COSTS.items()}
+        rows.append(row | trial.params)
+    return sorted(rows, key=lambda row: (row["state"] != "complete", row[objective] is None, row[objective] or 0))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if not 0.1 <= abs(value) < 1e6 else f"{value:.4f}".rstrip("0").rstrip(".")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "" if value is None else str(value)
+
+
+@contextlib.contextmanager
+def _study(folder: Path, name: str) -> Iterator[optuna.Study]:
+    """The study in study.db, which is made where it is missing."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{(folder / 'study.db').resolve()}")
+    try:
+        yield optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction="minimize")
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def _link(source: str, target: str) -> None:
@@ -214,7 +352,3 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""The search space of a sweep: what `--space` says, the default one, and the config of a trial."""
+"""The search space of a sweep: `--space` arguments, the default space, and the config of a trial."""
 
 import math
 from dataclasses import dataclass
@@ -10,16 +10,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from train.config import Config, validate
 from train.fields import check_field, field_name, is_numeric, parse_field, replace_fields
 
-# Every trial is measured on the same text in the same way; what would change the measure cannot be searched.
+# Trials are compared on the same text after the same steps, so nothing that changes the measure can be searched.
 _SEARCHABLE = ("model", "optimizer", "schedule")
-_SEARCHABLE_FIELDS = (
-    "data.batch_size",
-    "data.gradient_accumulation_steps",
-    "data.windows",
-    "tokenizer.kind",
-    "tokenizer.vocab_size",
-)
 _TOKENIZER = ("tokenizer.kind", "tokenizer.vocab_size")
+_SEARCHABLE_FIELDS = ("data.batch_size", "data.gradient_accumulation_steps", "data.windows", *_TOKENIZER)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,44 +21,31 @@ class Space:
     """The fields that a sweep searches."""
 
     distributions: dict[str, BaseDistribution]  # by `section.field`
-    fixed: frozenset[str]  # fields given on the command line: nothing changes them
+    fixed: frozenset[str] = frozenset()  # fields given on the command line
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
-        """The trial's value of every field; those that it has already stay."""
-        values = {}
-        for name, distribution in self.distributions.items():
-            if isinstance(distribution, IntDistribution):
-                values[name] = trial.suggest_int(
-                    name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-                )
-            elif isinstance(distribution, FloatDistribution):
-                values[name] = trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
-            else:
-                assert isinstance(distribution, CategoricalDistribution)
-                values[name] = trial.suggest_categorical(name, distribution.choices)
-        return values
+        """The trial's value of every field; values that it already has are kept."""
+        return {name: trial._suggest(name, distribution) for name, distribution in self.distributions.items()}
 
     def apply(self, config: Config, values: dict[str, Any]) -> Config:
-        """The config of a trial. Heads and MLP follow a searched width in the recipe's proportions, unless they are
+        """The config of a trial. Heads and MLP keep the recipe's proportions to a searched width, unless they are
         searched or fixed themselves.
         """
-        width = values.get("model.hidden_size")
-        if width is None:
-            return replace_fields(config, values)
-        model = config.model
-        ratio = width / model.hidden_size
-        base = model.num_key_value_heads or model.num_attention_heads
-        heads = max(1, round(base * ratio))
-        follow: dict[str, int] = {"model.num_attention_heads": heads * (model.num_attention_heads // base)}
-        if model.num_key_value_heads is not None:
-            follow["model.num_key_value_heads"] = heads
-        if model.intermediate_size is not None:
-            follow["model.intermediate_size"] = round(model.intermediate_size * ratio)
+        model, follow = config.model, {}
+        if "model.hidden_size" in values:
+            ratio = values["model.hidden_size"] / model.hidden_size
+            base = model.num_key_value_heads or model.num_attention_heads
+            heads = max(1, round(base * ratio))
+            follow["model.num_attention_heads"] = heads * (model.num_attention_heads // base)
+            if model.num_key_value_heads is not None:
+                follow["model.num_key_value_heads"] = heads
+            if model.intermediate_size is not None:
+                follow["model.intermediate_size"] = round(model.intermediate_size * ratio)
         free = {name: value for name, value in follow.items() if name not in self.fixed | self.distributions.keys()}
         return replace_fields(config, free | values)
 
     def as_json(self) -> dict[str, str]:
-        """Each field's range, as `--space` takes it."""
+        """Each field's values, as `--space` takes them."""
         return {name: describe(distribution) for name, distribution in self.distributions.items()}
 
 
@@ -73,15 +54,15 @@ def build_space(config: Config, given: list[str], fixed: set[str]) -> Space:
 
     Args:
         config: the recipe with its fixed fields.
-        given: `FIELD=LOW..HIGH`, with `:log` or (whole numbers) `:STEP` behind it, or `FIELD=A,B,C`.
+        given: `FIELD=LOW..HIGH`, with `:log` or (integers) `:STEP` at the end, or `FIELD=A,B,C`.
         fixed: fields that the command line gave a value.
 
     Raises:
-        ValueError: for a config with a value out of range, an argument that is none of these, a field that is unknown,
-            cannot be searched or is fixed, and an empty range.
+        ValueError: a value of the config is out of range; an argument is malformed; a field is unknown, fixed, or
+            cannot be searched; a range is empty.
     """
     validate(config)
-    distributions: dict[str, BaseDistribution] = {}
+    distributions = {} if given else default_space(config)
     for argument in given:
         name, distribution = parse_dimension(argument)
         if name in distributions:
@@ -94,8 +75,7 @@ def build_space(config: Config, given: list[str], fixed: set[str]) -> Space:
                 "training the loss is per token, and another tokenizer has other tokens"
             )
         distributions[name] = distribution
-    if not given:
-        distributions = {name: value for name, value in default_space(config).items() if name not in fixed}
+    distributions = {name: value for name, value in distributions.items() if name not in fixed}
     if not distributions:
         raise ValueError(
             "expected a field to search, got every field of the default space fixed by a flag; "
@@ -105,18 +85,18 @@ def build_space(config: Config, given: list[str], fixed: set[str]) -> Space:
 
 
 def default_space(config: Config) -> dict[str, BaseDistribution]:
-    """Width (heads and MLP follow) and depth from half to twice the recipe's, batch size likewise, and the learning
-    rates from a tenth to ten times the recipe's on a log scale.
+    """Width (heads and MLP follow), depth and batch size from half to twice the recipe's, and the learning rates from
+    a tenth to ten times the recipe's on a log scale.
     """
     model, batch = config.model, config.data.batch_size
-    least = config.data.gradient_accumulation_steps
+    micro_batches = config.data.gradient_accumulation_steps
     half = model.hidden_size // 2
     space: dict[str, BaseDistribution] = {
         "model.hidden_size": IntDistribution(half, 4 * half, step=half),
         "model.num_hidden_layers": IntDistribution(max(1, model.num_hidden_layers // 2), 2 * model.num_hidden_layers),
         "optimizer.learning_rate": _around(config.optimizer.learning_rate),
         "data.batch_size": CategoricalDistribution(
-            [size for size in (batch // 2, batch, 2 * batch) if size >= least and size % least == 0]
+            [size for size in (batch // 2, batch, 2 * batch) if size >= micro_batches and size % micro_batches == 0]
         ),
     }
     if config.optimizer.name == "muon":
@@ -125,15 +105,12 @@ def default_space(config: Config) -> dict[str, BaseDistribution]:
 
 
 def parse_dimension(argument: str) -> tuple[str, BaseDistribution]:
-    """The field and the values of a `--space` argument.
-
-    Raises:
-        ValueError: saying what is wrong with it.
-    """
-    forms = "FIELD=LOW..HIGH, with :log or :STEP behind it, or FIELD=A,B,C"
+    """The field and the values of a `--space` argument; ValueError where it is malformed or cannot be searched."""
     field, equals, values = argument.partition("=")
     if not equals or not values:
-        raise ValueError(f"--space: expected {forms}, got {argument!r}")
+        raise ValueError(
+            f"--space: expected FIELD=LOW..HIGH, with :log or :STEP behind it, or FIELD=A,B,C, got {argument!r}"
+        )
     name = field_name(field)
     if name.split(".")[0] not in _SEARCHABLE and name not in _SEARCHABLE_FIELDS:
         raise ValueError(
@@ -145,9 +122,7 @@ def parse_dimension(argument: str) -> tuple[str, BaseDistribution]:
         for choice in choices:
             check_field(name, choice)
         if len(set(choices)) < 2:
-            raise ValueError(
-                f"--space {argument}: expected at least two values to choose from, got {len(set(choices))}"
-            )
+            raise ValueError(f"--space {argument}: expected at least two values to choose from, got one")
         return name, CategoricalDistribution(choices)
     limits, _, scale = values.partition(":")
     number = is_numeric(name)
@@ -168,19 +143,16 @@ def parse_dimension(argument: str) -> tuple[str, BaseDistribution]:
 
 
 def describe(distribution: BaseDistribution) -> str:
-    """A range or choices as `--space` takes them."""
+    """A range or choices, as `--space` takes them."""
     if isinstance(distribution, CategoricalDistribution):
-        return ",".join(
-            str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in distribution.choices
-        )
+        return ",".join(str(value).lower() if isinstance(value, bool) else str(value) for value in distribution.choices)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
-    step = distribution.step if isinstance(distribution, IntDistribution) and distribution.step != 1 else None
-    behind = ":log" if distribution.log else f":{step}" if step else ""
-    return f"{distribution.low}..{distribution.high}{behind}"
+    step = f":{distribution.step}" if distribution.step not in (None, 1) else ""
+    return f"{distribution.low}..{distribution.high}{':log' if distribution.log else step}"
 
 
 def given_fields(flags: list[str]) -> set[str]:
-    """The fields that `--section.field` flags of a command line name."""
+    """The fields that the `--section.field` flags of a command line name."""
     names = (flag[2:].partition("=")[0] for flag in flags if flag.startswith("--"))
     return {name.replace("-", "_") for name in names if "." in name}
 

@@ -1,96 +1,76 @@
-"""Model cards, made fit for the page: without front matter, without HTML, without pictures from elsewhere.
+"""Model cards as the page shows them: Markdown of others, without HTML and without pictures from elsewhere.
 
-A card is text that others wrote. It is shown by Gradio's Markdown, which takes scripts out of what it makes; here goes
-what that would leave: HTML, pictures, diagrams that load things, and half a front matter."""
+markdown-it-py renders a card, and HTML and pictures in it become text; gr.Markdown, which sanitizes once more, gets the
+result, and the code fences as Markdown so that it highlights them.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
+
+from markdown_it import MarkdownIt
+from markdown_it.common.utils import escapeHtml
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+from markdown_it.utils import EnvType, OptionsDict
+
+from storage import model_card
 
 LIMIT = 200_000
 """Characters of a card that are shown."""
-
-FENCE = re.compile(r" {0,3}(`{3,}|~{3,})([^`\n]*)")
-CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)")
-COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-LAYOUT = re.compile(
-    r"</?(?:div|p|span|center|details|summary|a|b|i|em|strong|sub|sup|hr|img|picture|source)\b[^<>]*>", re.I
-)
-LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
-PICTURE = re.compile(r"!\[([^\]]*)\](?:\(([^()\s]*)[^()]*\)|\[[^\]]*\])?")
-TAG = re.compile(r"<(?=[A-Za-z/!?])(?!https?://[^\s<>\"']*>)")
+_TAG = re.compile(r"<!--.*?-->|<[^<>]*>", re.DOTALL)
 
 
 def read_card(folder: Path | None) -> str | None:
-    """The card of a model folder, fit for the page; None where there is none, or it cannot be read."""
-    if folder is None:
-        return None
+    """The card of a model folder, for gr.Markdown; None where there is none, or it cannot be read."""
     try:
-        text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
+        _, body = model_card.read_card(folder) if folder else ({}, "")
     except OSError:
         return None
-    card = harmless(without_front_matter(text))
-    return card.strip() or None
-
-
-def without_front_matter(text: str) -> str:
-    """A card from its first line for people on; a front matter without its end goes up to the first empty line or
-    heading."""
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    if not re.match(r"---[ \t]*(\n|\Z)", text):
-        return text
-    whole = re.match(r"---[ \t]*\n(?:.*\n)*?(?:---|\.\.\.)[ \t]*(?:\n|\Z)", text)
-    broken = re.match(r"---[ \t]*(?:\n|\Z)(?:(?!#+ |[ \t]*\n).*(?:\n|\Z))*", text)
-    heading = re.search(r"^#+ ", text, re.MULTILINE)
-    if whole and not (heading and heading.start() < whole.end()):
-        return text[whole.end() :]
-    return text[broken.end() :] if broken else text
+    return harmless(body).strip() or None
 
 
 def harmless(text: str) -> str:
-    """Markdown with its HTML as text or, where it only lays out, left out; pictures as links or their descriptions.
-
-    Code stays as it is, except that no fence asks for a diagram."""
-    text = text[:LIMIT]
-    done: list[str] = []
-    prose: list[str] = []
-    fence = ""
-    for line in text.splitlines(keepends=True):
-        opened = FENCE.match(line)
-        if fence:
-            done.append(line)
-            if opened and opened[1].startswith(fence) and not opened[2].strip(" \t\n~"):  # what the page's parser takes
-                fence = ""
-        elif opened:
-            done += [_prose("".join(prose)), re.sub("mermaid", "text", line, flags=re.IGNORECASE)]
-            prose, fence = [], opened[1]
-        else:
-            prose.append(line)
-    return "".join([*done, _prose("".join(prose))])
+    """Markdown whose only HTML is what markdown-it-py makes of plain Markdown; other tags are left out or text."""
+    parts: list[str] = []
+    block: list[Token] = []
+    parser = _parser()
+    for token in [*parser.parse(text[:LIMIT]), None]:
+        if token is not None and not (token.type == "fence" and token.level == 0):
+            block.append(token)
+            continue
+        html = parser.renderer.render(block, parser.options, {})
+        parts.append(re.sub(r"\n(?=\n)", "&#10;", html))  # to gr.Markdown, a blank line ends a block of HTML
+        block = []
+        if token is not None:
+            longest = max((len(run) for run in re.findall(r"`+", token.content)), default=0)
+            language = re.sub(r"\W.*|mermaid", "", token.info.strip(), flags=re.IGNORECASE | re.DOTALL)  # no diagrams
+            fence = "`" * max(3, longest + 1)
+            parts.append(f"{fence}{language or 'text'}\n{token.content.removesuffix(chr(10))}\n{fence}\n")
+    return "\n".join(filter(None, parts))
 
 
-def _prose(text: str) -> str:
-    """What stands outside of fences: its code spans as they are, the rest made harmless."""
-    text = COMMENT.sub("", text)
-    return _outside(CODE_SPAN, text, _plain)
+def _parser() -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": True}).enable("table")
+    parser.add_render_rule("html_block", _without_tags)
+    parser.add_render_rule("html_inline", _without_tags)
+    parser.add_render_rule("image", _link)
+    return parser
 
 
-def _plain(text: str) -> str:
-    text = LAYOUT.sub("", LINE_BREAK.sub("  \n", text))
-    return TAG.sub("&lt;", PICTURE.sub(_link, text).replace("![", "!\\["))
+def _without_tags(
+    renderer: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType
+) -> str:
+    text = escapeHtml(_TAG.sub(" ", tokens[index].content).strip())
+    return f"<p>{text}</p>\n" if text and tokens[index].block else text
 
 
-def _link(match: re.Match[str]) -> str:
-    description, address = match[1].strip() or "picture", match[2] or ""
-    return f"[{description}]({address})" if address.startswith(("https://", "http://")) else f"(picture: {description})"
-
-
-def _outside(pattern: re.Pattern[str], text: str, change: Callable[[str], str]) -> str:
-    """`change` applied to all that `pattern` does not match."""
-    found, end = [], 0
-    for match in pattern.finditer(text):
-        found += [change(text[end : match.start()]), match[0]]
-        end = match.end()
-    return "".join([*found, change(text[end:])])
+def _link(renderer: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType) -> str:
+    token = tokens[index]
+    address = str(token.attrs.get("src", ""))
+    description = escapeHtml(renderer.renderInlineAsText(token.children, options, env).strip() or "picture")
+    if address.startswith(("https://", "http://")):
+        return f'<a href="{escapeHtml(address)}">{description}</a>'
+    return f"(picture: {description})"

@@ -1,12 +1,10 @@
-"""What there is to say about a model: its sizes, its parts, how it was trained, its limits, and code that loads it.
+"""Facts about a model: its sizes, its parts, how it was trained, its limits, and code that loads it.
 
-Everything is read from the loaded model and from the files of its folder and of its run; what they do not tell is left
-out."""
+They come from the loaded model, its folder and its run; what is not known is left out."""
 
 from __future__ import annotations
 
 import base64
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -15,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from modeling.families import describe_architecture
-from panels.formats import short_number
+from panels.components.from_pretrained import from_pretrained_arguments, literal
+from panels.formats import duration, file_size, short_number
 from panels.models import LoadedModel, ModelSource
-from storage.records import read_json_object
+from storage.run_folder import RunFolder
 
 Facts = list[tuple[str, str]]
 """Names and values, in the order in which they are read."""
 
 PICTURE_LIMIT = 200_000
-"""Bytes of a picture that is still small enough to stand in the page itself."""
+"""Bytes of a picture that is still small enough to be part of the page."""
 NEW_TOKENS = 100
 """Tokens that the code asks for, or half a context where that is less."""
 NEUTRAL_PROMPT = "Once"
@@ -66,9 +65,9 @@ def model_facts(loaded: LoadedModel) -> Facts:
     facts.append(("vocabulary", f"{len(loaded.tokenizer):,} tokens"))
     size = sum(weight.numel() * weight.element_size() for weight in weights)
     number_format = str(weights[0].dtype).removeprefix("torch.")
-    memory = f"{bytes_in_words(size)} of weights ({number_format})"
+    memory = f"{file_size(size)} of weights ({number_format})"
     if per_token := _cache_bytes(config, weights[0].element_size()):
-        memory += f", and {bytes_in_words(per_token)} for each token it has read"
+        memory += f", and {file_size(per_token)} for each token it has read"
     facts.append(("memory", memory))
     if config.model_type == "scratchgpt":
         from modeling.sizing import flops_per_token
@@ -84,64 +83,57 @@ def model_facts(loaded: LoadedModel) -> Facts:
     return facts
 
 
-def training_facts(source: ModelSource, run: Path | None) -> Facts:
-    """How it was trained and how well it came out, as far as it is known; from run.json and recipe.json, if there is a
-    run. Raises ValueError for a file that is damaged."""
-    state = _object(run, "run.json")
-    recipe = _object(run, "recipe.json")
-    config = recipe.get("config") or {}
-    facts: Facts = []
-    if source.trained_on:
-        facts.append(("trained on", source.trained_on))
-    if recipe.get("recipe"):
-        facts.append(("recipe", str(recipe["recipe"])))
-    if source.tokens_seen:
-        share = f", {source.tokens_seen / source.parameters:.2g} for each parameter" if source.parameters else ""
-        facts.append(("tokens seen", f"{source.tokens_seen:,}{share}"))
-    if state.get("step"):
-        windows = (config.get("data") or {}).get("batch_size")
-        facts.append(("steps", f"{state['step']:,}" + (f" of {windows:,} windows" if windows else "")))
-    if state.get("seconds"):
-        facts.append(("time", duration(state["seconds"])))
-    if source.bits_per_byte is not None:
-        facts.append(("on unseen text", _quality(source)))
-    if source.perplexity is not None:
-        facts.append(("perplexity", f"{source.perplexity:.3g} per token"))
-    if source.pseudo_perplexity is not None:
-        facts.append(("pseudo-perplexity", f"{source.pseudo_perplexity:.3g}"))
-    versions = recipe.get("versions") or {}
-    if versions:
-        facts.append(("made with", ", ".join(f"{name} {version}" for name, version in versions.items())))
-    if recipe.get("git_commit"):
-        facts.append(("code", f"git commit {str(recipe['git_commit'])[:12]}"))
-    return facts
+def training_facts(source: ModelSource, run: RunFolder | None) -> Facts:
+    """How the model was trained and how good it is, as far as it is known.
+
+    Raises:
+        ValueError: the run's run.json or recipe.json is damaged.
+    """
+    state = run.state if run and run.has_state else {}
+    recipe = run.recipe if run and run.recipe_file.is_file() else {}
+    windows = ((recipe.get("config") or {}).get("data") or {}).get("batch_size")
+    step, seconds, versions = state.get("step"), state.get("seconds"), recipe.get("versions") or {}
+    seen, bits, perplexity, pseudo = (
+        source.tokens_seen, source.bits_per_byte, source.perplexity, source.pseudo_perplexity,
+    )  # fmt: skip
+    share = f", {seen / source.parameters:.2g} for each parameter" if seen and source.parameters else ""
+    facts = {
+        "trained on": source.trained_on,
+        "recipe": recipe.get("recipe"),
+        "tokens seen": f"{seen:,}{share}" if seen else None,
+        "steps": f"{step:,}{f' of {windows:,} windows' if windows else ''}" if step else None,
+        "time": duration(seconds) if seconds else None,
+        "on unseen text": _quality(bits, source.floor_bits_per_byte) if bits is not None else None,
+        "perplexity": f"{perplexity:.3g} per token" if perplexity is not None else None,
+        "pseudo-perplexity": f"{pseudo:.3g}" if pseudo is not None else None,
+        "made with": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "code": f"git commit {str(recipe['git_commit'])[:12]}" if recipe.get("git_commit") else None,
+    }
+    return [(name, str(value)) for name, value in facts.items() if value]
 
 
 def limits(loaded: LoadedModel) -> list[str]:
-    """What the model cannot do, in plain words."""
+    """What the model cannot do."""
     source = loaded.source
-    what = (
-        "It fills blanks in a text; it does not write, answer or follow instructions."
-        if source.masked
-        else "It is a base model: it goes on with a text. It does not answer questions or follow instructions."
-    )
-    text = source.trained_on or "its training text"
-    found = [what, f"It has read {text} and nothing else. It knows no facts, and what it states is invented."]
-    if loaded.context_length:
-        found.append(
-            f"It sees at most {loaded.context_length:,} tokens at once; what lies further back is forgotten."
-            if not source.masked
-            else f"It sees at most {loaded.context_length:,} tokens at once."
-        )
-    found.append("It repeats the views and the language of what it read. Do not use it where an error could do harm.")
-    return found
+    what, forgotten = "It is a base model: it continues a text. It does not", "; what lies further back is forgotten"
+    if source.masked:
+        what, forgotten = "It fills blanks in a text; it does not write,", ""
+    context = f"It sees at most {loaded.context_length:,} tokens at once{forgotten}." if loaded.context_length else ""
+    found = [
+        f"{what} answer questions or follow instructions.",
+        f"It has read {source.trained_on or 'its training text'} and nothing else. "
+        "It knows no facts, and what it states is invented.",
+        context,
+        "It repeats the views and the language of what it read. Do not use it where an error could do harm.",
+    ]
+    return list(filter(None, found))
 
 
 def load_code(loaded: LoadedModel, home: Path, *, is_public: bool = False) -> str:
     """Python code that loads the model without this page and uses it; run in `home` where the model is a folder there.
 
-    It names the Hub's repository, with its revision, or the folder: relative to `home` where it lies below, else as it
-    was given, and on a public page by its name alone. `trust_remote_code=True` stands where the folder's config asks
+    It names the Hub's repository, with its revision, or the folder: relative to `home` where it is inside, else as it
+    was given, and on a public page by its name alone. It has `trust_remote_code=True` where the folder's config asks
     for it."""
     source = loaded.source
     model, tokenizer = from_pretrained_arguments(source, home, is_public=is_public)
@@ -163,36 +155,8 @@ def api_code(source: ModelSource, address: str) -> str:
     return f"from gradio_client import Client\n\nclient = Client({literal(address)})\nprint({call})"
 
 
-def from_pretrained_arguments(source: ModelSource, home: Path, *, is_public: bool = False) -> tuple[str, str]:
-    """What `from_pretrained` is called with, as Python code: for the model, and for its tokenizer."""
-    place, revision = whereabouts(source, home, is_public=is_public)
-    has_code = _has_code(source.folder, "config.json")  # which AutoTokenizer reads too, and asks about
-    return (
-        _call_of(place, revision, has_code),
-        _call_of(place, revision, has_code or _has_code(source.folder, "tokenizer_config.json")),
-    )
-
-
-def whereabouts(source: ModelSource, home: Path, *, is_public: bool = False) -> tuple[str, str | None]:
-    """Where `from_pretrained` finds the model: a Hub id and its revision, or a folder and None."""
-    folder = source.folder
-    given = Path(source.given).expanduser()
-    if folder is not None and folder.absolute().is_relative_to(given.absolute()):
-        inside, home = folder.resolve(), home.resolve()
-        if inside.is_relative_to(home):
-            return inside.relative_to(home).as_posix(), None
-        return (folder.name if is_public else folder.as_posix()), None
-    name, _, revision = source.given.partition("@")
-    return name, revision or None
-
-
-def literal(text: str) -> str:
-    """`text` as a Python literal on one line."""
-    return json.dumps(text, ensure_ascii=False) if text.isprintable() else ascii(text)
-
-
 def picture(path: Path) -> str | None:
-    """A small PNG file as a `data:` URL, so that the page serves no file for it; None where there is none."""
+    """A small PNG file as a `data:` URL, so that the page serves no files; None where there is none."""
     try:
         content = path.read_bytes() if path.stat().st_size <= PICTURE_LIMIT else b""
     except OSError:
@@ -202,23 +166,13 @@ def picture(path: Path) -> str | None:
     return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def bytes_in_words(count: float) -> str:
-    """A number of bytes in three digits: 4.34 MB."""
-    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count:.0f} bytes"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the two largest units that say something: 2 min 23 s."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    units = [(hours, "h"), (minutes, "min"), (rest, "s")]
-    said = [f"{count} {unit}" for count, unit in units if count]
-    return " ".join(said[:2]) or "less than a second"
-
-
+_KINDS = {
+    "normalisation": r"(?i)norm|\bln_|(^|\.)ln\d*(\.|$)",
+    "positions": r"\bwpe\b|position",
+    "attention": r"attn|attention|\b[qkvo]_proj",
+    "feed-forward": r"mlp|feed_?forward|ffn|\bfc\d|dense|gate|up_proj|down_proj|intermediate|output",
+}
+"""What a weight belongs to, by patterns in its name, in this order."""
 _CAUSAL_CODE = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -236,15 +190,7 @@ for guess in fill({text}):
 
 
 def _kind_of(name: str) -> str:
-    if re.search(r"norm|\bln_|(^|\.)ln\d*(\.|$)", name, re.IGNORECASE):
-        return "normalisation"
-    if re.search(r"\bwpe\b|position", name):
-        return "positions"
-    if re.search(r"attn|attention|\b[qkvo]_proj", name):
-        return "attention"
-    if re.search(r"mlp|feed_?forward|ffn|\bfc\d|dense|gate|up_proj|down_proj|intermediate|output", name):
-        return "feed-forward"
-    return "other"
+    return next((kind for kind, pattern in _KINDS.items() if re.search(pattern, name)), "other")
 
 
 def _shape_facts(config: Any) -> Facts:
@@ -277,9 +223,7 @@ def _cache_bytes(config: Any, bytes_per_value: int) -> int | None:
     return 2 * layers * keys * head_dim * bytes_per_value
 
 
-def _quality(source: ModelSource) -> str:
-    bits, floor = source.bits_per_byte, source.floor_bits_per_byte
-    assert bits is not None
+def _quality(bits: float, floor: float | None) -> str:
     if not floor or not math.isfinite(bits / floor):
         return f"{bits:.4f} bits per byte"
     above = 100 * (bits / floor - 1)  # of figures that a card rounds: no more digits than they give
@@ -287,35 +231,14 @@ def _quality(source: ModelSource) -> str:
     return f"{bits:.4f} bits per byte, {share} above the floor of {floor:.4f} that no model can beat"
 
 
-def _object(run: Path | None, name: str) -> dict[str, Any]:
-    return read_json_object(run / name) if run is not None and (run / name).is_file() else {}
-
-
-def _has_code(folder: Path | None, name: str) -> bool:
-    """Whether a folder's config names Python files of its own."""
-    if folder is None or not (folder / name).is_file():
-        return False
-    return bool(read_json_object(folder / name).get("auto_map"))
-
-
-def _call_of(place: str, revision: str | None, has_code: bool) -> str:
-    arguments = [literal(place)]
-    if revision:
-        arguments.append(f"revision={literal(revision)}")
-    if has_code:
-        arguments.append("trust_remote_code=True")
-    return ", ".join(arguments)
-
-
 def _closes_texts(tokenizer: Any) -> bool:
-    """Whether a call of the tokenizer puts something behind the text, which a model would not go on from."""
+    """Whether a call of the tokenizer appends a token, after which a model would not continue the text."""
     plain: Sequence[int] = tokenizer(NEUTRAL_PROMPT, add_special_tokens=False)["input_ids"]
     return list(tokenizer(NEUTRAL_PROMPT)["input_ids"])[-1:] != list(plain)[-1:]
 
 
 def _with_blank(loaded: LoadedModel) -> str:
-    """A prompt with the mask token in the place of its middle word, and of the space before it where tokens bring
-    theirs."""
+    """A prompt with the mask token instead of its middle word, and of the space before it where tokens include it."""
     from tokenization import plain_ids
     from tokenization.spans import label
 

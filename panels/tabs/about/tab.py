@@ -14,9 +14,10 @@ from panels.components.status import render_status
 from panels.context import AppContext
 from panels.formats import short_number
 from panels.models import LoadedModel
-from panels.tabs.about import facts as describing
 from panels.tabs.about.card import read_card
+from panels.tabs.about.facts import api_code, limits, load_code, model_facts, parts_of, picture, training_facts
 from panels.templates import render
+from storage.run_folder import RunFolder
 
 TITLE = "About"
 HERE = "http://127.0.0.1:7860"
@@ -32,7 +33,7 @@ FACTS = """
       <i aria-hidden="true"><i style="width:{{ part.share }}%"></i></i> <span class="quiet">{{ part.count }}</span></li>
   {% endfor %}</ul></section>
 {% if training %}
-<section aria-label="Training"><h2>How it came about</h2>
+<section aria-label="Training"><h2>How it was trained</h2>
   <dl>{% for name, value in training %}<dt>{{ name }}</dt><dd>{{ value }}</dd>{% endfor %}</dl></section>
 {% endif %}
 <section aria-label="Limits"><h2>What it cannot do</h2>
@@ -53,7 +54,7 @@ LOAD = """
 API = """
 ## Use the API
 
-The page answers programs too, in the line with everybody else. It offers {names}; *Use via API* at the foot of the page
+The page answers programs too, in the same request queue. It offers {names}; *Use via API* at the foot of the page
 describes each.
 
 ```python
@@ -102,24 +103,24 @@ def add_endpoint(context: AppContext) -> None:
 
 def _facts(context: AppContext, loaded: LoadedModel) -> str:
     """Facts, parts, limits and picture as HTML; a run's file that is damaged is named, and its facts are left out."""
-    run = context.run
+    run = RunFolder(context.run) if context.run else None
     trouble = ""
     try:
-        training = describing.training_facts(loaded.source, run)
+        training = training_facts(loaded.source, run)
     except ValueError as error:
-        training, trouble = describing.training_facts(loaded.source, None), render_status("trouble", str(error))
+        training, trouble = training_facts(loaded.source, None), render_status("trouble", str(error))
     folder = loaded.source.folder
     if folder is not None and not folder.is_dir():
-        message = "The model's folder is gone. It goes on writing from memory, until the page ends."
+        message = "The model's folder is missing. It writes from memory until the page ends."
         trouble = render_status("trouble", message)
-    parts = describing.parts_of(loaded.model)
+    parts = parts_of(loaded.model)
     total = sum(part.parameters for part in parts)
-    places = [place / "loss.png" for place in (folder, run) if place is not None]
+    pictures = [RunFolder(place).picture for place in (folder, context.run) if place]
     facts = render(
         FACTS,
-        model=describing.model_facts(loaded),
+        model=model_facts(loaded),
         training=training,
-        limits=describing.limits(loaded),
+        limits=limits(loaded),
         total=short_number(total),
         parts=[
             {
@@ -130,14 +131,14 @@ def _facts(context: AppContext, loaded: LoadedModel) -> str:
             }
             for part in parts
         ],
-        picture=next(filter(None, map(describing.picture, places)), None),
+        picture=next(filter(None, map(picture, pictures)), None),
     )
     return trouble + facts
 
 
 def _load(context: AppContext, loaded: LoadedModel) -> str:
     try:
-        code = describing.load_code(loaded, context.home, is_public=context.is_public)
+        code = load_code(loaded, context.home, is_public=context.is_public)
     except ValueError as error:  # a file of the folder that vanished or broke since it was loaded
         return f"## Load it in Python\n\n{error}"
     return LOAD.format(code=code) + (CODE_OF_THE_FOLDER if "trust_remote_code" in code else "")
@@ -145,7 +146,7 @@ def _load(context: AppContext, loaded: LoadedModel) -> str:
 
 def _interface(context: AppContext, loaded: LoadedModel) -> str:
     names = ", ".join(f"`{name}`" for name in endpoints()) or "functions"
-    text = API.format(names=names, code=describing.api_code(loaded.source, address()))
+    text = API.format(names=names, code=api_code(loaded.source, address()))
     return text if context.is_public else text + MCP
 
 

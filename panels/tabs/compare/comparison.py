@@ -184,7 +184,7 @@ class _Pen:
             self.text += plain_text(self.decoder.finish())
             return
         self.text += plain_text(self.decoder.push(step.token_id))
-        self.bits += step.surprise
+        self.bits += step.surprisal
         self.ids.append(step.token_id)
         self.ends.append(len(self.text))
         self.chances.append(Chance(step.model_probability, step.probability))

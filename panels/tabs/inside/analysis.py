@@ -1,4 +1,4 @@
-"""What a model says about a text, for the Inside tab and the API: surprise, next tokens, logit lens, attention.
+"""What a model predicts of a text, for the Inside tab and the API: surprisal, next tokens, logit lens, attention.
 
 Each takes a loaded model and gives plain data.
 """
@@ -11,15 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from panels.generate import encode_prompt, plain_text
+from panels.generate import encode_prompt
 from panels.models import LoadedModel
+from storage.text import replace_surrogates
 
 if TYPE_CHECKING:
     from modeling.sampling import SamplingSettings
     from tokenization.spans import Piece
 
 TEXT_LIMIT = 20_000
-"""Characters of a text that is looked at."""
+"""Characters of a text that is analysed."""
 TOP_LIMIT = 1_000
 """Next tokens that may be asked for."""
 LENS_TOKENS = 48
@@ -35,30 +36,30 @@ ONE = 65_535
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReadToken:
-    """A token of a text, as foreseen by the model."""
+class ScoredToken:
+    """A token of a text, as predicted by the model."""
 
     token_id: int
-    label: str  # for the eye
+    label: str  # for display
     start: int  # characters [start, end) of the text, as a whole or in part
     end: int
-    bits: float | None  # its surprise; None for a first token with nothing before it, infinite where it cannot come
-    rank: int | None  # 1: the model held no token for likelier
+    bits: float | None  # its surprisal; None for a first token with nothing before it, infinite at probability 0
+    rank: int | None  # 1: no token was likelier
     expected: str | None  # label of the likeliest token
     expected_probability: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reading:
-    """A text, as foreseen by the model token by token."""
+class ScoredText:
+    """A text, as predicted by the model token by token."""
 
-    tokens: list[ReadToken]
-    bytes: int  # of the tokens that have a surprise, in UTF-8
+    tokens: list[ScoredToken]
+    bytes: int  # of the tokens that have a surprisal, in UTF-8
     vocabulary: int  # tokens that the model chooses from
 
     @property
     def bits(self) -> float:
-        """Sum of the surprises."""
+        """Sum of the surprisals."""
         return math.fsum(token.bits for token in self.tokens if token.bits is not None)
 
     @property
@@ -103,7 +104,7 @@ class Heads:
     left_out: int  # tokens of the text that the model was not given
 
 
-def checked_text(text: Any, name: str = "text", *, may_be_empty: bool = False) -> str:
+def check_text(text: Any, name: str = "text", *, may_be_empty: bool = False) -> str:
     """A text as it comes from a form or a request, with U+FFFD for lone surrogates.
 
     Raises:
@@ -117,26 +118,26 @@ def checked_text(text: Any, name: str = "text", *, may_be_empty: bool = False) -
         raise ValueError(
             f"{name}: expected at most {TEXT_LIMIT:,} characters at a time, got {len(text):,}. Take a part of it."
         )
-    return plain_text(text)
+    return replace_surrogates(text)
 
 
-def surprise(loaded: LoadedModel, text: str, *, should_stop: Callable[[], bool] | None = None) -> Reading:
-    """The surprise of each token of a text, given all before it; the figures are those of `python -m train.evaluate`.
+def surprisal(loaded: LoadedModel, text: str, *, should_stop: Callable[[], bool] | None = None) -> ScoredText:
+    """The surprisal of each token of a text, given all before it; the figures are those of `python -m train.evaluate`.
 
     Raises:
         ValueError: for a masked model, or a text that is none, empty or too long.
         StoppedError: when `should_stop()`, which is asked now and then.
     """
-    from modeling.inspection import surprises
+    from modeling.inspection import surprisals
     from tokenization.spans import label
 
     check_writes(loaded, "its tokens have no surprise that adds up to that of the text")
-    text = checked_text(text)
+    text = check_text(text)
     pieces, first = pieces_of(loaded, text), loaded.start_ids
     ids = [*first, *(piece.token_id for piece in pieces)]
-    found = surprises(loaded.model, ids, should_stop=should_stop)[len(first) :]
+    found = surprisals(loaded.model, ids, should_stop=should_stop)[len(first) :]
     tokens = [
-        ReadToken(
+        ScoredToken(
             token_id=piece.token_id,
             label=piece.label,
             start=piece.start,
@@ -150,7 +151,7 @@ def surprise(loaded: LoadedModel, text: str, *, should_stop: Callable[[], bool] 
     ]
     unscored = 0 if first else pieces[0].byte_count
     vocabulary = loaded.model.config.get_text_config(decoder=True).vocab_size
-    return Reading(tokens=tokens, bytes=len(text.encode()) - unscored, vocabulary=vocabulary)
+    return ScoredText(tokens=tokens, bytes=len(text.encode()) - unscored, vocabulary=vocabulary)
 
 
 def next_tokens(loaded: LoadedModel, prompt: str, top: int, settings: SamplingSettings) -> list[dict[str, Any]]:
@@ -168,7 +169,7 @@ def next_tokens(loaded: LoadedModel, prompt: str, top: int, settings: SamplingSe
     check_writes(loaded, "it has no next token")
     if not 1 <= top <= TOP_LIMIT:
         raise ValueError(f"top: expected a whole number from 1 to {TOP_LIMIT:,}, got {top}.")
-    prompt = checked_text(prompt, "prompt", may_be_empty=True)
+    prompt = check_text(prompt, "prompt", may_be_empty=True)
     ids = encode_prompt(loaded, prompt)
     if not ids:
         raise ValueError("prompt: expected text, since this model has no token to begin with, got none.")
@@ -181,7 +182,7 @@ def next_tokens(loaded: LoadedModel, prompt: str, top: int, settings: SamplingSe
     return [
         {
             "token_id": token_id,
-            "text": plain_text(text_after(loaded.tokenizer, left, token_id)),
+            "text": replace_surrogates(text_after(loaded.tokenizer, left, token_id)),
             "probability": probability,
             "sampled_probability": sampled_V[token_id].item(),
         }
@@ -193,14 +194,14 @@ def lens(loaded: LoadedModel, text: str) -> Lens:
     """A logit lens on the last tokens of a text; the model has read all before them, as far as its context reaches.
 
     Raises:
-        ValueError: for a masked model, a text that is none, empty or too long, or a model that cannot be looked
-            through.
+        ValueError: for a masked model, a text that is none, empty or too long, or a model of another
+            structure.
     """
     from modeling.inspection import logit_lens
     from tokenization.spans import label
 
-    check_writes(loaded, "its layers foresee no next token")
-    ids = [*loaded.start_ids, *(piece.token_id for piece in pieces_of(loaded, checked_text(text)))]
+    check_writes(loaded, "its layers predict no next token")
+    ids = [*loaded.start_ids, *(piece.token_id for piece in pieces_of(loaded, check_text(text)))]
     shown = min(LENS_TOKENS, len(ids), loaded.context_length or len(ids))
     layers = logit_lens(loaded.model, ids, LENS_TOP, last=shown)
     tokens, following = ids[-shown:], [*ids[len(ids) - shown + 1 :], None]
@@ -222,8 +223,8 @@ def lens(loaded: LoadedModel, text: str) -> Lens:
     )
 
 
-def heads(loaded: LoadedModel, text: str) -> Heads:
-    """Attention among the last tokens of a text. The model is given these alone, behind what a text begins with.
+def heads(loaded: LoadedModel, text: str, *, weights_limit: int = WEIGHTS_LIMIT) -> Heads:
+    """Attention among the last tokens of a text. The model reads these alone, after what precedes every text.
 
     Raises:
         ValueError: for a text that is none, empty or too long, or a model without attention to show.
@@ -236,14 +237,15 @@ def heads(loaded: LoadedModel, text: str) -> Heads:
 
     masked = loaded.source.masked
     before, after = surroundings(loaded.model, loaded.tokenizer) if masked else (loaded.start_ids, ())
-    ids = [piece.token_id for piece in pieces_of(loaded, checked_text(text))]
+    ids = [piece.token_id for piece in pieces_of(loaded, check_text(text))]
     config = loaded.model.config.get_text_config(decoder=True)
     count = config.num_hidden_layers * (getattr(config, "num_attention_heads", None) or 1)
-    limit = min(ATTENTION_TOKENS, int(math.sqrt((1 if masked else 2) * WEIGHTS_LIMIT / count)))
+    limit = min(ATTENTION_TOKENS, int(math.sqrt((1 if masked else 2) * weights_limit / count)))
     kept = min(len(ids), max(1, min(limit, loaded.context_length or limit) - len(before) - len(after)))
     shown = [*before, *ids[len(ids) - kept :], *after]
     weights_LHQK = np.rint(attention(loaded.model, shown).numpy() * ONE).astype("<u2")
-    queries, keys = (np.indices if masked else _triangle)((len(shown), len(shown)))
+    size = len(shown)
+    queries, keys = np.indices((size, size)) if masked else np.tril_indices(size)
     return Heads(
         tokens=[(token_id, label(loaded.tokenizer, token_id)) for token_id in shown],
         layers=weights_LHQK.shape[0],
@@ -273,12 +275,5 @@ def check_writes(loaded: LoadedModel, therefore: str) -> None:
     if loaded.source.masked:
         raise ValueError(
             f"{loaded.source.name} fills blanks, reading on both sides of them: {therefore}. "
-            "What it expects in a blank, the tab Fill in and the API's /fill tell."
+            "The tab Fill in and the API's /fill show what it expects in a blank."
         )
-
-
-def _triangle(shape: tuple[int, int]) -> Any:
-    """Indices of the keys up to each query."""
-    import numpy as np
-
-    return np.tril_indices(shape[0])

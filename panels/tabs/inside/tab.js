@@ -1,10 +1,13 @@
-// The Inside tab: moving among tokens, cells and heads with the arrow keys, telling what is known of the one pointed at,
+// The Inside tab: moving among tokens, cells and heads with the arrow keys, showing what is known of the one pointed at,
 // and drawing attention. A box of things to choose from is one stop of the Tab key.
 const ITEM = '[role="option"], [role="gridcell"]';
 const INSIDE = "#inside-result";
 const TEAL = [13, 148, 136];
-const digits = (share) => (share >= 0.0995 ? 0 : share >= 0.00995 ? 1 : 2);
-const percent = (share) => (share > 0 && share < 0.0001 ? "< 0.01" : (100 * share).toFixed(digits(share))) + " %";
+const percent = (share) => {  // as panels.formats.percent
+  if (share > 0 && share < 0.0001) return "< 0.01\u00a0%";
+  if (share >= 0.9995 && share < 1) return "> 99.9\u00a0%";
+  return `${(100 * share).toFixed(share === 0 || share === 1 ? 0 : share >= 0.01 ? 1 : 2)}\u00a0%`;
+};
 const fresh = (tag, text, name) => {
   const element = document.createElement(tag);
   if (text !== undefined) element.textContent = text;
@@ -61,17 +64,17 @@ function point(target, chosen) {
   const item = target.closest?.(`${INSIDE} :is(${ITEM})`);
   if (!item) return;
   if (chosen) chooseIn(item.closest('[role="listbox"], [role="grid"]'), item);
-  if (item.closest(".reading")) tellToken(item);
-  else if (item.closest(".lens")) tellCell(item);
+  if (item.closest(".reading")) showToken(item);
+  else if (item.closest(".lens")) showCell(item);
   else if (chosen) drawChosen(item.closest(".attention"));
 }
 
-function tellToken(token) {
+function showToken(token) {
   const { bits, probability, rank, expected, share } = token.dataset;
   const detail = token.closest(".reading").querySelector(".detail");
   const name = fresh("b", token.textContent);
   if (bits === undefined) {
-    detail.replaceChildren(name, " stands first: nothing foretells it.");
+    detail.replaceChildren(name, " is first: nothing precedes it.");
   } else if (rank === "1") {
     detail.replaceChildren(name, `  ${bits} bits, probability ${probability}: the likeliest token here.`);
   } else {
@@ -92,7 +95,7 @@ function listOf(rows) {
   return list;
 }
 
-function tellCell(cell) {
+function showCell(cell) {
   const detail = cell.closest(".lens").querySelector(".detail");
   const rows = cell.dataset.top.split("\n").map((line) => {
     const [label, share, size] = line.split("\t");
@@ -153,7 +156,7 @@ function mean(count, value) {
   return count ? sum / count : 0;
 }
 
-// What a head does on the whole, in words.
+// What a head does on average, in words.
 function habits(attention, head) {
   const { size, ids, at } = attention;
   const repeats = [];

@@ -13,17 +13,17 @@ from gradio.events import api
 
 from panels.components.status import BROKEN, LOADING, READY, render_status
 from panels.context import AppContext
-from panels.generate import plain_text
 from panels.request_queue import LatestRequest, waiting_message
 from panels.sampling import DEFAULTS, number, settings_from
-from panels.tabs.inside.analysis import TEXT_LIMIT, heads, lens, next_tokens, surprise
+from panels.tabs.inside.analysis import TEXT_LIMIT, heads, lens, next_tokens, surprisal
 from panels.tabs.inside.view import render_heads, render_lens, render_reading
+from storage.text import replace_surrogates
 
 TITLE = "Inside"
 SURPRISE, LENS, ATTENTION = VIEWS = ("Surprise", "Logit lens", "Attention")
 MASKED = (
-    "This model fills blanks and reads on both sides of them: no surprise that adds up to a text's, no next token. "
-    "Its attention can be looked at here; what it expects in a blank stands in the tab Fill in."
+    "This model fills blanks and reads on both sides of them: there is no next token, and no surprise that adds up to "
+    "a text's. Its attention is shown here; what it expects in a blank, in the tab Fill in."
 )
 
 
@@ -46,7 +46,7 @@ def build(context: AppContext) -> list[Component]:
         take = gr.Button(
             "Take the text of the Write tab", elem_id="take-written", min_width=130, visible=not context.source.masked
         )
-    status = gr.HTML(said(context) if context.loader.ready else LOADING, elem_id="inside-status")
+    status = gr.HTML(idle_status(context) if context.loader.ready else LOADING, elem_id="inside-status")
     result = gr.HTML("", elem_id="inside-result")
     samples = gr.Dataset(
         components=["textbox"],
@@ -58,25 +58,25 @@ def build(context: AppContext) -> list[Component]:
     visitor, shown = gr.State(LatestRequest()), [status, result, stop]
 
     def run(visitor: LatestRequest, text: str, view: str) -> Iterator[list[Any]]:
-        yield from show(context, visitor, text, view)
+        yield from run_analysis(context, visitor, text, view)
 
-    def turn_to(visitor: LatestRequest, text: str, view: str) -> Iterator[list[Any]]:
-        yield from show(context, visitor, text, view) if text else [clear(context, visitor)]
+    def switch_view(visitor: LatestRequest, text: str, view: str) -> Iterator[list[Any]]:
+        yield from run_analysis(context, visitor, text, view) if text else [clear(context, visitor)]
 
     events = [(look.click, run), (samples.click(lambda sample: sample[0], samples, text, **quiet).then, run)]
     if written := written_text():
         events.append((take.click(None, written, text, js="(text) => text").then, run))
-    for event, answer in (*events, (view.input, turn_to)):
-        looking = event(
+    for event, answer in (*events, (view.input, switch_view)):
+        analysed = event(
             answer,
             [visitor, text, view],
             shown,
             concurrency_limit=None,
-            trigger_mode="multiple",  # a newer look ends those before it
+            trigger_mode="multiple",  # a newer request ends those before it
             show_progress="hidden",
             api_visibility="private",
         )
-        looking.failure(lambda: [BROKEN, "", gr.Button(interactive=False)], None, shown, **quiet)
+        analysed.failure(lambda: [BROKEN, "", gr.Button(interactive=False)], None, shown, **quiet)
     stop.click(ask_to_stop, visitor, shown, **quiet)
     return [status, view, samples]
 
@@ -84,7 +84,7 @@ def build(context: AppContext) -> list[Component]:
 def arrived(context: AppContext) -> list[Any]:
     """Updates of what `build` returned, now that the model is known."""
     chosen = gr.update(**views(context)) if context.source.masked else gr.skip()  # a view chosen meanwhile stays
-    return [said(context), chosen, gr.update(**examples(context))]
+    return [idle_status(context), chosen, gr.update(**examples(context))]
 
 
 def written_text() -> Component | None:
@@ -105,16 +105,15 @@ def examples(context: AppContext) -> dict[str, Any]:
     return {"samples": [[prompt] for prompt in context.source.prompts], "visible": bool(context.source.prompts)}
 
 
-def said(context: AppContext) -> str:
-    """The status line before anything was looked at."""
+def idle_status(context: AppContext) -> str:
+    """The status line before anything was analysed."""
     return render_status("idle", MASKED) if context.source.masked else READY
 
 
-def show(context: AppContext, visitor: LatestRequest, text: str, view: str) -> Iterator[list[Any]]:
-    """Status, result and Stop, while a look waits for its turn and at last; what is wrong with the text stands in the
-    status."""
+def run_analysis(context: AppContext, visitor: LatestRequest, text: str, view: str) -> Iterator[list[Any]]:
+    """Status, result and Stop, while an analysis waits for its turn and when it ended; the status shows errors."""
     should_stop = visitor.begin()
-    message = "Looking …" if context.loader.ready else "The model is still loading …"
+    message = "Analysing …" if context.loader.ready else "The model is still loading …"
     yield [render_status("busy", message), gr.skip(), gr.Button(interactive=True)]
     from modeling.generation import StoppedError
 
@@ -125,8 +124,8 @@ def show(context: AppContext, visitor: LatestRequest, text: str, view: str) -> I
             for ahead in ticket.wait_for_turn(should_stop):
                 yield [render_status("busy", waiting_message(ahead)), gr.skip(), gr.skip()]
             if not should_stop():
-                result = look_at(context, text, view, should_stop)
-        status = said(context)
+                result = analyse(context, text, view, should_stop)
+        status = idle_status(context)
     except StoppedError:
         pass
     except ValueError as error:
@@ -135,29 +134,34 @@ def show(context: AppContext, visitor: LatestRequest, text: str, view: str) -> I
 
 
 def halted(visitor: LatestRequest) -> list[Any]:
-    """The last answer of a look that was ended; where a newer one ended it, that one speaks."""
+    """The last answer of a request that was stopped; nothing where a newer one replaced it."""
     if not visitor.stopped:
         return [gr.skip()] * 3
     return [render_status("idle", "Stopped."), gr.skip(), gr.Button(interactive=False)]
 
 
 def clear(context: AppContext, visitor: LatestRequest) -> list[Any]:
-    """Another view, and no text to look at."""
+    """Another view, and no text to analyse."""
     visitor.begin()
-    return [said(context), "", gr.Button(interactive=False)]
+    return [idle_status(context), "", gr.Button(interactive=False)]
 
 
-def look_at(context: AppContext, text: str, view: str, should_stop: Callable[[], bool]) -> str:
-    """The result for a text, now. Raises ValueError for what is wrong with the text, StoppedError."""
+def analyse(context: AppContext, text: str, view: str, should_stop: Callable[[], bool]) -> str:
+    """The result for a text.
+
+    Raises:
+        ValueError: for a text that does not fit.
+        StoppedError: when `should_stop()`.
+    """
     if view == LENS:
         return render_lens(context.loader.call(lens, text))
     if view == ATTENTION:
         return render_heads(context.loader.call(heads, text))
-    return render_reading(context.loader.call(surprise, text, should_stop=should_stop), context.source.bits_per_byte)
+    return render_reading(context.loader.call(surprisal, text, should_stop=should_stop), context.source.bits_per_byte)
 
 
 def ask_to_stop(visitor: LatestRequest) -> list[Any]:
-    """End the present look: one that waits leaves the line."""
+    """Stop the present request; one that waits leaves the queue."""
     visitor.stop()
     return halted(visitor)
 
@@ -208,36 +212,36 @@ def endpoints(context: AppContext) -> dict[str, Callable[..., Any]]:
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    def surprise_of(text: str) -> dict[str, Any]:
+    def surprise(text: str) -> dict[str, Any]:
         """How surprising a text is for the model: an object with tokens, bits (the sum), bytes and bits_per_byte. Each
         token has token_id, text, start and end (the characters of the text that it covers, as a whole or in part) and
         bits, -log2 of its probability given all before it. null stands for a first token that the model
-        has no way to foresee, which the sums leave out, and for infinitely many bits.
+        has no way to predict, which the sums leave out, and for infinitely many bits.
 
         Args:
             text: from 1 to 20,000 characters.
         """
         try:
-            reading = context.call_queued(surprise, text)
+            scored = context.call_queued(surprisal, text)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
         return {
             "tokens": [
                 {
                     "token_id": token.token_id,
-                    "text": plain_text(text[token.start : token.end]),
+                    "text": replace_surrogates(text[token.start : token.end]),
                     "start": token.start,
                     "end": token.end,
                     "bits": finite(token.bits),
                 }
-                for token in reading.tokens
+                for token in scored.tokens
             ],
-            "bits": finite(reading.bits),
-            "bytes": reading.bytes,
-            "bits_per_byte": finite(reading.bits_per_byte),
+            "bits": finite(scored.bits),
+            "bytes": scored.bytes,
+            "bits_per_byte": finite(scored.bits_per_byte),
         }
 
-    return {"next_token": next_token, "surprise": surprise_of}
+    return {"next_token": next_token, "surprise": surprise}
 
 
 def finite(value: float | None) -> float | None:

@@ -1,13 +1,15 @@
-"""What the Inside tab shows of a text, as HTML: its surprise, a logit lens, its attention.
+"""What the Inside tab shows of a text, as HTML: its surprisal, a logit lens, its attention.
 
 `tab.js` makes it answer to the mouse and the keyboard, and draws the attention.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
-from panels.tabs.inside.analysis import Heads, Lens, Reading
+from panels.formats import percent
+from panels.tabs.inside.analysis import Heads, Lens, ScoredText
 from panels.templates import render
 
 DARKEST = 12.0
@@ -95,21 +97,21 @@ GRID = """
 """
 
 
-def render_reading(reading: Reading, held_out: float | None = None) -> str:
-    """A text with its surprise; `held_out` is the model's bits per byte on text that it has not learnt from."""
+def render_reading(text: ScoredText, held_out: float | None = None) -> str:
+    """A text with its surprisal; `held_out` is the model's bits per byte on text that it was not trained on."""
     known = "" if held_out is None else f" (its test text: {held_out:.3f})"
-    per_byte = "–" if reading.bits_per_byte is None else f"{reading.bits_per_byte:.3f}{known}"
+    per_byte = "–" if text.bits_per_byte is None else f"{text.bits_per_byte:.3f}{known}"
     return render(
         READING,
         figures=[
-            ("Tokens", f"{len(reading.tokens):,}"),
-            ("Surprise", f"{reading.bits:,.1f} bits"),
-            ("Bytes", f"{reading.bytes:,}"),
+            ("Tokens", f"{len(text.tokens):,}"),
+            ("Surprise", f"{text.bits:,.1f} bits"),
+            ("Bytes", f"{text.bytes:,}"),
             ("Bits per byte", per_byte),
-            ("Perplexity", "–" if reading.perplexity is None else short(reading.perplexity)),
+            ("Perplexity", "–" if text.perplexity is None else _short(text.perplexity)),
         ],
-        uniform=math.log2(reading.vocabulary),
-        vocabulary=reading.vocabulary,
+        uniform=math.log2(text.vocabulary),
+        vocabulary=text.vocabulary,
         tokens=[
             {
                 "label": token.label,
@@ -121,7 +123,7 @@ def render_reading(reading: Reading, held_out: float | None = None) -> str:
                 "expected_probability": percent(token.expected_probability or 0.0),
                 "ends_line": token.label.endswith("\u21b5"),
             }
-            for token in reading.tokens
+            for token in text.tokens
         ],
     )
 
@@ -156,24 +158,9 @@ def render_lens(view: Lens) -> str:
 
 def render_heads(view: Heads) -> str:
     """The heads, whose weights the browser draws."""
-    return render(
-        GRID,
-        layers=view.layers,
-        heads=view.heads,
-        causal=view.causal,
-        weights=view.weights,
-        tokens=view.tokens,
-        left_out=view.left_out,
-    )
+    return render(GRID, **dataclasses.asdict(view))
 
 
-def percent(share: float) -> str:
-    """A probability in two digits or three: 31 %, 0.68 %, < 0.01 %."""
-    if 0 < share < 0.0001:
-        return "< 0.01 %"
-    return f"{100 * share:.{0 if share >= 0.0995 else 1 if share >= 0.00995 else 2}f} %"
-
-
-def short(number: float) -> str:
+def _short(number: float) -> str:
     """A number in three digits."""
     return f"{number:.3g}" if number < 100 or number >= 1e6 else f"{number:,.0f}"

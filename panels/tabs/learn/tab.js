@@ -1,5 +1,5 @@
 // The Learn tab: reading a run's curves point by point, and its time-lapse. The page gets both at once, so that nothing
-// here asks for anything. What a live update builds anew comes back to the place where its reader was.
+// here asks for anything. After a live update the reader is where he was before.
 const learn = { at: null, focus: null, table: false, film: 0, frame: null, playing: null, closer: false, lapseFocus: null };
 const learnPage = () => document.getElementById("learn-curves")?.querySelector(".curves");
 const lapsePage = () => document.getElementById("learn-lapse")?.querySelector(".lapse");

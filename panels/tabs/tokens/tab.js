@@ -230,13 +230,13 @@ const draw = () => {
   drawnView = view;
   columns = [];
   marked = [];
-  const told = JSON.parse(drawnData);
-  place.replaceChildren(...told.columns.map(drawColumn));
-  place.classList.toggle("two", told.columns.length > 1);
+  const parsed = JSON.parse(drawnData);
+  place.replaceChildren(...parsed.columns.map(drawColumn));
+  place.classList.toggle("two", parsed.columns.length > 1);
   place.dataset.drawn = "yes";
-  drawReplay(told.replay);
+  drawReplay(parsed.replay);
 };
-// Gradio changes the element's attribute in place, and builds a tab's elements anew when it is opened.
+// Gradio changes the element's attribute in place, and builds a tab's elements again when it is opened.
 new MutationObserver(draw).observe(document.body, { childList: true, subtree: true, attributeFilter: ["data-tokens"] });
 draw();
 

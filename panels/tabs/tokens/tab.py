@@ -11,7 +11,7 @@ from gradio.events import api
 
 from panels.components.status import LOADING, READY, render_status
 from panels.context import AppContext
-from panels.tabs.tokens import tokens as tokenizing
+from panels.tabs.tokens import token_lists
 from panels.templates import render
 
 TITLE = "Tokens"
@@ -62,8 +62,8 @@ def build(context: AppContext) -> list[Component]:
         )
         typed = "" if context.is_public else " Or type a folder or a Hub id."
         other = gr.Dropdown(
-            tokenizing.choices(context.home),
-            value=tokenizing.NONE,
+            token_lists.choices(context.home),
+            value=token_lists.NONE,
             label="Beside it",
             info=f"A second tokenizer.{typed}",
             allow_custom_value=not context.is_public,
@@ -95,7 +95,7 @@ def build(context: AppContext) -> list[Component]:
 
 def arrived(context: AppContext) -> list[Any]:
     """The first text in tokens, and the runs that are there now."""
-    return [*show(context, FIRST_TEXT, None), gr.update(choices=tokenizing.choices(context.home))]
+    return [*show(context, FIRST_TEXT, None), gr.update(choices=token_lists.choices(context.home))]
 
 
 def show(context: AppContext, text: str, other: str | None) -> list[Any]:
@@ -104,23 +104,23 @@ def show(context: AppContext, text: str, other: str | None) -> list[Any]:
 
     try:
         tokenizer = tokenizer_of(context)
-        text = tokenizing.check_text(text or "")
+        text = token_lists.check_text(text or "")
     except ValueError as error:
         return [render_status("trouble", str(error)), gr.skip()]
-    columns = [tokenizing.in_tokens(context.source.name, text, pieces(tokenizer, text))]
+    columns = [token_lists.in_tokens(context.source.name, text, pieces(tokenizer, text))]
     status = READY
     try:
-        if beside := tokenizing.second(other, context.home, anywhere=not context.is_public):
-            columns.append(tokenizing.in_tokens(beside.name, text, beside.tokenize(text)))
+        if beside := token_lists.second(other, context.home, anywhere=not context.is_public):
+            columns.append(token_lists.in_tokens(beside.name, text, beside.tokenize(text)))
     except ValueError as error:
         status = render_status("trouble", str(error))
-    return [status, render_data({"columns": columns, "replay": tokenizing.merges_of(tokenizer, text)})]
+    return [status, render_data({"columns": columns, "replay": token_lists.merges_of(tokenizer, text)})]
 
 
 def fetch(context: AppContext, other: str | None) -> Any:
     """Load a second tokenizer, which may take a while, before `show` needs it: status line."""
     try:
-        tokenizing.second(other, context.home, anywhere=not context.is_public)
+        token_lists.second(other, context.home, anywhere=not context.is_public)
     except ValueError as error:
         return render_status("trouble", str(error))
     return gr.skip()
@@ -142,14 +142,14 @@ def add_endpoint(context: AppContext) -> None:
 
     def tokenize(text: str) -> dict[str, Any]:
         """Cut a text into the tokens of the model. What looks like a special token is text. Returns `tokens`, a list
-        with, for each, its `token_id`, its `text` for the eye (a space is ␣, a line break ↵, a tab ⇥, bytes that are
-        no whole character ⟨e2 80⟩), the characters `start` to `end` of the text where it lies (end is not included;
+        with, for each, its `token_id`, its `text` for display (a space is ␣, a line break ↵, a tab ⇥, bytes that are
+        no complete character ⟨e2 80⟩), the characters `start` to `end` of the text where it lies (end is not included;
         tokens inside one character share it) and its number of `bytes`; `count`, how many tokens; `bytes` of the text
         in UTF-8; and `bytes_per_token`, null for an empty text. At most 100,000 characters."""
         from tokenization.spans import pieces
 
         try:
-            return tokenizing.as_json(text, pieces(tokenizer_of(context), tokenizing.check_text(text)))
+            return token_lists.as_json(text, pieces(tokenizer_of(context), token_lists.check_text(text)))
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
 

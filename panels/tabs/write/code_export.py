@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from panels.components.from_pretrained import from_pretrained_arguments, literal
 from panels.generate import encode_prompt, plain_text
-from panels.tabs.about.facts import from_pretrained_arguments, literal
 
 if TYPE_CHECKING:
     from modeling.generation import SamplingSettings

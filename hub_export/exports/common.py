@@ -1,0 +1,109 @@
+"""What the exports share: the model they start from, its greedy text, and the file they write to."""
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hub_export.verify import PROMPT
+from modeling.loading import load_causal_lm, read_weights
+from storage.records import read_json_object
+from storage.run_folder import RunFolder, read_prompts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from modeling import ScratchGPTForCausalLM
+
+NEW_TOKENS = 24  # of the greedy text that is compared
+
+
+def find_source(run: str | Path, checkpoint: str) -> tuple[Path, RunFolder | None]:
+    """The model folder to export, and the run it belongs to: None for a bundle or another folder with a config.json.
+
+    Raises:
+        ValueError: there is neither a run nor a model folder, or the run has no such checkpoint.
+    """
+    path = Path(run)
+    if (path / "config.json").is_file() and not RunFolder(path).has_state:
+        return path, None
+    run_folder = RunFolder.open(run)
+    return run_folder.checkpoint(checkpoint), run_folder
+
+
+def load_scratch(source: Path) -> "ScratchGPTForCausalLM":
+    """Our own causal model in a folder, in float32 on the CPU, in evaluation mode.
+
+    Raises:
+        ValueError: the folder holds another model, a masked one, or a damaged one.
+    """
+    read_weights(source)
+    model_type = read_json_object(source / "config.json").get("model_type")
+    if model_type != "scratchgpt":
+        raise ValueError(
+            f"{source}: expected a model of ours, model_type 'scratchgpt', got {model_type!r}. "
+            "Give a run folder, or a folder that `python -m hub_export bundle` wrote."
+        )
+    return load_causal_lm(source, device="cpu")
+
+
+def greedy(model: Any, tokenizer: "PreTrainedTokenizerBase", prompt: str, count: int = NEW_TOKENS) -> tuple[Any, Any]:
+    """Token ids (1, L) of a prompt, cut to half the context, and of the prompt with its greedy continuation."""
+    import torch
+
+    context = model.config.max_position_embeddings
+    ids_1L = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"][:, : max(1, context // 2)]
+    count = min(count, context - ids_1L.shape[1])
+    with torch.inference_mode():
+        text_1L = model.generate(ids_1L, attention_mask=torch.ones_like(ids_1L), max_new_tokens=count, do_sample=False)
+    return ids_1L, text_1L
+
+
+def example_prompt(source: Path, run_folder: RunFolder | None) -> str:
+    """The first prompt of the run or the bundle, else a neutral word."""
+    return next(iter(read_prompts(run_folder.path if run_folder else source)), PROMPT)
+
+
+def require(*packages: str, for_what: str) -> None:
+    """Check that optional packages are installed.
+
+    Raises:
+        ValueError: one is missing; the message has the pip command.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"{for_what} needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: "
+            f"pip install {' '.join(missing)}"
+        )
+
+
+def check_output(out: Path, force: bool, *, kind: str, magic: bytes) -> None:
+    """Refuse to overwrite what is at `out`: anything without `force`, and what is no file of that kind even with it.
+
+    Args:
+        out: the file to make.
+        force: whether a file of that kind may be replaced.
+        kind: the name of the format.
+        magic: its first bytes.
+
+    Raises:
+        ValueError: saying what is there.
+    """
+    if not os.path.lexists(out):
+        return
+    if not out.is_file() or not _begins_with(out, magic):
+        raise ValueError(
+            f"{out}: expected a name that is free, but something that is no {kind} file is there (so not even --force "
+            "replaces it). Remove it yourself or choose another --out."
+        )
+    if not force:
+        raise ValueError(
+            f"{out}: expected a name that is free, but a file of type {kind} is there. "
+            "Add --force to replace it, or choose another --out."
+        )
+
+
+def _begins_with(path: Path, magic: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic

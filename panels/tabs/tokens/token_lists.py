@@ -1,0 +1,205 @@
+"""A text in tokens, as the Tokens tab and the API give it: its tokens, its merges, a second tokenizer beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modeling.loading import first_line
+from storage.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from tokenization.spans import Piece
+
+LONGEST = 100_000
+"""Characters of a text."""
+SHOWN = 1_000
+"""Tokens of a text that are shown one by one."""
+REPLAYED = 300
+"""Characters whose merges are replayed."""
+NONE, BYTES, CHARACTERS, GPT2 = "none", "bytes", "characters", "GPT-2"
+RUN = "run "
+GPT2_REPOSITORIES = ("openai-community/gpt2", "gpt2")
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+Tokenize = Callable[[str], "list[Piece]"]
+"""From a text to its tokens."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Second:
+    """A tokenizer to compare with."""
+
+    name: str
+    tokenize: Tokenize
+
+
+def check_text(text: Any) -> str:
+    """The text itself; ValueError when it is none, or longer than `LONGEST` characters."""
+    if not isinstance(text, str):
+        raise ValueError(f"text: expected text, got {type(text).__name__}.")
+    if len(text) > LONGEST:
+        raise ValueError(
+            f"text: expected at most {LONGEST:,} characters, got {len(text):,}: take a part of it, or use "
+            "`python -m tokenization encode` for whole files."
+        )
+    return text
+
+
+def count_bytes(text: str) -> int:
+    """Bytes of a text in UTF-8."""
+    from tokenization.tokenization_scratchgpt import text_to_bytes
+
+    return len(text_to_bytes(text))
+
+
+def in_tokens(name: str, text: str, found: list[Piece]) -> dict[str, Any]:
+    """A text in tokens, for the page: `tokens` has id, label, first character, the one after the last, and bytes of
+    each of the first `SHOWN`."""
+    tokens = [_row(piece) for piece in found[:SHOWN]]
+    return {"name": name, "characters": len(text), "bytes": count_bytes(text), "count": len(found), "tokens": tokens}
+
+
+def as_json(text: str, found: list[Piece]) -> dict[str, Any]:
+    """A text in tokens, for the API."""
+    size = count_bytes(text)
+    names = ("token_id", "text", "start", "end", "bytes")
+    tokens = [dict(zip(names, _row(piece), strict=True)) for piece in found]
+    return {
+        "tokens": tokens,
+        "count": len(tokens),
+        "bytes": size,
+        "bytes_per_token": size / len(tokens) if tokens else None,
+    }
+
+
+def _row(piece: Piece) -> list[Any]:
+    return [piece.token_id, piece.label, piece.start, piece.end, piece.byte_count]
+
+
+def merges_of(tokenizer: Any, text: str) -> dict[str, Any]:
+    """The replay of the first `REPLAYED` characters, for the page: `merges` has rank, ids of the two halves and of the
+    whole, count in the training text (null: not recorded) and places in the text."""
+    from tokenization.merge_trace import replay
+
+    trace = replay(tokenizer, text[:REPLAYED])
+    return {
+        "message": trace.message,
+        "cut": REPLAYED if len(text) > REPLAYED else None,
+        "learnt": trace.learnt,
+        "words": trace.words,
+        "labels": trace.labels,
+        "merges": [[each.rank, each.first, each.second, each.made, each.count, each.places] for each in trace.merges],
+    }
+
+
+def characters(text: str) -> list[Piece]:
+    """Each character as a token, its code point as the id."""
+    from tokenization.spans import Piece, visible_bytes
+    from tokenization.tokenization_scratchgpt import text_to_bytes
+
+    contents = map(text_to_bytes, text)
+    return [
+        Piece(token_id=ord(text[index]), label=visible_bytes(data), start=index, end=index + 1, byte_count=len(data))
+        for index, data in enumerate(contents)
+    ]
+
+
+def choices(home: Path) -> list[str]:
+    """The second tokenizers that are known: bytes, characters, those of the runs in `home`/runs, GPT-2's where its
+    files are in the local cache."""
+    folders = ((path.name, RunFolder(path).tokenizer) for path in home.glob("runs/*"))
+    runs = [name for name, tokenizer in folders if (tokenizer / "tokenizer_config.json").is_file()]
+    gpt2 = [GPT2] if _cached_gpt2() else []
+    return [NONE, BYTES, CHARACTERS, *(RUN + name for name in sorted(runs)), *gpt2]
+
+
+def second(chosen: str | None, home: Path, *, anywhere: bool) -> Second | None:
+    """The tokenizer to compare with, or None for none.
+
+    Args:
+        chosen: one of `choices`; a folder with a tokenizer or a Hub id.
+        anywhere: whether folders and Hub ids are taken.
+
+    Raises:
+        ValueError: it is not to be had, or not allowed.
+    """
+    chosen = (chosen or NONE).strip()
+    if chosen == NONE or not chosen:
+        return None
+    if chosen == CHARACTERS:
+        return Second(name=CHARACTERS, tokenize=characters)
+    folder = _folder_of(chosen, home, anywhere=anywhere)
+    try:
+        if chosen == BYTES:
+            tokenizer = _bytes_only()
+        elif folder is None:
+            tokenizer = _of_hub(chosen)
+        else:
+            stamps = [path.stat().st_mtime_ns for path in sorted(folder.glob("tokenizer*")) if path.is_file()]
+            tokenizer = _of_folder(folder, max(stamps, default=0))
+    except Exception as error:  # each library below has exceptions of its own for a broken file or a lost network
+        raise ValueError(f"Second tokenizer: cannot load {chosen}: {first_line(error)}") from error
+    from tokenization.spans import pieces
+
+    return Second(name=chosen, tokenize=lambda text: pieces(tokenizer, text))
+
+
+def _folder_of(chosen: str, home: Path, *, anywhere: bool) -> Path | None:
+    """Where the tokenizer lies; None: on the Hub, or in no file."""
+    known = choices(home)
+    if chosen == BYTES:
+        return None
+    if chosen == GPT2 and chosen in known:
+        return _cached_gpt2()
+    if chosen.startswith(RUN) and chosen in known:
+        return RunFolder(home / "runs" / chosen.removeprefix(RUN)).tokenizer
+    if not anywhere:
+        raise ValueError(f"Second tokenizer: expected one of {', '.join(known)}, got {chosen[:80]!r}.")
+    given = Path(chosen).expanduser()
+    path = given if given.is_absolute() else home / given
+    if path.exists():
+        inside = RunFolder(path).tokenizer
+        return inside if inside.is_dir() else path
+    if HUB_ID.fullmatch(chosen) and not chosen.startswith("."):
+        return None
+    raise ValueError(
+        f"Second tokenizer: {chosen[:200]} is no folder here and no Hub id. Choose one of the list, or give the folder "
+        "of a run, a bundle or a tokenizer, or a Hub id such as openai-community/gpt2."
+    )
+
+
+def _cached_gpt2() -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    for repository in GPT2_REPOSITORIES:
+        path = try_to_load_from_cache(repository, "tokenizer.json")
+        if isinstance(path, str):
+            return Path(path).parent
+    return None
+
+
+@lru_cache(maxsize=1)
+def _bytes_only() -> Any:
+    from tokenization import ScratchGPTTokenizer
+
+    return ScratchGPTTokenizer.from_merges([])
+
+
+@lru_cache(maxsize=4)
+def _of_folder(folder: Path, stamp: int) -> Any:
+    """`stamp` says which version of the files it is."""
+    from tokenization import load_tokenizer
+
+    return load_tokenizer(folder)
+
+
+@lru_cache(maxsize=4)
+def _of_hub(repository: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(repository, trust_remote_code=False)

@@ -1,0 +1,298 @@
+"""The Hub client: what one commit changes, and every way in which the network or the Hub can fail, over real HTTP."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi
+
+from hub_export.client import HubClient
+from tests.hub_double import Fault, Hub
+from tests.hub_export.hub_processes import Worker
+from tests.network_faults import FAULTS, serve_faults
+
+NOTHING, EMPTY = "Nothing has been uploaded.", "The repository alice/moons is there, without its files."
+UNKNOWN = f"{EMPTY} Whether the commit arrived is not known; the same command finds out."
+UNTAGGED = "alice/moons is on the Hub, complete, at commit "
+COMMIT, TAG = "POST /api/models/alice/moons/commit", "POST /api/models/alice/moons/tag"
+STEPS = {  # requests of an upload, in order, and what a failure there leaves on the Hub
+    "GET /api/models/alice/moons$": NOTHING,
+    "POST /api/repos/create": NOTHING,
+    "GET /api/models/alice/moons/tree/": EMPTY,
+    "POST /api/models/alice/moons/preupload/": EMPTY,
+    "POST /alice/moons.git/info/lfs/objects/batch": EMPTY,
+    "PUT /lfs/": EMPTY,
+    "POST /lfs-verify": EMPTY,
+    "POST /api/validate-yaml": UNKNOWN,
+    COMMIT: UNKNOWN,
+    "GET /api/models/alice/moons/refs": UNTAGGED,
+    TAG: UNTAGGED,
+}
+AGAIN = "Run the same command again in a while; it continues where this one stopped."
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Hub]:
+    with Hub().serve() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def worker(served: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    worker = Worker(served.url, tmp_path_factory.mktemp("worker"))
+    yield worker
+    worker.close()
+
+
+@pytest.fixture
+def hub(served: Hub) -> Hub:
+    served.clear()
+    return served
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with what matters of a bundle: a card, code, large and small files, a subfolder."""
+    made = tmp_path / "bundle"
+    (made / "slow").mkdir(parents=True)
+    (made / "README.md").write_text("---\nlicense: mit\n---\n# A model\n")
+    (made / "modeling_scratchgpt.py").write_text("layers = 2\n")
+    (made / "model.safetensors").write_bytes(bytes(range(256)) * 9)
+    (made / "slow" / "vocab.json").write_text('{"a": 0}')
+    return made
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def is_complete(hub: Hub, folder: Path) -> bool:
+    """Whether the Hub holds exactly the folder, in one commit, under the tag v1."""
+    repository = hub.repositories["alice/moons"]
+    assert repository.files == contents(folder) | {".gitattributes": b""}
+    assert repository.messages == ["initial commit", "Upload a ScratchGPT model"]
+    return repository.tags == {"v1": repository.head}
+
+
+def commits_asked(hub: Hub) -> int:
+    return len([request for request in hub.requests if request.startswith(COMMIT)])
+
+
+@pytest.mark.parametrize(("fault", "reason"), [*FAULTS.items(), ("portal", "")])
+def test_every_failure_of_the_network_is_retried_and_explained(
+    fault: str, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="hub_export")
+    with serve_faults() as url:
+        api = HfApi(endpoint=url, token=False)
+        with pytest.raises(ValueError, match=NOTHING) as caught:
+            HubClient(api=api, waits=(0.0,)).call("looking", api.model_info, f"alice/{fault}", timeout=0.3)
+    happened = "the Hub answered something that is no JSON." if fault == "portal" else "the Hub cannot be reached ("
+    assert str(caught.value).startswith(f"looking: {happened}")
+    assert reason in str(caught.value)
+    assert str(caught.value).endswith(f"Check the network. {AGAIN}")
+    assert [message.endswith("trying again") for message in caplog.messages] == [True]
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://no-such-host.invalid"])
+def test_a_hub_that_is_not_there_is_explained(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    api = HfApi(endpoint=endpoint, token=False)
+    with pytest.raises(ValueError, match=r"^looking: the Hub cannot be reached \("):
+        HubClient(api=api, waits=()).call("looking", api.model_info, "alice/moons", timeout=0.3)
+
+
+def test_the_same_upload_again_only_looks(hub: Hub, worker: Worker, folder: Path) -> None:
+    first = worker.upload(folder)
+    assert first == {"commit": hub.repositories["alice/moons"].head, "tag": "v1"}
+    assert is_complete(hub, folder)
+    hub.repair()
+    assert worker.upload(folder) == first
+    assert {request.split()[0] for request in hub.requests} == {"GET"}
+    assert is_complete(hub, folder)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_upload_that_fails_is_completed_by_the_next(hub: Hub, worker: Worker, folder: Path, step: str) -> None:
+    hub.faults.append(Fault(request=f"^{step}", answer="cut"))
+    error = worker.upload(folder)["error"]
+    assert "the Hub cannot be reached (" in error
+    assert STEPS[step] in error
+    assert error.endswith(f"Check the network. {AGAIN}")
+    repository = hub.repositories.get("alice/moons")
+    commits = len(repository.commits) if repository else 0
+    assert commits == {NOTHING: 0, UNTAGGED: 2}.get(STEPS[step], 1)
+    hub.repair()
+    assert "error" not in worker.upload(folder)
+    assert is_complete(hub, folder)
+
+
+@pytest.mark.parametrize("answer", [503, 429, "cut", "lost", "half"])
+@pytest.mark.parametrize("step", STEPS)
+def test_one_fault_at_any_request_is_retried(
+    hub: Hub, worker: Worker, folder: Path, step: str, answer: int | str
+) -> None:
+    hub.faults.append(Fault(request=f"^{step}", answer=answer, times=1))  # type: ignore[arg-type]
+    assert "error" not in worker.upload(folder)
+    assert hub.faults[0].times == 0
+    assert is_complete(hub, folder)
+
+
+def test_a_commit_whose_answer_is_lost_is_recognised(hub: Hub, worker: Worker, folder: Path) -> None:
+    hub.faults.append(Fault(request=COMMIT, answer="lost"))
+    assert "error" not in worker.upload(folder)
+    assert commits_asked(hub) == 1
+    assert is_complete(hub, folder)
+    hub.clear()  # and when the network is gone from there on, by the next command
+    hub.faults += [Fault(request=COMMIT, answer="lost"), Fault(request="^GET /api/models/alice/moons$", answer="cut")]
+    hub.faults[1].spared = 2
+    error = worker.upload(folder)["error"]
+    assert error.startswith("committing to alice/moons: ")
+    assert UNKNOWN in error
+    assert len(hub.repositories["alice/moons"].commits) == 2
+    hub.repair()
+    assert "error" not in worker.upload(folder)
+    assert commits_asked(hub) == 0
+    assert is_complete(hub, folder)
+
+
+REFUSALS = {
+    401: "The token was not accepted. Make a token that may write at",
+    403: "The token has no right to do that. Make a token that may write at",
+    404: AGAIN,
+    409: "Something else changed the repository at the same time. Run the same command again.",
+}
+
+
+@pytest.mark.parametrize(
+    ("step", "status"),
+    [
+        *((step, status) for step in ("POST /api/repos/create", COMMIT, TAG) for status in (401, 403, 404)),
+        (COMMIT, 409),
+    ],
+)
+def test_a_refusal_is_not_retried(hub: Hub, worker: Worker, folder: Path, step: str, status: int) -> None:
+    hub.faults.append(Fault(request=step, answer=status))
+    error = worker.upload(folder)["error"]
+    assert f": the Hub answered {status} (a fault on demand). " in error
+    assert STEPS[step] in error
+    assert REFUSALS[status] in error
+    assert len([request for request in hub.requests if request.startswith(step)]) == 1
+
+
+@pytest.mark.parametrize(("step", "status"), [(COMMIT, 401), (COMMIT, 404), ("GET /api/models/alice/moons/refs", 404)])
+def test_a_repository_that_vanishes_or_a_token_that_is_revoked_meanwhile(
+    hub: Hub, worker: Worker, folder: Path, step: str, status: int
+) -> None:
+    hub.faults.append(Fault(request=step, answer=status, headers={"X-Error-Code": "RepoNotFound"}))
+    error = worker.upload(folder)["error"]
+    assert f": the Hub answered {status} (a fault on demand). {STEPS[step]}" in error
+    assert REFUSALS[status] in error
+
+
+@pytest.mark.parametrize(("status", "retry_after", "tries"), [(503, "0", 5), (429, "3600", 1)])
+def test_the_client_gives_up(hub: Hub, worker: Worker, folder: Path, status: int, retry_after: str, tries: int) -> None:
+    hub.faults.append(Fault(request=COMMIT, answer=status, headers={"Retry-After": retry_after}))
+    error = worker.upload(folder)["error"]
+    assert error.startswith(f"committing to alice/moons: the Hub answered {status} (")
+    assert error.endswith(f"{UNKNOWN} {AGAIN}")
+    assert commits_asked(hub) == tries
+
+
+def test_somebody_else_commits_at_the_same_time(hub: Hub, worker: Worker, folder: Path) -> None:
+    repository = hub.create("alice/moons", files={"modeling_scratchgpt.py": b"layers = 1\n"})
+    head, commits = repository.head, repository.commits
+
+    class Requests(list):
+        """Another commit arrives when ours is about to be sent."""
+
+        def append(self, item: str) -> None:
+            super().append(item)
+            if item.startswith("POST /api/validate-yaml") and len(commits) == 1:
+                commits.append({**commits[0], "notes.txt": b"of the owner"})
+                repository.messages.append("of the owner")
+
+    hub.requests = Requests()
+    error = worker.upload(folder)["error"]
+    hub.requests = []
+    assert "the Hub answered 412 (A commit has happened since). " in error
+    assert f"alice/moons is there as it was, at commit {head[:8]}." in error
+    assert "Something else changed the repository at the same time." in error
+    assert "error" not in worker.upload(folder)
+    assert repository.files["notes.txt"] == b"of the owner"
+
+
+def test_an_update_is_one_commit_that_deletes_old_files_of_ours(hub: Hub, worker: Worker, folder: Path) -> None:
+    worker.upload(folder)
+    repository = hub.repositories["alice/moons"]
+    repository.commits[-1]["notes.txt"] = b"of the owner"
+    (folder / "slow" / "vocab.json").rename(folder / "vocab.json")
+    (folder / "modeling_scratchgpt.py").write_text("layers = 3\n")
+    second = worker.upload(folder)
+    assert repository.files == contents(folder) | {".gitattributes": b"", "notes.txt": b"of the owner"}
+    assert len(repository.commits) == 3
+    assert repository.tags["v2"] == second["commit"] == repository.head
+
+
+def test_a_repository_that_is_not_ours_is_replaced_only_by_force(hub: Hub, worker: Worker, folder: Path) -> None:
+    before = {"novel.txt": b"once", "README.md": b"A novel"}
+    repository = hub.create("alice/moons", files=before)
+    error = worker.upload(folder)["error"]
+    assert "it holds 1 other file (novel.txt). Nothing has been uploaded. Choose another --repo name" in error
+    assert repository.files == before | {".gitattributes": b""}
+    worker.upload(folder, force=True)
+    assert is_complete(hub, folder)
+    assert repository.commits[0] == before | {".gitattributes": b""}  # the history stays
+
+
+def test_what_the_hub_or_the_plan_refuses(hub: Hub, worker: Worker, folder: Path) -> None:
+    assert worker.upload(folder, repo="alice/admin")["error"] == (
+        "making the repository alice/admin: the Hub answered 400 (This name is reserved). Nothing has been uploaded. "
+        "Change what it names, and run the same command again."
+    )
+    hub.pays = False
+    error = worker.upload(folder, kind="space", hardware="cpu-basic")["error"]
+    hub.pays = True
+    assert "making the repository spaces/alice/moons: the Hub answered 402 (A subscription is needed" in error
+    assert "choose other hardware (--hardware), or leave out --space" in error
+    hub.create("alice/moons")
+    error = worker.upload(folder, private=True)["error"]
+    assert "alice/moons: expected a private repository, but it is there already and public." in error
+    (folder / "README.md").write_text("no front matter")
+    error = worker.upload(folder)["error"]
+    assert "committing to alice/moons: Invalid metadata in README.md. - no front matter." in error
+    assert error.endswith("Fix that and run the same command again.")
+    assert len(hub.repositories["alice/moons"].commits) == 1
+
+
+NO_SPACE = "Its Space is not there yet."
+SPACE_EMPTY = "The repository spaces/alice/moons is there, without its files."
+
+
+@pytest.mark.parametrize(
+    ("request_kind", "states"),
+    [
+        ("GET /api/whoami", [NOTHING]),
+        (COMMIT, [UNKNOWN]),
+        ("(GET|HEAD) /alice/moons/resolve/", ["complete, at commit", "but without the tag of its version."]),
+        (TAG, ["complete, at commit", "but without the tag of its version."]),
+        ("POST /api/repos/create", ["as v1.", NO_SPACE]),  # of the Space: the model's is spared
+        ("POST /api/spaces/alice/moons/commit", ["as v1.", SPACE_EMPTY]),
+    ],
+)
+@pytest.mark.parametrize("answer", ["cut", 403])
+def test_a_push_that_fails_is_completed_by_the_next(
+    hub: Hub, worker: Worker, pristine_bundle: Path, request_kind: str, states: list[str], answer: str | int
+) -> None:
+    hub.faults.append(Fault(request=request_kind, answer=answer, spared=NO_SPACE in states))  # type: ignore[arg-type]
+    error = worker.push(pristine_bundle, space=True)["error"]
+    assert [state for state in states if state not in error] == []
+    hub.repair()
+    published = worker.push(pristine_bundle, space=True)["published"]
+    model, page = hub.repositories["alice/moons"], hub.repositories["spaces/alice/moons"]
+    assert published == (
+        f"published: {hub.url}/alice/moons/commit/{model.head} (v1)\npublished: {hub.url}/spaces/alice/moons"
+    )
+    assert (model.tags, len(model.commits), len(page.commits)) == ({"v1": model.head}, 2, 2)
+    assert json.loads(page.files["model.json"]) == {"repo": "alice/moons", "revision": model.head}

@@ -1,0 +1,46 @@
+"""The front matter of model cards, complete and broken."""
+
+from pathlib import Path
+
+import pytest
+
+from storage.model_card import card_metrics, card_title, read_card, split_card
+
+BODY = "# Title\n\nText.\n"
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        BODY,
+        f"---\nlicense: mit\n---\n{BODY}",
+        f"\ufeff---\r\n# a comment\r\nlicense: mit\r\n---\r\n{BODY}",
+        f"---\nlicense: [mit\n  broken: : yaml\n---\n\n{BODY}",
+        f"---\nlicense: mit\ntags:\n- a\n{BODY}",
+        f"---\nlicense: mit\n\n{BODY}",
+        f"---\nlicense: mit\n{BODY}\n---\nmore\n",
+        f"---\n...\n{BODY}",
+    ],
+)
+def test_front_matter_complete_and_broken(card: str) -> None:
+    data, body = split_card(card)
+    assert body.lstrip().startswith(BODY)
+    assert card_title(body) == "Title"
+    assert data in ({}, {"license": "mit"})
+
+
+@pytest.mark.parametrize(
+    "card", ["---", "---\n", "", "---\nlicense: mit\n---\n", "---\nlicense: mit\n---", "---\na: b"]
+)
+def test_nothing_but_front_matter(card: str, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(card)
+    assert read_card(tmp_path)[1] == ""
+    assert read_card(tmp_path / "vanished") == ({}, "")
+
+
+def test_metrics_of_a_card() -> None:
+    data, _ = split_card(
+        "---\nmodel-index:\n- results:\n  - metrics:\n    - {type: perplexity, value: 3.5}\n---\n# T\n"
+    )
+    assert card_metrics(data) == {"perplexity": 3.5}
+    assert card_metrics({"model-index": "?"}) == {}
