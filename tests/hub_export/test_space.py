@@ -135,6 +135,7 @@ def test_requirements_are_what_the_page_imports(
     assert pinned["torch"] == torch
     assert {"transformers", "tokenizers", "safetensors", "regex", "numpy", "jinja2"} <= set(pinned)
     assert pinned["huggingface_hub"] == version("huggingface_hub")
+    assert {"PyYAML", "markdown-it-py"} & set(pinned)  # imported as yaml and markdown_it
     assert not {"gradio", "spaces", "tyro", "datasets", "optuna", "matplotlib"} & set(pinned)
     assert ("--extra-index-url https://download.pytorch.org/whl/cpu" in lines) == (hardware == "cpu-basic")
     assert front_matter(made)["suggested_hardware"] == HARDWARE[hardware].name
