@@ -20,6 +20,7 @@ from panels.generate import TIME_LIMIT
 from tests.hub_double import Hub
 from tests.hub_export.hub_processes import environment, run_python
 from tests.hub_export.test_bundle import relative_files
+from tests.processes import CLEAN
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 IMPORT_ALL = """
@@ -174,7 +175,7 @@ def pinned(pristine_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> t
         made = make_space(pristine_bundle, folder / "space", pin=Pin(repo="alice/moons", revision=commit))
         repository.commits.append({".gitattributes": b"", "README.md": b"the model was taken away"})
         variables = environment(hub.url, folder, token=None, ours=False) | {"OMP_NUM_THREADS": "1"}
-        variables |= {"SPACES_ZERO_GPU": "true", "PYTHONPATH": str(folder / "installed")}
+        variables |= {"SPACES_ZERO_GPU": "true", "PYTHONPATH": os.pathsep.join([str(folder / "installed"), CLEAN])}
         command = [sys.executable, "-c", IMPORT_ALL + WRITE]
         done = subprocess.run(
             command, cwd=made, env=variables, capture_output=True, text=True, timeout=120, check=False
