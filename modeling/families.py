@@ -1,4 +1,4 @@
-"""The two families of architectures that one model file covers: what the modern one says, and either one in words."""
+"""The two families of architectures that one model file covers: the choices of the modern one, and a description of either."""
 
 from collections.abc import Mapping
 from typing import Any
