@@ -42,7 +42,7 @@ from tests.panels.test_vocabularies import make, make_tokenizer
 from tests.panels.tiny_model import PROMPTS, TEXT
 from tokenization import save_tokenizer
 from tokenization.trainers import KINDS
-from train.evaluate import evaluate_text
+from train.text_loss import evaluate_text
 
 NASTY = [
     "a",

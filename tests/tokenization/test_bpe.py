@@ -107,7 +107,7 @@ def test_an_iterator_is_enough_and_pairs_do_not_cross_documents():
 def test_runs_out_of_pairs(caplog):
     with caplog.at_level(logging.WARNING):
         assert train_bpe(["abc"], 500) == [(b"a", b"b"), (b"ab", b"c")]
-    assert "pairs for 2 merges only, 243 were asked for: the vocabulary has 259 tokens instead of 500" in caplog.text
+    assert "no more pairs to merge: the vocabulary has 259 tokens instead of 500" in caplog.text
 
 
 def test_another_pattern_and_what_it_passes_over():

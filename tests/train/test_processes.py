@@ -14,10 +14,10 @@ import torch
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
+from storage.records import read_jsonl
 from tests.train.conftest import with_fields
 from train.config import Config
 from train.device import check_processes
-from train.run_log import read_lines
 
 ROOT = Path(__file__).parents[2]
 DDP = ("--multi_gpu",)
@@ -33,7 +33,7 @@ def train_debug(run_dir: Path, *flags: str, launched: tuple[str, ...] | None) ->
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    return list(read_lines(run_dir / "metrics.jsonl"))
+    return list(read_jsonl(run_dir / "metrics.jsonl"))
 
 
 def same_curve(one: list[dict[str, float]], other: list[dict[str, float]]) -> bool:

@@ -15,7 +15,6 @@ from transformers import AutoTokenizer, GPT2TokenizerFast
 from tokenization import (
     ScratchGPTTokenizer,
     add_mask_token,
-    encode_corpus,
     load_tokenizer,
     save_tokenizer,
     train_vocabulary,
@@ -250,20 +249,12 @@ class TestGPT2:
         with pytest.raises(ValueError, match=r"a token for each byte and <\|endoftext\|>, got none for"):
             load_gpt2(tmp_path / "characters")
         (tmp_path / "tokenizer.json").write_text("[]")
-        with pytest.raises(ValueError, match=r"expected a tokenizer.json with a BPE vocabulary"):
+        with pytest.raises(ValueError, match=r"tokenizer\.json: expected a JSON object"):
             load_gpt2(tmp_path)
         (tmp_path / "vocab.json").write_bytes((gpt2_folder / "vocab.json").read_bytes())
         (tmp_path / "merges.txt").write_text("#version: 0.2\na b c\n")
         with pytest.raises(ValueError, match="merges of two tokens of the vocabulary, got 'a b c'"):
             load_gpt2(tmp_path)
         (tmp_path / "vocab.json").write_text("{")
-        with pytest.raises(ValueError, match="expected JSON with an id for each token"):
+        with pytest.raises(ValueError, match=r"vocab\.json: expected JSON"):
             load_gpt2(tmp_path)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@given(text=st.text())
-def test_the_corpus_has_the_ids_of_the_call(every_kind, kind, text):
-    tokenizer = every_kind[kind]
-    (array,) = encode_corpus(tokenizer, [text + SPECIAL])
-    assert array.tolist() == ids_of(tokenizer, text + SPECIAL)
