@@ -49,7 +49,7 @@ def fill_in(
     """The likeliest tokens for each blank of a text, in order.
 
     A blank is the tokenizer's mask token or a run of three underscores or more, and is filled with one token. Nothing
-    else in the text is special. Where the text is longer than the model's context, each blank sees the window around it.
+    else in the text is special. In a text longer than the model's context, each blank sees the window around it.
 
     Args:
         model: a masked language model of transformers, in evaluation mode.
