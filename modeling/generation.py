@@ -212,10 +212,16 @@ def _steps(
         yield Step(**draw._asdict(), position=position, context_used=len(window))
         window.append(draw.token_id)
         unread = window[-1:]
-        if context and len(window) > context:
-            unread = window = window[-max(1, context // 2) :]
+        length = next_window(len(window) - 1, context)
+        if length < len(window):
+            unread = window = window[-length:]
             decoder.reset()
     return "length"
+
+
+def next_window(length: int, context: int | None) -> int:
+    """Tokens that the model sees after it saw `length` and drew one more: where `context` is full, half of it."""
+    return length + 1 if context is None or length < context else max(1, context // 2)
 
 
 def _decoder(model: PreTrainedModel, capacity: int) -> Decoder:

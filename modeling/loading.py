@@ -7,7 +7,7 @@ import functools
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -62,11 +62,12 @@ def find_folder(source: str | Path) -> Path | None:
     return None
 
 
-def fetch(repo: str) -> Path:
+def fetch(repo: str, *, files: Sequence[str] = HUB_FILES) -> Path:
     """Download what loading needs of a Hub repository; return the folder of the snapshot.
 
     Args:
         repo: `user/name`, or `user/name@revision` (a commit, a tag or a branch; default: main).
+        files: patterns of what to download (default: all that loading needs).
 
     Raises:
         ValueError: when it is not there, not allowed, or the network fails.
@@ -75,7 +76,7 @@ def fetch(repo: str) -> Path:
 
     name, _, revision = repo.partition("@")
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(HUB_FILES)))
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(files)))
     except Exception as error:  # the Hub's errors, those of HTTP below it, and a refused repository id
         raise ValueError(
             f"{repo} is no folder here, and fetching a model of that name from the Hugging Face Hub failed "
