@@ -24,7 +24,7 @@ from panels.tabs.learn.estimate import RunPlan, Size
 from storage.files import atomic_file
 from storage.records import read_json_object_or_empty, write_json
 from storage.run_folder import RunFolder
-from storage.text import replace_surrogates
+from storage.text import replace_surrogates, unix_newlines
 
 if TYPE_CHECKING:
     import psutil
@@ -228,7 +228,7 @@ def read_text(pasted: str, upload: str | Path | None) -> str:
             f"{path.name}: expected at most {LARGEST_FILE // 10**6} MB, got {size / 1e6:.0f} MB. Train on it with "
             f"`python -m train modern --corpus {path.name}`."
         )
-    text = decode_bytes(raw, path.name).replace("\r\n", "\n").replace("\r", "\n")
+    text = unix_newlines(decode_bytes(raw, path.name))
     if not text.strip():
         raise ValueError(f"{path.name}: expected a text, got an empty file.")
     return text
