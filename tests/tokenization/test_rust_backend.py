@@ -13,23 +13,10 @@ from tokenization.tokenization_scratchgpt import LATER_CHARACTERS, Splitter
 
 LATER = [int(part.split("-")[0], 16) for part in LATER_CHARACTERS.split()]
 BYTE_RANKS = {bytes([byte]): byte for byte in range(256)}
-PARTS = [
-    "<|endoftext|>",
-    "<|end|>",
-    "<|end",
-    "oftext|>",
-    "|>",
-    "'S",
-    "'ll",
-    "ſ",
-    " ",
-    "  ",
-    "\n",
-    "\r\n",
-    "1234",
-    "é",
-    "!",
-]
+PARTS = (
+    *("<|endoftext|>", "<|end|>", "<|end", "oftext|>", "|>", "'S", "'ll", "ſ"),
+    *(" ", "  ", "\n", "\r\n", "1234", "é", "!"),
+)
 TEXTS = st.one_of(
     st.text(),
     st.lists(st.one_of(st.sampled_from(PARTS), st.sampled_from(LATER).map(chr), st.characters(codec="utf-8"))).map(
