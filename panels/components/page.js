@@ -1,7 +1,14 @@
 // Shortcuts, and what the document does while the model writes in it: it is read-only and follows its end,
 // unless its reader has scrolled up.
 const find = (id) => document.getElementById(id);
-window.scratch = {};
+window.scratch = {
+  percent(probability) { // one rule for all probabilities: only 0 is shown as 0 and only 1 as 100
+    const value = 100 * probability;
+    if (value > 0 && value < 0.01) return "<0.01%";
+    if (value >= 99.95 && value < 100) return ">99.9%";
+    return `${value.toFixed(value === 0 || value === 100 ? 0 : value >= 1 ? 1 : 2)}%`;
+  },
+};
 
 document.addEventListener("keydown", (event) => {
   const press = (...names) => names.map(find).find((button) => button?.checkVisibility())?.click();

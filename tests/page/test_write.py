@@ -218,7 +218,7 @@ def test_a_passage_of_the_training_text_is_named_and_shown(page, lab_run, repeat
     text = write(page, "About")
     assert text == "About" + "".join(token.text for token in repeated)
     note = page.get_by_role("complementary", name="Memorised?")
-    words = f"{count} tokens in a row ({len(passage.split())} words) stand word for word in the training text"
+    words = f"{count} tokens in a row ({len(passage.split())} words) occur word for word in the training text"
     expect(note).to_contain_text(f"{words}: document 1 of {documents:,}, 0% of the way through it.")
     assert note.locator("blockquote").text_content() == passage
     mark = button(page, "Show it on the canvas")
