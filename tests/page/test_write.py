@@ -189,7 +189,7 @@ def repeated(lab_run: Path) -> Iterator[list[writing.Token]]:
     """What the model writes behind "About" with seed 5. As long as the test goes, its tokens but for the first two and
     the last two are the first document of the training text."""
     settings = settings_from(seed=5, max_new_tokens=40)
-    drafts = writing.write(load_model(lab_run), "About", settings, alternatives=ALTERNATIVES)
+    drafts = writing.generate(load_model(lab_run), "About", settings, alternatives=ALTERNATIVES)
     tokens = [token for draft in drafts for token in draft.tokens]
     manifest, shard = lab_run / "tokens" / "manifest.json", lab_run / "tokens" / "train-repeated.npy"
     content = manifest.read_text()
