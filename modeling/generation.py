@@ -331,7 +331,7 @@ def cache_argument(model: PreTrainedModel) -> str | None:
 def cache_of(outputs: Any) -> Any:
     """The cache among the outputs of a model, by its name, else by its type; None where there is none.
 
-    Only names that exist are looked up: transformers 5.24 warns when it is asked for an old one.
+    Only names that exist are looked up: transformers 5.24 warns about an old one.
     """
     fields = dict(outputs.items()) if isinstance(outputs, Mapping) else {}
     named = next((fields[name] for name in CACHE_NAMES if fields.get(name) is not None), None)
@@ -357,7 +357,7 @@ def _takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
 def _log_reading_again(name: str) -> None:
     """Once for each class of models."""
     logger.warning(
-        "%s: found no cache in it that works with transformers %s, so every token reads the whole text again, which is "
+        "%s: found no cache in it that works with transformers %s, so every token reads the text again, which is "
         "slow for long texts",
         name,
         transformers.__version__,

@@ -344,7 +344,7 @@ def test_a_model_that_fails_while_loading_ends_the_page(tmp_path):
     process = start("--model", folder, "--port", free_port(), cwd=tmp_path)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "is no whole model: its weights lack" in output
+    assert "is incomplete: its weights lack" in output
     assert "Traceback" not in output
 
 

@@ -2,11 +2,17 @@
 // unless its reader has scrolled up.
 const find = (id) => document.getElementById(id);
 window.scratch = {
-  percent(probability) { // one rule for all probabilities: only 0 is shown as 0 and only 1 as 100
-    const value = 100 * probability;
-    if (value > 0 && value < 0.01) return "<0.01%";
-    if (value >= 99.95 && value < 100) return ">99.9%";
-    return `${value.toFixed(value === 0 || value === 100 ? 0 : value >= 1 ? 1 : 2)}%`;
+  make(name, className, text, parent) {
+    const element = document.createElement(name);
+    if (className) element.className = className;
+    if (text !== undefined) element.textContent = text;
+    parent?.append(element);
+    return element;
+  },
+  percent(share) { // as panels.formats.percent
+    if (share > 0 && share < 0.0001) return "< 0.01\u00a0%";
+    if (share >= 0.9995 && share < 1) return "> 99.9\u00a0%";
+    return `${(100 * share).toFixed(share === 0 || share === 1 ? 0 : share >= 0.01 ? 1 : 2)}\u00a0%`;
   },
 };
 

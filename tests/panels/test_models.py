@@ -174,7 +174,7 @@ def test_a_damaged_config(broken):
 def test_weights_of_another_shape(broken):
     config = json.loads((broken / "config.json").read_text())
     (broken / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
-    with pytest.raises(ValueError, match="no whole model: its weights lack"):
+    with pytest.raises(ValueError, match="is incomplete: its weights lack"):
         load_model(broken)
 
 
