@@ -14,6 +14,7 @@ import torch
 
 from modeling.inspection import next_token_logits
 from modeling.sampling import Sampler, SamplingSettings
+from panels import formats
 from panels.components.next_token import with_token
 from panels.generate import encode_prompt
 from panels.models import LoadedModel, load_model
@@ -71,7 +72,8 @@ def shown(page: Any) -> list[tuple[str, str, str]]:
 
 
 def percent(share: float) -> str:
-    return f"{share:.1%}" if 0.0005 <= share < 0.9995 else "100%" if share > 0.5 else "<0.1%" if share else "0%"
+    """As the page's scripts show it."""
+    return formats.percent(share).replace("\u00a0", "").replace(" ", "")
 
 
 def expected(loaded: LoadedModel, text: str, **values: Any) -> tuple[str, dict[str, tuple[str, str]]]:
