@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from docs.screenshot import open_tab
+
 from panels.models import load_model
 from panels.sampling import settings_from
 from panels.tabs.compare.comparison import Side, compare
