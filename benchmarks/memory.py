@@ -20,6 +20,7 @@ ENCODE = """
 import sys
 from dataclasses import replace
 from pathlib import Path
+from storage.run_folder import RunFolder
 from train.data.prepare import prepare
 from train.recipes import get_recipe
 recipe = get_recipe("modern")
@@ -28,7 +29,7 @@ recipe = replace(
     corpus=replace(recipe.corpus, source="local", books="any", paths=(Path(sys.argv[1]),)),
     tokenizer=replace(recipe.tokenizer, path=Path(sys.argv[2])),
 )
-prepare(recipe, Path(sys.argv[3]), print)
+prepare(recipe, RunFolder(Path(sys.argv[3])), print)
 """
 READ = """
 import json, sys

@@ -18,12 +18,13 @@ from benchmarks.bpe import BOOKS
 from corpus.local import find_files, read_local
 from modeling.loading import find_folder, load_causal_lm
 from storage.files import atomic_file
+from storage.run_folder import RunFolder
 from tokenization import load_tokenizer
 from train.config import Config
 from train.data.prepare import prepare
-from train.evaluate import evaluate_text
 from train.loop import train
 from train.recipes import get_recipe
+from train.text_loss import evaluate_text
 
 SYSTEMS = ("scifi", "bookcorpus", "openwebtext", "wikitext", "wiki", "modern")
 HELD_OUT = ("time_machine_35.txt", "frankenstein_84.txt")
@@ -100,7 +101,7 @@ def sized(recipe: Config, scale: str) -> Config:
 
 def train_for_bytes(name: str, config: Config, folder: Path, megabytes: float) -> dict[str, Any]:
     """Train until so many megabytes of text were seen; the run's figures."""
-    prepared = prepare(config, folder, print)
+    prepared = prepare(config, RunFolder(folder), print)
     bytes_per_token = prepared.train.bytes / prepared.train.tokens
     step_bytes = config.data.batch_size * config.model.max_position_embeddings * bytes_per_token
     steps = max(EVALUATIONS, round(megabytes * 1e6 / step_bytes))

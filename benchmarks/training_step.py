@@ -16,7 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from train.kernels import use_kernels
-from train.loss import ModelWithLoss
+from train.objective import ModelWithLoss
 
 VOCABULARY = 8257
 

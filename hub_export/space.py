@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 from hub_export import card
@@ -125,7 +125,7 @@ def requirements(hardware: str) -> str:
     needed = {module.split(".")[0] for path in page_files() if path.suffix == ".py" for module in _imports(path)}
     needed -= PREINSTALLED | set(FOLDERS) | set(sys.stdlib_module_names)
     needed |= {"huggingface_hub", "safetensors", "tokenizers"}
-    versions = {name: version(name).split("+")[0] for name in needed}
+    versions = {name: version(name).split("+")[0] for name in map(_distribution, needed)}
     lines = []
     if other := _not_locked(versions | {"gradio": version("gradio")}):
         lines.append(f"# not the versions that were tested together (requirements.lock): {', '.join(other)}")
@@ -135,6 +135,15 @@ def requirements(hardware: str) -> str:
     if chosen.wheels:
         lines.append(f"--extra-index-url {chosen.wheels}")
     return "\n".join([*lines, *(f"{name}=={versions[name]}" for name in sorted(versions)), ""])
+
+
+def _distribution(module: str) -> str:
+    """The name by which pip knows a module: `markdown-it-py` of `markdown_it`."""
+    try:
+        version(module)
+    except PackageNotFoundError:
+        return packages_distributions()[module][0]
+    return module
 
 
 def _not_locked(versions: dict[str, str]) -> list[str]:

@@ -29,6 +29,7 @@ class SplitWriter:
     folder: Path
     name: str  # "train" or "validation"
     dtype: npt.DTypeLike
+    shard_tokens: int = SHARD_TOKENS
     tokens: int = 0
     files: list[str] = field(default_factory=list)
     _pending: list[np.ndarray] = field(default_factory=list)
@@ -37,11 +38,11 @@ class SplitWriter:
     def append(self, ids: np.ndarray) -> None:
         """Append ids; a full shard goes to the disk."""
         while len(ids):
-            part, ids = np.split(ids, [SHARD_TOKENS - self._pending_tokens])
+            part, ids = np.split(ids, [self.shard_tokens - self._pending_tokens])
             self._pending.append(part.astype(self.dtype))
             self._pending_tokens += len(part)
             self.tokens += len(part)
-            if self._pending_tokens == SHARD_TOKENS:
+            if self._pending_tokens == self.shard_tokens:
                 self.flush()
 
     def flush(self) -> None:
@@ -58,7 +59,7 @@ class SplitWriter:
 class TokenSplit:
     """One split as a single sequence, memory-mapped; slices are read on demand.
 
-    What was read of a mapped file counts as memory of the process until the map is closed, so the maps are opened anew
+    What was read of a mapped file counts as memory of the process until the map is closed, so the maps are opened again
     every thousand reads: memory stays flat however long a run reads at random places.
 
     Args:
@@ -118,7 +119,7 @@ class TokenSplit:
         return ids
 
     def positions_of(self, token_id: int) -> np.ndarray:
-        """Where `token_id` stands, in order; int64."""
+        """The positions of `token_id`, ascending; int64."""
         found = [
             np.flatnonzero(shard == token_id) + start
             for shard, start in zip(self._shards, self._starts[:-1], strict=True)

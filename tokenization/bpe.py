@@ -17,7 +17,7 @@ import heapq
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain, pairwise
 from operator import add
 
@@ -71,23 +71,11 @@ def train_bpe(
             f"expected vocab_size of at least {base} (256 bytes and {len(special_tokens)} special tokens) and at most "
             f"{LARGEST_ID}, got {vocab_size}"
         )
-    if isinstance(texts, str):
-        raise ValueError("expected texts as a list or iterator of strings, got one string: put it into a list")
-    if progress:
-        texts = tqdm(texts, desc="counting words", unit=" texts", leave=False)
-    counts = count_pretokens(texts, Splitter(pattern))
-    if not counts:
-        raise ValueError("expected texts to learn from, got none or only empty ones: check the corpus")
+    counts = count_pretokens(read_texts(texts, "counting words", progress), Splitter(pattern))
+    check_found(counts, "none or only empty ones")
     with collector_off():
         merges = merge_pairs(counts, vocab_size - base, progress=progress, on_merge=on_merge)
-    if base + len(merges) < vocab_size:
-        logger.warning(
-            "the texts have pairs for %d merges only, %d were asked for: the vocabulary has %d tokens instead of %d",
-            len(merges),
-            vocab_size - base,
-            base + len(merges),
-            vocab_size,
-        )
+    warn_of_fewer(base + len(merges), vocab_size)
     return merges
 
 
@@ -164,6 +152,27 @@ def split_pieces(pieces: Counter[str], split: Splitter, counts: Counter[str]) ->
         text = " ".join(equally_frequent).replace(SPACE, " ")
         for pretoken, occurrences in Counter(split(text)).items():
             counts[pretoken] += count * occurrences
+
+
+def read_texts(texts: Iterable[str], doing: str, progress: bool) -> Iterable[str]:
+    """The texts that a vocabulary is learnt from, under a progress bar if `progress`; ValueError for a string."""
+    if isinstance(texts, str):
+        raise ValueError("expected texts as a list or iterator of strings, got one string: put it into a list")
+    return tqdm(texts, desc=doing, unit=" texts", leave=False, disable=not progress)
+
+
+def check_found(found: Collection[str], otherwise: str) -> None:
+    """ValueError where there is nothing to learn from in the texts, which are then `otherwise`."""
+    if not found:
+        raise ValueError(f"expected texts to learn from, got {otherwise}: check the corpus")
+
+
+def warn_of_fewer(tokens: int, vocab_size: int) -> None:
+    """Log a warning where the texts had too few pairs for the vocabulary that was asked for."""
+    if tokens < vocab_size:
+        logger.warning(
+            "the texts have no more pairs to merge: the vocabulary has %d tokens instead of %d", tokens, vocab_size
+        )
 
 
 def merge_pairs(

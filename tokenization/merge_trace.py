@@ -25,7 +25,7 @@ SORTS = {
     "Unigram": "Unigram chooses the likeliest pieces for each word as a whole: it keeps no merges to replay.",
     "WordLevel": "Here each word is one token: there are no merges to replay.",
 }
-UNKNOWN_SORT = "This tokenizer does not tell its merges, so there is nothing to replay."
+UNKNOWN_SORT = "This tokenizer does not expose its merges, so there is nothing to replay."
 NO_MERGES = "Here each character is one token: there are no merges to replay."
 OTHERWISE = "This tokenizer does more to the text than merging pairs, so a replay would not end with its tokens."
 
@@ -89,16 +89,16 @@ def replay(tokenizer: PreTrainedTokenizerBase, text: str, counts: Sequence[int] 
         count = counts[index] if counts is not None and index < len(counts) else None
         merges.append(Merge(rank=index + 1, first=pair[0], second=pair[1], made=made, count=count, places=places))
     ids = {token_id for word in start for token_id in word} | {merge.made for merge in merges}
-    told = Replay(
+    replayed = Replay(
         words=start,
         merges=merges,
         labels={token_id: label(tokenizer, token_id) for token_id in sorted(ids)},
         learnt=len(vocabulary.merges),
     )
-    *_, last = told.states()
+    *_, last = replayed.states()
     if [token_id for word in last for token_id in word] != plain_ids(tokenizer, text):
         return Replay(message=OTHERWISE)
-    return told
+    return replayed
 
 
 def merge_counts(tokenizer: PreTrainedTokenizerBase) -> list[int] | None:

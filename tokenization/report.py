@@ -19,46 +19,29 @@ EXCERPT = 20
 class Difference:
     """Where a text first came back changed."""
 
-    text: str
-    """Which text: its name."""
-    character: int
-    """The first character that differs, counted from 0."""
-    expected: str
-    """The text around it."""
-    got: str
-    """What decoding gave there."""
+    text: str  # Which text: its name.
+    character: int  # The first character that differs, counted from 0.
+    expected: str  # The text around it.
+    got: str  # What decoding gave there.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
     """What one tokenizer makes of some texts."""
 
-    name: str
-    """Of the tokenizer, as given."""
-    vocabulary: int
-    """Tokens it has."""
-    tokens: int
-    """Tokens it made."""
-    bytes_per_token: float
-    """UTF-8 bytes of the texts for each token."""
-    characters_per_token: float
-    """Characters of the texts for each token."""
-    fertility: float
-    """Tokens for each word; words are what whitespace separates."""
-    unknown: int
-    """Tokens that stand for something unknown."""
-    unknown_share: float
-    """Their share of the tokens, 0 to 1."""
-    used: int
-    """Different tokens that occur."""
-    used_share: float
-    """Their share of the vocabulary, 0 to 1."""
-    exact_texts: float
-    """Share of the texts that decoding gives back exactly, 0 to 1."""
-    exact_lines: float
-    """The same of their lines that are not empty, each encoded by itself and without its end, 0 to 1."""
-    first_difference: Difference | None
-    """Where the first text that is not given back differs; None where all are."""
+    name: str  # Of the tokenizer, as given.
+    vocabulary: int  # Tokens it has.
+    tokens: int  # Tokens it made.
+    bytes_per_token: float  # UTF-8 bytes of the texts for each token.
+    characters_per_token: float  # Characters of the texts for each token.
+    fertility: float  # Tokens for each word; words are what whitespace separates.
+    unknown: int  # Tokens that stand for something unknown.
+    unknown_share: float  # Their share of the tokens, 0 to 1.
+    used: int  # Different tokens that occur.
+    used_share: float  # Their share of the vocabulary, 0 to 1.
+    exact_texts: float  # Share of the texts that decoding gives back exactly, 0 to 1.
+    exact_lines: float  # The same of their non-empty lines, each encoded by itself and without its end.
+    first_difference: Difference | None  # Where the first text that is not given back differs; None where all are.
 
 
 @dataclass(kw_only=True, slots=True)

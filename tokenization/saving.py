@@ -1,6 +1,6 @@
 """Tokenizer folders: what a run, a checkpoint and a bundle hold, and `AutoTokenizer` loads.
 
-tokenizer.json, tokenizer_config.json   the Rust backend's twin; loads for everybody, without remote code
+tokenizer.json, tokenizer_config.json   the same for the Rust backend; loads for everybody, without remote code
 tokenizer.model, tokenizer.vocab        only of a SentencePiece vocabulary: its own file, and its tokens for reading
 slow/                                   the from-scratch class: its config (with auto_map), vocab.json, merges.txt,
                                         its source file, merges.vocab, the merges for reading, and merge_counts.json,
@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from storage.files import atomic_file, atomic_folder
+from storage.records import read_json, read_json_object
 from tokenization import tokenization_scratchgpt
 from tokenization.merge_trace import COUNTS, merge_counts
 from tokenization.sentencepieces import MODEL_FILE, VOCAB_FILE, load_sentencepiece, open_library, write_sentencepiece
@@ -149,15 +150,7 @@ def name_known_class(folder: str | Path) -> None:
         ValueError: the file is no JSON object.
     """
     path = Path(folder) / CONFIG
-    if not path.is_file():
-        return
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: expected JSON, got: {error}; the file is damaged") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(config).__name__}; the file is damaged")
-    if config.get("tokenizer_class") == BACKEND_CLASS:
+    if path.is_file() and read_json_object(path).get("tokenizer_class") == BACKEND_CLASS:
         _edit_config(path.parent, drop=(), set_={"tokenizer_class": KNOWN_CLASS})
 
 
@@ -170,10 +163,7 @@ def merge_listing(tokenizer: ScratchGPTTokenizer) -> str:
 
 
 def _read_counts(path: Path, merges: int) -> list[int]:
-    try:
-        counts = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: expected a JSON list of {merges} counts, got: {error}; delete the file") from error
+    counts = read_json(path)
     if not isinstance(counts, list) or len(counts) != merges or not all(isinstance(count, int) for count in counts):
         got = f"{len(counts)} entries" if isinstance(counts, list) else type(counts).__name__
         raise ValueError(
@@ -183,10 +173,8 @@ def _read_counts(path: Path, merges: int) -> list[int]:
 
 
 def _readable(token: bytes) -> str:
-    """The token's text; backslashes, what cannot be printed and bytes that are no whole character are escaped."""
-    text = token.decode("utf-8", "backslashreplace") if b"\\" not in token else None
-    if text is None:
-        text = token.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+    """The token's text; backslashes, what cannot be printed and bytes of incomplete characters are escaped."""
+    text = token.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
@@ -195,8 +183,7 @@ def _write(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
         _edit_config(folder, drop=("auto_map", *TRACES_OF_LOADING) if tokenizer.is_fast else TRACES_OF_LOADING)
         name_known_class(folder)
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if "auto_map" in config:
+        if "auto_map" in read_json_object(folder / CONFIG):
             raise ValueError(
                 f"expected a tokenizer that loads without remote code, got {type(tokenizer).__name__}: "
                 "convert it to a fast tokenizer (tokenizer.json) first"
@@ -222,8 +209,7 @@ def _write(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 def _edit_config(folder: Path, *, drop: tuple[str, ...], set_: dict[str, Any] | None = None) -> None:
     path = folder / CONFIG
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config = {key: value for key, value in config.items() if key not in drop} | (set_ or {})
+    config = {key: value for key, value in read_json_object(path).items() if key not in drop} | (set_ or {})
     with atomic_file(path) as file:
         json.dump(config, file, ensure_ascii=False, indent=2, sort_keys=True)
         file.write("\n")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import sentencepiece
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from storage.files import atomic_file
 from storage.text import replace_surrogates
+from tokenization.bpe import check_found, read_texts
 from tokenization.spans import SENTENCEPIECE_WORDS, SPACE
 
 MODEL_FILE = "tokenizer.model"
@@ -24,12 +24,9 @@ VOCAB_FILE = "tokenizer.vocab"
 # The same over a text. The library learns from lines, and a tab ends a word in the format in which it reads counts.
 COUNTED = re.compile(r" +[^ \t\n\r\0]*|[^ \t\n\r\0]+")
 PROBES = ("a", "  a  b ", "ﬁ Å e\u0301 ½\u3000Ａ\u00a0\u200b")
-NO_DUMMY_PREFIX, DUMMY_PREFIX = "", SPACE
 
 
-def train_sentencepiece(
-    texts: Iterable[str], vocab_size: int, folder: str | Path | None = None, *, progress: bool = False
-) -> PreTrainedTokenizerFast:
+def train_sentencepiece(texts: Iterable[str], vocab_size: int, *, progress: bool = False) -> PreTrainedTokenizerFast:
     """A SentencePiece vocabulary: `<unk>`, `<s>`, `</s>`, the 256 bytes, then pieces by rank and single characters.
 
     Nothing is normalized; characters too rare for a token of their own are written in bytes. So every text survives,
@@ -39,18 +36,14 @@ def train_sentencepiece(
     Args:
         texts: the documents; an iterator is read once and not kept.
         vocab_size: all tokens together.
-        folder: where `tokenizer.model` and `tokenizer.vocab` are written, if given; `save_tokenizer` writes them too.
 
     Raises:
         ValueError: texts without a word, or a vocabulary larger than they support, or too small for their characters.
     """
-    if isinstance(texts, str):
-        raise ValueError("expected texts as a list or iterator of strings, got one string: put it into a list")
     counts: Counter[str] = Counter()
-    for text in tqdm(texts, desc="counting words", unit=" texts", leave=False, disable=not progress):
+    for text in read_texts(texts, "counting words", progress):
         counts.update(COUNTED.findall(replace_surrogates(text)))
-    if not counts:
-        raise ValueError("expected texts to learn from, got none with a word: check the corpus")
+    check_found(counts, "none with a word")
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -70,10 +63,7 @@ def train_sentencepiece(
         )
     except RuntimeError as error:
         raise _explained(error, vocab_size) from error
-    tokenizer = convert_sentencepiece(model.getvalue())
-    if folder is not None:
-        write_sentencepiece(tokenizer, folder)
-    return tokenizer
+    return convert_sentencepiece(model.getvalue())
 
 
 def load_sentencepiece(path: str | Path) -> PreTrainedTokenizerFast:
@@ -169,7 +159,7 @@ def write_sentencepiece(tokenizer: PreTrainedTokenizerFast, folder: str | Path) 
 
 def _dummy_prefix(library: sentencepiece.SentencePieceProcessor) -> str | None:
     """What the model puts before a text; None where it changes more of it than its spaces."""
-    for prefix in (NO_DUMMY_PREFIX, DUMMY_PREFIX):
+    for prefix in ("", SPACE):
         if all(library.normalize(text) == prefix + text.replace(" ", SPACE) for text in PROBES):
             return prefix
     return None

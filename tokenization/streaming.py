@@ -44,7 +44,7 @@ class StreamingDecoder:
     def follow(self, ids: Sequence[int]) -> None:
         """Begin behind these tokens, whose text is known: some vocabularies write a token by whether one precedes it.
 
-        Their text must end with a whole character. Call it before the first `push`.
+        Their text must end with a complete character. Call it before the first `push`.
         """
         if self.bytewise:
             return
@@ -73,10 +73,10 @@ class StreamingDecoder:
 
     def peek(self, token_id: int) -> str | None:
         """What `push` would return for this token; None where the token would leave a character open."""
-        fork = copy.copy(self)
-        fork._ids = self._ids.copy()
-        text = fork.push(token_id)
-        return None if fork.is_open else text
+        branch = copy.copy(self)
+        branch._ids = self._ids.copy()
+        text = branch.push(token_id)
+        return None if branch.is_open else text
 
     def finish(self) -> str:
         """What is left after the last token: U+FFFD for a character that never became complete, mostly nothing."""
@@ -116,7 +116,7 @@ class StreamingDecoder:
         return text
 
     def _may_change(self, text: str) -> bool:
-        """Whether the end of the text is open: a half character, or a run of single bytes, decoded only as a whole."""
+        """Whether the end of the text is open: a half character, or a run of single bytes, decoded only together."""
         last: Any = self.tokenizer.convert_ids_to_tokens(self._ids[-1])
         return text.endswith("\ufffd") or SINGLE_BYTE.fullmatch(str(last)) is not None
 

@@ -10,7 +10,6 @@ wordpiece       words and punctuation. Accents, control characters and how much 
 sentencepiece   every text, except that U+2581, which it writes for a space, comes back as one.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,11 +17,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from storage.records import read_json_object
 from storage.text import replace_surrogates
-from tokenization.bpe import collector_off, logger, merge_words, train_bpe
+from tokenization.bpe import check_found, collector_off, merge_words, read_texts, train_bpe, warn_of_fewer
 from tokenization.merge_trace import COUNTS, merge_counts
 from tokenization.sentencepieces import train_sentencepiece
 from tokenization.spans import is_from_scratch
@@ -54,16 +53,17 @@ def train_vocabulary(
         ValueError: an unknown kind, a size that the kind or the texts do not allow, texts without a character, or a
             vocabulary that cannot be fetched.
     """
-    if kind == "bpe":
-        return train_own(texts, vocab_size, progress=progress)
-    if kind == "characters":
-        return train_characters(texts, progress=progress)
-    if kind == "wordpiece":
-        return train_wordpiece(texts, vocab_size, progress=progress)
-    if kind == "sentencepiece":
-        return train_sentencepiece(texts, vocab_size, progress=progress)
-    if kind == "gpt2":
-        return load_gpt2()
+    match kind:
+        case "bpe":
+            return train_own(texts, vocab_size, progress=progress)
+        case "characters":
+            return train_characters(texts, progress=progress)
+        case "wordpiece":
+            return train_wordpiece(texts, vocab_size, progress=progress)
+        case "sentencepiece":
+            return train_sentencepiece(texts, vocab_size, progress=progress)
+        case "gpt2":
+            return load_gpt2()
     raise ValueError(f"expected a kind of vocabulary of {', '.join(KINDS)}, got {kind!r}")
 
 
@@ -74,7 +74,7 @@ def train_own(
     special_tokens: Sequence[str] = (END_OF_TEXT,),
     progress: bool = False,
 ) -> ScratchGPTTokenizer:
-    """Our own byte-level BPE, learnt as `train_bpe` tells, which remembers how often each pair occurred when it was
+    """Our own byte-level BPE, learnt by `train_bpe`, which remembers how often each pair occurred when it was
     merged (`tokenization.merge_trace.merge_counts`)."""
     counts: list[int] = []
     merges = train_bpe(
@@ -96,10 +96,9 @@ def train_characters(texts: Iterable[str], *, progress: bool = False) -> PreTrai
     Raises ValueError for texts without a character.
     """
     characters: set[str] = set()
-    for text in tqdm(_strings(texts), desc="collecting characters", unit=" texts", leave=False, disable=not progress):
+    for text in read_texts(texts, "collecting characters", progress):
         characters.update(replace_surrogates(text))
-    if not characters:
-        raise ValueError("expected texts to learn from, got none or only empty ones: check the corpus")
+    check_found(characters, "none or only empty ones")
     vocab = {token: index for index, token in enumerate([*sorted(characters), UNKNOWN, END_OF_TEXT])}
     rust = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token=UNKNOWN))
     rust.decoder = decoders.Fuse()
@@ -133,8 +132,7 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int, *, progress: bool = F
     )
     rust.pre_tokenizer = pre_tokenizers.Whitespace()
     counts = _count_words(rust, texts, progress)
-    if not counts:
-        raise ValueError("expected texts to learn from, got none with a word: check the corpus")
+    check_found(counts, "none with a word")
     firsts = sorted({character for word in counts for character in word})
     others = sorted({character for word in counts for character in word[1:]})
     tokens = [UNKNOWN, END_OF_SEQUENCE, *firsts, *(CONTINUES + character for character in others)]
@@ -151,19 +149,25 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int, *, progress: bool = F
         for first, second, _ in merges:
             tokens.append(tokens[first] + tokens[second].removeprefix(CONTINUES))
     vocab = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
-    if len(vocab) < vocab_size:
-        logger.warning(
-            "the texts have pairs for %d tokens only: the vocabulary has %d tokens instead of %d",
-            len(vocab),
-            len(vocab),
-            vocab_size,
-        )
+    warn_of_fewer(len(vocab), vocab_size)
     rust.model = models.WordPiece(vocab=vocab, unk_token=UNKNOWN, continuing_subword_prefix=CONTINUES)
     rust.decoder = decoders.WordPiece(prefix=CONTINUES)
     rust.post_processor = processors.TemplateProcessing(
         single=f"{END_OF_SEQUENCE} $A {END_OF_SEQUENCE}", special_tokens=[(END_OF_SEQUENCE, vocab[END_OF_SEQUENCE])]
     )
     return _wrap(rust, end=END_OF_SEQUENCE, unknown=UNKNOWN)
+
+
+def _count_words(rust: Tokenizer, texts: Iterable[str], progress: bool) -> Counter[str]:
+    """How often each word occurs, as the normalizer and the pre-tokenizer make them."""
+    pieces: Counter[str] = Counter()
+    for text in read_texts(texts, "counting words", progress):
+        pieces.update(BORDERS.split(replace_surrogates(text)))
+    counts: Counter[str] = Counter()
+    for piece, count in pieces.items():
+        for word, _ in rust.pre_tokenizer.pre_tokenize_str(rust.normalizer.normalize_str(piece)):
+            counts[word] += count
+    return counts
 
 
 def load_gpt2(path_or_id: str | Path = GPT2) -> PreTrainedTokenizerFast:
@@ -177,31 +181,29 @@ def load_gpt2(path_or_id: str | Path = GPT2) -> PreTrainedTokenizerFast:
         ValueError: there are no such files, they cannot be fetched, or they hold another kind of vocabulary.
     """
     folder = Path(path_or_id)
-    if folder.is_dir():
-        for vocab_name, merges_name in (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")):
-            if (folder / vocab_name).exists() and (folder / merges_name).exists():
-                return _gpt2_of_files(folder / vocab_name, folder / merges_name)
-        if not (folder / "tokenizer.json").exists():
-            raise ValueError(
-                f"{folder}: expected GPT-2's vocab.json and merges.txt, or its tokenizer.json, got neither: "
-                "check the path"
-            )
-        path = folder / "tokenizer.json"
-    else:
-        path = _fetch(str(path_or_id))
+    for vocab_name, merges_name in (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")):
+        vocab_file, merges_file = folder / vocab_name, folder / merges_name
+        if vocab_file.exists() and merges_file.exists():
+            lines = merges_file.read_text(encoding="utf-8").split("\n")
+            merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
+            return _gpt2(read_json_object(vocab_file), merges, merges_file)
+    path = folder / "tokenizer.json" if folder.is_dir() else _fetch(str(path_or_id))
+    if not path.exists():
+        raise ValueError(
+            f"{folder}: expected GPT-2's vocab.json and merges.txt, or its tokenizer.json, got neither: check the path"
+        )
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))["model"]
-        vocab, merges = written["vocab"], written["merges"]
-    except (ValueError, KeyError, TypeError) as error:
+        model = read_json_object(path)["model"]
+        merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+        return _gpt2(model["vocab"], merges, path)
+    except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: expected a tokenizer.json with a BPE vocabulary, got {error!r}") from error
-    pairs = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in merges]
-    return _gpt2(vocab, pairs, path)
 
 
 def add_mask_token(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The tokenizer with `<|mask|>` as its mask token, the last id; as it is if it has a mask token.
 
-    The from-scratch class is built anew; another tokenizer is changed in place and returned.
+    The from-scratch class is built again; another tokenizer is changed in place and returned.
     """
     if tokenizer.mask_token is not None:
         return tokenizer
@@ -213,24 +215,6 @@ def add_mask_token(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBas
         return masked
     tokenizer.add_special_tokens({"mask_token": MASK})
     return tokenizer
-
-
-def _strings(texts: Iterable[str]) -> Iterable[str]:
-    if isinstance(texts, str):
-        raise ValueError("expected texts as a list or iterator of strings, got one string: put it into a list")
-    return texts
-
-
-def _count_words(rust: Tokenizer, texts: Iterable[str], progress: bool) -> Counter[str]:
-    """How often each word occurs, as the normalizer and the pre-tokenizer make them."""
-    pieces: Counter[str] = Counter()
-    for text in tqdm(_strings(texts), desc="counting words", unit=" texts", leave=False, disable=not progress):
-        pieces.update(BORDERS.split(replace_surrogates(text)))
-    counts: Counter[str] = Counter()
-    for piece, count in pieces.items():
-        for word, _ in rust.pre_tokenizer.pre_tokenize_str(rust.normalizer.normalize_str(piece)):
-            counts[word] += count
-    return counts
 
 
 def _fetch(repository: str) -> Path:
@@ -245,18 +229,7 @@ def _fetch(repository: str) -> Path:
         ) from error
 
 
-def _gpt2_of_files(vocab_file: Path, merges_file: Path) -> PreTrainedTokenizerFast:
-    try:
-        vocab = json.loads(vocab_file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{vocab_file}: expected JSON with an id for each token, got: {error}") from error
-    lines = merges_file.read_text(encoding="utf-8").split("\n")
-    return _gpt2(
-        vocab, [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")], merges_file
-    )
-
-
-def _gpt2(vocab: dict[str, int], merges: list[tuple[str, ...]], source: Path) -> PreTrainedTokenizerFast:
+def _gpt2(vocab: dict[str, int], merges: list[list[str]], source: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a vocabulary in GPT-2's form: bytes in its printable alphabet, merges, `<|endoftext|>`."""
     if missing := [token for token in [*byte_alphabet(), END_OF_TEXT] if token not in vocab]:
         raise ValueError(
@@ -266,7 +239,7 @@ def _gpt2(vocab: dict[str, int], merges: list[tuple[str, ...]], source: Path) ->
     bad = next((pair for pair in merges if len(pair) != 2 or not {*pair, "".join(pair)} <= vocab.keys()), None)
     if bad is not None:
         raise ValueError(f"{source}: expected merges of two tokens of the vocabulary, got {' '.join(bad)!r}")
-    rust = Tokenizer(models.BPE(vocab=vocab, merges=merges))  # pyright: ignore[reportArgumentType]
+    rust = Tokenizer(models.BPE(vocab=vocab, merges=[(first, second) for first, second in merges]))
     rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     rust.decoder = decoders.ByteLevel()
     return _wrap(rust, end=END_OF_TEXT)

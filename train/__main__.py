@@ -4,17 +4,17 @@ What counts, from weak to strong: the defaults, the recipe, the command line. RE
 sweep (`python -m train.sweep`), or recipe.json of a run.
 """
 
+import shutil
 import sys
+import textwrap
 from dataclasses import replace
-from pathlib import Path
 
 import tyro
 
 from modeling import quick_imports
 from train.config import Config
 from train.publishing import check_account, is_first_process, publish
-from train.recipe_file import is_recipe_file, load_recipe_file
-from train.recipes import RECIPES, get_recipe
+from train.recipes import RECIPES, load_recipe
 
 USAGE = (
     f"usage: python -m train RECIPE [options]   (RECIPE: {', '.join(RECIPES)}, or a .json file; --list; RECIPE --help)"
@@ -22,9 +22,14 @@ USAGE = (
 
 
 def list_recipes() -> str:
-    """A line for each recipe."""
-    lines = [f"{name:10} {(recipe.__doc__ or '').strip().splitlines()[0]}" for name, recipe in RECIPES.items()]
-    return "\n".join([*lines, "PATH.json  A recipe file: best.json of a sweep, or recipe.json of a run."])
+    """Each recipe's name and first sentence in two columns, wrapped to the width of the terminal."""
+    rows = {name: (recipe.__doc__ or "").strip().splitlines()[0] for name, recipe in RECIPES.items()}
+    rows["PATH.json"] = "A recipe file: best.json of a sweep, or recipe.json of a run."
+    column = max(map(len, rows)) + 2
+    width = max(shutil.get_terminal_size(fallback=(120, 24)).columns, column + 30)
+    return "\n".join(
+        textwrap.fill(f"{name:{column}}{about}", width, subsequent_indent=" " * column) for name, about in rows.items()
+    )
 
 
 def parse(arguments: list[str]) -> tuple[str, Config]:
@@ -35,7 +40,7 @@ def parse(arguments: list[str]) -> tuple[str, Config]:
         SystemExit: for flags that tyro refuses, and after --help.
     """
     given, *flags = arguments
-    name, recipe = load_recipe_file(Path(given)) if is_recipe_file(given) else (given, get_recipe(given))
+    name, recipe = load_recipe(given)
     config = tyro.cli(
         Config, default=recipe, args=flags, prog=f"python -m train {given}", description=RECIPES[name].__doc__
     )
@@ -56,17 +61,17 @@ def main(arguments: list[str] | None = None) -> None:
         return
     try:
         name, config = parse(arguments)
-        publishes = config.run.push if is_first_process() else None
-        if publishes:
-            check_account(publishes)
+        repo = config.run.push if is_first_process() else None
+        if repo:
+            check_account(repo)
         with quick_imports():
-            from train.distributed import leave_processes
+            from train.device import leave_process_group
             from train.loop import train
 
         run_dir = train(config, recipe=name)
-        leave_processes()
-        if publishes:
-            publish(run_dir, publishes)
+        leave_process_group()
+        if repo:
+            publish(run_dir, repo)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

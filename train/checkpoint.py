@@ -2,67 +2,80 @@
 
 checkpoints/step-000500/    config, weights, generation config, remote code, tokenizer
 checkpoints/step-000500/training/state.json, optimizer.safetensors (optimizer and random states; no pickle)
+
+With FSDP2 (`accelerate launch --use_fsdp --fsdp_version 2`) weights are sharded over the processes. Checkpoints hold
+complete tensors, which only the main process gathers; `gather_tensors` and `unsharded_model` communicate, so every
+process has to call them, in the same order.
 """
 
-import json
-import re
+import math
 import shutil
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from storage.files import atomic_folder
-from train.distributed import sharded_as
+from storage.records import read_json_object, write_json
+from storage.run_folder import RunFolder
+from train.optimizer import shard_like, unshard
 
 TRAINING = "training"
 
 
-def checkpoint_folder(run_dir: Path, step: int) -> Path:
-    """The folder of the checkpoint of a step."""
-    return run_dir / "checkpoints" / f"step-{step:06d}"
+@dataclass(kw_only=True, slots=True)
+class TrainState:
+    """Counters of a run; saved with each checkpoint."""
+
+    step: int = 0  # optimizer steps done
+    tokens_seen: int = 0  # target tokens trained on
+    seconds: float = 0.0  # wall time of the loop, over all sessions
+    best_step: int | None = None  # step of the lowest validation loss that has a checkpoint
+    best_validation_loss: float = math.inf  # nats per token
+    losses: list[float] = field(default_factory=list)  # training losses since the last line of metrics.jsonl
+
+    def state_dict(self) -> dict[str, Any]:
+        """As JSON values (an infinite loss is None)."""
+        best = self.best_validation_loss
+        return asdict(self) | {"best_validation_loss": None if math.isinf(best) else best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state."""
+        for key, value in state.items():
+            setattr(self, key, math.inf if key == "best_validation_loss" and value is None else value)
 
 
-def checkpoint_steps(run_dir: Path) -> list[int]:
-    """The steps that have a checkpoint, in order."""
-    names = (re.fullmatch(r"step-(\d+)", path.name) for path in (run_dir / "checkpoints").glob("step-*"))
-    return sorted(int(match[1]) for match in names if match)
-
-
-def save_checkpoint(
-    run_dir: Path,
-    step: int,
-    *,
-    model: Any,
-    tokenizer_folder: Path,
-    optimizer_state: dict[str, torch.Tensor],
-    state: dict[str, Any],
-) -> Path:
-    """Write a checkpoint, whole or not at all; return its folder.
+def save(
+    folder: Path, *, model: Any, tokenizer_folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]
+) -> None:
+    """Write a checkpoint: complete, or not at all.
 
     Args:
+        folder: its final name.
         model: a `PreTrainedModel`.
         tokenizer_folder: its content is copied beside the weights.
-        optimizer_state: what `optimizer_tensors` returned.
+        tensors: those of `optimizer_tensors` and `random_states`.
         state: JSON values, written to training/state.json.
     """
-    folder = checkpoint_folder(run_dir, step)
     with atomic_folder(folder, replace=True) as temporary:
         model.save_pretrained(temporary)
         shutil.copytree(tokenizer_folder, temporary, dirs_exist_ok=True)
         training = temporary / TRAINING
         training.mkdir()
-        tensors = optimizer_state | random_states()
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, training / "optimizer.safetensors")
-        (training / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-    return folder
+        write_json(training / "state.json", state)
 
 
-def load_checkpoint(folder: Path, *, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Any]:
-    """Put weights, optimizer and random states back; return the state that was saved beside them.
+def load(
+    folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], *, process_index: int = 0
+) -> dict[str, Any]:
+    """Restore weights, optimizer and random states; return the state that was saved beside them.
 
     Raises:
         ValueError: for a checkpoint that is broken or belongs to another model.
@@ -70,33 +83,33 @@ def load_checkpoint(folder: Path, *, model: nn.Module, optimizers: list[torch.op
     try:
         weights = load_file(folder / "model.safetensors")
         tensors = load_file(folder / TRAINING / "optimizer.safetensors")
-        state = json.loads((folder / TRAINING / "state.json").read_text(encoding="utf-8"))
+        state = read_json_object(folder / TRAINING / "state.json")
         parameters = model.state_dict()
-        weights = {name: sharded_as(weight, parameters.get(name, weight)) for name, weight in weights.items()}
+        weights = {name: shard_like(weight, parameters.get(name, weight)) for name, weight in weights.items()}
         missing, unexpected = model.load_state_dict(weights, strict=False)
         tied = set(getattr(model, "_tied_weights_keys", None) or {})
         if unexpected or set(missing) - tied:
             raise ValueError(f"missing weights {sorted(set(missing) - tied)}, unexpected weights {unexpected}")
         load_optimizer_tensors(model, optimizers, tensors)
-        set_random_states(tensors)
+        set_random_states(tensors, process_index)
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
         raise ValueError(
-            f"{folder}: expected a whole checkpoint of this run, got one that does not load ({error}); "
-            "delete this folder to go on from the checkpoint before it"
+            f"{folder}: expected a complete checkpoint of this run, got one that does not load ({error}); "
+            "delete this folder to resume from the checkpoint before it"
         ) from error
     return state
 
 
-def prune_checkpoints(run_dir: Path, *, keep: int, best_step: int | None) -> None:
+def prune(run: RunFolder, *, keep: int, best_step: int | None) -> None:
     """Delete all but the latest `keep` checkpoints and the best one."""
-    for step in checkpoint_steps(run_dir)[:-keep]:
+    for step, folder in list(run.checkpoints().items())[:-keep]:
         if step != best_step:
-            shutil.rmtree(checkpoint_folder(run_dir, step))
+            shutil.rmtree(folder)
 
 
-def optimizer_tensors(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
+def optimizer_tensors(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
     """Every state tensor of the optimizers, named by its parameter: `exp_avg/model.norm.weight`."""
-    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{key}/{names[parameter]}": value
         for optimizer in optimizers
@@ -106,10 +119,10 @@ def optimizer_tensors(model: nn.Module, optimizers: list[torch.optim.Optimizer])
 
 
 def load_optimizer_tensors(
-    model: nn.Module, optimizers: list[torch.optim.Optimizer], tensors: dict[str, torch.Tensor]
+    model: nn.Module, optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]
 ) -> None:
-    """Put back what `optimizer_tensors` took; a parameter without state had no step yet."""
-    states: dict[str, dict[str, torch.Tensor]] = {}
+    """Restore what `optimizer_tensors` returned; a parameter without state had no step yet."""
+    states: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         key, _, parameter = name.partition("/")
         states.setdefault(parameter, {})[key] = tensor
@@ -117,24 +130,66 @@ def load_optimizer_tensors(
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                state = states.get(names[parameter], {})
+                # `step` stays where it is: AdamW keeps it on the CPU.
                 optimizer.state[parameter] = {
-                    key: tensor if key == "step" else sharded_as(tensor.to(parameter.device), parameter)
-                    for key, tensor in state.items()
+                    key: tensor if key == "step" else shard_like(tensor.to(parameter.device), parameter)
+                    for key, tensor in states.get(names[parameter], {}).items()
                 }
 
 
-def random_states() -> dict[str, torch.Tensor]:
-    """The states of torch's random generators."""
-    states = {"random/cpu": torch.get_rng_state()}
+def random_states(accelerator: Any) -> dict[str, Tensor]:
+    """The states of torch's random generators in every process, which each has a dropout of its own."""
+    own = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        states |= {f"random/cuda-{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
-    return states
+        own |= {f"cuda-{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
+    of_all = gather_object([own]) if accelerator.num_processes > 1 else [own]
+    return {
+        _random_prefix(process) + name: state for process, states in enumerate(of_all) for name, state in states.items()
+    }
 
 
-def set_random_states(tensors: dict[str, torch.Tensor]) -> None:
-    """Put back what `random_states` took (a GPU that is not here now is left out)."""
-    torch.set_rng_state(tensors["random/cpu"])
+def set_random_states(tensors: dict[str, Tensor], process_index: int) -> None:
+    """Restore the random states of one process.
+
+    A GPU that this machine does not have is left out. A process that the checkpoint does not know (it was saved by
+    fewer processes) keeps its generators as they are: they must not repeat those of another process.
+    """
+    prefix = _random_prefix(process_index)
+    if prefix + "cpu" in tensors:
+        torch.set_rng_state(tensors[prefix + "cpu"])
+    elif process_index == 0:
+        raise KeyError(prefix + "cpu")
     for index in range(torch.cuda.device_count()):
-        if (state := tensors.get(f"random/cuda-{index}")) is not None:
+        if (state := tensors.get(f"{prefix}cuda-{index}")) is not None:
             torch.cuda.set_rng_state(state, index)
+
+
+def _random_prefix(process: int) -> str:
+    return f"random/process-{process}/" if process else "random/"
+
+
+def gather_tensors(tensors: dict[str, Tensor], accelerator: Any) -> dict[str, Tensor]:
+    """Complete tensors on the main process, those that were sharded in its main memory; nothing on the others."""
+    gathered = {}
+    for name, tensor in tensors.items():
+        complete = unshard(tensor)
+        if accelerator.is_main_process:
+            gathered[name] = complete.cpu() if isinstance(tensor, DTensor) else tensor
+    return gathered
+
+
+def unsharded_model(model: Any, accelerator: Any) -> Any:
+    """The model itself; where it is sharded, a complete copy on the main process and None on the others.
+
+    Args:
+        model: a `PreTrainedModel`.
+    """
+    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        return model
+    weights = gather_tensors(model.state_dict(), accelerator)
+    if not accelerator.is_main_process:
+        return None
+    with torch.random.fork_rng(devices=[]):  # initialising the copy must not advance the run's random numbers
+        copy = type(model)(model.config)
+    copy.load_state_dict(weights)
+    return copy.to(accelerator.device)

@@ -1,28 +1,57 @@
-"""The typed config tree of a run: seven sections, each field explained where it is declared.
+"""The typed config tree of a run: seven sections, each field explained and given its range where it is declared.
 
 A recipe is a function in `train/recipes/` that returns one full `Config`; the command line replaces single fields
-(`--section.field value`); what is left unsaid is the recipe's. The resolved tree is written to `recipe.json`.
+(`--section.field value`); every other field keeps the recipe's value. The resolved tree is written to `recipe.json`.
+pydantic checks types and ranges (`validate`, `from_json`); constructing a section checks nothing.
 """
 
 import dataclasses
+import json
+import subprocess
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from modeling.fields import config_fields
+from storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from modeling import ScratchGPTConfig
 
+LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "accelerate", "numpy")
+
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+InnerShare = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section:
+    """What all sections have in common."""
+
+    __slots__ = ()
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def flag(alias: str) -> Any:
+    """A field that has a short flag too."""
+    return tyro.conf.arg(aliases=(alias,))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CorpusConfig:
+class CorpusConfig(Section):
     """Where the text comes from."""
 
     source: Literal["stories", "gutenberg", "hub", "local"] = "local"
     """Stories: our generator, with a known entropy. Gutenberg: books by id over HTTP. Hub: a data set of the Hugging
     Face Hub. Local: `paths`."""
-    paths: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=("--corpus",))] = ()
+    paths: Annotated[tuple[Path, ...], flag("--corpus")] = ()
     """Files (txt, jsonl, parquet; gz, xz, zst of them), folders or globs. Given on the command line, they replace the
     recipe's own source."""
     text_field: str = "text"
@@ -39,16 +68,16 @@ class CorpusConfig:
     """Scifi: files with the number of one of that recipe's books must have its title; the wrong book is refused."""
     gutenberg_url: str = "https://www.gutenberg.org"
     """Base URL of Project Gutenberg or a mirror."""
-    stories: int = 30_000
+    stories: Count = 30_000
     """Number of training stories, for `source = stories`."""
-    validation_stories: int = 500
+    validation_stories: Count = 500
     """Number of held-out stories, for `source = stories`."""
     seed: int = 0
     """Seed of the story generator."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TokenizerConfig:
+class TokenizerConfig(Section):
     """How text becomes ids."""
 
     kind: Literal["bpe", "characters", "wordpiece", "sentencepiece", "gpt2"] = "bpe"
@@ -61,60 +90,29 @@ class TokenizerConfig:
     """Folder of a tokenizer that exists already, instead of training one."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelConfig:
-    """The architecture; the names are those of `ScratchGPTConfig`, which validates them."""
+# Fields of the model's config that a run sets by itself, or that have no place on a command line.
+_NOT_SETTINGS = {"vocab_size", "rope_parameters", "use_cache", "bos_token_id", "eos_token_id", "pad_token_id"}
 
-    hidden_size: int = 256
-    """Width of the residual stream."""
-    intermediate_size: int | None = None
-    """Width inside the MLP; unset: 4 x hidden_size."""
-    num_hidden_layers: int = 6
-    """Number of blocks."""
-    num_attention_heads: int = 6
-    """Number of query heads."""
-    num_key_value_heads: int | None = None
-    """Number of key and value heads (grouped-query attention); unset: as many as query heads."""
-    head_dim: int | None = None
-    """Width of a head; unset: hidden_size // num_attention_heads."""
-    max_position_embeddings: int = 256
-    """Context length, in tokens."""
-    hidden_act: str = "relu"
-    """Activation of the MLP, by its transformers name."""
-    gated_mlp: bool = False
-    """A gate beside the up projection (SwiGLU with hidden_act silu)."""
-    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
-    """Kind of normalisation."""
-    norm_position: Literal["pre", "post"] = "pre"
-    """Pre: x + f(N(x)). Post: N(x + f(x))."""
-    norm_eps: float = 1e-5
-    """Epsilon inside the normalisation."""
-    position_embedding: Literal["learned", "sinusoidal", "rope"] = "learned"
-    """How positions enter."""
-    rope_theta: float = 10_000.0
-    """Base of the rotary frequencies."""
-    qk_norm: bool = False
-    """RMSNorm on queries and keys, per head."""
-    attention_bias: bool = False
-    """Bias of the query, key and value projections."""
-    attention_output_bias: bool = True
-    """Bias of the attention's output projection."""
-    mlp_bias: bool = True
-    """Bias of the MLP's projections."""
-    lm_head_bias: bool = True
-    """Bias of the output layer."""
-    tie_word_embeddings: bool = False
-    """Output layer and token embedding share their weights."""
-    embedding_dropout: float = 0.0
-    """Dropout rate after the embeddings."""
-    attention_dropout: float = 0.0
-    """Dropout rate on the attention weights."""
-    residual_dropout: float = 0.0
-    """Dropout rate on what each block adds to the residual stream."""
-    initializer_range: float = 0.02
-    """Standard deviation of the weights at the start."""
-    output_projection_init: Literal["scaled", "normal", "zero"] = "scaled"
-    """Start of the projections that write to the residual stream: GPT-2's 1/sqrt(2 layers), plain, or zero."""
+
+def _with_model_fields(section: type) -> type:
+    """Declare the fields of `ScratchGPTConfig` in a section: their types, defaults and explanations."""
+    for declared in config_fields():
+        if declared.name not in _NOT_SETTINGS:
+            kind = float if declared.type == float | int else declared.type
+            section.__annotations__[declared.name] = Annotated[kind, tyro.conf.arg(help=declared.help)]
+            setattr(section, declared.name, declared.default)
+    return section
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+@_with_model_fields
+class ModelConfig(Section):
+    """The architecture; the fields are those of `ScratchGPTConfig`, which validates them."""
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Any) -> None: ...
+        def __getattr__(self, name: str) -> Any: ...
 
     def build(self, *, vocab_size: int, end_of_text: int) -> "ScratchGPTConfig":
         """The model's config for a vocabulary of `vocab_size` whose document separator has the id `end_of_text`."""
@@ -126,121 +124,119 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DataConfig:
+class DataConfig(Section):
     """How ids become batches."""
 
-    batch_size: int = 32
+    batch_size: Count = 32
     """Windows per optimizer step, over all devices and accumulation steps."""
-    gradient_accumulation_steps: int = 1
+    gradient_accumulation_steps: Count = 1
     """Micro-batches per optimizer step; must divide batch_size."""
     windows: Literal["random", "packed"] = "random"
     """Random: windows at uniformly random places. Packed: every window begins at a document (or a piece of a long
-    one), documents shuffled anew each epoch."""
+    one), documents shuffled again each epoch."""
     objective: Literal["causal", "masked"] = "causal"
     """Causal: predict the next token. Masked: predict tokens that were hidden, from both sides (BERT)."""
-    mask_rate: float = 0.15
+    mask_rate: InnerShare = 0.15
     """Share of the tokens that the masked objective selects; of these 80 % become the mask token, 10 % a random one."""
     split: Literal["tokens", "text", "files"] = "tokens"
     """What is cut off for validation: the end of each chunk of tokens, the end of each chunk of text, or whole files.
     (Stories and data sets that have a validation split of their own keep it.)"""
-    validation_chunk: int = 20_000
+    validation_chunk: Annotated[int, Field(ge=2)] = 20_000
     """The text is cut in chunks of so many tokens, or characters …"""
-    validation_fraction: float = 0.1
+    validation_fraction: InnerShare = 0.1
     """… and this share at the end of each, or of the files, is for validation."""
-    evaluation_windows: int = 384
+    evaluation_windows: Count = 384
     """Size of the fixed set of validation windows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OptimizerConfig:
+class OptimizerConfig(Section):
     """How weights move."""
 
     name: Literal["adamw", "muon"] = "adamw"
     """AdamW on everything, or Muon on the blocks' matrices and AdamW on the rest."""
-    learning_rate: float = 1e-3
+    learning_rate: NotNegative = 1e-3
     """Peak learning rate of AdamW."""
-    beta1: float = 0.9
+    beta1: Share = 0.9
     """Decay of AdamW's first moment."""
-    beta2: float = 0.999
+    beta2: Share = 0.999
     """Decay of AdamW's second moment."""
-    eps: float = 1e-8
+    eps: NotNegative = 1e-8
     """AdamW's epsilon."""
-    weight_decay: float = 0.01
+    weight_decay: NotNegative = 0.01
     """Decoupled weight decay on matrices (AdamW); norms, biases and embeddings of positions have none."""
-    muon_learning_rate: float = 0.02
+    muon_learning_rate: NotNegative = 0.02
     """Peak learning rate of Muon."""
-    muon_momentum: float = 0.95
+    muon_momentum: Share = 0.95
     """Nesterov momentum of Muon."""
-    muon_weight_decay: float = 0.1
+    muon_weight_decay: NotNegative = 0.1
     """Decoupled weight decay of Muon."""
-    max_grad_norm: float = 0.0
+    max_grad_norm: NotNegative = 0.0
     """The gradient's norm is clipped to this; 0: no clipping."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ScheduleConfig:
+class ScheduleConfig(Section):
     """How the learning rate moves."""
 
     name: Literal["constant", "plateau", "cosine", "wsd"] = "constant"
     """Constant, reduced on a plateau of the validation loss, cosine, or warm-up, stable, decay."""
-    warmup_steps: int = 0
+    warmup_steps: CountOrZero = 0
     """Steps of linear warm-up."""
-    decay_fraction: float = 0.5
+    decay_fraction: Share = 0.5
     """Share of all steps over which `wsd` falls linearly."""
-    final_ratio: float = 0.0
+    final_ratio: Share = 0.0
     """Learning rate at the end over the peak (`cosine`, `wsd`); the least that `plateau` falls to."""
-    plateau_factor: float = 0.1
+    plateau_factor: Share = 0.1
     """What the learning rate is multiplied by on a plateau."""
-    plateau_patience: int = 5
+    plateau_patience: Count = 5
     """Evaluations without an improvement that make a plateau."""
-    plateau_threshold: float = 1e-3
+    plateau_threshold: Share = 1e-3
     """Relative fall of the validation loss that counts as an improvement."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunConfig:
+class RunConfig(Section):
     """How long, where, and what is kept."""
 
-    dir: Annotated[Path | None, tyro.conf.arg(aliases=("--run-dir",))] = None
+    dir: Annotated[Path | None, flag("--run-dir")] = None
     """The run's folder; unset: runs/RECIPE."""
-    resume: Annotated[bool, tyro.conf.arg(aliases=("--resume",))] = False
-    """Go on from the latest checkpoint of the folder, if it has one."""
-    steps: Annotated[int, tyro.conf.arg(aliases=("--steps",))] = 10_000
+    resume: Annotated[bool, flag("--resume")] = False
+    """Resume from the latest checkpoint of the folder, if it has one."""
+    steps: Annotated[Count, flag("--steps")] = 10_000
     """Optimizer steps."""
-    max_seconds: float = 0.0
+    max_seconds: NotNegative = 0.0
     """Time limit of the steps, in seconds; the schedule shrinks to fit where the machine is too slow. 0: none."""
-    seed: Annotated[int, tyro.conf.arg(aliases=("--seed",))] = 1337
+    seed: Annotated[int, flag("--seed")] = 1337
     """Seed of weights, batches and dropout."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Auto: bf16 where the device computes it natively (and, on a CPU, the model is 256 wide or more)."""
-    threads: int = 0
+    threads: CountOrZero = 0
     """CPU threads; 0: torch's choice."""
-    tracker: Annotated[Literal["none", "trackio", "tensorboard", "wandb"], tyro.conf.arg(aliases=("--tracker",))] = (
-        "none"
-    )
+    tracker: Annotated[Literal["none", "trackio", "tensorboard", "wandb"], flag("--tracker")] = "none"
     """Experiment tracker that gets the metrics too, through accelerate."""
     compile: bool = False
     """Compile the model with torch.compile."""
-    evaluate_every: int = 100
+    evaluate_every: Count = 100
     """Steps between evaluations."""
-    checkpoint_every: int = 500
+    checkpoint_every: Count = 500
     """Steps between checkpoints (the last step makes one too)."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: Count = 2
     """Checkpoints kept besides the best: the latest ones."""
-    log_every: int = 10
+    log_every: Count = 10
     """Steps between lines of metrics.jsonl."""
-    sample_tokens: int = 100
+    sample_tokens: CountOrZero = 100
     """Length of the samples written at each checkpoint, in tokens."""
-    output_tokens: int = 0
+    output_tokens: CountOrZero = 0
     """At the end, text of so many tokens from an empty prompt is shown and written to output.txt; 0: none."""
-    push: Annotated[str | None, tyro.conf.arg(aliases=("--push",))] = None
+    push: Annotated[str | None, flag("--push")] = None
     """At the end, publish the run on the Hugging Face Hub under this name (`user/name`); unset: no."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Config:
+class Config(Section):
     """One run."""
 
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
@@ -252,46 +248,56 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
 
 
-_AT_LEAST = {
-    "corpus.stories": 1, "corpus.validation_stories": 1, "data.batch_size": 1, "data.gradient_accumulation_steps": 1,
-    "data.validation_chunk": 2, "data.evaluation_windows": 1, "optimizer.learning_rate": 0, "optimizer.eps": 0,
-    "optimizer.weight_decay": 0, "optimizer.muon_learning_rate": 0, "optimizer.muon_weight_decay": 0,
-    "optimizer.max_grad_norm": 0, "schedule.warmup_steps": 0, "schedule.plateau_patience": 1, "run.steps": 1,
-    "run.max_seconds": 0, "run.threads": 0, "run.evaluate_every": 1, "run.checkpoint_every": 1,
-    "run.keep_checkpoints": 1, "run.log_every": 1, "run.sample_tokens": 0, "run.output_tokens": 0,
-}  # fmt: skip
-_BETWEEN_0_AND_1 = (
-    "data.validation_fraction", "optimizer.beta1", "optimizer.beta2", "optimizer.muon_momentum",
-    "schedule.decay_fraction", "schedule.final_ratio", "schedule.plateau_factor", "schedule.plateau_threshold",
-)  # fmt: skip
+_ADAPTER = TypeAdapter(Config)
+# pydantic's kinds of errors in the words of the messages; a kind that is missing here keeps pydantic's own words.
+_EXPECTED = {
+    "greater_than_equal": "at least {ge:g}",
+    "greater_than": "more than {gt:g}",
+    "less_than_equal": "at most {le:g}",
+    "less_than": "less than {lt:g}",
+    "literal_error": "{expected}",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "a text",
+    "tuple_type": "a list",
+    "dataclass_type": "its fields and their values",
+}
 
 
-def value_of(config: Config, name: str) -> Any:
-    """The value of `section.field`."""
-    section, leaf = name.split(".")
-    return getattr(getattr(config, section), leaf)
+def as_json(config: Config) -> dict[str, Any]:
+    """The tree as plain JSON values."""
+    return _ADAPTER.dump_python(config, mode="json", warnings=False)
+
+
+def from_json(tree: dict[str, Any]) -> Config:
+    """The tree that `as_json` wrote; what it leaves out has its default.
+
+    Raises:
+        ValueError: for a section or field that does not exist, or a value of another type or out of range; the
+            message names the flag, what was expected and what was got.
+    """
+    try:
+        return _ADAPTER.validate_json(json.dumps(tree))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"][:2]))
+        if first["type"] == "unexpected_keyword_argument":
+            check_name(name)
+        raise ValueError(f"--{name.replace('_', '-')}: {_explain(first)}") from None
 
 
 def validate(config: Config) -> None:
-    """Check every range that the types do not say.
+    """Check types, ranges, and what has to fit together.
 
     Raises:
         ValueError: naming the flag, what was expected and what was got.
     """
-
-    def flag(name: str) -> str:
-        return "--" + name.replace("_", "-")
-
-    for name, least in _AT_LEAST.items():
-        if not value_of(config, name) >= least:
-            raise ValueError(f"{flag(name)}: expected at least {least}, got {value_of(config, name)}")
-    for name in _BETWEEN_0_AND_1:
-        if not 0 <= value_of(config, name) <= 1:
-            raise ValueError(f"{flag(name)}: expected a number from 0 to 1, got {value_of(config, name)}")
-    if not 0 < config.data.validation_fraction < 1:
-        raise ValueError(
-            f"--data.validation-fraction: expected more than 0 and less than 1, got {config.data.validation_fraction}"
-        )
+    from_json(as_json(config))
     if config.data.batch_size % config.data.gradient_accumulation_steps:
         raise ValueError(
             f"--data.gradient-accumulation-steps: expected a divisor of the batch size {config.data.batch_size}, "
@@ -299,44 +305,121 @@ def validate(config: Config) -> None:
         )
     if config.corpus.source == "hub" and config.corpus.dataset is None:
         raise ValueError("--corpus.dataset: expected the id of a data set on the Hub, got none")
+    if config.data.objective == "masked" and config.run.output_tokens:
+        raise ValueError(
+            "--run.output-tokens: expected 0 with --data.objective masked, since a masked model fills blanks and "
+            f"writes no text, got {config.run.output_tokens}"
+        )
     config.model.build(vocab_size=config.tokenizer.vocab_size, end_of_text=config.tokenizer.vocab_size - 1)
 
 
-def as_json(config: Config) -> dict[str, Any]:
-    """The tree as plain JSON values."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, tuple):
-            return [plain(item) for item in value]
-        return str(value) if isinstance(value, Path) else value
-
-    return plain(dataclasses.asdict(config))
+def field_types() -> dict[str, Any]:
+    """The type of every field, as `section.field`; with its range, if it has one."""
+    return {
+        f"{section}.{name}": hint
+        for section, kind in get_type_hints(Config).items()
+        for name, hint in get_type_hints(kind, include_extras=True).items()
+    }
 
 
-def from_json(tree: dict[str, Any]) -> Config:
-    """The tree that `as_json` wrote.
+def check_name(text: str) -> str:
+    """`section.field`, of a name that may be written with hyphens.
 
     Raises:
-        ValueError: for a section or field that does not exist.
+        ValueError: for a field that does not exist; the message lists those of the section.
     """
+    name = text.replace("-", "_")
+    known = field_types()
+    if name not in known:
+        section = name.split(".")[0] + "."
+        close = [other for other in known if other.startswith(section)]
+        expected = ", ".join(close) if close else "section.field, such as optimizer.learning_rate"
+        raise ValueError(f"unknown field {text!r}: expected {expected}")
+    return name
 
-    def value(kind: Any, raw: Any) -> Any:
-        if raw is None:
-            return None
-        kinds = get_args(kind) or (kind,)
-        if Path in kinds:
-            return tuple(Path(item) for item in raw) if isinstance(raw, list) else Path(raw)
-        return raw
 
-    sections = {}
-    for name, kind in get_type_hints(Config).items():
-        hints = get_type_hints(kind)
-        given = tree.get(name, {})
-        if unknown := sorted(set(given) - set(hints)):
-            raise ValueError(f"recipe section {name!r}: expected the fields {sorted(hints)}, got also {unknown}")
-        sections[name] = kind(**{key: value(hints[key], raw) for key, raw in given.items()})
-    if unknown := sorted(set(tree) - set(sections)):
-        raise ValueError(f"recipe: expected the sections {sorted(sections)}, got also {unknown}")
-    return Config(**sections)
+def parse_field(name: str, text: str) -> Any:
+    """The value of a field of numbers, words or truth values that a text stands for.
+
+    Raises:
+        ValueError: naming the field, what was expected and what was got.
+    """
+    hint = field_types()[name]
+    if text.lower() == "none" and NoneType in _alternatives(hint):
+        return None
+    try:
+        return TypeAdapter(hint).validate_strings(text)
+    except ValidationError as error:
+        raise ValueError(f"{name}: {_explain(error.errors()[0])}") from None
+
+
+def numeric_type(name: str) -> type[int] | type[float] | None:
+    """`int` or `float` for a field of numbers, else None."""
+    return next((kind for kind in (int, float) if kind in _alternatives(field_types()[name])), None)
+
+
+def replace_fields(config: Config, values: dict[str, Any]) -> Config:
+    """The config with the values of some `section.field` replaced."""
+    for name, value in values.items():
+        section, leaf = name.split(".")
+        changed = dataclasses.replace(getattr(config, section), **{leaf: value})
+        config = dataclasses.replace(config, **{section: changed})
+    return config
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the type itself, without a range."""
+    kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _explain(error: Any) -> str:
+    words = _EXPECTED.get(error["type"]) or error["msg"].removeprefix("Input should be ")
+    return f"expected {words.format_map(error.get('ctx', {}))}, got {error['input']!r}"
+
+
+def write_recipe(config: Config, recipe: str, folder: RunFolder) -> None:
+    """Write recipe.json: the resolved config, the git commit and the versions of the libraries."""
+    folder.write_recipe(
+        {
+            "recipe": recipe,
+            "config": as_json(config),
+            "git_commit": git_commit(),
+            "versions": {name: version(name) for name in LIBRARIES},
+        }
+    )
+
+
+def check_same_run(config: Config, folder: RunFolder) -> None:
+    """Refuse a folder whose run had another config; only `run` may differ, apart from its seed.
+
+    Raises:
+        ValueError: naming each field, what the folder has and what was asked for.
+    """
+    if not folder.recipe_file.is_file():
+        return
+    saved = folder.recipe["config"]
+    different = [
+        f"--{section}.{key.replace('_', '-')}: the run has {saved[section].get(key)!r}, asked for {value!r}"
+        for section, values in as_json(config).items()
+        for key, value in values.items()
+        if saved[section].get(key) != value and (section != "run" or key == "seed")
+    ]
+    if different:
+        raise ValueError(
+            f"{folder.path}: expected the folder of a run with this config, got one of another "
+            f"({'; '.join(different)}); give the same settings, or choose another --run-dir"
+        )
+
+
+def git_commit() -> str | None:
+    """The commit of the sources, with a `+` when they differ from it; None outside a repository."""
+
+    def git(*words: str) -> Any:
+        return subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+
+    try:
+        head, status = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
+    except OSError:
+        return None
+    return head.stdout.strip() + ("+" if status.stdout else "") if head.returncode == 0 else None

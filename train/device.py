@@ -1,12 +1,20 @@
-"""Device, precision and threads, chosen for the machine unless the user says otherwise; and what processes share."""
+"""Device, precision and processes, chosen for the machine unless the user says otherwise."""
 
+import gc
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from train.config import Config
 
 NATIVE_BF16_WIDTH = 256  # below this width bf16 loses on a CPU even where it is native
+MATMUL_SIZE = {"cpu": 1024, "mps": 2048, "cuda": 8192}
 
 
 def choose_device(name: str) -> torch.device:
@@ -15,17 +23,16 @@ def choose_device(name: str) -> torch.device:
     Raises:
         ValueError: for a device that this machine does not have.
     """
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there))
-    if not available.get(name.split(":")[0], False):
-        there = ", ".join(kind for kind, is_there in available.items() if is_there)
-        raise ValueError(f"--run.device: expected auto or one of what this machine has ({there}), got {name!r}")
-    return torch.device(name)
+    available = [
+        *(["cuda"] if torch.cuda.is_available() else []),
+        *(["mps"] if torch.backends.mps.is_available() else []),
+        "cpu",
+    ]
+    if name != "auto" and name.split(":")[0] not in available:
+        raise ValueError(
+            f"--run.device: expected auto or one of what this machine has ({', '.join(available)}), got {name!r}"
+        )
+    return torch.device(available[0] if name == "auto" else name)
 
 
 def choose_precision(config: Config, device: torch.device) -> str:
@@ -48,6 +55,24 @@ def cpu_has_native_bf16() -> bool:
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
+def make_accelerator(config: Config, **tracker: Any) -> Any:
+    """accelerate's `Accelerator` for the device, precision and processes of a run.
+
+    Args:
+        tracker: further arguments, which select an experiment tracker.
+
+    Raises:
+        ValueError: for a device that this machine does not have, or processes that cannot share the run.
+    """
+    device = choose_device(config.run.device)
+    precision = choose_precision(config, device)
+    accelerator = Accelerator(
+        cpu=device.type == "cpu", mixed_precision="no" if precision == "fp32" else precision, **tracker
+    )
+    check_processes(config, accelerator)
+    return accelerator
+
+
 def check_processes(config: Config, accelerator: Any) -> None:
     """Raise a ValueError where the processes of `accelerate launch` cannot share this run's batches or weights."""
     size = config.data.batch_size // config.data.gradient_accumulation_steps
@@ -64,18 +89,64 @@ def check_processes(config: Config, accelerator: Any) -> None:
         )
     if kind == "FSDP" and config.run.compile:
         raise ValueError("--run.compile: expected False with --use_fsdp, got True: the two were not tried together")
+    # accelerate shards on accelerators alone, and would give each process the complete model without a word.
+    if kind == "MULTI_CPU" and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        raise ValueError("--use_fsdp: expected processes on GPUs, got CPUs: leave it out, and they share the batches")
 
 
 def describe(accelerator: Any) -> str:
-    """The device, and how many processes share the run."""
-    kind, count = accelerator.device.type, accelerator.num_processes
-    if count == 1:
-        return kind
-    return f"{kind} in {count} processes ({'sharded' if accelerator.distributed_type.value == 'FSDP' else 'DDP'})"
+    """The device, how many processes share the run, and the precision."""
+    text, count = accelerator.device.type, accelerator.num_processes
+    if count > 1:
+        text += f" in {count} processes ({'sharded' if accelerator.distributed_type.value == 'FSDP' else 'DDP'})"
+    return f"{text}, {'fp32' if accelerator.mixed_precision == 'no' else accelerator.mixed_precision}"
 
 
-def over_processes(accelerator: Any, value: float, how: str) -> float:
-    """A number over all processes, their `sum` or `mean`; itself where there is one process."""
-    if accelerator.num_processes == 1:
-        return value
-    return float(accelerator.reduce(torch.tensor(value, device=accelerator.device), how))
+def measure_peak_flops(accelerator: Any, seconds: float = 0.15) -> float:
+    """The most floating-point operations a second that square matrix products reach on this process' device.
+
+    It draws no random numbers: those of the run stay what they are without it.
+
+    Args:
+        accelerator: names the device and the precision.
+        seconds: time to spend, after one product that is not counted.
+    """
+    size = MATMUL_SIZE[accelerator.device.type]
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision, torch.float32)
+    matrix = torch.full((size, size), 1e-3, device=accelerator.device, dtype=dtype)
+    best, end = 0.0, None
+    while end is None or time.perf_counter() < end:
+        started = time.perf_counter()
+        (matrix @ matrix)[0, 0].item()  # reading a value waits for the device
+        done = time.perf_counter()
+        if end is not None:
+            best = max(best, 2.0 * size**3 / (done - started))
+        end = end or done + seconds
+    return best
+
+
+def leave_process_group() -> None:
+    """Destroy the process group, after the training is over and its model was freed.
+
+    The model goes first: a data-parallel reducer that is the last owner of a gloo process group waits, holding the
+    interpreter's lock, for threads that need that lock (torch 2.13), and the process never ends.
+    """
+    if torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def catch_signals(stop: Callable[[str], None]) -> Iterator[None]:
+    """In the block, the first SIGINT or SIGTERM calls `stop` with its name; a second SIGINT ends the program."""
+
+    def handle(number: int, _: Any) -> None:
+        stop(signal.Signals(number).name)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

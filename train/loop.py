@@ -1,265 +1,212 @@
-"""The training loop, as prose."""
+"""The training loop: `train` runs a config in its folder; a `Trainer` holds the run and steps through it."""
 
 import math
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from filelock import FileLock, Timeout
 from transformers.utils import logging as transformers_logging
 
-from train.checkpoint import (
-    checkpoint_folder,
-    checkpoint_steps,
-    load_checkpoint,
-    optimizer_tensors,
-    prune_checkpoints,
-    save_checkpoint,
-)
-from train.config import Config, validate
-from train.data.batches import IGNORED, Batch, Batches, PackedWindows, RandomWindows, evaluation_batches
+from modeling.sizing import flops_per_token
+from storage.run_folder import RunFolder
+from train import checkpoint
+from train.checkpoint import TrainState
+from train.config import Config, check_same_run, validate, write_recipe
+from train.data.batches import IGNORED, Batch, evaluation_batches, training_batches
 from train.data.prepare import Prepared, prepare
-from train.device import check_processes, choose_device, choose_precision, describe, over_processes
-from train.distributed import gather, shard_on_cpus, whole_model
-from train.evaluate import evaluate
+from train.device import catch_signals, describe, make_accelerator, measure_peak_flops
 from train.kernels import use_kernels
-from train.loss import ModelWithLoss
-from train.objective import Objective, build_objective, check_objective, nats_to_bits_per_byte, sample_prompts
-from train.optimizer import build_optimizers, set_learning_rate
-from train.provenance import check_same_run, write_recipe
-from train.run_log import Report
-from train.schedule import Schedule
-from train.state import TrainState
+from train.objective import ModelWithLoss, build_objective, mean_loss
+from train.optimizer import Schedule, build_optimizers, set_learning_rate
+from train.publishing import is_first_process
+from train.run_log import RunLog
 from train.trackers import accelerator_arguments, check_tracker, tracking
 
 Watch = Callable[[int, dict[str, float]], str | None]
 
 
 class NonFiniteLossError(ValueError):
-    """The loss became infinite or not a number."""
+    """The loss or the gradient became infinite or not a number."""
 
 
 def train(config: Config, *, recipe: str, quiet: bool = False, watch: Watch | None = None) -> Path:
     """Train as the config says; return the run folder.
 
-    The folder's latest checkpoint is where a resumed run begins; SIGINT and SIGTERM save one and end the run.
+    A resumed run begins at the folder's latest checkpoint; SIGINT and SIGTERM save one and end the run.
 
     Args:
         config: the resolved config.
         recipe: name of the recipe, for the record.
-        quiet: no bar and no lines on the console; train.log has them.
-        watch: told the step and the numbers of each evaluation; a reason that it returns ends the run there, saved,
-            as a signal would.
+        quiet: print nothing; train.log has the lines.
+        watch: called with the step and the metrics of each evaluation; a reason that it returns ends the run there,
+            saved, as a signal would.
 
     Raises:
         ValueError: for a config, a corpus or a run folder that does not fit; the message says what to do.
     """
     validate(config)
-    check_objective(config)
-    run_dir = config.run.dir or Path("runs") / recipe
-    run_dir.mkdir(parents=True, exist_ok=True)
-    is_main = os.environ.get("RANK", "0") == "0"
-    try:
-        with FileLock(run_dir / ".lock", timeout=0) if is_main else nullcontext():
-            return _train_locked(config, recipe, run_dir, quiet, watch)
-    except Timeout:
-        raise ValueError(
-            f"{run_dir}: expected a run folder that is free, got one that another process trains in; "
-            "wait for it, stop it, or choose another --run-dir"
-        ) from None
+    folder = RunFolder(config.run.dir or Path("runs") / recipe)
+    with folder.lock() if is_first_process() else nullcontext():
+        trainer = Trainer(config, recipe, folder, quiet=quiet, watch=watch)
+        state, steps = trainer.state, trainer.schedule.steps
+        with tracking(config, folder.path, trainer.accelerator, trainer.log, step=state.step, steps=steps):
+            trainer.run()
+    return folder.path
 
 
-def _train_locked(config: Config, recipe: str, run_dir: Path, quiet: bool, watch: Watch | None) -> Path:
-    steps_there = checkpoint_steps(run_dir)
-    if steps_there and not config.run.resume:
-        raise ValueError(
-            f"{run_dir}: expected a new run folder, got one with a run of {steps_there[-1]} steps; "
-            "go on from there with --resume, or choose another --run-dir"
-        )
-    check_same_run(config, run_dir)
-    check_tracker(config.run.tracker)
-    device = choose_device(config.run.device)
-    accelerator = Accelerator(
-        cpu=device.type == "cpu",
-        mixed_precision={"fp32": "no"}.get(precision := choose_precision(config, device), precision),
-        **accelerator_arguments(config.run.tracker, run_dir),
-    )
-    transformers_logging.disable_progress_bar()
-    report = Report(run_dir, silent=not accelerator.is_main_process, quiet=quiet)
-    if config.run.threads:
-        torch.set_num_threads(config.run.threads)
-    shard_on_cpus(accelerator)
-    check_processes(config, accelerator)
-    if accelerator.is_main_process:
-        write_recipe(config, recipe, run_dir)
-    with accelerator.main_process_first():
-        prepared = prepare(config, run_dir, report.say)
-    trainer = Trainer.build(config, recipe, run_dir, accelerator, report, prepared)
-    report.say(
-        f"{recipe}: {trainer.unwrapped.num_parameters():,} parameters, {describe(accelerator)}, {precision}, "
-        f"{torch.get_num_threads()} threads, run folder {run_dir}"
-    )
-    if steps_there:
-        trainer.resume(checkpoint_folder(run_dir, steps_there[-1]))
-    trainer.watch = watch
-    with tracking(config, run_dir, accelerator, report, step=trainer.state.step, steps=trainer.schedule.steps):
-        trainer.run()
-    return run_dir
-
-
-@dataclass(kw_only=True, slots=True)
 class Trainer:
-    """A run in memory: everything that a step touches."""
+    """A run in memory, at step 0 or, with `--resume`, at the latest checkpoint of its folder.
 
-    config: Config
-    recipe: str
-    run_dir: Path
-    accelerator: Accelerator
-    report: Report
-    prepared: Prepared
-    model: Any  # the model with its loss, prepared (possibly wrapped, possibly compiled)
-    unwrapped: Any  # the model itself
-    objective: Objective
-    optimizers: list[Any]
-    batches: Batches
-    validation: list[Batch]
-    schedule: Schedule
-    state: TrainState
-    evaluation: dict[str, float] | None = None  # the latest one …
-    evaluation_step: int | None = None  # … and its step
-    last_loss: float = math.nan
-    stop_signal: str | None = None  # why to stop before the last step
-    watch: Watch | None = None
-    pace_mark: tuple[int, float] = (0, 0.0)  # step and seconds when the time limit was last looked at
+    The arguments are those of `train`.
+    """
 
-    @classmethod
-    def build(
-        cls,
-        config: Config,
-        recipe: str,
-        run_dir: Path,
-        accelerator: Accelerator,
-        report: Report,
-        prepared: Prepared,
-    ) -> "Trainer":
-        """A run at step 0."""
+    def __init__(
+        self, config: Config, recipe: str, folder: RunFolder, *, quiet: bool = False, watch: Watch | None = None
+    ) -> None:
+        self.config, self.recipe, self.folder, self.watch = config, recipe, folder, watch
+        saved = folder.checkpoints()
+        if saved and not config.run.resume:
+            raise ValueError(
+                f"{folder.path}: expected a new run folder, got one with a run of {max(saved)} steps; "
+                "continue it with --resume, or choose another --run-dir"
+            )
+        check_same_run(config, folder)
+        check_tracker(config.run.tracker)
+        self.accelerator = make_accelerator(config, **accelerator_arguments(config.run.tracker, folder.path))
+        transformers_logging.disable_progress_bar()
+        if config.run.threads:
+            torch.set_num_threads(config.run.threads)
+        self.log = RunLog(folder, silent=not self.accelerator.is_main_process, quiet=quiet)
+        if self.accelerator.is_main_process:
+            write_recipe(config, recipe, folder)
+        with self.accelerator.main_process_first():  # it makes the tokenizer and the shards; the others open them
+            prepared = prepare(config, folder, self.log.info)
+        self._build(prepared)
+        self.log.info(
+            f"{recipe}: {self.unwrapped.num_parameters():,} parameters, {describe(self.accelerator)}, "
+            f"{torch.get_num_threads()} threads, run folder {folder.path}"
+        )
+        if saved:
+            self._resume(saved[max(saved)])
+
+    def _build(self, prepared: Prepared) -> None:
+        """Model, optimizers, batches and schedule at step 0."""
+        config, accelerator = self.config, self.accelerator
         torch.manual_seed(config.run.seed)
-        model_config = config.model.build(vocab_size=len(prepared.tokenizer), end_of_text=prepared.end_of_text)
-        objective = build_objective(config, prepared)
-        unwrapped = objective.model(model_config)
+        self.objective = build_objective(config, prepared)
+        self.unwrapped = self.objective.model(
+            config.model.build(vocab_size=len(prepared.tokenizer), end_of_text=prepared.end_of_text)
+        )
+        # All processes begin with the same weights; from here on each draws a dropout of its own.
         torch.manual_seed(config.run.seed + accelerator.process_index)
-        use_kernels(unwrapped, accelerator.device)
-        parts = ModelWithLoss(unwrapped), *build_optimizers(unwrapped, config.optimizer)
-        model, *optimizers = accelerator.prepare(*parts)
-        data, length = config.data, config.model.max_position_embeddings
-        per_draw = dict(batch_size=data.batch_size, length=length, seed=config.run.seed)
-        batches: Batches = (
-            RandomWindows(prepared.train, **per_draw)
-            if data.windows == "random"
-            else PackedWindows(prepared.train, **per_draw, end_of_text=prepared.end_of_text)
+        use_kernels(self.unwrapped, accelerator.device)
+        model, *self.optimizers = accelerator.prepare(
+            ModelWithLoss(self.unwrapped), *build_optimizers(self.unwrapped, config.optimizer)
         )
-        return cls(
-            config=config,
-            recipe=recipe,
-            run_dir=run_dir,
-            accelerator=accelerator,
-            report=report,
-            prepared=prepared,
-            model=torch.compile(model) if config.run.compile else model,
-            unwrapped=unwrapped,
-            objective=objective,
-            optimizers=optimizers,
-            batches=objective.training(batches),
-            validation=objective.validation(
-                evaluation_batches(
-                    prepared.validation,
-                    batch_size=data.batch_size,
-                    length=length,
-                    windows=data.evaluation_windows,
-                    end_of_text=prepared.end_of_text,
-                )
-            ),
-            schedule=Schedule(config.schedule, config.run.steps),
-            state=TrainState(),
+        self.inner_optimizers = [getattr(optimizer, "optimizer", optimizer) for optimizer in self.optimizers]
+        self.model = torch.compile(model) if config.run.compile else model
+        sizes = dict(
+            batch_size=config.data.batch_size,
+            length=config.model.max_position_embeddings,
+            end_of_text=prepared.end_of_text,
         )
+        # Every process draws the same batches and takes its rows of them, so that their number changes no batch.
+        self.batches = self.objective.training(
+            training_batches(prepared.train, config.data.windows, **sizes, seed=config.run.seed)
+        )
+        self.validation = self.objective.validation(
+            evaluation_batches(prepared.validation, **sizes, windows=config.data.evaluation_windows)
+        )
+        self.schedule = Schedule(config.schedule, config.run.steps)
+        self.state = TrainState()
+        self.evaluation: dict[str, float] | None = None  # the latest one …
+        self.evaluation_step: int | None = None  # … and its step
+        self.last_loss = math.nan
+        self.gradient_norm: float | None = None  # of the last step, where it was computed
+        self.peak_flops = 0.0  # of all processes together; measured when the run starts
+        self.stop_reason: str | None = None  # why to stop before the last step
+        self.pace_mark: tuple[int, float] = (0, 0.0)  # step and seconds when the time limit was last checked
+
+    def _resume(self, folder: Path) -> None:
+        """Continue from a checkpoint, as if the run had never stopped."""
+        process = self.accelerator.process_index
+        saved = checkpoint.load(folder, self.unwrapped, self.inner_optimizers, process_index=process)
+        self.state.load_state_dict(saved["state"])
+        self.schedule.load_state_dict(saved["schedule"])
+        self.batches.load_state_dict(saved["batches"])
+        self.evaluation, self.evaluation_step = saved["evaluation"], saved["evaluation_step"]
+        # The saved schedule may have been resized to fit a time limit; only another --steps replaces its length.
+        if self.config.run.steps != saved["planned_steps"]:
+            self.schedule.steps = self.config.run.steps
+        if self.accelerator.is_main_process:
+            self.folder.rewind(self.state.step)
+        self.log.info(f"resuming from step {self.state.step}")
 
     def run(self) -> None:
         """Step until the last one, a signal, or a loss that is not finite."""
         state, run = self.state, self.config.run
         if state.step >= self.schedule.steps:
-            self.report.say(f"the run is finished: {state.step} steps are done (more: --steps)")
+            self.log.info(f"the run is finished: {state.step} steps are done (more: --steps)")
             return
+        self.peak_flops = self._over_processes(measure_peak_flops(self.accelerator), "sum")
+        self.log.info(f"peak of matrix products: {self.peak_flops / 1e12:.3g} TFLOP/s (measured)")
         self.model.train()
-        self.report.start_bar(step=state.step, steps=self.schedule.steps)
-        self._write_run("running")
-        begun, seconds_before = time.monotonic(), state.seconds
+        self.log.start_bar(step=state.step, steps=self.schedule.steps)
+        self._write_state("running")
+        started, seconds_before = time.monotonic(), state.seconds
         try:
-            with self._signals():
-                while state.step < self.schedule.steps and not self._is_told_to_stop():
+            with catch_signals(self._stop):
+                while state.step < self.schedule.steps and not self._stop_requested():
                     self._step()
-                    state.seconds = seconds_before + time.monotonic() - begun
-                    last = state.step == self.schedule.steps
-                    if last or state.step % run.evaluate_every == 0:
+                    state.seconds = seconds_before + time.monotonic() - started
+                    evaluates = self._is_due(run.evaluate_every)
+                    if evaluates:
                         self._evaluate()
-                    if last or state.step % run.log_every == 0 or state.step % run.evaluate_every == 0:
-                        self._log()
-                    if last or state.step % run.checkpoint_every == 0:
+                    if evaluates or self._is_due(run.log_every):
+                        self._write_metrics()
+                    if self._is_due(run.checkpoint_every):
                         self._checkpoint()
                     self._fit_time()
-                    self._show()
+                    self._advance_bar()
         except NonFiniteLossError:
-            self._write_run("failed")
+            self._write_state("failed")
             raise
         finally:
-            self.report.close()
+            self.log.close()
         if state.step < self.schedule.steps:
             self._checkpoint()
-            self._write_run("stopped")
-            self.report.say(
-                f"{self.stop_signal}: stopped after step {state.step} of {self.schedule.steps}; "
-                "everything is saved, the same command with --resume goes on from here"
+            self._write_state("stopped")
+            self.log.info(
+                f"{self.stop_reason}: stopped after step {state.step} of {self.schedule.steps}; "
+                "everything is saved, the same command with --resume continues from here"
             )
             return
-        self._write_run("finished")
+        self._write_state("finished")
         self._finish()
 
-    def resume(self, folder: Path) -> None:
-        """Go on from a checkpoint, as if the run had never stopped."""
-        saved = load_checkpoint(folder, model=self.unwrapped, optimizers=self._inner_optimizers)
-        self.state.load_state_dict(saved["state"])
-        self.schedule.load_state_dict(saved["schedule"])
-        self.batches.load_state_dict(saved["batches"])
-        self.evaluation, self.evaluation_step = saved["evaluation"], saved["evaluation_step"]
-        if self.config.run.steps != saved["planned_steps"]:
-            self.schedule.steps = self.config.run.steps
-        self.report.rewind(self.state.step)
-        self.report.say(f"going on from step {self.state.step}")
-
-    @property
-    def _inner_optimizers(self) -> list[torch.optim.Optimizer]:
-        return [getattr(optimizer, "optimizer", optimizer) for optimizer in self.optimizers]
+    def _is_due(self, every: int) -> bool:
+        """Whether something that happens every so many steps, and after the last one, happens now."""
+        return self.state.step % every == 0 or self.state.step == self.schedule.steps
 
     def _step(self) -> None:
         """One optimizer step: forward and backward over the micro-batches, clip, update."""
         state, config = self.state, self.config
-        set_learning_rate(self._inner_optimizers, self.schedule.factor(state.step))
+        set_learning_rate(self.inner_optimizers, self.schedule.factor(state.step))
         batch = self.batches.next()
         loss = self._forward_backward(batch)
-        if not math.isfinite(loss):
-            raise NonFiniteLossError(
-                f"the loss of step {state.step + 1} is {loss} (batch {self.batches.state_dict()}); the weights were "
-                "not touched and the last checkpoint is good: go on from it with a lower learning rate "
-                "(--optimizer.learning-rate), clipping (--optimizer.max-grad-norm 1) or --run.precision fp32"
-            )
-        if config.optimizer.max_grad_norm:
-            self.accelerator.clip_grad_norm_(self.unwrapped.parameters(), config.optimizer.max_grad_norm)
+        self._check_finite("loss", loss)
+        self.gradient_norm = None
+        limit = config.optimizer.max_grad_norm
+        # Without clipping the norm costs a pass over all gradients, so only steps that are logged pay for it. The
+        # infinite limit multiplies the gradients by exactly 1.
+        if limit or (state.step + 1) % config.run.log_every == 0:
+            self.gradient_norm = float(self.accelerator.clip_grad_norm_(self.unwrapped.parameters(), limit or math.inf))
+            # With fp16 an overflow is expected at times: the gradient scaler skips that update and lowers its scale.
+            if self.accelerator.scaler is None:
+                self._check_finite("gradient norm", self.gradient_norm)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -268,89 +215,106 @@ class Trainer:
         state.losses.append(loss)
         self.last_loss = loss
 
+    def _check_finite(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise NonFiniteLossError(
+                f"the {name} of step {self.state.step + 1} is {value} (batch {self.batches.state_dict()}); the weights "
+                "were not touched and the last checkpoint is good: resume from it with a lower learning rate "
+                "(--optimizer.learning-rate), clipping (--optimizer.max-grad-norm 1) or --run.precision fp32"
+            )
+
     def _forward_backward(self, batch: Batch) -> float:
         """Gradients of a batch, over this process' share in micro-batches; return the loss over all processes."""
         accelerator = self.accelerator
         size = self.config.data.batch_size // self.config.data.gradient_accumulation_steps
         micro_batches = list(zip(batch.input_BL.split(size), batch.target_BL.split(size), strict=True))
+        # Each micro-batch' sum of losses is divided by the targets of the complete batch, not by its own: parts with
+        # unequal numbers of targets then add up to the gradient of one big batch. DDP and FSDP average gradients over
+        # the processes where we need their sum, hence the further division of the divisor by their number.
         targets = torch.tensor(max(1.0, float((batch.target_BL != IGNORED).sum())), device=accelerator.device)
         per_process = targets / accelerator.num_processes
         total = torch.zeros((), device=accelerator.device)
+        rows = slice(accelerator.process_index, None, accelerator.num_processes)
         for index, (input_BL, target_BL) in enumerate(micro_batches):
-            rows = slice(accelerator.process_index, None, accelerator.num_processes)
-            input_BL = input_BL[rows].to(accelerator.device)
-            target_BL = target_BL[rows].to(accelerator.device)
-            more = index < len(micro_batches) - 1
-            with accelerator.no_sync(self.model) if more else nullcontext():
+            input_BL, target_BL = (ids_BL[rows].to(accelerator.device) for ids_BL in (input_BL, target_BL))
+            # Gradients are exchanged once a step: with the last micro-batch.
+            is_last = index == len(micro_batches) - 1
+            with nullcontext() if is_last else accelerator.no_sync(self.model):
                 loss = self.model(input_BL, target_BL, num_items_in_batch=per_process)
                 accelerator.backward(loss)
             total += loss.detach()
-        return over_processes(accelerator, float(total), "mean")
+        return float(accelerator.reduce(total, "mean"))  # the mean, since each was multiplied by their number
 
     def _evaluate(self) -> None:
-        loss, _ = evaluate(self.model, self.validation, self.accelerator.device)
-        self.evaluation = self.objective.metrics(self.model, loss, self.accelerator.device)
-        self.evaluation_step = self.state.step
+        step, device = self.state.step, self.accelerator.device
+        loss = mean_loss(self.model, self.validation, device)
+        self.evaluation, self.evaluation_step = self.objective.metrics(self.model, loss, device), step
         if self.schedule.evaluated(loss):
-            self.report.say(f"step {self.state.step}: the validation loss is on a plateau, the learning rate falls")
-        said = self.objective.summary(self.evaluation, self._floor_bits_per_byte)
-        self.report.say(f"step {self.state.step}: {said}")
+            self.log.info(f"step {step}: the validation loss is on a plateau, the learning rate falls")
+        self.log.info(f"step {step}: {self.objective.summary(self.evaluation)}")
         if self.watch is not None:
-            reason = self.watch(self.state.step, self.evaluation)
-            self.stop_signal = self.stop_signal or reason
+            self._stop(self.watch(step, self.evaluation))
 
-    def _log(self) -> None:
+    def _write_metrics(self) -> None:
         state = self.state
-        self.report.metrics(
+        self.log.metrics(
             step=state.step,
             tokens_seen=state.tokens_seen,
             train_loss=sum(state.losses) / len(state.losses) if state.losses else None,
-            learning_rate=self._inner_optimizers[0].param_groups[0]["lr"],
+            learning_rate=self.inner_optimizers[0].param_groups[0]["lr"],
+            **({} if self.gradient_norm is None else {"gradient_norm": self.gradient_norm}),
             seconds=round(state.seconds, 2),
             tokens_per_second=round(state.tokens_seen / state.seconds),
-            **(self.evaluation if self.evaluation is not None and self.evaluation_step == state.step else {}),
+            model_flops_utilization=self._utilization(),
+            **((self.evaluation or {}) if self.evaluation_step == state.step else {}),
         )
         state.losses = []
 
+    def _utilization(self) -> float | None:
+        """Model FLOPs utilization (PaLM, arXiv:2204.02311, appendix B): the share of the machine's peak, from 0 to 1.
+
+        None before the first step.
+        """
+        if not self.peak_flops or not self.state.seconds:
+            return None
+        flops = self.state.tokens_seen * flops_per_token(
+            self.unwrapped.config, self.config.model.max_position_embeddings
+        )
+        return round(flops / self.state.seconds / self.peak_flops, 4)
+
     def _checkpoint(self) -> None:
         """Save, note whether it is the best, write samples and the picture, prune."""
-        state = self.state
+        state, run = self.state, self.config.run
         if self.evaluation is not None and self.evaluation_step == state.step:
             loss = self.evaluation["validation_loss"]
             if loss < state.best_validation_loss:
                 state.best_validation_loss, state.best_step = loss, state.step
-        model = whole_model(self.unwrapped, self.accelerator, self.objective.model)
-        optimizer_state = gather(optimizer_tensors(self.unwrapped, self._inner_optimizers), self.accelerator)
+        # These three communicate, so every process calls them; the rest is the main process' alone.
+        model = checkpoint.unsharded_model(self.unwrapped, self.accelerator)
+        tensors = checkpoint.optimizer_tensors(self.unwrapped, self.inner_optimizers)
+        tensors = checkpoint.gather_tensors(tensors, self.accelerator) | checkpoint.random_states(self.accelerator)
         if self.accelerator.is_main_process:
-            save_checkpoint(
-                self.run_dir,
-                state.step,
+            checkpoint.save(
+                self.folder.checkpoint_folder(state.step),
                 model=model,
-                tokenizer_folder=self.run_dir / "tokenizer",
-                optimizer_state=optimizer_state,
+                tokenizer_folder=self.folder.tokenizer,
+                tensors=tensors,
                 state={
                     "state": state.state_dict(),
                     "schedule": self.schedule.state_dict(),
                     "batches": self.batches.state_dict(),
                     "evaluation": self.evaluation,
                     "evaluation_step": self.evaluation_step,
-                    "planned_steps": self.config.run.steps,
+                    "planned_steps": run.steps,
                 },
             )
-            self._samples(model)
-            prune_checkpoints(self.run_dir, keep=self.config.run.keep_checkpoints, best_step=state.best_step)
-            self.report.picture(
-                floor=self._floor_nats_per_token,
-                nats_to_bits_per_byte=self._nats_to_bits_per_byte,
-                label=self.objective.loss_label,
-            )
-        self._write_run("running")
-
-    def _samples(self, model: Any) -> None:
-        """The same prompts and the same seed at each checkpoint."""
-        for prompt in sample_prompts(self.prepared.prompts, self.objective):
-            shown, text = self._sample(model, prompt, self.config.run.sample_tokens)
-            self.report.sample(step=self.state.step, prompt=shown, text=text, seed=self.config.run.seed)
+            # The same prompts and the same seed at each checkpoint, so that samples can be compared.
+            for prompt in self.objective.sample_prompts():
+                shown, text = self._sample(model, prompt, run.sample_tokens)
+                self.log.sample(step=state.step, prompt=shown, text=text, seed=run.seed)
+            checkpoint.prune(self.folder, keep=run.keep_checkpoints, best_step=state.best_step)
+            self.log.picture(self.objective)
+        self._write_state("running")
 
     def _sample(self, model: Any, prompt: str, tokens: int) -> tuple[str, str]:
         model.eval()
@@ -359,92 +323,76 @@ class Trainer:
         return sample
 
     def _finish(self) -> None:
+        """Report the result, and write the long sample of a recipe that has one."""
         assert self.evaluation is not None
-        self.report.say(f"finished after {self.state.step} steps, {self.state.seconds:.0f} s")
-        self.report.say(self.objective.summary(self.evaluation, self._floor_bits_per_byte))
+        self.log.info(f"finished after {self.state.step} steps, {self.state.seconds:.0f} s")
+        self.log.info(self.objective.summary(self.evaluation))
         if not self.config.run.output_tokens:
             return
-        model = whole_model(self.unwrapped, self.accelerator, self.objective.model)
+        model = checkpoint.unsharded_model(self.unwrapped, self.accelerator)
         if self.accelerator.is_main_process:
             _, text = self._sample(model, "", self.config.run.output_tokens)
-            (self.run_dir / "output.txt").write_text(text, encoding="utf-8")
-            self.report.say(f"from an empty prompt (kept in {self.run_dir / 'output.txt'}):\n{text}")
+            self.folder.output.write_text(text, encoding="utf-8")
+            self.log.info(f"from an empty prompt (kept in {self.folder.output}):\n{text}")
 
     def _fit_time(self) -> None:
-        """Let the schedule end where the time limit will end the run, at the pace of the last steps."""
+        """Let the schedule end where the time limit will end the run, at the pace of the last ten steps."""
         state, limit = self.state, self.config.run.max_seconds
         if not limit or state.step % 10 or state.step >= self.schedule.steps:
             return
-        seconds = over_processes(self.accelerator, state.seconds, "mean")
+        # One clock for all processes: they must agree on the number of steps.
+        seconds = self._over_processes(state.seconds, "mean")
         pace = (state.step - self.pace_mark[0]) / max(seconds - self.pace_mark[1], 1e-9)
         reachable = min(self.config.run.steps, max(state.step + 1, int(state.step + (limit - seconds) * pace)))
         self.pace_mark = state.step, seconds
+        # Shrink soon, since lost time does not come back; grow only by a fifth, since a fast stretch may pass.
         if not 0.99 <= reachable / self.schedule.steps <= 1.2:
             self.schedule.resize(state.step, reachable)
-            self.report.plan(reachable)
+            self.log.set_steps(reachable)
 
-    def _show(self) -> None:
+    def _advance_bar(self) -> None:
         shown = {"loss": f"{self.last_loss:.3f}"}
         if self.evaluation is not None:
-            key = "bits_per_byte" if self.objective.is_of_the_text else "validation_loss"
+            key = "bits_per_byte" if "bits_per_byte" in self.evaluation else "validation_loss"
             shown[key.replace("_per_", "/").replace("_", " ")] = f"{self.evaluation[key]:.4f}"
-        self.report.show(**shown, **{"tokens/s": f"{self.state.tokens_seen / self.state.seconds:,.0f}"})
+        self.log.advance(**shown, **{"tokens/s": f"{self.state.tokens_seen / self.state.seconds:,.0f}"})
 
-    def _write_run(self, status: str) -> None:
-        state = self.state
-        steps = checkpoint_steps(self.run_dir)
+    def _write_state(self, status: str) -> None:
+        state, objective = self.state, self.objective
+        latest = max(self.folder.checkpoints(), default=None)
 
         def name(step: int | None) -> str | None:
-            return checkpoint_folder(Path(), step).as_posix() if step is not None else None
+            return None if step is None else RunFolder(Path()).checkpoint_folder(step).as_posix()
 
-        self.report.run(
+        self.log.state(
             status=status,
             recipe=self.recipe,
             step=state.step,
             steps=self.schedule.steps,
             best_checkpoint=name(state.best_step),
-            latest_checkpoint=name(steps[-1] if steps else None),
+            latest_checkpoint=name(latest),
             best_validation_loss=None if math.isinf(state.best_validation_loss) else state.best_validation_loss,
             seconds=round(state.seconds, 1),
             tokens_seen=state.tokens_seen,
             parameters=self.unwrapped.num_parameters(),
-            floor_bits_per_byte=self._floor_bits_per_byte,
+            model_flops_utilization=self._utilization(),
+            floor_bits_per_byte=None if objective.floor is None else objective.floor * objective.bits_per_byte,
             evaluation=self.evaluation,
         )
 
-    @property
-    def _nats_to_bits_per_byte(self) -> float:
-        return nats_to_bits_per_byte(self.prepared) if self.objective.is_of_the_text else 0.0
+    def _over_processes(self, value: float, how: str) -> float:
+        """The `sum` or `mean` of a number over all processes."""
+        if self.accelerator.num_processes == 1:
+            return value
+        tensor = torch.tensor(value, device=self.accelerator.device)
+        return float(self.accelerator.reduce(tensor, how))
 
-    @property
-    def _floor_nats_per_token(self) -> float | None:
-        split = self.prepared.validation
-        if split.log_probability is None or not self.objective.is_of_the_text:
-            return None
-        return -split.log_probability / (len(split) - 1)
+    def _stop(self, reason: str | None) -> None:
+        """Let the loop end after this step; the first reason counts."""
+        self.stop_reason = self.stop_reason or reason
 
-    @property
-    def _floor_bits_per_byte(self) -> float | None:
-        floor = self._floor_nats_per_token
-        return None if floor is None else floor * self._nats_to_bits_per_byte
-
-    def _is_told_to_stop(self) -> bool:
-        """Whether this process was told to stop, or any other: all stop after the same step."""
-        if over_processes(self.accelerator, float(self.stop_signal is not None), "sum"):
-            self.stop_signal = self.stop_signal or "told by another process"
-        return self.stop_signal is not None
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first SIGINT or SIGTERM ends the loop after its step; a second SIGINT ends the program."""
-
-        def stop(number: int, _: Any) -> None:
-            self.stop_signal = signal.Signals(number).name
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _stop_requested(self) -> bool:
+        """Whether this process or any other was asked to stop: all stop after the same step."""
+        if self._over_processes(float(self.stop_reason is not None), "sum"):
+            self._stop("requested by another process")
+        return self.stop_reason is not None

@@ -1,4 +1,4 @@
-"""What a model is trained to predict: the next token (causal) or hidden tokens (masked); the loop asks for the rest.
+"""What a model is trained to predict, its loss, and what an evaluation reports: next tokens (causal) or hidden ones.
 
 Numbers that a masked run reports, in nats per hidden token or as a power of e:
 - `validation_loss`: mean cross-entropy at the positions that the masking selected in the validation windows;
@@ -7,179 +7,240 @@ Numbers that a masked run reports, in nats per hidden token or as a power of e:
   all others in sight. The loop takes one token of each validation window; `python -m train.evaluate` takes every token.
 None of them is the perplexity of a causal model, and no bits per byte follow from them: the probabilities of tokens
 that see both sides do not multiply to the probability of a text.
+
+Axes in tensor names: B batch, L tokens, N tokens of all sequences in a row, E hidden_size.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any
 
 import torch
+from torch import nn
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
 from modeling.generation import SamplingSettings, stream
 from modeling.infilling import fill_ids
+from storage.text import replace_surrogates
 from tokenization import plain_ids
 from train.config import Config
-from train.data.batches import Batch, Batches
-from train.data.masking import MaskedBatches, Masking, check_rate
+from train.data.batches import IGNORED, Batch, Batches
+from train.data.masking import MaskedBatches, Masking
 from train.data.prepare import Prepared
-from train.evaluate import evaluate
-from train.run_log import perplexity, summary, writable
+from train.kernels import linear_cross_entropy
 
 SAMPLE_BLANK_EVERY, SAMPLE_FIRST_BLANK = 5, 2
 
 
-class Objective(Protocol):
-    """What differs between the objectives."""
+class ModelWithLoss(nn.Module):
+    """A causal or masked ScratchGPT model and its loss as one module, for DDP, FSDP2 and torch.compile to wrap.
 
-    loss_label: str  # the axis of loss.png
-    is_of_the_text: bool  # whether the loss is that of the text, so that bits per byte and a floor make sense
+    The loss is that of the model's own forward with labels, computed from the hidden states and the output layer's
+    weights: the logits of `kernels.CROSS_ENTROPY_ROWS` tokens exist at a time. The output layer must be a plain
+    `nn.Linear`, whose weights are used without calling it.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        assert type(model.lm_head) is nn.Linear
+        self.model = model
+        self.is_masked = isinstance(model, ScratchGPTForMaskedLM)
+        # accelerate reads these off what it is given: the layers that FSDP2 shards one by one, and how to tie weights.
+        self._no_split_modules = model._no_split_modules
+        self.tie_weights = model.tie_weights
+
+    def forward(
+        self, input_BL: torch.Tensor, target_BL: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Mean cross-entropy in nats a target; a scalar.
+
+        Args:
+            input_BL: token ids.
+            target_BL: the token to predict at each position: the next one, or for a masked model the one that was
+                hidden; -100 is left out.
+            num_items_in_batch: divides the sum of the losses in place of the number of targets.
+        """
+        hidden_BLE = self.model.model(input_ids=input_BL, use_cache=False, is_causal=not self.is_masked)[0]
+        if self.is_masked:  # few positions have a target: only those go through the output layer
+            selected_BL = target_BL != IGNORED
+            hidden_NE, target_N = hidden_BLE[selected_BL], target_BL[selected_BL]
+        else:
+            hidden_NE, target_N = hidden_BLE.flatten(0, 1), target_BL.flatten()
+        head = self.model.lm_head
+        return linear_cross_entropy(hidden_NE, head.weight, head.bias, target_N, num_items_in_batch)
+
+
+@torch.no_grad()
+def mean_loss(model: Any, batches: Iterable[Batch], device: torch.device) -> float:
+    """Mean loss over all targets of the batches, in nats; a batch without a target is left out.
+
+    Args:
+        model: a `ModelWithLoss`, as it is or wrapped; in evaluation mode while this runs.
+    """
+    was_training = model.training
+    model.eval()
+    total, count = torch.zeros((), dtype=torch.float64), 0
+    for batch in batches:
+        targets = int((batch.target_BL != IGNORED).sum())
+        if not targets:
+            continue
+        loss = model(batch.input_BL.to(device), batch.target_BL.to(device))
+        total += loss.double().cpu() * targets
+        count += targets
+    model.train(was_training)
+    return total.item() / max(1, count)
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss), at most the largest float that JSON readers take."""
+    return math.exp(min(loss, 700.0))
+
+
+class Objective:
+    """What differs between the objectives.
+
+    Args:
+        config: of the run.
+        prepared: its tokenizer and text.
+    """
+
+    # The scale of the loss; `run_log.LossScale` explains it.
+    loss_label: str
+    floor: float | None = None
+    bits_per_byte: float = 0.0
+
+    def __init__(self, config: Config, prepared: Prepared) -> None:
+        self.config, self.prepared = config, prepared
 
     def model(self, config: ScratchGPTConfig) -> Any:
         """The model, freshly initialised."""
-        ...
+        raise NotImplementedError
 
     def training(self, batches: Batches) -> Batches:
         """What is trained on, from windows of the text."""
-        ...
+        return batches
 
     def validation(self, batches: list[Batch]) -> list[Batch]:
         """The fixed batches of `validation_loss`, from windows of the text."""
-        ...
+        return batches
 
     def metrics(self, model: Any, loss: float, device: torch.device) -> dict[str, float]:
         """What an evaluation reports, from its validation loss."""
-        ...
+        raise NotImplementedError
 
-    def summary(self, evaluation: dict[str, float], floor_bits_per_byte: float | None) -> str:
+    def summary(self, evaluation: dict[str, float]) -> str:
         """One sentence on an evaluation."""
-        ...
+        raise NotImplementedError
+
+    def sample_prompts(self) -> list[str]:
+        """The prompts of the samples at each checkpoint."""
+        raise NotImplementedError
 
     def sample(self, model: Any, prompt: str, tokens: int) -> tuple[str, str]:
-        """What the model is shown, and what it makes of it; the same for the same weights."""
-        ...
+        """What the model is shown, and what it makes of it; the same for the same weights.
+
+        Args:
+            tokens: the most that a model which writes may add.
+        """
+        raise NotImplementedError
+
+    def _decode(self, ids: list[int]) -> str:
+        return replace_surrogates(self.prepared.tokenizer.decode(ids))
 
 
-def check_objective(config: Config) -> None:
-    """Raise a ValueError where settings do not fit the objective."""
-    if config.data.objective == "masked":
-        check_rate(config.data.mask_rate)
-        if config.run.output_tokens:
-            raise ValueError(
-                "--run.output-tokens: expected 0 with --data.objective masked, since a masked model fills blanks and "
-                f"writes no text, got {config.run.output_tokens}"
-            )
-
-
-def build_objective(config: Config, prepared: Prepared) -> Objective:
-    """The objective that the config names."""
-    return (MaskedObjective if config.data.objective == "masked" else CausalObjective)(config, prepared)
-
-
-def nats_to_bits_per_byte(prepared: Prepared) -> float:
-    """What a loss in nats per token of the validation text is multiplied by."""
-    split = prepared.validation
-    return (len(split) - 1) / max(1, split.bytes) / math.log(2)
-
-
-class CausalObjective:
+class CausalObjective(Objective):
     """Predict each next token."""
 
     loss_label = "loss (nats per token)"
-    is_of_the_text = True
 
-    def __init__(self, config: Config, prepared: Prepared):
-        self.config, self.prepared = config, prepared
+    def __init__(self, config: Config, prepared: Prepared) -> None:
+        super().__init__(config, prepared)
+        split = prepared.validation
+        self.bits_per_byte = (len(split) - 1) / max(1, split.bytes) / math.log(2)
+        if split.log_probability is not None:
+            self.floor = -split.log_probability / (len(split) - 1)
 
     def model(self, config: ScratchGPTConfig) -> ScratchGPTForCausalLM:
-        """The causal model."""
         return ScratchGPTForCausalLM(config)
 
-    def training(self, batches: Batches) -> Batches:
-        """The windows as they are."""
-        return batches
-
-    def validation(self, batches: list[Batch]) -> list[Batch]:
-        """The windows as they are."""
-        return batches
-
     def metrics(self, model: Any, loss: float, device: torch.device) -> dict[str, float]:
-        """Loss, perplexity, bits per byte."""
         return {
             "validation_loss": loss,
             "perplexity": perplexity(loss),
-            "bits_per_byte": loss * nats_to_bits_per_byte(self.prepared),
+            "bits_per_byte": loss * self.bits_per_byte,
         }
 
-    def summary(self, evaluation: dict[str, float], floor_bits_per_byte: float | None) -> str:
-        """With the distance to the floor, where that is known."""
-        return summary(evaluation, floor_bits_per_byte)
+    def summary(self, evaluation: dict[str, float]) -> str:
+        text = (
+            f"validation loss {evaluation['validation_loss']:.4f} nats per token, "
+            f"perplexity {evaluation['perplexity']:.2f}, {evaluation['bits_per_byte']:.4f} bits per byte"
+        )
+        if self.floor is None:
+            return text
+        floor = self.floor * self.bits_per_byte
+        return f"{text}; the floor is {floor:.4f}: {evaluation['bits_per_byte'] / floor - 1:.1%} above it"
+
+    def sample_prompts(self) -> list[str]:
+        return ["", *self.prepared.prompts[:3]]
 
     def sample(self, model: Any, prompt: str, tokens: int) -> tuple[str, str]:
-        """The prompt, and the prompt with a completion of up to so many tokens, at temperature 1, with the run's seed.
+        """The prompt, and the prompt with a completion at temperature 1, with the run's seed.
 
         The text begins where a document begins, as on the page, and ends where the model ends it.
         """
-        tokenizer, end = self.prepared.tokenizer, self.prepared.end_of_text
-        ids = plain_ids(tokenizer, prompt)
+        ids, end = plain_ids(self.prepared.tokenizer, prompt), self.prepared.end_of_text
         settings = SamplingSettings(max_new_tokens=max(1, tokens), seed=self.config.run.seed)
         steps = stream(model, [end, *ids], settings, stop_token_ids=(end,)) if tokens else ()
-        new = [step.token_id for step in steps]
-        return prompt, writable(tokenizer.decode([*ids, *new]))
+        return prompt, self._decode([*ids, *(step.token_id for step in steps)])
 
 
-class MaskedObjective:
+class MaskedObjective(Objective):
     """Predict hidden tokens from both sides."""
 
     loss_label = "masked loss (nats per hidden token)"
-    is_of_the_text = False
 
-    def __init__(self, config: Config, prepared: Prepared):
+    def __init__(self, config: Config, prepared: Prepared) -> None:
+        super().__init__(config, prepared)
         self.masking = Masking.of(prepared.tokenizer, config.data.mask_rate)
-        self.config, self.prepared = config, prepared
-        self.one_hidden: list[Batch] = []
+        self.one_hidden: list[Batch] = []  # the validation windows with one token hidden in each
 
     def model(self, config: ScratchGPTConfig) -> ScratchGPTForMaskedLM:
-        """The masked model."""
         return ScratchGPTForMaskedLM(config)
 
     def training(self, batches: Batches) -> Batches:
-        """The windows under new masks."""
         return MaskedBatches(batches, self.masking, seed=self.config.run.seed)
 
     def validation(self, batches: list[Batch]) -> list[Batch]:
-        """The windows under fixed masks; kept besides: the same windows with one token hidden in each."""
         self.one_hidden = self.masking.hide_one(batches)
         return self.masking.hide_fixed(batches)
 
     def metrics(self, model: Any, loss: float, device: torch.device) -> dict[str, float]:
-        """Masked loss, its exponential, and the pseudo-perplexity of one token of each validation window."""
-        alone, _ = evaluate(model, self.one_hidden, device)
         return {
             "validation_loss": loss,
             "masked_perplexity": perplexity(loss),
-            "pseudo_perplexity": perplexity(alone),
+            "pseudo_perplexity": perplexity(mean_loss(model, self.one_hidden, device)),
         }
 
-    def summary(self, evaluation: dict[str, float], floor_bits_per_byte: float | None) -> str:
-        """Names each number."""
+    def summary(self, evaluation: dict[str, float]) -> str:
         return (
             f"validation loss {evaluation['validation_loss']:.4f} nats per hidden token "
             f"({self.config.data.mask_rate:.0%} hidden; masked perplexity {evaluation['masked_perplexity']:.2f}), "
             f"pseudo-perplexity {evaluation['pseudo_perplexity']:.2f} (one token hidden in each window)"
         )
 
+    def sample_prompts(self) -> list[str]:
+        return self.prepared.prompts[:4]
+
     def sample(self, model: Any, prompt: str, tokens: int) -> tuple[str, str]:
         """A text in which every fifth token is hidden, and the same text with the model's likeliest tokens there."""
-        tokenizer, end = self.prepared.tokenizer, self.prepared.end_of_text
-        ids = plain_ids(tokenizer, prompt)
+        ids, end = plain_ids(self.prepared.tokenizer, prompt), self.prepared.end_of_text
         blanks = range(min(SAMPLE_FIRST_BLANK, len(ids) - 1), len(ids), SAMPLE_BLANK_EVERY) if ids else ()
         hidden = [self.masking.mask_token_id if index in blanks else token for index, token in enumerate(ids)]
         hidden = hidden[: self.config.model.max_position_embeddings - 2]
         filled = fill_ids(model, [end, *hidden, end], self.masking.mask_token_id)[1:-1]
-        return writable(tokenizer.decode(hidden)), writable(tokenizer.decode(filled))
+        return self._decode(hidden), self._decode(filled)
 
 
-def sample_prompts(prompts: Sequence[str], objective: Objective) -> list[str]:
-    """The prompts of the samples at each checkpoint: three, and the empty one where the model writes."""
-    return ["", *prompts[:3]] if objective.is_of_the_text else list(prompts[:4])
+def build_objective(config: Config, prepared: Prepared) -> Objective:
+    """The objective that the config names."""
+    return (MaskedObjective if config.data.objective == "masked" else CausalObjective)(config, prepared)

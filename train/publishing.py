@@ -1,10 +1,11 @@
 """Publishing a finished run, by the export's own command: training and export meet only in the run folder."""
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+from storage.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,7 +18,7 @@ def check_account(repo: str) -> None:
     """
     if _run("account", "--repo", repo):
         raise ValueError(
-            f"--push {repo}: cannot be published, as the line above says. Mend that, or train without --push and "
+            f"--push {repo}: cannot be published, as the line above says. Fix that, or train without --push and "
             "publish later with `python -m hub_export push RUN --repo NAME`"
         )
 
@@ -26,15 +27,15 @@ def publish(run_dir: Path, repo: str) -> None:
     """Publish the best checkpoint of a run, unless the run was stopped before its end.
 
     Raises:
-        ValueError: it was not published; what is on the Hub now has been said.
+        ValueError: it was not published; the export's command has said what is on the Hub now.
     """
-    status = json.loads((run_dir / "run.json").read_text(encoding="utf-8")).get("status")
+    status = RunFolder(run_dir).state.get("status")
     if status != "finished":
-        print(f"{run_dir}: not published, since the run is not finished ({status}); go on with --resume")
+        print(f"{run_dir}: not published, since the run is not finished ({status}); continue it with --resume")
         return
     if _run("push", str(run_dir.resolve()), "--repo", repo):
         raise ValueError(
-            f"{run_dir}: the run is finished and whole, but was not published. When that is mended: "
+            f"{run_dir}: the run is finished and complete, but was not published. When that is fixed: "
             f"`python -m hub_export push {run_dir} --repo {repo}`"
         )
 

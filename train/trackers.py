@@ -17,7 +17,7 @@ from accelerate import Accelerator
 
 from storage.records import flatten
 from train.config import Config, as_json
-from train.run_log import Report
+from train.run_log import RunLog
 
 PROJECT = "scratchgpt"
 FOLDER = "tracking"
@@ -39,7 +39,7 @@ def accelerator_arguments(name: str, run_dir: Path) -> dict[str, Any]:
 
 @contextmanager
 def tracking(
-    config: Config, run_dir: Path, accelerator: Accelerator, report: Report, *, step: int, steps: int
+    config: Config, run_dir: Path, accelerator: Accelerator, log: RunLog, *, step: int, steps: int
 ) -> Iterator[None]:
     """While the block runs, the records of metrics.jsonl go to the tracker too.
 
@@ -55,19 +55,19 @@ def tracking(
     if name == "none" or step >= steps:
         yield
         return
-    quietly = redirect_stdout(io.StringIO()) if report.quiet else nullcontext()
+    quietly = redirect_stdout(io.StringIO()) if log.quiet else nullcontext()
     identity, known = folder / f"{name}-id", (folder / f"{name}-id").is_file()
     arguments, hint = {}, ""
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         if not known:
             identity.write_text(secrets.token_hex(8), encoding="utf-8")
-        arguments, hint = _init_arguments(name, folder, identity.read_text(encoding="utf-8"), known, step, report.quiet)
+        arguments, hint = _init_arguments(name, folder, identity.read_text(encoding="utf-8"), known, step, log.quiet)
     # TensorBoard shows every config it gets as one more run, so it gets the config once.
     hyperparameters = None if known and name == "tensorboard" else flat_config(config)
     with quietly:
         accelerator.init_trackers(PROJECT, config=hyperparameters, init_kwargs={name: arguments})
-    report.say(f"tracking with {name}{' (resumed)' if known else ''}: {hint}")
+    log.info(f"tracking with {name}{' (resumed)' if known else ''}: {hint}")
     first = step + 1
     if name == "trackio" and accelerator.is_main_process:
         from trackio.sqlite_storage import SQLiteStorage
@@ -76,16 +76,16 @@ def tracking(
         last = SQLiteStorage.get_max_step_for_run(PROJECT, run.name, run_id=run.id)
         first = max(first, 0 if last is None else last + 1)
 
-    def log(record: dict[str, Any]) -> None:
+    def send(record: dict[str, Any]) -> None:
         if record["step"] >= first:
             numbers = {key: value for key, value in record.items() if key != "step" and value is not None}
             accelerator.log(numbers, step=record["step"])
 
-    report.track = log
+    log.track = send
     try:
         yield
     finally:
-        report.track = None
+        log.track = None
         with quietly:
             for tracker in accelerator.trackers:
                 tracker.finish()

@@ -1,8 +1,8 @@
-"""The machinery of the story corpus: a grammar of templates, and tellers that walk it.
+"""The machinery of the story corpus: a grammar of templates, and walkers that derive texts from it.
 
 A grammar maps a symbol to its options, and an option is a template:
 
-    plain text          is written as it stands
+    plain text          is written as it is
     [thing]             one of the options of the symbol "thing" is drawn here
     [thing:lost]        the same, and the word drawn is remembered as the fact "lost"
     [a thing]           the same with "a" or "an" in front; [A thing] starts a sentence
@@ -13,8 +13,8 @@ A grammar maps a symbol to its options, and an option is a template:
 Every draw is uniform over the options that are free: all of them, or, where a symbol says *once*, the words that were
 not drawn before. A draw is visible in the text at once, because no option's *head* (its text up to its own first draw)
 is a prefix of another's. So a text has at most one derivation, and its probability is exactly one over the product of
-the numbers of free options along it. A WritingTeller draws; a ReadingTeller finds in a given text which options were
-drawn. Both walk the grammar by the same code.
+the numbers of free options along it. A Sampler draws; a Parser finds in a given text which options were drawn. Both
+walk the grammar by the same code.
 """
 
 import math
@@ -35,7 +35,7 @@ _AN_BY_SOUND = {"honest": True, "useful": False, "ukulele": False}
 
 
 class NotAStoryError(Exception):
-    """The text that a ReadingTeller was given leaves the grammar."""
+    """The text that a Parser was given leaves the grammar."""
 
 
 @dataclass(kw_only=True, frozen=True, slots=True)
@@ -107,13 +107,13 @@ class Options:
     known: frozenset[str] = field(init=False)  # the templates as a set
     articled: dict[str, tuple[str, ...]] = field(init=False)  # words: by article ("", "a", "A"), as they are written
     plain_heads: tuple[str, ...] | None = field(init=False)  # the heads as text, where none holds a fact
-    told_apart_late: bool = field(init=False)  # two heads part at a fact: only the facts can say whether they differ
+    depends_on_facts: bool = field(init=False)  # whether two heads differ depends on a fact
 
     def __post_init__(self) -> None:
         self.bodies = tuple(parse(template) for template in self.templates)
         self.heads = tuple(_head(body) for body in self.bodies)
         self.known = frozenset(self.templates)
-        assert len(self.known) == len(self.templates), f"an option stands twice: {self.templates}"
+        assert len(self.known) == len(self.templates), f"an option occurs twice: {self.templates}"
         self.articled = {}
         if self.are_words:
             assert all(body == (word,) for body, word in zip(self.bodies, self.templates, strict=True)), (
@@ -122,15 +122,15 @@ class Options:
             self.articled = {a: tuple(with_article(word, a) for word in self.templates) for a in ("", "a", "A")}
         has_facts = any(not isinstance(piece, str) for head in self.heads for piece in head)
         self.plain_heads = None if has_facts else tuple("".join(map(str, head)) for head in self.heads)
-        verdicts = [_part(first, second) for first, second in combinations(self.heads, 2)]
-        self.told_apart_late = None in verdicts
+        verdicts = [_differ(first, second) for first, second in combinations(self.heads, 2)]
+        self.depends_on_facts = None in verdicts
         if False in verdicts:
             first, second = list(combinations(self.templates, 2))[verdicts.index(False)]
-            raise AssertionError(f"these options cannot be told apart at once: {first!r} and {second!r}")
+            raise AssertionError(f"these options share a beginning: {first!r} and {second!r}")
 
 
 def words(text: str, *, once: bool = True) -> Options:
-    """Options that are words or fixed phrases, parted by commas; each is drawn at most once in a story, or freely."""
+    """Options that are words or fixed phrases, separated by commas; `once`: each is drawn at most once in a story."""
     return Options(templates=tuple(" ".join(word.split()) for word in text.split(",")), are_words=True, once=once)
 
 
@@ -146,7 +146,7 @@ def _head(body: tuple[Piece, ...]) -> tuple[Piece, ...]:
     return body
 
 
-def _part(first: tuple[Piece, ...], second: tuple[Piece, ...]) -> bool | None:
+def _differ(first: tuple[Piece, ...], second: tuple[Piece, ...]) -> bool | None:
     """Whether two heads differ before either ends: True, False, or None where it depends on a fact."""
     for one, other in zip(_symbols(first), _symbols(second), strict=False):
         if one != other:
@@ -168,7 +168,7 @@ def _is_prefix_free(texts: tuple[str, ...]) -> bool:
 class Grammar:
     """Symbols with their options, and the forms (such as pronouns) of words that have any.
 
-    Asserts that every symbol drawn exists and that the options of each can be told apart at once.
+    Asserts that every symbol drawn exists and that no option of it begins with another.
     """
 
     def __init__(self, symbols: Mapping[str, Options], forms: Mapping[str, Mapping[str, str]], start: str) -> None:
@@ -186,8 +186,8 @@ class Grammar:
                         )
 
 
-class Teller(ABC):
-    """Walks a grammar from its start; what it writes, and how an option is drawn, is the subclass's affair."""
+class Walker(ABC):
+    """Walks a grammar from its start; subclasses define what emitting and drawing do."""
 
     def __init__(self, grammar: Grammar) -> None:
         self.grammar = grammar
@@ -196,19 +196,19 @@ class Teller(ABC):
         self.log_probability = 0.0  # of the draws so far, in nats
 
     @abstractmethod
-    def tell(self, text: str) -> None:
-        """Write text that leaves no choice."""
+    def emit(self, text: str) -> None:
+        """Write (or read) text that leaves no choice."""
 
     @abstractmethod
     def draw(self, options: Options, article: str) -> int:
         """Index of the option drawn, among those that are free; for words, their text is written by `choose`."""
 
     def walk(self) -> None:
-        """Tell one whole text of the grammar."""
+        """Emit one complete text of the grammar."""
         self.choose(self.grammar.start)
 
     def choose(self, place: Draw) -> None:
-        """Draw one of the free options of a symbol and tell it."""
+        """Draw one of the free options of a symbol and emit it."""
         options = self.grammar.symbols[place.symbol]
         count = len(options.templates)
         if options.once:
@@ -216,7 +216,7 @@ class Teller(ABC):
         assert count > 0, f"[{place.symbol}] has no free word left"
         if count > 1:
             self.log_probability -= math.log(count)
-        if options.told_apart_late:
+        if options.depends_on_facts:
             assert _is_prefix_free(tuple(self.fill(head) for head in options.heads)), place.symbol
         index = self.draw(options, place.article) if len(options.templates) > 1 else 0
         if options.are_words:
@@ -224,19 +224,19 @@ class Teller(ABC):
             self.used.add(word)
             if place.remember:
                 self.facts[place.remember] = word
-            self.tell(options.articled[place.article][index])
+            self.emit(options.articled[place.article][index])
         else:
-            self.tell_pieces(options.bodies[index])
+            self.emit_all(options.bodies[index])
 
-    def tell_pieces(self, pieces: tuple[Piece, ...]) -> None:
-        """Tell the pieces of a template in order."""
+    def emit_all(self, pieces: tuple[Piece, ...]) -> None:
+        """Emit the pieces of a template in order."""
         for piece in pieces:
             if isinstance(piece, str):
-                self.tell(piece)
+                self.emit(piece)
             elif isinstance(piece, Draw):
                 self.choose(piece)
             elif isinstance(piece, Recall):
-                self.tell(self.recall(piece))
+                self.emit(self.recall(piece))
             else:
                 self.facts[piece.new] = self.facts[piece.old]
 
@@ -248,14 +248,14 @@ class Teller(ABC):
         return with_article(word, piece.article)
 
     def fill(self, head: tuple[Piece, ...]) -> str:
-        """The text of a head, as the facts stand."""
+        """The text of a head with the present facts."""
         return "".join(
             piece if isinstance(piece, str) else self.recall(piece) if isinstance(piece, Recall) else ""
             for piece in head
         )
 
 
-class WritingTeller(Teller):
+class Sampler(Walker):
     """Writes a text drawn from the grammar."""
 
     def __init__(self, grammar: Grammar, rng: random.Random) -> None:
@@ -268,7 +268,7 @@ class WritingTeller(Teller):
         """What was written so far."""
         return "".join(self.parts)
 
-    def tell(self, text: str) -> None:
+    def emit(self, text: str) -> None:
         self.parts.append(text)
 
     def draw(self, options: Options, article: str) -> int:
@@ -279,7 +279,7 @@ class WritingTeller(Teller):
         return index
 
 
-class ReadingTeller(Teller):
+class Parser(Walker):
     """Reads a given text as if it wrote it; raises NotAStoryError where the grammar cannot have written it."""
 
     def __init__(self, grammar: Grammar, text: str) -> None:
@@ -287,7 +287,7 @@ class ReadingTeller(Teller):
         self.text = text
         self.position = 0  # characters read so far
 
-    def tell(self, text: str) -> None:
+    def emit(self, text: str) -> None:
         if not self.text.startswith(text, self.position):
             raise NotAStoryError
         self.position += len(text)

@@ -36,15 +36,15 @@ OPENING = {
     "opening": phrases(
         "One [weather] [day] [daytime], [hero] was [doing] [where] [scene] [place].",
         "Once upon [a weather] [day], [hero] who loved [topic] and [food] was [doing] [where] [place].",
-        "In [a trait] [colour] house [where] [scene] [place] lived [hero]. {hero} liked [topic], [food] and "
-        "[weather] [day]s.",
-        "It was [a weather] [daytime] in [month]. [A quality] {hero_kind} [called] {hero} was [doing] "
-        "[where] [scene] [place].",
+        "In [a trait] [colour] house [where] [scene] [place] lived [hero]. {hero} liked [topic], [food] and [weather] "
+        "[day]s.",
+        "It was [a weather] [daytime] in [month]. [A quality] {hero_kind} [called] {hero} was [doing] [where] [scene] "
+        "[place].",
         "On the [ordinal] of [month], [hero] was [doing] [where] [scene] [place].",
-        "Everybody [where] [scene] [place] knew {hero}, [a quality] {hero_kind} with [a colour] [thing] and "
-        "[number] [quality] cousins.",
-        "Do you know {hero}, the [quality] {hero_kind} from the [scene] [place]? One [weather] [day] "
-        "{hero} was [doing] [where] [place].",
+        "Everybody [where] [scene] [place] knew {hero}, [a quality] {hero_kind} with [a colour] [thing] and [number] "
+        "[quality] cousins.",
+        "Do you know {hero}, the [quality] {hero_kind} from the [scene] [place]? One [weather] [day] {hero} was "
+        "[doing] [where] [place].",
         "Not long ago, on [a weather] [day] in [month], [hero] was [doing] [where] [scene] [place].",
         "There was once [hero] who had [number] [trait] [food], [a trait] [colour] [thing] and [number] [quality] "
         "cousins.",
@@ -80,8 +80,8 @@ PLOT = {
         "Now {hero} wanted to build [a trait] [built:built], but had only [number] [parts]. [build]",
         'An old map lay [hidden]. "Go [number] steps past the [place], turn left at the [place] and dig [where] '
         '[scene] [place]," it said. [treasure]',
-        '"May I borrow your [trait] [colour:colour] [thing:thing]?" [friend] asked {hero}. "I will bring it back '
-        'on [day:promise]." [loan]',
+        '"May I borrow your [trait] [colour:colour] [thing:thing]?" [friend] asked {hero}. "I will bring it back on '
+        '[day:promise]." [loan]',
         "More than anything {hero} wished for [a trait] [colour:colour] [thing:thing]. [work]",
     ),
     "search": phrases(
@@ -91,8 +91,8 @@ PLOT = {
     ),
     "ask": phrases(
         '"Have you seen my {colour} {thing}?" {hero} asked [friend]. [answer]',
-        'Then {hero} met [a quality] [kind:friend_kind] [called] [name:friend]. "Have you seen it '
-        'anywhere?" {hero} asked. [answer]',
+        'Then {hero} met [a quality] [kind:friend_kind] [called] [name:friend]. "Have you seen it anywhere?" {hero} '
+        "asked. [answer]",
     ),
     "answer": phrases(
         '"Look [hidden] [where] [place]," {friend} [said] [manner]. There it was, next to [number] [trait] '
@@ -143,10 +143,9 @@ PLOT = {
     ),
     "trade_on": phrases(
         "Then {hero} swapped that with [third] for [a trait] [colour:colour3] [thing:thing3]. Now {friend} has the "
-        "{thing}, {third} has the {thing2}, and {hero} has the "
-        "{thing3}.{colour=colour3}{thing=thing3}[hero_keeps_it]",
-        "But by [day] {hero} missed it, and {friend} gave it back for [number] [trait] [food] and "
-        "[number] [trait] [food].[hero_keeps_it]",
+        "{thing}, {third} has the {thing2}, and {hero} has the {thing3}.{colour=colour3}{thing=thing3}[hero_keeps_it]",
+        "But by [day] {hero} missed it, and {friend} gave it back for [number] [trait] [food] and [number] [trait] "
+        "[food].[hero_keeps_it]",
     ),
     "rescue": phrases(
         "With [a trait] [tool], [a colour] [tool] and the help of [third], {hero} got {friend} out. [reward]",
@@ -159,8 +158,7 @@ PLOT = {
     ),
     "journey": phrases(
         "{hero} walked for [number] [weather] hours, past the [place], the [place] and the [scene] [place]. [arrive]",
-        "On the way [a quality] [kind] offered {hero} [number] [trait] [food] for the present, but "
-        "{hero} did not "
+        "On the way [a quality] [kind] offered {hero} [number] [trait] [food] for the present, but {hero} did not "
         "stop. [arrive]",
     ),
     "arrive": phrases(
@@ -183,8 +181,7 @@ PLOT = {
         "On [day] {hero} showed it to [friend]. [secret_end]",
     ),
     "secret_end": phrases(
-        "For [number] [unit] {friend} told nobody. So {hero} gave {friend} the {thing} for being so "
-        "[virtue] and "
+        "For [number] [unit] {friend} told nobody. So {hero} gave {friend} the {thing} for being so [virtue] and "
         "[virtue].[friend_keeps_it]",
         'Then it was gone! "I put it [spot], with my [trait] [colour] [thing]," {friend} [said] '
         "[manner].[hero_keeps_it]",
@@ -225,9 +222,8 @@ PLOT = {
         "{friend} kept the {thing}, and {hero} swapped the rest for [number] [trait] [food].[friend_keeps_it]",
     ),
     "loan": phrases(
-        "And on {promise}, at [hour] o'clock, {friend} was back with it, [a trait] [colour] "
-        "[thing] and "
-        "[number] [trait] [food].[hero_keeps_it]",
+        "And on {promise}, at [hour] o'clock, {friend} was back with it, [a trait] [colour] [thing] and [number] "
+        "[trait] [food].[hero_keeps_it]",
         "But on {promise} nobody came. [A colour] [critter] had hidden it [hidden], and {friend} needed [number] "
         "[unit] to find it.[hero_keeps_it]",
     ),
@@ -254,8 +250,8 @@ ENDING = {
     "thing_ending": phrases(
         "To this day {owner} keeps it [spot], between [a trait] [colour] [thing] and [a trait] [colour] [thing].",
         "That night it lay [spot], and {owner} dreamed of [number] [colour] [topic] and [number] [topic].",
-        "If you pass the [scene] [place] on [a weather] [day], look for {owner}: for [number] [trait] "
-        "[food] you may see it.",
+        "If you pass the [scene] [place] on [a weather] [day], look for {owner}: for [number] [trait] [food] you may "
+        "see it.",
         "Since then it has its place [spot], and [number] [quality] cousins of {owner} come every [day] to look at it.",
         '"[A virtue] friend is worth more than [number] [trait] [colour] [topic]," {hero} told {friend} [manner].',
         "And where does {owner} keep it? It lies [spot], with [number] [trait] [food] and [a trait] [colour] [thing].",

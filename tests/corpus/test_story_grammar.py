@@ -11,10 +11,10 @@ from corpus.stories.grammar import (
     Grammar,
     NotAStoryError,
     Options,
-    ReadingTeller,
+    Parser,
     Recall,
     Rename,
-    WritingTeller,
+    Sampler,
     parse,
     phrases,
     with_article,
@@ -40,7 +40,7 @@ TOY = Grammar(
 )
 
 
-class ScriptedTeller(WritingTeller):
+class ScriptedSampler(Sampler):
     """Draws what a script says, then always the first free option, and notes how many were free each time."""
 
     def __init__(self, grammar: Grammar, script: list[int]) -> None:
@@ -60,22 +60,22 @@ def all_texts(grammar: Grammar) -> list[tuple[str, float]]:
     texts, scripts = [], [[]]
     while scripts:
         script = scripts.pop()
-        teller = ScriptedTeller(grammar, script)
-        teller.walk()
-        texts.append((teller.text, teller.log_probability))
-        choices = [choice for choice, _ in teller.drawn]
+        walker = ScriptedSampler(grammar, script)
+        walker.walk()
+        texts.append((walker.text, walker.log_probability))
+        choices = [choice for choice, _ in walker.drawn]
         for place in range(len(script), len(choices)):
-            scripts += [[*choices[:place], other] for other in range(1, teller.drawn[place][1])]
+            scripts += [[*choices[:place], other] for other in range(1, walker.drawn[place][1])]
     return texts
 
 
 def read(grammar: Grammar, text: str) -> float:
-    teller = ReadingTeller(grammar, text)
+    walker = Parser(grammar, text)
     try:
-        teller.walk()
+        walker.walk()
     except NotAStoryError:
         return -math.inf
-    return teller.log_probability
+    return walker.log_probability
 
 
 @pytest.fixture(scope="module")
@@ -157,14 +157,14 @@ def test_articles(word, expected):
         ("", "x"),
     ],
 )
-def test_options_that_cannot_be_told_apart_at_once_are_refused(templates):
-    with pytest.raises(AssertionError, match="cannot be told apart at once"):
+def test_options_that_share_a_beginning_are_refused(templates):
+    with pytest.raises(AssertionError, match="share a beginning"):
         phrases(*templates)
 
 
-def test_options_that_part_at_a_fact_are_told_apart_when_it_is_known():
+def test_options_may_differ_in_their_facts_alone():
     options = phrases("{hero} won", "{friend} won", "nobody won")
-    assert options.told_apart_late
+    assert options.depends_on_facts
     grammar = Grammar(
         {"start": phrases("[name:hero] met [name:friend]: [end]"), "end": options, "name": words("Ann, Bob")},
         {},
@@ -180,13 +180,13 @@ def test_options_that_part_at_a_fact_are_told_apart_when_it_is_known():
     ]
 
 
-def test_facts_that_turn_out_alike_are_refused_when_told():
+def test_facts_that_turn_out_alike_are_refused():
     symbols = {"start": phrases("[name:hero]{friend=hero}: [end]"), "end": phrases("{hero} won", "{friend} lost")}
     grammar = Grammar(symbols | {"name": words("Ann, Bob")}, {}, "start")
-    WritingTeller(grammar, random.Random(0)).walk()
+    Sampler(grammar, random.Random(0)).walk()
     symbols["end"] = phrases("{hero} won", "{friend} won")
     with pytest.raises(AssertionError, match="end"):
-        WritingTeller(Grammar(symbols | {"name": words("Ann, Bob")}, {}, "start"), random.Random(0)).walk()
+        Sampler(Grammar(symbols | {"name": words("Ann, Bob")}, {}, "start"), random.Random(0)).walk()
 
 
 def test_a_grammar_knows_its_symbols():

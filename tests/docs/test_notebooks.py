@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 from transformers import AutoTokenizer
 
 from corpus.stories.generator import generate_stories
-from train.run_log import read_lines
+from storage.records import read_jsonl
 
 NOTEBOOKS = Path(__file__).parents[2] / "docs" / "notebooks"
 NAMES = ("text_to_page", "tokenizers")
@@ -80,7 +80,7 @@ def test_from_text_to_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     run = json.loads((tmp_path / "stories" / "run.json").read_text())
     assert (run["status"], run["step"]) == ("finished", SIZES["STEPS"])
-    losses = [line["train_loss"] for line in read_lines(tmp_path / "stories" / "metrics.jsonl")]
+    losses = [line["train_loss"] for line in read_jsonl(tmp_path / "stories" / "metrics.jsonl")]
     assert losses[-1] < losses[0]
     assert run["evaluation"]["bits_per_byte"] > run["floor_bits_per_byte"] > 0
     assert (tmp_path / "learning.png").read_bytes().startswith(b"\x89PNG")
@@ -99,7 +99,7 @@ def test_from_text_to_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     wiki = tmp_path / "wiki"
     again = json.loads((wiki / "run.json").read_text())
     assert (again["status"], again["step"]) == ("finished", 5)
-    assert "going on from step 4" in (wiki / "train.log").read_text()
+    assert "resuming from step 4" in (wiki / "train.log").read_text()
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(wiki / "tokenizer" / "tokenizer.model"))
     line = (tmp_path / "wiki.txt").read_text(encoding="utf-8").splitlines()[0]
     assert pieces.decode(pieces.encode(line)) == line

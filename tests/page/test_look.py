@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from docs.screenshot import open_tab
 
 LOOK = Path(__file__).with_name("look.js").read_text(encoding="utf-8")

@@ -20,7 +20,7 @@ from panels.tabs.learn.jobs import CHECKOUT, LARGEST_FILE, Launcher, read_text, 
 from storage.run_folder import RunFolder
 from tests.panels.tiny_model import save_run
 from train.__main__ import parse
-from train.provenance import check_same_run, write_recipe
+from train.config import check_same_run, write_recipe
 
 TEXT = "The lamp burned low. " * 200
 TINY = SIZES["tiny"]
@@ -232,9 +232,9 @@ def test_the_command_that_resumes_is_that_of_the_same_run(tmp_path: Path) -> Non
     text.write_text(TEXT)
     run.mkdir()
     _, config = parse(["modern", "--corpus", str(text), *TINY.arguments(50), "--run-dir", str(run)])
-    write_recipe(config, "modern", run)
+    write_recipe(config, "modern", RunFolder(run))
     name, again = parse([str(run / "recipe.json"), "--resume", "--run-dir", str(run)])
-    check_same_run(again, run)
+    check_same_run(again, RunFolder(run))
     assert name == "modern"
     assert again == dataclasses.replace(config, run=dataclasses.replace(config.run, resume=True))
 

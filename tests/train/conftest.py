@@ -1,6 +1,5 @@
 """A run of a few seconds, made once; and the config that it has."""
 
-import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,19 +7,14 @@ from typing import Any
 
 import pytest
 
-from train.config import Config
+from train.config import Config, replace_fields
 from train.loop import train
 from train.recipes import get_recipe
 
 
 def with_fields(config: Config, **fields: Any) -> Config:
     """The config with `section__field` values replaced."""
-    for name, value in fields.items():
-        section, leaf = name.split("__")
-        config = dataclasses.replace(
-            config, **{section: dataclasses.replace(getattr(config, section), **{leaf: value})}
-        )
-    return config
+    return replace_fields(config, {name.replace("__", ".", 1): value for name, value in fields.items()})
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Shards, windows and the split."""
+"""Windows and the batches of an evaluation."""
 
 from pathlib import Path
 
@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage import shards
 from storage.shards import SplitWriter, TokenSplit
 from train.data.batches import IGNORED, PackedWindows, RandomWindows, evaluation_batches
 
@@ -28,21 +27,6 @@ def stream_of(lengths: list[int]) -> tuple[list[int], list[list[int]]]:
     numbers = iter(range(1, 60_000))
     documents = [[next(numbers) for _ in range(length)] for length in lengths]
     return [END] + [token for document in documents for token in [*document, END]], documents
-
-
-def test_shards_are_one_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "SHARD_TOKENS", 10)
-    split = write_split(tmp_path, list(range(37)))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"train-0000{n}.npy" for n in range(4)]
-    for start, length in ((0, 37), (5, 12), (10, 10), (36, 1), (19, 2)):
-        assert split.read(start, length).tolist() == list(range(start, start + length))
-    assert split.positions_of(23).tolist() == [23]
-
-
-def test_shards_that_do_not_fit_the_manifest_are_refused(tmp_path: Path) -> None:
-    write_split(tmp_path, list(range(9)))
-    with pytest.raises(ValueError, match="expected 8 tokens as the manifest says, got 9"):
-        TokenSplit(tmp_path, {"tokens": 8, "bytes": 8, "documents": 1, "files": ["train-00000.npy"]})
 
 
 def test_random_windows_depend_on_seed_and_position_alone(tmp_path: Path) -> None:

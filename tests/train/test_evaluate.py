@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,8 @@ from modeling import ScratchGPTConfig, ScratchGPTForMaskedLM
 from modeling.inspection import text_windows
 from modeling.loading import load_causal_lm
 from tokenization import ScratchGPTTokenizer, load_tokenizer, save_tokenizer, train_bpe
-from train.evaluate import evaluate_masked_text, evaluate_text, main, middle_windows
+from train.evaluate import main
+from train.text_loss import evaluate_masked_text, evaluate_text, middle_windows
 
 TEXT = "One morning a fox went to the market. It was closed."
 CONTEXT = 12
@@ -185,3 +188,10 @@ def test_errors_are_one_line(
     (tmp_path / "text.txt").write_text(TEXT)
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
         main([model, "--text", text])
+
+
+def test_help_needs_no_torch() -> None:
+    program = "import sys; from train.evaluate import main; sys.modules['torch'] = None; main(['--help'])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "--tokens" in done.stdout

@@ -13,7 +13,7 @@ from modeling.modeling_scratchgpt import AttentionMask
 from tests.modeling.families import GROUPED as MODERN
 from train import kernels
 from train.kernels import BlockedAttention, CpuDropout, linear_cross_entropy, use_kernels
-from train.loss import ModelWithLoss
+from train.objective import ModelWithLoss
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,17 +20,19 @@ from filelock import FileLock
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from storage.records import read_jsonl
+from storage.run_folder import RunFolder
 from tests.train.conftest import with_fields
-from train import loop
-from train.checkpoint import checkpoint_steps
+from train import checkpoint
+from train.checkpoint import TrainState, random_states, set_random_states
 from train.config import Config
+from train.device import measure_peak_flops
 from train.loop import NonFiniteLossError, Trainer, train
-from train.run_log import read_lines
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = "checkpoints/step-000012/model.safetensors"
 OPTIMIZER = "checkpoints/step-000012/training/optimizer.safetensors"
-TIMED = {"seconds", "tokens_per_second"}
+TIMED = {"seconds", "tokens_per_second", "model_flops_utilization"}
 COMMANDS = """
 import sys
 from train.__main__ import main
@@ -40,7 +43,7 @@ for run_dir in sys.argv[1:split]:
 
 
 def curve(run_dir: Path) -> list[dict[str, float]]:
-    return [{key: line[key] for key in line.keys() - TIMED} for line in read_lines(run_dir / "metrics.jsonl")]
+    return [{key: line[key] for key in line.keys() - TIMED} for line in read_jsonl(run_dir / "metrics.jsonl")]
 
 
 def same_tensors(one: Path, other: Path) -> bool:
@@ -88,7 +91,7 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
     assert curve(config.run.dir) == curve(unbroken)
     assert same_tensors(config.run.dir / WEIGHTS, unbroken / WEIGHTS)
     assert same_tensors(config.run.dir / OPTIMIZER, unbroken / OPTIMIZER)
-    samples = [read_lines(run / "samples.jsonl")[-4:] for run in (config.run.dir, unbroken)]
+    samples = [read_jsonl(run / "samples.jsonl")[-4:] for run in (config.run.dir, unbroken)]
     assert samples[0] == samples[1]
 
 
@@ -127,15 +130,18 @@ def test_what_a_run_leaves(finished_run: Path) -> None:
     evaluation = run["evaluation"]
     assert evaluation["perplexity"] == pytest.approx(math.exp(evaluation["validation_loss"]))
     assert evaluation["bits_per_byte"] > run["floor_bits_per_byte"]
-    lines = read_lines(finished_run / "metrics.jsonl")
+    lines = read_jsonl(finished_run / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(1, 13))
     assert all({"tokens_seen", "train_loss", "learning_rate"} <= line.keys() for line in lines)
+    assert all(0 < line["gradient_norm"] < math.inf and 0 < line["model_flops_utilization"] < 1 for line in lines)
+    assert 0 < run["model_flops_utilization"] < 1
+    assert "peak of matrix products: " in (finished_run / "train.log").read_text()
     evaluated = [line["step"] for line in lines if "validation_loss" in line]
     assert evaluated == [4, 8, 12]
-    assert {line["step"] for line in read_lines(finished_run / "samples.jsonl")} == {4, 8, 12}
+    assert {line["step"] for line in read_jsonl(finished_run / "samples.jsonl")} == {4, 8, 12}
     assert (finished_run / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert not list(finished_run.rglob("*.tmp"))
-    assert checkpoint_steps(finished_run) == sorted({8, 12} | {int(run["best_checkpoint"][-6:])})
+    assert list(RunFolder(finished_run).checkpoints()) == sorted({8, 12} | {int(run["best_checkpoint"][-6:])})
 
 
 def test_a_checkpoint_loads_as_it_is(finished_run: Path) -> None:
@@ -182,27 +188,30 @@ def test_a_finished_run_says_so(tiny: Config, finished_run: Path, capsys: pytest
     assert "the run is finished: 12 steps are done" in capsys.readouterr().out
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_update(
-    tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["loss", "gradient norm"])
+def test_what_is_not_finite_stops_before_the_update(
+    tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """The loss really is infinite: a weight is set so before step 6."""
+    """Before step 6 a weight is made infinite, or only the gradient of one."""
     do_step = Trainer._step
     weights = {}
 
     def poisoned(trainer: Trainer) -> None:
-        if trainer.state.step == 5:
+        if trainer.state.step == 5 and name == "loss":
             with torch.no_grad():
                 trainer.unwrapped.model.norm.weight[0] = math.inf
+        elif trainer.state.step == 5:
+            trainer.unwrapped.model.norm.weight.register_hook(lambda gradient: gradient * math.inf)
         weights[trainer.state.step] = trainer.unwrapped.lm_head.weight.detach().clone()
         weights["last"] = trainer.unwrapped.lm_head.weight
         do_step(trainer)
 
     monkeypatch.setattr(Trainer, "_step", poisoned)
     run_dir = fresh_run_dir("poisoned")
-    with pytest.raises(NonFiniteLossError, match=r"the loss of step 6 is (nan|inf) \(batch \{'epoch'"):
+    with pytest.raises(NonFiniteLossError, match=rf"the {name} of step 6 is (nan|inf) \(batch \{{'epoch'"):
         train(with_fields(tiny, run__dir=run_dir), recipe="debug")
     assert torch.equal(weights["last"], weights[5])
-    assert checkpoint_steps(run_dir) == [4]
+    assert list(RunFolder(run_dir).checkpoints()) == [4]
     assert json.loads((run_dir / "run.json").read_text())["status"] == "failed"
 
 
@@ -210,7 +219,7 @@ def test_a_broken_checkpoint_is_named(tiny: Config, fresh_run_dir: Callable[[str
     run_dir = train(with_fields(tiny, run__dir=fresh_run_dir("broken"), run__steps=4), recipe="debug")
     weights = run_dir / "checkpoints/step-000004/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"step-000004: expected a whole checkpoint.*delete this folder"):
+    with pytest.raises(ValueError, match=r"step-000004: expected a complete checkpoint.*delete this folder"):
         train(with_fields(tiny, run__dir=run_dir, run__resume=True), recipe="debug")
 
 
@@ -218,20 +227,20 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir = fresh_run_dir("full")
-    save = loop.save_checkpoint
+    save = checkpoint.save
 
-    def full(run_dir: Path, step: int, **given: object) -> Path:
-        if step == 8:
-            monkeypatch.setattr("train.checkpoint.save_file", no_space)
-        return save(run_dir, step, **given)
+    def full(folder: Path, **given: Any) -> None:
+        if folder.name == "step-000008":
+            monkeypatch.setattr(checkpoint, "save_file", no_space)
+        save(folder, **given)
 
     def no_space(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(loop, "save_checkpoint", full)
+    monkeypatch.setattr(checkpoint, "save", full)
     with pytest.raises(OSError, match="no room"):
         train(with_fields(tiny, run__dir=run_dir), recipe="debug")
-    assert checkpoint_steps(run_dir) == [4]
+    assert list(RunFolder(run_dir).checkpoints()) == [4]
     assert not list((run_dir / "checkpoints").glob(".*"))
 
 
@@ -240,7 +249,7 @@ def train_for_a_second(
 ) -> tuple[Config, dict[str, Any]]:
     """Train within a limit of one second, on a clock that goes by how often it is read; the config, and run.json."""
     ticks = itertools.count()
-    monkeypatch.setattr(loop.time, "monotonic", lambda: clock(next(ticks)))
+    monkeypatch.setattr(time, "monotonic", lambda: clock(next(ticks)))
     config = with_fields(
         tiny,
         run__dir=run_dir,
@@ -305,9 +314,37 @@ def test_a_signal_to_the_command_saves_and_exits_cleanly(finished_run: Path, tmp
 
 
 def test_every_field_of_the_state_is_saved() -> None:
-    from train.state import TrainState
-
     state = TrainState(step=3, tokens_seen=4, seconds=5.0, best_step=2, best_validation_loss=1.5, losses=[1.0])
     copy = TrainState()
     copy.load_state_dict(json.loads(json.dumps(state.state_dict())))
     assert dataclasses.asdict(copy) == dataclasses.asdict(state)
+
+
+def test_every_process_has_a_random_state_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names of a single process' states are those of old checkpoints; a process without one keeps its own."""
+    torch.manual_seed(3)
+    first = random_states(SimpleNamespace(num_processes=1))
+    assert "random/cpu" in first
+    torch.manual_seed(4)
+    other = torch.get_rng_state()
+    monkeypatch.setattr(checkpoint, "gather_object", lambda own: [{"cpu": first["random/cpu"]}, *own])
+    both = random_states(SimpleNamespace(num_processes=2))
+    for process, expected in enumerate((first["random/cpu"], other)):
+        torch.manual_seed(5)
+        set_random_states(both, process)
+        assert torch.equal(torch.get_rng_state(), expected)
+        set_random_states(first, process_index=1)
+        assert torch.equal(torch.get_rng_state(), expected)
+
+
+def test_measuring_the_peak_draws_no_random_numbers() -> None:
+    accelerator = SimpleNamespace(device=torch.device("cpu"), mixed_precision="no")
+    before = torch.get_rng_state()
+    assert measure_peak_flops(accelerator, seconds=0.01) > 1e6
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_without_clipping_the_norm_is_that_of_logged_steps(tiny: Config, fresh_run_dir: Callable[[str], Path]) -> None:
+    config = with_fields(tiny, optimizer__max_grad_norm=0.0, run__log_every=5)
+    lines = read_jsonl(train(with_fields(config, run__dir=fresh_run_dir("free")), recipe="debug") / "metrics.jsonl")
+    assert [line["step"] for line in lines if "gradient_norm" in line] == [5, 10]

@@ -5,6 +5,7 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from torch.nn import functional
 from transformers import AutoModelForMaskedLM
 
 from modeling.loading import load_model
-from storage.shards import TokenSplit, read_manifest
+from storage.records import read_jsonl
+from storage.shards import TokenSplit
 from tests.train.conftest import with_fields
 from tests.train.test_loop import OPTIMIZER, WEIGHTS, curve, same_tensors, stop_after
 from tokenization import ScratchGPTTokenizer, load_tokenizer, save_tokenizer
@@ -20,11 +22,10 @@ from train.__main__ import main
 from train.config import Config
 from train.data.batches import IGNORED, evaluation_batches
 from train.data.masking import Masking
-from train.evaluate import evaluate, evaluate_masked_text
 from train.loop import train
-from train.loss import ModelWithLoss
-from train.objective import CausalObjective, MaskedObjective
-from train.run_log import draw_losses, read_lines
+from train.objective import MaskedObjective, ModelWithLoss, mean_loss
+from train.run_log import draw_losses
+from train.text_loss import evaluate_masked_text
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +66,7 @@ def masked_run(config: Config, make_run_dir: Callable[[str], Path]) -> Path:
 @pytest.fixture(scope="module")
 def validation(config: Config, masked_run: Path) -> TokenSplit:
     """Its held-out tokens."""
-    manifest = read_manifest(masked_run / "tokens")
-    assert manifest is not None
-    return TokenSplit(masked_run / "tokens", manifest["validation"])
+    return TokenSplit.open(masked_run / "tokens", "validation")
 
 
 @pytest.mark.parametrize("windows", ["packed", "random"])
@@ -112,7 +111,7 @@ def test_what_a_masked_run_leaves(masked_run: Path, capsys: pytest.CaptureFixtur
     evaluation = run["evaluation"]
     assert set(evaluation) == {"validation_loss", "masked_perplexity", "pseudo_perplexity"}
     assert evaluation["masked_perplexity"] == pytest.approx(math.exp(evaluation["validation_loss"]))
-    lines = read_lines(masked_run / "metrics.jsonl")
+    lines = read_jsonl(masked_run / "metrics.jsonl")
     assert {"step", "tokens_seen", "train_loss", "learning_rate"} <= lines[0].keys()
     assert set(evaluation) <= lines[-1].keys()
     assert not {"perplexity", "bits_per_byte"} & lines[-1].keys()
@@ -151,17 +150,17 @@ def test_batches_without_a_target_are_left_out(masked_run: Path, validation: Tok
     empty = type(batches[0])(batches[0].input_BL, torch.full_like(batches[0].input_BL, IGNORED))
     device = torch.device("cpu")
     module = ModelWithLoss(model)
-    assert evaluate(module, [empty, *batches], device) == evaluate(module, batches, device)
+    assert mean_loss(module, [empty, *batches], device) == mean_loss(module, batches, device)
 
 
 def test_the_picture_names_what_it_shows(masked_run: Path, finished_run: Path) -> None:
-    masked, causal = (read_lines(run / "metrics.jsonl") for run in (masked_run, finished_run))
-    figure = draw_losses(masked, floor=None, nats_to_bits_per_byte=0.0, label=MaskedObjective.loss_label)
+    masked, causal = (read_jsonl(run / "metrics.jsonl") for run in (masked_run, finished_run))
+    figure = draw_losses(masked, SimpleNamespace(loss_label=MaskedObjective.loss_label, floor=None, bits_per_byte=0.0))
     (axes,) = figure.axes
     assert axes.get_ylabel() == "masked loss (nats per hidden token)"
     assert [line.get_label() for line in axes.lines] == ["training", "validation"]
     assert not axes.child_axes  # no bits per byte
-    figure = draw_losses(causal, floor=0.5, nats_to_bits_per_byte=0.4, label=CausalObjective.loss_label)
+    figure = draw_losses(causal, SimpleNamespace(loss_label="loss (nats per token)", floor=0.5, bits_per_byte=0.4))
     (axes,) = figure.axes
     assert axes.get_ylabel() == "loss (nats per token)"
     assert axes.lines[-1].get_label() == "floor: the text's own entropy"
@@ -170,7 +169,7 @@ def test_the_picture_names_what_it_shows(masked_run: Path, finished_run: Path) -
 
 def test_samples_are_filled_blanks(masked_run: Path) -> None:
     prompts = json.loads((masked_run / "prompts.json").read_text())
-    samples = [line for line in read_lines(masked_run / "samples.jsonl") if line["step"] == 12]
+    samples = [line for line in read_jsonl(masked_run / "samples.jsonl") if line["step"] == 12]
     assert len(samples) == len(prompts[:4])
     for prompt, sample in zip(prompts, samples, strict=False):
         assert "<|mask|>" in sample["prompt"]
@@ -216,7 +215,7 @@ def test_a_wrong_rate_is_told_before_anything_is_read(tmp_path: Path) -> None:
     flags = ["debug", "--data.objective", "masked", "--data.mask-rate", "1", "--run-dir", str(tmp_path / "run")]
     with pytest.raises(
         SystemExit,
-        match=r"error: --data\.mask-rate: expected a share of the tokens, more than 0 and less than 1, got 1",
+        match=r"error: --data\.mask-rate: expected less than 1, got 1",
     ):
         main(flags)
     assert not (tmp_path / "run").exists()

@@ -72,12 +72,6 @@ def test_what_always_holds(rows: list[list[int]], rate: float, seed: int) -> Non
     assert selected_BL.any() == (~special_BL).any()  # never an empty loss, where there is anything to predict
 
 
-@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 1.5, math.nan])
-def test_a_rate_out_of_range(rate: float) -> None:
-    with pytest.raises(ValueError, match=r"--data\.mask-rate: expected a share .* more than 0 and less than 1, got"):
-        hide(torch.ones(1, 4, dtype=torch.int64), rate)
-
-
 def test_a_tokenizer_without_a_mask_token() -> None:
     with pytest.raises(ValueError, match="expected a tokenizer with a mask token, got one without"):
         Masking.of(ScratchGPTTokenizer.from_merges([]), 0.15)

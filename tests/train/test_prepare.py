@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from storage.run_folder import RunFolder
 from tests.train.conftest import with_fields
 from train.config import Config
 from train.data.prepare import prepare
@@ -21,7 +22,7 @@ def test_the_text_comes_back_from_the_shards(tiny: Config, tmp_path: Path) -> No
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
     said: list[str] = []
     config = local(tiny, tmp_path / "a.txt", data__validation_chunk=100_000)
-    prepared = prepare(config, tmp_path / "run", said.append)
+    prepared = prepare(config, RunFolder(tmp_path / "run"), said.append)
     train, validation = prepared.train, prepared.validation
     ids = [*train.read(0, len(train)), *validation.read(0, len(validation))]
     assert ids[0] == ids[-1] == prepared.end_of_text
@@ -38,9 +39,9 @@ def test_the_text_comes_back_from_the_shards(tiny: Config, tmp_path: Path) -> No
 def test_what_fits_is_used_again_and_what_does_not_is_refused(tiny: Config, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(TEXT)
     (tmp_path / "b.txt").write_text(TEXT)
-    run = tmp_path / "run"
+    run = RunFolder(tmp_path / "run")
     prepare(local(tiny, tmp_path / "a.txt"), run, print)
-    manifest = run / "tokens/manifest.json"
+    manifest = run.tokens / "manifest.json"
     before = manifest.stat().st_mtime_ns
     prepare(local(tiny, tmp_path / "a.txt"), run, print)
     assert manifest.stat().st_mtime_ns == before
@@ -51,7 +52,7 @@ def test_what_fits_is_used_again_and_what_does_not_is_refused(tiny: Config, tmp_
 def test_a_tokenizer_that_exists_already(tiny: Config, finished_run: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(TEXT)
     config = local(tiny, tmp_path / "a.txt", tokenizer__path=finished_run / "tokenizer")
-    prepare(config, tmp_path / "run", print)
+    prepare(config, RunFolder(tmp_path / "run"), print)
     for name in ("tokenizer.json", "slow/merges.txt"):
         assert (tmp_path / "run/tokenizer" / name).read_bytes() == (finished_run / "tokenizer" / name).read_bytes()
 
@@ -63,10 +64,10 @@ def test_a_tokenizer_that_exists_already(tiny: Config, finished_run: Path, tmp_p
 def test_a_corpus_that_does_not_do(tiny: Config, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "a.txt").write_text(text)
     with pytest.raises(ValueError, match=message):
-        prepare(local(tiny, tmp_path / "a.txt"), tmp_path / "run", print)
+        prepare(local(tiny, tmp_path / "a.txt"), RunFolder(tmp_path / "run"), print)
     assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_no_corpus_says_what_to_do(tiny: Config, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="name files or folders with --corpus PATH"):
-        prepare(with_fields(tiny, corpus__source="local"), tmp_path, print)
+        prepare(with_fields(tiny, corpus__source="local"), RunFolder(tmp_path), print)

@@ -41,9 +41,7 @@ def test_a_run_is_pushed_at_its_end_and_is_whole_when_the_hub_refuses_it(hub: Hu
     assert hub.requests == asked * 2
     assert "alice/moons may be published: it is not there yet." in done.stdout
     assert "error: looking at alice/moons: the Hub answered 403" in done.stderr
-    assert (
-        "run: the run is finished and whole, but was not published. When that is mended: `python -m hub" in done.stderr
-    )
+    assert "run: the run is finished and complete, but was not published. When that is fixed: `" in done.stderr
     assert json.loads((tmp_path / "run" / "run.json").read_text())["step"] == 2
 
 
@@ -79,7 +77,7 @@ def test_a_push_that_fails_leaves_a_whole_run(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "run.json").write_text(json.dumps({"status": "finished"}))
     monkeypatch.setattr(publishing, "_run", lambda *_: 1)
     with pytest.raises(
-        ValueError, match=r"finished and whole, but was not published.*hub_export push .* --repo moons`"
+        ValueError, match=r"finished and complete, but was not published.*hub_export push .* --repo moons`"
     ):
         publishing.publish(tmp_path, "moons")
 

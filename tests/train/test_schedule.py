@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from train.config import ScheduleConfig
-from train.schedule import Schedule
+from train.optimizer import Schedule
 
 
 def factors(schedule: Schedule) -> list[float]:

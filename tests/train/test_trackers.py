@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import wandb
 
+from storage.records import read_jsonl
 from tests.train.conftest import with_fields
 from tests.train.test_loop import stop_after
 from train.__main__ import main
 from train.config import Config
 from train.loop import train
-from train.run_log import read_lines
 from train.trackers import wandb_mode
 
 Values = dict[int, dict[str, float]]
@@ -25,7 +25,7 @@ def expected(run_dir: Path) -> Values:
     """The numbers of metrics.jsonl by step."""
     return {
         line["step"]: {key: value for key, value in line.items() if key != "step" and value is not None}
-        for line in read_lines(run_dir / "metrics.jsonl")
+        for line in read_jsonl(run_dir / "metrics.jsonl")
     }
 
 

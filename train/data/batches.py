@@ -63,12 +63,12 @@ class RandomWindows:
         return {"drawn": self.drawn}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after so many batches."""
+        """Continue after so many batches."""
         self.drawn = state["drawn"]
 
 
 class PackedWindows:
-    """Windows that begin at a document; documents are shuffled anew each epoch, and each comes once in it.
+    """Windows that begin at a document; documents are shuffled again each epoch, and each occurs once in it.
 
     Short documents follow one another until the window is full (what does not fit is cut); a document longer than a
     window is read in consecutive windows, from a place that moves with the epoch.
@@ -98,6 +98,8 @@ class PackedWindows:
             if not room:
                 windows.append(window)
                 window, room = [], size
+        # Consecutive windows from a shifted start; the document's first and last window are always among them, so that
+        # every token is in some window whatever the shift.
         for document in self._long:
             first, end = int(self._borders[document]), int(self._borders[document + 1]) + 1
             shift = int(random.integers(self.length))
@@ -127,6 +129,15 @@ class PackedWindows:
         self._windows = self._windows_of(self.epoch)
 
 
+def training_batches(
+    split: TokenSplit, windows: str, *, batch_size: int, length: int, seed: int, end_of_text: int
+) -> Batches:
+    """The batches of a run; `windows` is `random` or `packed`."""
+    if windows == "random":
+        return RandomWindows(split, batch_size=batch_size, length=length, seed=seed)
+    return PackedWindows(split, batch_size=batch_size, length=length, seed=seed, end_of_text=end_of_text)
+
+
 def document_borders(split: TokenSplit, end_of_text: int) -> np.ndarray:
     """Where documents begin, and the last token: document i is [borders[i], borders[i + 1]) and ends with the next."""
     return np.unique(np.concatenate([[0], split.positions_of(end_of_text), [len(split) - 1]]))
@@ -137,12 +148,12 @@ def evaluation_batches(
 ) -> list[Batch]:
     """The fixed set of validation windows.
 
-    Where the split's log-probability is known, every document is scored whole and exactly once (windows are filled
-    with whole documents, the rest is ignored), so that the loss and the known entropy speak of the same text.
+    Where the split's log-probability is known, every document is scored completely and exactly once (windows are
+    filled with complete documents, the rest is ignored), so that the loss and the known entropy are of the same text.
     Elsewhere: `windows` windows, evenly spaced.
     """
     if split.log_probability is not None:
-        rows = _whole_documents(split, length=length, end_of_text=end_of_text)
+        rows = _complete_documents(split, length=length, end_of_text=end_of_text)
     else:
         size = min(length + 1, len(split))
         count = max(1, min(windows, (len(split) - 1) // (size - 1)))
@@ -153,7 +164,7 @@ def evaluation_batches(
     return [Batch(*pair) for pair in zip(inputs.split(batch_size), targets.split(batch_size), strict=True)]
 
 
-def _whole_documents(split: TokenSplit, *, length: int, end_of_text: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def _complete_documents(split: TokenSplit, *, length: int, end_of_text: int) -> list[tuple[np.ndarray, np.ndarray]]:
     borders = document_borders(split, end_of_text)
     rows: list[tuple[np.ndarray, np.ndarray]] = []
     room = 0

@@ -1,6 +1,6 @@
 """Hiding tokens for masked language modelling (BERT, arXiv:1810.04805, section 3.1).
 
-Masks are dynamic (RoBERTa, arXiv:1907.11692, section 4.1): a window that comes again is hidden elsewhere. They depend
+Masks are dynamic (RoBERTa, arXiv:1907.11692, section 4.1): a window that occurs again is masked elsewhere. They depend
 on the seed and on the batch's position alone, so that a resumed run draws what an unbroken one would have drawn.
 
 Axes: B windows, L tokens of context.
@@ -19,14 +19,6 @@ MASKED_SHARE = 0.8  # of the selected tokens: these become the mask token …
 RANDOM_SHARE = 0.1  # … these a random one, and the rest stays what it is
 VALIDATION_SEED = 0  # of the masks of validation windows, whatever the seed of the run
 MASK_STREAM, SINGLE_STREAM = 0x6D61736B, 0x6F6E65  # keep draws apart from those of windows, and from each other
-
-
-def check_rate(rate: float) -> None:
-    """Raise a ValueError unless 0 < rate < 1."""
-    if not 0 < rate < 1:
-        raise ValueError(
-            f"--data.mask-rate: expected a share of the tokens, more than 0 and less than 1, got {rate} (BERT has 0.15)"
-        )
 
 
 def mask_tokens(
@@ -49,15 +41,12 @@ def mask_tokens(
         mask_token_id: the id that hides.
         vocab_size: ids run from 0 to below this.
         special_ids: ids that are never selected and never drawn.
-        rate: share of the tokens selected.
+        rate: share of the tokens selected, more than 0 and less than 1.
 
     Returns:
         (hidden input (B, L), targets (B, L): the token where one was selected, -100 elsewhere).
 
-    Raises:
-        ValueError: for a rate out of range.
     """
-    check_rate(rate)
     special = np.unique(np.asarray(list(special_ids), dtype=np.int64))
     ids_BL = input_BL.numpy()
     ordinary_BL = ~np.isin(ids_BL, special)
@@ -89,9 +78,8 @@ class Masking:
         """For a tokenizer of transformers.
 
         Raises:
-            ValueError: for a tokenizer without a mask token, or a rate out of range.
+            ValueError: for a tokenizer without a mask token.
         """
-        check_rate(rate)
         if tokenizer.mask_token_id is None:
             raise ValueError(
                 "data.objective masked: expected a tokenizer with a mask token, got one without; "

@@ -1,16 +1,16 @@
-"""Text → tokenizer → token shards, inside the run folder; what is there already and fits is used again."""
+"""Text → tokenizer → token shards, inside the run folder; what is already there and fits is used again."""
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from storage.shards import TokenSplit, read_manifest, write_manifest
+from storage.run_folder import RunFolder
+from storage.shards import TokenSplit, read_manifest, tokenizer_hash, write_manifest
+from storage.text import replace_surrogates
 from tokenization import load_tokenizer, save_tokenizer
 from tokenization.tokenization_scratchgpt import END_OF_TEXT, MASK
 from tokenization.trainers import add_mask_token, train_own, train_vocabulary
@@ -18,7 +18,6 @@ from train.config import Config, as_json
 from train.data.batches import document_borders
 from train.data.encoding import ShardEncoder
 from train.data.split import known_size, labelled_documents
-from train.run_log import writable, write_json
 
 LARGE = 2**26  # bytes of text from which on encoding is worth a process for each core
 
@@ -34,21 +33,20 @@ class Prepared:
     prompts: list[str]  # beginnings of held-out text, for samples and for the page
 
 
-def prepare(config: Config, run_dir: Path, say: Callable[[str], None]) -> Prepared:
+def prepare(config: Config, run: RunFolder, log: Callable[[str], None]) -> Prepared:
     """Make the run folder's `tokenizer/`, `tokens/` and `prompts.json`, or take those that are there.
 
     Args:
-        say: told one line per stage.
+        log: called with a line for each stage.
 
     Raises:
         ValueError: for a corpus that is empty or too short, or a folder made from another corpus or tokenizer.
     """
     if config.corpus.source == "local" and not config.corpus.paths:
         raise ValueError("expected a text to train on, got none: name files or folders with --corpus PATH")
-    tokenizer = prepare_tokenizer(config, run_dir / "tokenizer", say)
-    manifest = prepare_tokens(config, tokenizer, run_dir, say)
-    folder = run_dir / "tokens"
-    train, validation = (TokenSplit(folder, manifest[name]) for name in ("train", "validation"))
+    tokenizer = prepare_tokenizer(config, run, log)
+    manifest = prepare_tokens(config, tokenizer, run, log)
+    train, validation = (TokenSplit(run.tokens, manifest[name]) for name in ("train", "validation"))
     needed = config.model.max_position_embeddings + 2
     if len(train) < needed:
         raise ValueError(
@@ -60,7 +58,7 @@ def prepare(config: Config, run_dir: Path, say: Callable[[str], None]) -> Prepar
             f"the corpus is too short: expected at least 2 validation tokens, got {len(validation)}; give more text"
         )
     prompts = corpus_prompts(validation, tokenizer, manifest["end_of_text"])
-    write_json(run_dir / "prompts.json", prompts)
+    run.write_prompts(prompts)
     return Prepared(
         tokenizer=tokenizer,
         train=train,
@@ -70,10 +68,10 @@ def prepare(config: Config, run_dir: Path, say: Callable[[str], None]) -> Prepar
     )
 
 
-def prepare_tokenizer(config: Config, folder: Path, say: Callable[[str], None]) -> Any:
+def prepare_tokenizer(config: Config, run: RunFolder, log: Callable[[str], None]) -> Any:
     """The run's tokenizer: from its folder, from `tokenizer.path`, or trained on the corpus."""
-    if folder.exists():
-        return load_tokenizer(folder)
+    if run.tokenizer.exists():
+        return load_tokenizer(run.tokenizer)
     kind, size = config.tokenizer.kind, config.tokenizer.vocab_size
     masked = config.data.objective == "masked"
     if config.tokenizer.path is not None:
@@ -81,26 +79,26 @@ def prepare_tokenizer(config: Config, folder: Path, say: Callable[[str], None]) 
         if tokenizer.eos_token_id is None:
             raise ValueError(f"{config.tokenizer.path}: expected a tokenizer with an end-of-text token, got none")
     elif kind == "bpe":
-        say(f"training a byte-level BPE tokenizer of {size} tokens")
+        log(f"training a byte-level BPE tokenizer of {size} tokens")
         special = (END_OF_TEXT, MASK) if masked else (END_OF_TEXT,)
         tokenizer = train_own(_tokenizer_texts(config), size, special_tokens=special, progress=True)
         if len(tokenizer) < size:
-            say(f"the text has no more pairs to merge: the vocabulary has {len(tokenizer)} tokens")
+            log(f"the text has no more pairs to merge: the vocabulary has {len(tokenizer)} tokens")
     else:
-        say(f"making the tokenizer: {kind}")
+        log(f"making the tokenizer: {kind}")
         tokenizer = train_vocabulary(kind, _tokenizer_texts(config), size, progress=True)
     if masked and tokenizer.mask_token_id is None:
         tokenizer = add_mask_token(tokenizer)
-    save_tokenizer(tokenizer, folder)
+    save_tokenizer(tokenizer, run.tokenizer)
     return tokenizer
 
 
-def prepare_tokens(config: Config, tokenizer: Any, run_dir: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def prepare_tokens(config: Config, tokenizer: Any, run: RunFolder, log: Callable[[str], None]) -> dict[str, Any]:
     """The run's token shards; return their manifest."""
-    folder = run_dir / "tokens"
+    folder = run.tokens
     tree = as_json(config)
     made_from = {
-        "tokenizer": tokenizer_hash(run_dir / "tokenizer"),
+        "tokenizer": tokenizer_hash(run.tokenizer),
         "corpus": tree["corpus"],
         "split": {key: tree["data"][key] for key in ("split", "validation_chunk", "validation_fraction")},
     }
@@ -122,10 +120,10 @@ def prepare_tokens(config: Config, tokenizer: Any, run_dir: Path, say: Callable[
         made_from=made_from,
     )
     done = encoder.tally.documents
-    say(f"turning the text into token shards{f', from document {done + 1:,} on' if done else ''}")
+    log(f"turning the text into token shards{f', from document {done + 1:,} on' if done else ''}")
     size = known_size(config.corpus)
     is_large = config.corpus.source == "hub" or (size or 0) > LARGE
-    encoder.run(labelled_documents(config, say), size=size, workers=(os.cpu_count() or 1) if is_large else 1)
+    encoder.run(labelled_documents(config, log), size=size, workers=(os.cpu_count() or 1) if is_large else 1)
     manifest = {
         "format": 1,
         "made_from": made_from,
@@ -134,7 +132,7 @@ def prepare_tokens(config: Config, tokenizer: Any, run_dir: Path, say: Callable[
     }
     write_manifest(folder, manifest)
     encoder.forget_progress()
-    say(
+    log(
         f"{manifest['train']['tokens']:,} training and {manifest['validation']['tokens']:,} validation tokens, "
         f"{manifest['train']['bytes'] / max(1, manifest['train']['tokens']):.2f} bytes each"
     )
@@ -150,19 +148,14 @@ def corpus_prompts(split: TokenSplit, tokenizer: Any, end_of_text: int, count: i
     for place in places[np.linspace(0, len(places) - 1, count).astype(int)]:
         ids = split.read(int(place), min(100, len(split) - int(place)))
         text = tokenizer.decode(ids[ids != end_of_text].tolist()).strip("\ufffd")
-        beginning = re.search(r"\S.*" if at_documents else r"(?<=[.!?]\s)[A-Z].*|(?<=\s)\w.*", writable(text))
+        beginning = re.search(r"\S.*" if at_documents else r"(?<=[.!?]\s)[A-Z].*|(?<=\s)\w.*", replace_surrogates(text))
         if beginning is not None and len(words := beginning[0].split()) >= 4:
             prompts.append(" ".join(words[:8]))
     return list(dict.fromkeys(prompts))
 
 
-def tokenizer_hash(folder: Path) -> str:
-    """What identifies a tokenizer: the SHA-256 of its tokenizer.json."""
-    return hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
-
-
 def _tokenizer_texts(config: Config) -> Iterator[str]:
-    """The text that a vocabulary is learnt from: what is not known to be held out, and all of it for characters."""
+    """The text that a vocabulary is learned from: what is not known to be held out, and all of it for characters."""
     everything = config.tokenizer.kind == "characters"
     documents = labelled_documents(config)
     return (document.text for document in documents if everything or document.split != "validation")

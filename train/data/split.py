@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 from corpus.documents import Document
@@ -50,13 +49,13 @@ def read_corpus(config: CorpusConfig) -> Iterator[Document]:
         yield from read_local(config.paths, text_field=config.text_field, skip_broken=config.skip_broken)
 
 
-def labelled_documents(config: Config, say: Callable[[str], None] = lambda message: None) -> Iterator[Document]:
+def labelled_documents(config: Config, log: Callable[[str], None] = lambda message: None) -> Iterator[Document]:
     """The documents with their `split`; with `split = tokens` it stays None where the source has no split of its own.
 
     A document that lies in both is cut after a line end; its pieces are `is_complete=False` but for the last.
 
     Args:
-        say: told when a corpus of one file cannot be split by files and is split by text instead.
+        log: called when a corpus of one file cannot be split by files and is split by text instead.
     """
     documents, data = read_corpus(config.corpus), config.data
     if data.split == "tokens":
@@ -67,7 +66,7 @@ def labelled_documents(config: Config, say: Callable[[str], None] = lambda messa
         return split_documents(documents, data.validation_fraction)
     files = [path.as_posix() for path in find_files(config.corpus.paths)]
     if len(files) == 1:
-        say(f"one file cannot be split by files: the end of each {data.validation_chunk:,} characters validates")
+        log(f"one file cannot be split by files: the end of each {data.validation_chunk:,} characters validates")
         return split_text(documents, data.validation_chunk, data.validation_fraction)
     return split_files(documents, files, data.validation_fraction)
 
@@ -79,7 +78,7 @@ def split_text(documents: Iterable[Document], chunk: int, fraction: float) -> It
     A border falls on the first line that begins at or after its place; before a space where lines are very long. What
     has a label keeps it.
     """
-    waiting: list[Document] = []  # of the current chunk
+    pending: list[Document] = []  # of the current chunk
     length = 0
     for document in documents:
         if document.split is not None:
@@ -88,12 +87,12 @@ def split_text(documents: Iterable[Document], chunk: int, fraction: float) -> It
         rest: Document | None = document
         while rest is not None:
             head, rest = _cut(rest, chunk - length)
-            waiting.append(head)
+            pending.append(head)
             length += len(head.text)
             if length >= chunk:
-                yield from _split_chunk(waiting, length - round(length * fraction))
-                waiting, length = [], 0
-    yield from _split_chunk(waiting, length - round(length * fraction))
+                yield from _split_chunk(pending, length - round(length * fraction))
+                pending, length = [], 0
+    yield from _split_chunk(pending, length - round(length * fraction))
 
 
 def _split_chunk(documents: list[Document], border: int) -> Iterator[Document]:
@@ -129,11 +128,7 @@ def known_size(config: CorpusConfig) -> int | None:
     if config.source != "local":
         return None
     files = find_files(config.paths)
-    return sum(map(_size, files)) if all(path.suffix.lower() == ".txt" for path in files) else None
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size
+    return sum(path.stat().st_size for path in files) if all(path.suffix.lower() == ".txt" for path in files) else None
 
 
 def _cut(document: Document, place: int) -> tuple[Document, Document | None]:

@@ -1,8 +1,15 @@
-"""One recipe a file; each is a function that returns one full `Config`."""
+"""One recipe a file; each is a function that returns one full `Config`.
+
+A recipe may also be a JSON file, `{"recipe": name, "config": {section: {field: value}}}`, as recipe.json of a run and
+best.json of a sweep are.
+"""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
-from train.config import Config
+from storage.records import read_json
+from train.config import Config, as_json, check_name, from_json
 from train.recipes.bookcorpus import bookcorpus
 from train.recipes.debug import debug
 from train.recipes.modern import modern
@@ -26,3 +33,36 @@ def get_recipe(name: str) -> Config:
     if name not in RECIPES:
         raise ValueError(f"unknown recipe {name!r}: expected one of {', '.join(RECIPES)}")
     return RECIPES[name]()
+
+
+def load_recipe(name_or_path: str) -> tuple[str, Config]:
+    """The name and the config of a recipe given by its name or by its JSON file.
+
+    Fields that a file leaves out are the recipe's; it never resumes a run.
+
+    Raises:
+        ValueError: for an unknown name, a file that is missing or no recipe file, and a field in it that is unknown or
+            has a value of another type or out of range.
+    """
+    if not name_or_path.endswith(".json"):
+        return name_or_path, get_recipe(name_or_path)
+    shape = '{"recipe": name, "config": {section: {field: value}}}'
+    path = Path(name_or_path)
+    if not path.exists():
+        raise ValueError(f"{path}: expected a recipe file, got a name that does not exist")
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+        raise ValueError(f"{path}: expected a recipe file such as {shape}, got one without a config")
+    try:
+        name = str(content.get("recipe"))
+        tree = as_json(get_recipe(name))
+        for section, values in content["config"].items():
+            if section not in tree:
+                raise ValueError(f"unknown section {section!r}: expected {', '.join(tree)}")
+            if not isinstance(values, dict):
+                raise ValueError(f"section {section!r}: expected its fields and their values, got {values!r}")
+            tree[section] |= {check_name(f"{section}.{field}").split(".")[1]: values[field] for field in values}
+        config = from_json(tree)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return name, replace(config, run=replace(config.run, resume=False))

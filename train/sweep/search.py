@@ -22,10 +22,9 @@ from tqdm import tqdm
 from storage.files import atomic_file, atomic_folder, locked_folder
 from storage.records import flatten, read_json_object, write_json
 from storage.run_folder import RunFolder
-from train.config import Config, as_json, validate
+from train.config import Config, as_json, replace_fields, validate
 from train.data.prepare import prepare
 from train.device import choose_device, choose_precision
-from train.fields import replace_fields
 from train.loop import NonFiniteLossError, train
 from train.sweep.space import Space
 from train.trackers import check_tracker
@@ -215,7 +214,7 @@ class Search:
         shared.path.mkdir(parents=True, exist_ok=True)
         for source, target in ((shared.tokenizer, run.tokenizer), (shared.tokens, run.tokens)):
             if not target.exists():
-                prepare(config, shared.path, self.bar.write)
+                prepare(config, shared, self.bar.write)
                 with atomic_folder(target) as temporary:
                     shutil.copytree(source, temporary, copy_function=_link, dirs_exist_ok=True)
 

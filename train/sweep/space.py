@@ -7,8 +7,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from train.config import Config, validate
-from train.fields import check_field, field_name, is_numeric, parse_field, replace_fields
+from train.config import Config, check_name, numeric_type, parse_field, replace_fields, validate
 
 # Trials are compared on the same text after the same steps, so nothing that changes the measure can be searched.
 _SEARCHABLE = ("model", "optimizer", "schedule")
@@ -111,7 +110,7 @@ def parse_dimension(argument: str) -> tuple[str, BaseDistribution]:
         raise ValueError(
             f"--space: expected FIELD=LOW..HIGH, with :log or :STEP behind it, or FIELD=A,B,C, got {argument!r}"
         )
-    name = field_name(field)
+    name = check_name(field)
     if name.split(".")[0] not in _SEARCHABLE and name not in _SEARCHABLE_FIELDS:
         raise ValueError(
             f"--space: expected a field of {', '.join(_SEARCHABLE)} or one of {', '.join(_SEARCHABLE_FIELDS)}, got "
@@ -119,13 +118,11 @@ def parse_dimension(argument: str) -> tuple[str, BaseDistribution]:
         )
     if ".." not in values:
         choices = [parse_field(name, text) for text in values.split(",")]
-        for choice in choices:
-            check_field(name, choice)
         if len(set(choices)) < 2:
             raise ValueError(f"--space {argument}: expected at least two values to choose from, got one")
         return name, CategoricalDistribution(choices)
     limits, _, scale = values.partition(":")
-    number = is_numeric(name)
+    number = numeric_type(name)
     if number is None:
         raise ValueError(f"--space {argument}: expected choices A,B,C for {name}, got a range; it has no numbers")
     if scale not in ("", "log") and not (number is int and scale.isdecimal() and int(scale)):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from panels.generate import check_text, encode_prompt, plain_text
+from panels.generate import check_text, encode_prompt
 from panels.models import LoadedModel
 from storage.text import replace_surrogates
 
@@ -117,7 +117,7 @@ def surprisal(loaded: LoadedModel, text: str, *, should_stop: Callable[[], bool]
     ]
     unscored = 0 if first else pieces[0].byte_count
     vocabulary = loaded.model.config.get_text_config(decoder=True).vocab_size
-    return ScoredText(tokens=tokens, bytes=len(plain_text(text).encode()) - unscored, vocabulary=vocabulary)
+    return ScoredText(tokens=tokens, bytes=len(replace_surrogates(text).encode()) - unscored, vocabulary=vocabulary)
 
 
 def next_tokens(loaded: LoadedModel, prompt: str, top: int, settings: SamplingSettings) -> list[dict[str, Any]]:
@@ -134,7 +134,7 @@ def next_tokens(loaded: LoadedModel, prompt: str, top: int, settings: SamplingSe
     check_writes(loaded, "it has no next token")
     if not 1 <= top <= TOP_LIMIT:
         raise ValueError(f"top: expected a whole number from 1 to {TOP_LIMIT:,}, got {top}.")
-    prompt = plain_text(check_text(prompt, "prompt", limit=TEXT_LIMIT))
+    prompt = replace_surrogates(check_text(prompt, "prompt", limit=TEXT_LIMIT))
     ids = encode_prompt(loaded, prompt)
     if not ids:
         raise ValueError("prompt: expected text, since this model has no token to begin with, got none.")
@@ -222,7 +222,7 @@ def pieces_of(loaded: LoadedModel, text: str) -> list[Piece]:
     """The tokens of a text, with U+FFFD for lone surrogates; ValueError for one that does not fit or has no tokens."""
     from tokenization.spans import pieces
 
-    found = pieces(loaded.tokenizer, plain_text(check_text(text, limit=TEXT_LIMIT, may_be_empty=False)))
+    found = pieces(loaded.tokenizer, replace_surrogates(check_text(text, limit=TEXT_LIMIT, may_be_empty=False)))
     if not found:
         raise ValueError("The tokenizer of this model makes no token of this text: add a word.")
     return found

@@ -24,7 +24,7 @@ from panels.tabs.learn.estimate import RunPlan, Size
 from storage.files import atomic_file
 from storage.records import read_json_object_or_empty, write_json
 from storage.run_folder import RunFolder
-from storage.text import replace_surrogates
+from storage.text import replace_surrogates, unix_newlines
 
 if TYPE_CHECKING:
     import psutil
@@ -79,7 +79,7 @@ class Launcher:
             while self.since(run) and run.peek_state().get("status") == "stopped" and time.monotonic() < deadline:
                 time.sleep(0.1)  # it has saved, and is about to end
             self._check_idle()
-            self._spawn(run, [str(run.recipe_file), "--resume"])
+            self._spawn(run, [str(run.recipe_file.resolve()), "--resume"])
 
     def stop(self, run: RunFolder) -> None:
         """Ask a run to save and end after its present step; ValueError where no process of a page works on it."""
@@ -118,7 +118,7 @@ class Launcher:
 
     def command(self, run: RunFolder, arguments: Sequence[str]) -> list[str]:
         """What a run's process executes."""
-        return [sys.executable, "-P", "-m", "train", *arguments, "--run-dir", str(run.path)]
+        return [sys.executable, "-m", "train", *arguments, "--run-dir", str(run.path.resolve())]
 
     def _process(self, run: RunFolder) -> psutil.Process | None:
         ours = self._ours.get(run.path.resolve())
@@ -138,12 +138,11 @@ class Launcher:
 
     def _spawn(self, run: RunFolder, arguments: Sequence[str]) -> None:
         """Start `python -m train` in a session of its own, so that a Ctrl-C that ends the page does not reach it."""
-        path = os.pathsep.join(filter(None, (str(self.checkout), os.environ.get("PYTHONPATH"))))  # maybe not installed
         with run.page_log.open("ab") as log:
             process = subprocess.Popen(
                 self.command(run, arguments),
-                cwd=self.home,
-                env=os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+                cwd=self.checkout,  # so that it finds train/, installed or not
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -211,7 +210,7 @@ def read_text(pasted: str, upload: str | Path | None) -> str:
     if size > LARGEST_FILE:
         limits = f"expected at most {LARGEST_FILE // 10**6} MB, got {size / 1e6:.0f} MB"
         raise ValueError(f"{path.name}: {limits}. Train on it with `python -m train modern --corpus {path.name}`.")
-    text = decode_bytes(raw, path.name).replace("\r\n", "\n").replace("\r", "\n")
+    text = unix_newlines(decode_bytes(raw, path.name))
     if not text.strip():
         raise ValueError(f"{path.name}: expected a text, got an empty file.")
     return text

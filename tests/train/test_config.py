@@ -4,16 +4,18 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from modeling.sizing import count_parameters
+from storage.run_folder import RunFolder
 from tests.train.conftest import with_fields
 from train.__main__ import main, parse
-from train.config import Config, ModelConfig, as_json, from_json, validate
-from train.recipes import RECIPES, get_recipe
+from train.config import Config, ModelConfig, as_json, check_same_run, from_json, validate, write_recipe
+from train.recipes import RECIPES, get_recipe, load_recipe
 
 # Golden parameter counts, from the formulas of each architecture; the first is the tutorial's 9,010,752 plus
 # `<|endoftext|>` in the embedding, in the output layer and in its bias (256 + 256 + 1).
@@ -55,15 +57,28 @@ def test_json_round_trip(name: str) -> None:
 
 
 def test_json_with_an_unknown_field_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"recipe section 'model'.*got also \['layers'\]"):
+    with pytest.raises(ValueError, match=r"unknown field 'model\.layers': expected model\.hidden_size, "):
         from_json({"model": {"layers": 3}})
 
 
-def test_model_fields_and_defaults_are_those_of_the_model(tmp_path: Path) -> None:
+def test_model_fields_and_defaults_are_those_of_the_model() -> None:
     config = ScratchGPTConfig()
     for field in dataclasses.fields(ModelConfig):
         if field.default is not None:
             assert getattr(config, field.name) == field.default, field.name
+
+
+def test_the_recipe_of_a_run_of_an_older_version_resumes_it(tmp_path: Path) -> None:
+    """It lacks a field that was added since, and its numbers are written as they were."""
+    tree = as_json(config := with_fields(get_recipe("debug"), optimizer__weight_decay=0.0))
+    del tree["run"]["push"]
+    tree["optimizer"]["weight_decay"] = 0
+    folder = RunFolder(tmp_path)
+    folder.write_recipe({"recipe": "debug", "config": tree, "git_commit": None, "versions": {}})
+    check_same_run(config, folder)
+    assert load_recipe(str(folder.recipe_file)) == ("debug", config)
+    with pytest.raises(ValueError, match=r"--model\.norm: the run has 'rmsnorm', asked for 'layernorm'"):
+        check_same_run(with_fields(config, model__norm="layernorm"), folder)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +86,12 @@ def test_model_fields_and_defaults_are_those_of_the_model(tmp_path: Path) -> Non
     [
         ("run__steps", 0, "--run.steps: expected at least 1, got 0"),
         ("data__batch_size", -1, "--data.batch-size: expected at least 1, got -1"),
-        ("data__validation_fraction", 1.0, "--data.validation-fraction: expected more than 0 and less than 1, got 1.0"),
-        ("optimizer__beta2", 1.5, "--optimizer.beta2: expected a number from 0 to 1, got 1.5"),
-        ("optimizer__learning_rate", float("nan"), "--optimizer.learning-rate: expected at least 0, got nan"),
+        ("data__validation_fraction", 1.0, "--data.validation-fraction: expected less than 1, got 1.0"),
+        ("optimizer__beta2", 1.5, "--optimizer.beta2: expected at most 1, got 1.5"),
+        ("optimizer__learning_rate", float("nan"), "--optimizer.learning-rate: expected a finite number, got nan"),
+        ("data__mask_rate", 0.0, "--data.mask-rate: expected more than 0, got 0"),
+        ("run__steps", 2.5, "--run.steps: expected a whole number, got 2.5"),
+        ("run__precision", "fp8", "--run.precision: expected 'auto', 'fp32', 'bf16' or 'fp16', got 'fp8'"),
         (
             "data__gradient_accumulation_steps",
             3,
@@ -130,7 +148,8 @@ def test_the_list_names_every_recipe(arguments: list[str], capsys: pytest.Captur
     else:
         main(arguments)
     printed = capsys.readouterr().out
-    assert all(re.search(rf"^{name} ", printed, re.MULTILINE) for name in RECIPES)
+    assert len({len(re.search(rf"^{name} +", printed, re.MULTILINE)[0]) for name in RECIPES}) == 1  # one column
+    assert "best.json of a sweep" in printed
 
 
 def test_help_explains_every_field(capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,4 +162,68 @@ def test_help_explains_every_field(capsys: pytest.CaptureFixture[str]) -> None:
             assert f"--{section}.{field.name.replace('_', '-')}" in printed
     for short in ("--corpus", "--run-dir", "--resume", "--steps", "--seed"):
         assert short in printed
-    assert "RMSNorm on queries and keys" in printed
+    assert "norm each head's query and key" in printed
+
+
+def write(path: Path, content: Any) -> str:
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return str(path)
+
+
+def test_the_recipe_of_a_run_is_read_back_and_flags_win(tmp_path: Path) -> None:
+    config = with_fields(
+        get_recipe("scifi"), corpus__paths=(Path("/a b"),), run__dir=Path("r"), run__resume=True, model__hidden_size=64
+    )
+    write_recipe(config, "scifi", RunFolder(tmp_path))
+    name, read = parse([str(tmp_path / "recipe.json"), "--model.num-hidden-layers", "3", "--run-dir", "other"])
+    assert name == "scifi"
+    assert read == with_fields(config, model__num_hidden_layers=3, run__dir=Path("other"), run__resume=False)
+
+
+def test_what_a_file_leaves_out_is_the_recipes(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.json", {"recipe": "debug", "config": {"optimizer": {"learning_rate": 1}}})
+    assert load_recipe(path) == ("debug", with_fields(get_recipe("debug"), optimizer__learning_rate=1))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "expected JSON, but it cannot be read"),
+        ([1], "got one without a config"),
+        ({"recipe": "debug"}, "got one without a config"),
+        ({"config": {}}, "unknown recipe 'None'"),
+        ({"recipe": "sify", "config": {}}, "unknown recipe 'sify': expected one of stories"),
+        ({"recipe": "debug", "config": {"modle": {}}}, "unknown section 'modle': expected corpus, tokenizer"),
+        ({"recipe": "debug", "config": {"model": 3}}, "section 'model': expected its fields and their values, got 3"),
+        (
+            {"recipe": "debug", "config": {"model": {"width": 3}}},
+            "unknown field 'model.width': expected model.hidden_size",
+        ),
+        (
+            {"recipe": "debug", "config": {"model": {"hidden_size": "64"}}},
+            "--model.hidden-size: expected a whole number, got '64'",
+        ),
+        ({"recipe": "debug", "config": {"model": {"hidden_size": True}}}, "expected a whole number, got True"),
+        (
+            {"recipe": "debug", "config": {"model": {"norm": "x"}}},
+            "--model.norm: expected 'layernorm' or 'rmsnorm', got 'x'",
+        ),
+        ({"recipe": "debug", "config": {"corpus": {"paths": "a"}}}, "--corpus.paths: expected a list, got 'a'"),
+        (
+            {"recipe": "debug", "config": {"model": {"head_dim": 1.5}}},
+            "--model.head-dim: expected a whole number, got 1.5",
+        ),
+        ({"recipe": "debug", "config": {"run": {"steps": 0}}}, "--run.steps: expected at least 1, got 0"),
+    ],
+)
+def test_a_broken_file_is_named(content: Any, message: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "r.json", content)
+    with pytest.raises(SystemExit, match=f"error: .*{re.escape(message)}") as stopped:
+        main([path, "--run-dir", str(tmp_path / "run")])
+    assert path in str(stopped.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(SystemExit, match=r"error: no/best\.json: expected a recipe file, got a name that does"):
+        main(["no/best.json"])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tokenization.conftest import TEXTS
-from tests.tokenization.test_vocabularies import ids_of
+from tests.tokenization.test_trainers import ids_of
 from tokenization import add_mask_token, train_vocabulary
 from tokenization.spans import Piece, label, pieces, plain_ids, token_bytes, visible_bytes
 from tokenization.tokenization_scratchgpt import text_to_bytes
