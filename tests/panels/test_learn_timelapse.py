@@ -88,7 +88,7 @@ def test_a_checkpoint_that_cannot_be_read_says_so_and_the_others_write(run: Path
     *_, (made, expected) = make_film(RunFolder(tmp_path), "The lamp", seed=5, tokens=3, should_stop=lambda: False)
     assert expected == 3
     assert [bool(frame.trouble) for frame in made.frames] == [True, True, False]
-    assert all(frame.trouble.startswith("This checkpoint could not be read: ") for frame in made.frames[:2])
+    assert all((frame.trouble or "").startswith("This checkpoint could not be read: ") for frame in made.frames[:2])
 
 
 def test_a_film_stops_within_a_text(run: Path) -> None:
