@@ -19,7 +19,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from modeling import inspection
 from modeling.generation import SamplingSettings, stream
 from panels.context import AppContext
-from panels.generate import encode_prompt, plain_text
+from panels.generate import encode_prompt
 from panels.models import LoadedModel, ModelLoader, load_model
 from panels.sampling import settings_from
 from panels.tabs.inside import tab as inside
@@ -37,6 +37,7 @@ from panels.tabs.inside.analysis import (
     surprisal,
 )
 from panels.tabs.inside.view import render_heads, render_lens, render_reading
+from storage.text import replace_surrogates
 from tests.panels.test_inside_requests import shown
 from tests.panels.test_vocabularies import make, make_tokenizer
 from tests.panels.tiny_model import PROMPTS, TEXT
@@ -89,7 +90,7 @@ def functions(context: AppContext) -> dict[str, Any]:
 def test_bits_per_byte_are_those_of_evaluate(loaded: LoadedModel, gpt2: LoadedModel, text: str) -> None:
     for each in (loaded, gpt2):
         reading = surprisal(each, text)
-        expected = evaluate_text(each.model, each.tokenizer, [plain_text(text)])
+        expected = evaluate_text(each.model, each.tokenizer, [replace_surrogates(text)])
         assert reading.bits_per_byte == pytest.approx(expected["bits_per_byte"], abs=1e-5)
         assert reading.perplexity == pytest.approx(expected["perplexity"], rel=1e-5)
         assert (len(reading.tokens), reading.bytes) == (expected["tokens"], expected["bytes"])
@@ -326,7 +327,7 @@ def test_the_api_gives_surprise_as_json(functions: dict[str, Any], loaded: Loade
         assert answer["bits"] == pytest.approx(reading.bits)
         assert answer["bits_per_byte"] == pytest.approx(answer["bits"] / answer["bytes"])
         for token in answer["tokens"]:
-            assert plain_text(text)[token["start"] : token["end"]] == token["text"]
+            assert replace_surrogates(text)[token["start"] : token["end"]] == token["text"]
 
 
 def test_the_api_writes_null_for_what_json_cannot() -> None:

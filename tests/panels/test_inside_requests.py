@@ -105,14 +105,3 @@ def test_stop_ends_a_long_request_between_two_passes(context: AppContext, monkey
     answers = inside.run_analysis(context, visitor, TEXT * 3, inside.SURPRISE)
     assert "Analysing" in next(answers)[0]
     assert "Stopped." in list(answers)[-1][0]
-
-
-def test_on_zerogpu_nothing_goes_along_that_cannot_travel(context: AppContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    named: list[dict[str, Any]] = []
-    call = context.loader._call
-    monkeypatch.setattr(
-        context.loader, "_call_on_gpu", lambda *each, **more: (named.append(more), call(*each, **more))[1]
-    )
-    assert "reading" in shown(context, "The lamp", inside.SURPRISE)[1]
-    assert named == [{}]

@@ -9,6 +9,7 @@ import pytest
 from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizer, PreTrainedTokenizerFast
 
+from tests.processes import CLEAN
 from tokenization import ScratchGPTTokenizer, load_tokenizer, save_tokenizer, saving
 
 TEXTS = ["It's <|endoftext|> déjà vu 😀\r\n", "  1234 <|end|>x", ""]
@@ -66,7 +67,7 @@ def test_layout(slow, tmp_path):
 def test_loads_in_a_fresh_process_elsewhere(slow, tmp_path):
     save_tokenizer(slow, tmp_path / "made" / "tokenizer")
     (tmp_path / "elsewhere").mkdir()
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = os.environ | {"PYTHONPATH": CLEAN}
     environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "error::UserWarning"}
     command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "made" / "tokenizer"), json.dumps(TEXTS)]
     done = subprocess.run(

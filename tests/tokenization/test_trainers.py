@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, trainers
 from transformers import AutoTokenizer, GPT2TokenizerFast
 
+from tests.processes import CLEAN
 from tokenization import (
     ScratchGPTTokenizer,
     add_mask_token,
@@ -59,7 +60,7 @@ def test_load_for_everybody_in_a_fresh_process(every_kind, tmp_path):
         roles = [END[kind], tokenizer.bos_token, END[kind], UNKNOWN[kind], "<|mask|>"]
         ids = tokenizer(SPECIAL, split_special_tokens=True)["input_ids"]
         expected.append(["TokenizersBackend", len(tokenizer), ids, roles])
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = os.environ | {"PYTHONPATH": CLEAN}
     environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "error::UserWarning"}
     command = [sys.executable, "-c", ELSEWHERE, SPECIAL, *(str(tmp_path / kind) for kind in KINDS)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

@@ -90,7 +90,7 @@ class Launcher:
             while self.since(run) and run.peek_state().get("status") == "stopped" and time.monotonic() < deadline:
                 time.sleep(0.1)  # it has saved, and is about to end
             self._check_idle()
-            self._spawn(run, [str(run.recipe_file), "--resume"])
+            self._spawn(run, [str(run.recipe_file.resolve()), "--resume"])
 
     def stop(self, run: RunFolder) -> None:
         """Ask a run that was started from a page to save and end after its present step.
@@ -133,7 +133,7 @@ class Launcher:
 
     def command(self, run: RunFolder, arguments: Sequence[str]) -> list[str]:
         """What a run's process executes."""
-        return [sys.executable, "-P", "-m", "train", *arguments, "--run-dir", str(run.path)]
+        return [sys.executable, "-m", "train", *arguments, "--run-dir", str(run.path.resolve())]
 
     def _process(self, run: RunFolder) -> psutil.Process | None:
         ours = self._ours.get(run.path.resolve())
@@ -153,14 +153,11 @@ class Launcher:
 
     def _spawn(self, run: RunFolder, arguments: Sequence[str]) -> None:
         """Start `python -m train` in a session of its own, so that a Ctrl-C that ends the page does not reach it."""
-        path = os.pathsep.join(
-            filter(None, (str(self.checkout), os.environ.get("PYTHONPATH")))
-        )  # it may be uninstalled
         with run.page_log.open("ab") as log:
             process = subprocess.Popen(
                 self.command(run, arguments),
-                cwd=self.home,
-                env=os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+                cwd=self.checkout,  # so that it finds train/, installed or not
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
