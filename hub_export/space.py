@@ -123,7 +123,6 @@ def requirements(hardware: str) -> str:
     """
     chosen = HARDWARE[hardware]
     needed = {module.split(".")[0] for path in page_files() if path.suffix == ".py" for module in _imports(path)}
-    needed = {"pyyaml" if module == "yaml" else module for module in needed}
     needed -= PREINSTALLED | set(FOLDERS) | set(sys.stdlib_module_names)
     needed |= {"huggingface_hub", "safetensors", "tokenizers"}
     versions = {name: version(name).split("+")[0] for name in map(_distribution, needed)}

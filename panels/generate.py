@@ -76,6 +76,17 @@ class Draft:
         return self.new_tokens / self.seconds if self.seconds > 0 else 0.0
 
 
+def check_text(text: object, name: str = "text", *, limit: int | None = None, may_be_empty: bool = True) -> str:
+    """The text itself, from a form or a request; ValueError where it is none, or longer than `limit` characters."""
+    if not isinstance(text, str):
+        raise ValueError(f"{name}: expected text, got {type(text).__name__}.")
+    if not text and not may_be_empty:
+        raise ValueError(f"{name}: expected at least one character, got none. Paste or write a text.")
+    if limit is not None and len(text) > limit:
+        raise ValueError(f"{name}: expected at most {limit:,} characters, got {len(text):,}. Take a part of it.")
+    return text
+
+
 def encode_prompt(loaded: LoadedModel, text: str) -> list[int]:
     """Token ids of `text` after what precedes a prompt of this model; of no text, those that start one."""
     from tokenization import plain_ids

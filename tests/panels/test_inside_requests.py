@@ -34,12 +34,10 @@ def context(loaded: LoadedModel) -> AppContext:
 
 
 def test_a_request_waits_for_its_turn_and_shows_how_many_are_ahead(context: AppContext) -> None:
-    other = context.queue.join()
-    other.__enter__()
-    answers = inside.run_analysis(context, LatestRequest(), "The lamp", inside.LENS)
-    assert "Analysing" in next(answers)[0]
-    assert "Waiting: 1 request is ahead of yours." in next(answers)[0]
-    other.__exit__(None, None, None)
+    with context.queue.join():
+        answers = inside.run_analysis(context, LatestRequest(), "The lamp", inside.LENS)
+        assert "Analysing" in next(answers)[0]
+        assert "Waiting: 1 request is ahead of yours." in next(answers)[0]
     status, result, stop = list(answers)[-1]
     assert "Ready." in status
     assert 'class="lens' in result
@@ -82,14 +80,12 @@ def test_a_full_queue_is_an_error_and_the_page_works_on(context: AppContext) -> 
 
 
 def test_the_api_takes_its_turn(context: AppContext) -> None:
-    other = context.queue.join()
-    other.__enter__()
     found: list[Any] = []
     asking = threading.Thread(target=lambda: found.append(inside.endpoints(context)["next_token"]("The lamp", 3)))
-    asking.start()
-    asking.join(0.3)
-    assert found == []
-    other.__exit__(None, None, None)
+    with context.queue.join():
+        asking.start()
+        asking.join(0.3)
+        assert found == []
     asking.join(20)
     assert len(found[0]) == 3
     assert len(context.queue) == 0

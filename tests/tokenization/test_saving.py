@@ -86,16 +86,6 @@ def test_loads_in_a_fresh_process_elsewhere(slow, tmp_path):
     assert found == {"fast": "TokenizersBackend", "trusted": "TokenizersBackend", "slow": ours, "slow itself": ours}
 
 
-def test_loads_the_from_scratch_class_and_saves_the_same_again(slow, tmp_path):
-    save_tokenizer(slow, tmp_path / "once")
-    loaded = load_tokenizer(tmp_path / "once")
-    assert type(loaded) is ScratchGPTTokenizer
-    assert [loaded(text)["input_ids"] for text in TEXTS] == [slow(text)["input_ids"] for text in TEXTS]
-    save_tokenizer(loaded, tmp_path / "twice")
-    for name in files_below(tmp_path / "once"):
-        assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "twice" / name).read_bytes(), name
-
-
 def test_saves_the_class_as_transformers_loaded_it(slow, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     save_tokenizer(slow, tmp_path / "once")

@@ -13,7 +13,7 @@ from panels.components import controls
 from panels.components.next_token import with_token
 from panels.components.status import LOADING, READY, render_status
 from panels.context import AppContext
-from panels.generate import TIME_LIMIT, Draft, generate_queued
+from panels.generate import TIME_LIMIT, Draft, check_text, generate_queued
 from panels.models import ModelSource
 from panels.request_queue import waiting_message
 from panels.sampling import DEFAULTS, number, stop_text
@@ -283,10 +283,8 @@ def add_endpoint(context: AppContext) -> None:
         same seed gives the same text; without one, each call draws its own. temperature 0 always takes the likeliest
         token; top_k 0, top_p 1, min_p 0, typical_p 1 and repetition_penalty 1 are neutral."""
         try:
-            if not isinstance(prompt, str):
-                raise ValueError(f"prompt: expected text, got {type(prompt).__name__}.")
-            if not isinstance(stop, str | None):
-                raise ValueError(f"stop: expected text, got {type(stop).__name__}.")
+            check_text(prompt, "prompt")
+            check_text("" if stop is None else stop, "stop")
             for draft in generate_queued(
                 context,
                 prompt,
