@@ -65,9 +65,9 @@ def test_a_classic_model_of_a_bundle_becomes_gpt2(tmp_path: Path) -> None:
 def test_another_folder_is_never_replaced_and_ours_only_by_force(made_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.json").write_text('{"model_type": "qwen3"}')
-    with pytest.raises(ValueError, match=r"something that no `native` made is there \(so not even --force"):
+    with pytest.raises(ValueError, match=r"something that is no folder of `native` is there \(so not even --force"):
         native("run", tmp_path / "mine", force=True)
-    with pytest.raises(ValueError, match=r"a folder that `native` made is there\. Add --force to replace it"):
+    with pytest.raises(ValueError, match=r"a folder of `native` is there\. Add --force to replace it"):
         native("run", made_folder)
 
 

@@ -193,7 +193,7 @@ def test_everything_in_it_imports_and_it_writes_with_a_pinned_model_as_on_zerogp
 
 
 def test_a_name_that_is_not_free(pristine_bundle: Path, space: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"a Space is there\. Add --force to replace it\."):
+    with pytest.raises(ValueError, match=r"a Space is there\. Add --force to replace it"):
         make_space(pristine_bundle, space)
     assert make_space(pristine_bundle, space, force=True) == space
     (tmp_path / "letters").mkdir()
