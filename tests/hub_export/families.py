@@ -7,7 +7,7 @@ import torch
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
 from tests.modeling import families
-from tokenization import ScratchGPTTokenizer, save_tokenizer, train_bpe
+from tokenization import save_tokenizer, train_vocabulary
 
 TEXT = "The robot's three moons rose over the naïve café. The sailor said that the moons don't fall.\n\n" * 4
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 48}
@@ -31,7 +31,7 @@ def save_model(
     folder: Path, tokenizer: Any = None, *, seed: int = 0, steps: int = 0, masked: bool = False, **fields
 ) -> Path:
     """Writes a model and its tokenizer (default: BPE); after `steps` it repeats the text of the tests."""
-    tokenizer = tokenizer or ScratchGPTTokenizer.from_merges(train_bpe([TEXT], 300))
+    tokenizer = tokenizer or train_vocabulary("bpe", [TEXT], 300)
     model = random_model(len(tokenizer), seed=seed, masked=masked, **fields)
     for config in (model.config,) if masked else (model.config, model.generation_config):
         config.bos_token_id = config.eos_token_id = tokenizer.eos_token_id
