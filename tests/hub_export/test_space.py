@@ -20,6 +20,7 @@ from panels.generate import TIME_LIMIT
 from tests.hub_double import Hub
 from tests.hub_export.hub_processes import environment, run_python
 from tests.hub_export.test_bundle import relative_files
+from tests.processes import CLEAN
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 IMPORT_ALL = """
@@ -65,18 +66,14 @@ from pathlib import Path
 torch.set_num_threads(1)
 from panels.context import AppContext
 from panels.models import ModelLoader, default_source, find_model
-from panels.tabs.write.tab import generate_drafts
-from panels.generate import TIME_LIMIT
+from panels.generate import TIME_LIMIT, generate_queued
 settings = dict(seed=7, max_new_tokens=20, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0)
 found = {"source": default_source(Path.cwd()), "time_limit": TIME_LIMIT}
 for place in ("zero", "plain"):
     loader = ModelLoader(find_model(found["source"])).start()
-    loaded, context = loader.wait(), AppContext(loader=loader)
-    *_, draft = generate_drafts(context, "The robot", **settings)
-    object.__setattr__(loaded, "stop_token_ids", ())  # a text that only Stop ends
-    seen = []
-    for stopped in generate_drafts(
-        context, "The robot", should_stop=lambda: len(seen) > 1, **settings | {"max_new_tokens": 100_000}
+        variables = environment(hub.url, tmp_path, token=None, ours=False) | {"OMP_NUM_THREADS": "1"}
+        installed = os.pathsep.join([str(tmp_path / "installed"), CLEAN])
+        variables |= {"SPACES_ZERO_GPU": "true", "PYTHONPATH": installed}
     ):
         seen.append(stopped)
     found["name"], found["parameters"] = loaded.source.name, loaded.model.num_parameters()
@@ -164,7 +161,8 @@ def test_everything_in_it_imports_and_it_writes_with_a_pinned_model_as_on_zerogp
         made = make_space(pristine_bundle, tmp_path / "space", pin=Pin(repo="alice/moons", revision=commit))
         repository.commits.append({".gitattributes": b"", "README.md": b"the model was taken away"})
         variables = environment(hub.url, tmp_path, token=None, ours=False) | {"OMP_NUM_THREADS": "1"}
-        variables |= {"SPACES_ZERO_GPU": "true", "PYTHONPATH": str(tmp_path / "installed")}
+        installed = os.pathsep.join([str(tmp_path / "installed"), CLEAN])
+        variables |= {"SPACES_ZERO_GPU": "true", "PYTHONPATH": installed}
         command = [sys.executable, "-c", IMPORT_ALL + WRITE]
         done = subprocess.run(
             command, cwd=made, env=variables, capture_output=True, text=True, timeout=120, check=False

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from hub_export import verify
 from hub_export.code_version import installed_transformers
-from hub_export.verify import PROBE_TEXT, run_isolated
+from hub_export.verify import CHECKS, PROBE_TEXT, run_isolated
 from tests.hub_export.conftest import plant
 
 SWALLOWED = """
@@ -131,3 +133,12 @@ def test_tokenizers_that_disagree_are_found(made: Path) -> None:
 def test_a_folder_that_is_no_model_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected a model folder, but it has no config\.json. Give a folder that"):
         verify(tmp_path)
+
+
+@pytest.mark.parametrize("package", ["modeling", "tokenization"])
+def test_the_check_does_not_find_an_installed_project(package: str) -> None:
+    code = f"import runpy; runpy.run_path({str(CHECKS)!r}, run_name='checks'); import {package}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKS.parents[1], capture_output=True, text=True, check=False
+    )
+    assert f"ModuleNotFoundError: import of {package} halted" in done.stderr

@@ -9,6 +9,7 @@ import pytest
 from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizer, PreTrainedTokenizerFast
 
+from tests.processes import CLEAN
 from tokenization import ScratchGPTTokenizer, load_tokenizer, save_tokenizer, saving
 
 TEXTS = ["It's <|endoftext|> déjà vu 😀\r\n", "  1234 <|end|>x", ""]
@@ -66,7 +67,7 @@ def test_layout(slow, tmp_path):
 def test_loads_in_a_fresh_process_elsewhere(slow, tmp_path):
     save_tokenizer(slow, tmp_path / "made" / "tokenizer")
     (tmp_path / "elsewhere").mkdir()
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = os.environ | {"PYTHONPATH": CLEAN}
     environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "error::UserWarning"}
     command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "made" / "tokenizer"), json.dumps(TEXTS)]
     done = subprocess.run(
@@ -83,16 +84,6 @@ def test_loads_in_a_fresh_process_elsewhere(slow, tmp_path):
     assert "trust_remote_code=True" in found.pop("untrusted")
     ours = "ScratchGPTTokenizer"
     assert found == {"fast": "TokenizersBackend", "trusted": "TokenizersBackend", "slow": ours, "slow itself": ours}
-
-
-def test_loads_the_from_scratch_class_and_saves_the_same_again(slow, tmp_path):
-    save_tokenizer(slow, tmp_path / "once")
-    loaded = load_tokenizer(tmp_path / "once")
-    assert type(loaded) is ScratchGPTTokenizer
-    assert [loaded(text)["input_ids"] for text in TEXTS] == [slow(text)["input_ids"] for text in TEXTS]
-    save_tokenizer(loaded, tmp_path / "twice")
-    for name in files_below(tmp_path / "once"):
-        assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "twice" / name).read_bytes(), name
 
 
 def test_saves_the_class_as_transformers_loaded_it(slow, tmp_path, monkeypatch):

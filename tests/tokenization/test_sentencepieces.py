@@ -52,14 +52,8 @@ def test_gives_the_ids_and_the_text_of_the_library(every_kind, library, text):
     tokenizer = every_kind["sentencepiece"]
     ids = ids_of(tokenizer, text)
     assert ids == library.encode(text)
-    assert tokenizer.decode(ids) == library.decode(ids)
+    assert tokenizer.decode(ids) == library.decode(ids) == text.replace("\u2581", " ")
     assert tokenizer.unk_token_id not in ids
-
-
-@given(text=TEXT)
-def test_what_a_round_trip_keeps(every_kind, text):
-    tokenizer = every_kind["sentencepiece"]
-    assert tokenizer.decode(ids_of(tokenizer, text)) == text.replace("\u2581", " ")
 
 
 @given(before=TEXT, after=TEXT)
@@ -101,8 +95,6 @@ def test_the_files_are_those_of_the_library(tmp_path):
     assert library.get_piece_size() == 310
     text = "The dog jumps\n  over 😀"
     assert library.encode(text) == ids_of(tokenizer, text) == ids_of(load_tokenizer(folder), text)
-    written = [line.split("\t") for line in (folder / "tokenizer.vocab").read_text().splitlines()]
-    assert [(piece, float(score)) for piece, score in written] == pieces_of(tokenizer.sentencepiece_model)
     sentencepiece.SentencePieceTrainer.train(
         **{**SETTINGS, "hard_vocab_limit": True, "vocab_size": 310},
         sentence_iterator=iter(texts[0].splitlines()),
@@ -112,15 +104,6 @@ def test_the_files_are_those_of_the_library(tmp_path):
         path.read_text().splitlines() for path in (tmp_path / "theirs.vocab", tmp_path / "saved" / "tokenizer.vocab")
     )
     assert ours == theirs
-
-
-def test_a_mask_token_stays_beside_the_model(every_kind, tmp_path):
-    tokenizer = train_sentencepiece(["a b c"], 265)
-    tokenizer.add_special_tokens({"mask_token": "<|mask|>"})
-    save_tokenizer(tokenizer, tmp_path)
-    loaded = load_tokenizer(tmp_path)
-    assert (loaded.mask_token_id, len(loaded)) == (265, 266)
-    assert loaded.sentencepiece_model == tokenizer.sentencepiece_model
 
 
 def test_sizes():

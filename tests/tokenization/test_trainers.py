@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, trainers
 from transformers import AutoTokenizer, GPT2TokenizerFast
 
+from tests.processes import CLEAN
 from tokenization import (
     ScratchGPTTokenizer,
     add_mask_token,
@@ -42,24 +43,16 @@ def ids_of(tokenizer, text):
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_roles_of_special_tokens(every_kind, kind):
-    tokenizer = every_kind[kind]
-    assert (tokenizer.eos_token, tokenizer.pad_token) == (END[kind], END[kind])
-    assert tokenizer.bos_token == ("<s>" if kind == "sentencepiece" else END[kind])
-    assert tokenizer.unk_token == UNKNOWN[kind]
-    assert tokenizer.mask_token is None
-
-
 def test_load_for_everybody_in_a_fresh_process(every_kind, tmp_path):
     expected = []
     for kind in KINDS:
         tokenizer = add_mask_token(copy.deepcopy(every_kind[kind]))
         save_tokenizer(tokenizer, tmp_path / kind)
-        roles = [END[kind], tokenizer.bos_token, END[kind], UNKNOWN[kind], "<|mask|>"]
+        begin = "<s>" if kind == "sentencepiece" else END[kind]
+        roles = [END[kind], begin, END[kind], UNKNOWN[kind], "<|mask|>"]
         ids = tokenizer(SPECIAL, split_special_tokens=True)["input_ids"]
         expected.append(["TokenizersBackend", len(tokenizer), ids, roles])
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = os.environ | {"PYTHONPATH": CLEAN}
     environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "error::UserWarning"}
     command = [sys.executable, "-c", ELSEWHERE, SPECIAL, *(str(tmp_path / kind) for kind in KINDS)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
@@ -71,6 +64,7 @@ def test_load_for_everybody_in_a_fresh_process(every_kind, tmp_path):
 def test_saved_loaded_and_saved_again(every_kind, kind, tmp_path):
     save_tokenizer(every_kind[kind], tmp_path / "once")
     loaded = load_tokenizer(tmp_path / "once")
+    assert (type(loaded) is ScratchGPTTokenizer) == (kind == "bpe")
     assert ids_of(loaded, SPECIAL) == ids_of(every_kind[kind], SPECIAL)
     save_tokenizer(loaded, tmp_path / "twice")
     for path in (path for path in (tmp_path / "once").rglob("*") if path.is_file()):
@@ -139,19 +133,13 @@ class TestCharacters:
         assert tokenizer("b  a?\né<|endoftext|>")["input_ids"] == [3, 1, 1, 2, 6, 0, 4, 7]
         assert tokenizer.decode([3, 1, 1, 2, 6, 0, 4, 7]) == "b  a[UNK]\né<|endoftext|>"
 
-    @given(text=st.text("T\nhe q\tП你😀\u0301\u200d🏳"))
-    def test_known_characters_survive(self, every_kind, text):
-        tokenizer = every_kind["characters"]
-        known = "".join(character for character in text if character in tokenizer.get_vocab())
-        ids = ids_of(tokenizer, known)
-        assert len(ids) == len(known)
-        assert tokenizer.decode(ids) == known
-
-    @given(text=st.text())
-    def test_every_other_one_is_one_unknown_token(self, every_kind, text):
+    @given(text=st.one_of(st.text(), st.text("T\nhe q\tП你😀\u0301\u200d🏳")))
+    def test_each_character_is_one_token(self, every_kind, text):
         tokenizer = every_kind["characters"]
         vocab = tokenizer.get_vocab()
-        assert ids_of(tokenizer, text) == [vocab.get(character, tokenizer.unk_token_id) for character in text]
+        ids = ids_of(tokenizer, text)
+        assert ids == [vocab.get(character, tokenizer.unk_token_id) for character in text]
+        assert tokenizer.decode(ids) == "".join(c if c in vocab else "[UNK]" for c in text)
 
 
 class TestWordPiece:
@@ -171,11 +159,6 @@ class TestWordPiece:
         assert tokenizer.decode(ids_of(tokenizer, "The  quick\n\nbrown fox; it's lázy")).startswith(
             "The quick brown fox"
         )
-
-    def test_text_that_looks_like_a_special_token(self, every_kind):
-        tokenizer = every_kind["wordpiece"]
-        assert not {0, 1} & {*ids_of(tokenizer, "<|endoftext|>")}
-        assert tokenizer("dog")["input_ids"] == [1, *ids_of(tokenizer, "dog"), 1]
 
     def test_learns_what_the_library_learns_where_no_ties_are(self):
         words = {"ab": 50, "xy": 33, "abc": 20, "xyz": 11, "abcd": 7, "zab": 3}
@@ -219,9 +202,6 @@ class TestGPT2:
         return pytest.importorskip("tiktoken").Encoding(
             "small", pat_str=pattern, mergeable_ranks=ranks, special_tokens={}
         )
-
-    def test_every_text_survives(self, every_kind):
-        assert every_kind["gpt2"].decode(ids_of(every_kind["gpt2"], SPECIAL)) == SPECIAL
 
     def test_from_each_layout(self, gpt2_folder, every_kind, tmp_path):
         official = GPT2TokenizerFast(vocab=str(gpt2_folder / "vocab.json"), merges=str(gpt2_folder / "merges.txt"))
