@@ -71,9 +71,12 @@ settings = dict(seed=7, max_new_tokens=20, temperature=1.0, top_k=0, top_p=1.0, 
 found = {"source": default_source(Path.cwd()), "time_limit": TIME_LIMIT}
 for place in ("zero", "plain"):
     loader = ModelLoader(find_model(found["source"])).start()
-        variables = environment(hub.url, tmp_path, token=None, ours=False) | {"OMP_NUM_THREADS": "1"}
-        installed = os.pathsep.join([str(tmp_path / "installed"), CLEAN])
-        variables |= {"SPACES_ZERO_GPU": "true", "PYTHONPATH": installed}
+    loaded, context = loader.wait(), AppContext(loader=loader)
+    *_, draft = generate_queued(context, "The robot", **settings)
+    object.__setattr__(loaded, "stop_token_ids", ())  # a text that only Stop ends
+    seen = []
+    for stopped in generate_queued(
+        context, "The robot", should_stop=lambda: len(seen) > 1, **settings | {"max_new_tokens": 100_000}
     ):
         seen.append(stopped)
     found["name"], found["parameters"] = loaded.source.name, loaded.model.num_parameters()
