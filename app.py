@@ -10,13 +10,12 @@ from pathlib import Path
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from panels import sampling
-from panels import server as serving
+from panels import sampling, server
 from panels.models import default_source, find_model, load_model
 from panels.terminal import run_terminal
 
 MODEL = os.environ.get("MODEL")
-"""The model when `--model` is not given; without either, the newest of bundle/ and runs/*."""
+"""The model when `--model` is not given; without either, bundle/, else the newest finished run."""
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -24,7 +23,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Write with a model of your own.")
     parser.add_argument("--model", default=MODEL, help="a bundle, a checkpoint, a run folder or a Hub id")
     parser.add_argument("--terminal", action="store_true", help="write in the terminal instead of the browser")
-    serving.add_flags(parser.add_argument_group("the page"))
+    server.add_flags(parser.add_argument_group("the page"))
     sampling.add_flags(parser.add_argument_group("with --terminal"))
     arguments = parser.parse_args(argv)
     arguments.settings = sampling.given_settings(arguments)
@@ -38,11 +37,12 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parse(argv)
     try:
         source = find_model(arguments.model or default_source(Path.cwd()))
-        print(f"Model: {source.folder or source.given}", flush=True)
+        how = "" if arguments.model else " (`--model DIR_OR_REPO` chooses another)"
+        print(f"Model: {source.folder or source.given}{how}", flush=True)
         if arguments.terminal:
             run_terminal(load_model(source), arguments.settings)
         else:
-            serving.serve(source, arguments)
+            server.serve(source, arguments)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:

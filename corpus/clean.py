@@ -10,6 +10,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 
+from storage.text import unix_newlines
+
 _LINE_ENDS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")
 _INVISIBLE = re.compile("[\0-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\xad\u200b\u2060\ufeff]")
 _SPACES = re.compile(r"[^\S\n]+")
@@ -132,7 +134,7 @@ def clean_gutenberg(text: str) -> str:
     Gutenberg or an etext, credits ("Produced by …") and addresses among the first paragraphs, notes of the
     transcriber. Several Gutenberg files in one text give their books in a row.
     """
-    text = _unix_lines(text)
+    text = unix_newlines(text.removeprefix("\ufeff"))
     lower = text.lower()  # thirty times as fast as searching each text for the markers
     if "gutenberg" not in lower and "small print" not in lower:
         return text
@@ -182,10 +184,6 @@ def _decodes(decoder: codecs.IncrementalDecoder, chunk: bytes, final: bool = Fal
     return True
 
 
-def _unix_lines(text: str) -> str:
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-
-
 def _cut_at_markers(text: str) -> Iterator[str]:
     position = 0
     while True:
@@ -200,7 +198,7 @@ def _cut_at_markers(text: str) -> Iterator[str]:
 
 
 def _book_start(text: str, position: int) -> int:
-    """Where the book begins: behind the start marker, else behind the small print on top, else at `position`."""
+    """Where the book begins: after the start marker, else after the small print on top, else at `position`."""
     marker = _START.search(text, position)
     small_print = _SMALL_PRINT_END.search(text, position)
     before = min((found.start() for found in (marker, _END.search(text, position)) if found), default=len(text))
@@ -260,7 +258,7 @@ def _without_notices(book: str) -> str:
 
 def _title_lines(text: str) -> list[str]:
     """The lines of the title in the header: of the field "Title:", else of the first line that announces the book."""
-    text = _unix_lines(text)
+    text = unix_newlines(text.removeprefix("\ufeff"))
     marker = _START.search(text)
     header = text[: min(marker.start() if marker else _LONGEST_HEADER, _LONGEST_HEADER)]
     if field := re.search(r"^Title:[ \t]*(\S.*(?:\n[ \t]+\S.*)*)", header, re.M | re.I):

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from corpus.documents import Document, cut_text
 from corpus.readers import missing_field, record_documents
+from storage.text import unix_newlines
 
 _BATCH = 1000  # rows in memory at a time
 _PARQUET_COPY = "refs/convert/parquet"
@@ -164,7 +165,7 @@ def _resolve(dataset: str, version: str | None) -> tuple[str, str | None]:
 
 def _as_lines(row: str) -> str:
     """A row as a line or several, each with `\\n` as its end."""
-    row = row.replace("\r\n", "\n").replace("\r", "\n") if "\r" in row else row
+    row = unix_newlines(row)
     return row if row.endswith("\n") else row + "\n"
 
 

@@ -19,7 +19,7 @@ import zstandard
 
 from corpus.clean import choose_encoding, clean_gutenberg, decode_bytes
 from corpus.documents import LONGEST_UNCUT, Document, cut_document, cut_text
-from storage.text import replace_surrogates
+from storage.text import replace_surrogates, unix_newlines
 
 KINDS = {
     ".txt": "text",
@@ -134,9 +134,7 @@ def record_documents(text: str | None, name: str, **labels: Any) -> Iterable[Doc
     """
     if not text or text.isspace():
         return ()
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return cut_document(Document(text=replace_surrogates(text), name=name, **labels))
+    return cut_document(Document(text=replace_surrogates(unix_newlines(text)), name=name, **labels))
 
 
 def missing_field(place: str, kind: str, text_field: str, found: Iterable[str]) -> str:

@@ -103,7 +103,7 @@ def is_bundle(folder: Path) -> bool:
     """Whether `folder` is a bundle of ours (and neither a checkpoint nor a run), so that it may be replaced."""
     if not all((folder / name).is_file() for name in ("config.json", "README.md", "modeling_scratchgpt.py")):
         return False
-    if (folder / "training").exists() or (folder / "run.json").exists():
+    if (folder / "training").exists() or RunFolder(folder).has_state:
         return False
     return read_json_object(folder / "config.json").get("model_type") == "scratchgpt"
 

@@ -17,6 +17,7 @@ from hub_export.code_version import (
 from hub_export.verify import verify
 from modeling.loading import HUB_FILES
 from storage.records import read_json_object
+from storage.run_folder import RunFolder
 
 HUB_ID = r"(?P<repo>[\w-][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?"
 
@@ -75,7 +76,7 @@ def describe(code: Code, name: str, *, again: str) -> str:
 
 def _code(folder: Path, name: str) -> Code:
     """The code in a model folder of ours; raises ValueError for any other folder."""
-    if (folder / "run.json").is_file():
+    if RunFolder(folder).has_state:
         raise ValueError(
             f"{name}: expected a bundle, but this is a run. `python -m hub_export bundle {name} --out DIR` makes one, "
             "and checks it."

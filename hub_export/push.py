@@ -39,6 +39,7 @@ from hub_export.code_version import MARK, installed_transformers, project_code, 
 from hub_export.space import HARDWARE, Pin, check_space_target, make_space
 from hub_export.verify import PROBE_TEXT, run_isolated, verify
 from modeling.loading import WEIGHTS_NAME
+from storage.run_folder import RunFolder
 
 MAY_BE_EDITED = ("README.md", "loss.png", "prompts.json", "*_scratchgpt.py")
 """Files of an older bundle that may differ from the checked ones: they are for people, or replaced here."""
@@ -233,7 +234,7 @@ def _bundled(run: Path, repo: str | None, *, checkpoint: str, license: str, lang
     """The bundle to upload: made from a run, or a copy of a checked one, with a card that names the repository."""
     with tempfile.TemporaryDirectory(prefix="scratchgpt-push-") as scratch:
         folder = Path(scratch) / "bundle"
-        if (run / "run.json").is_file() or not (run.is_dir() and is_bundle(run)):
+        if RunFolder(run).has_state or not (run.is_dir() and is_bundle(run)):
             bundle(run, folder, checkpoint=checkpoint, repo=repo, license=license, language=language)
         else:
             if (checkpoint, license, language) != ("best", card.LICENSE, card.LANGUAGE):

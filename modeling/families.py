@@ -1,4 +1,4 @@
-"""The two families of architectures that one model file covers: what the modern one says, and either one in words."""
+"""The two families of architectures of the model file: the choices of the modern one, and either one in words."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -212,10 +212,16 @@ def _steps(
         yield Step(**draw._asdict(), position=position, context_used=len(window))
         window.append(draw.token_id)
         unread = window[-1:]
-        if context and len(window) > context:
-            unread = window = window[-max(1, context // 2) :]
+        length = next_window(len(window) - 1, context)
+        if length < len(window):
+            unread = window = window[-length:]
             decoder.reset()
     return "length"
+
+
+def next_window(length: int, context: int | None) -> int:
+    """Tokens that the model sees after it saw `length` and drew one more: where `context` is full, half of it."""
+    return length + 1 if context is None or length < context else max(1, context // 2)
 
 
 def _decoder(model: PreTrainedModel, capacity: int) -> Decoder:
@@ -325,7 +331,7 @@ def cache_argument(model: PreTrainedModel) -> str | None:
 def cache_of(outputs: Any) -> Any:
     """The cache among the outputs of a model, by its name, else by its type; None where there is none.
 
-    Only names that exist are looked up: transformers 5.24 warns when it is asked for an old one.
+    Only names that exist are looked up: transformers 5.24 warns about an old one.
     """
     fields = dict(outputs.items()) if isinstance(outputs, Mapping) else {}
     named = next((fields[name] for name in CACHE_NAMES if fields.get(name) is not None), None)
@@ -351,7 +357,7 @@ def _takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
 def _log_reading_again(name: str) -> None:
     """Once for each class of models."""
     logger.warning(
-        "%s: found no cache in it that works with transformers %s, so every token reads the whole text again, which is "
+        "%s: found no cache in it that works with transformers %s, so every token reads the text again, which is "
         "slow for long texts",
         name,
         transformers.__version__,

@@ -1,6 +1,6 @@
-"""Filling blanks with a masked language model: the candidates for each, and what the text becomes with one of them.
+"""Filling blanks with a masked language model.
 
-All blanks of a text are hidden at once, and each is guessed by itself: two blanks side by side need not agree.
+All blanks of a text are masked at once and predicted independently: two blanks side by side need not agree.
 """
 
 import re
@@ -25,7 +25,7 @@ class Candidate:
 
     token_id: int
     text: str  # what it puts in the place of the blank, a space before it included
-    probability: float  # softmax of the model's logits over the whole vocabulary
+    probability: float  # softmax of the model's logits over the vocabulary
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +48,8 @@ def fill_in(
 ) -> list[Blank]:
     """The likeliest tokens for each blank of a text, in order.
 
-    A blank is the tokenizer's mask token or a run of three underscores or more, and stands for one token. Nothing else
-    in the text is special. Where the text is longer than the model's context, each blank sees the window around it.
+    A blank is the tokenizer's mask token or a run of three underscores or more, and is filled with one token. Nothing
+    else in the text is special. In a text longer than the model's context, each blank sees the window around it.
 
     Args:
         model: a masked language model of transformers, in evaluation mode.
@@ -57,7 +57,7 @@ def fill_in(
         text: with at least one blank.
         top: how many candidates; special tokens are none.
         encode: from the tokenizer and a text to ids, nothing in the text being special: `tokenization.plain_ids`.
-        should_stop: asked before each blank.
+        should_stop: called before each blank.
 
     Raises:
         ValueError: for a text without a blank, a tokenizer without a mask token, or `top` below 1.
@@ -121,7 +121,7 @@ def fill_ids(model: Any, ids: Sequence[int], mask_token_id: int) -> list[int]:
 def surroundings(model: Any, tokenizer: Any) -> tuple[list[int], list[int]]:
     """The ids before and after each text in training.
 
-    In our shards a document stands between two separators; with a model of another kind, what its tokenizer adds by
+    ScratchGPT: the separator of documents on both sides, as in our shards. Other models: what the tokenizer adds by
     itself ([CLS] and [SEP]).
     """
     if model.config.model_type == "scratchgpt":

@@ -1,8 +1,7 @@
-"""Looking into a causal language model of transformers: what it expects, layer by layer, and where it looks.
+"""Inspection of any causal language model of transformers: surprisal, logit lens, attention.
 
-Everything works through the model's own forward. Where a call needs the model otherwise (attention written out, a look
-at what a layer is given), it asks a twin: the same weights in modules of its own, so that nothing ever changes for
-those who use the model meanwhile in other threads.
+Everything goes through the model's own forward. Where a call needs hooks or another attention implementation, it uses
+a copy of the modules that shares the weights, so that nothing changes for other threads that use the model meanwhile.
 
 Axes: N tokens of this pass, V vocabulary, H query heads, Q queries, K keys.
 """
@@ -32,7 +31,7 @@ class Guess(NamedTuple):
     """A predicted token."""
 
     token_id: int
-    probability: float  # softmax over the whole vocabulary
+    probability: float  # softmax over the vocabulary
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,7 +182,7 @@ def _logits(model: Any, ids: list[int]) -> Iterator[Tensor]:
 
 
 def _forward(model: Any, ids: list[int], **options: Any) -> Any:
-    """The model's outputs for one text, without a cache unless asked for one."""
+    """The model's outputs for one text, without a cache by default."""
     if "use_cache" in inspect.signature(model.forward).parameters:
         options = {"use_cache": False, **options}
     return model(input_ids=torch.tensor([ids], device=model.device), return_dict=True, **options)

@@ -7,7 +7,7 @@ import functools
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -43,7 +43,7 @@ class Weights:
 
 def find_folder(source: str | Path) -> Path | None:
     """The folder that holds `source`'s config.json: itself, or a run's best checkpoint. None for a Hub id, behind
-    which `@` and a revision may stand.
+    which `@` and a revision may follow.
 
     Raises:
         ValueError: for a path that is missing, or that holds no model.
@@ -62,11 +62,12 @@ def find_folder(source: str | Path) -> Path | None:
     return None
 
 
-def fetch(repo: str) -> Path:
+def fetch(repo: str, *, files: Sequence[str] = HUB_FILES) -> Path:
     """Download what loading needs of a Hub repository; return the folder of the snapshot.
 
     Args:
         repo: `user/name`, or `user/name@revision` (a commit, a tag or a branch; default: main).
+        files: patterns of what to download (default: all that loading needs).
 
     Raises:
         ValueError: when it is not there, not allowed, or the network fails.
@@ -75,7 +76,7 @@ def fetch(repo: str) -> Path:
 
     name, _, revision = repo.partition("@")
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(HUB_FILES)))
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(files)))
     except Exception as error:  # the Hub's errors, those of HTTP below it, and a refused repository id
         raise ValueError(
             f"{repo} is no folder here, and fetching a model of that name from the Hugging Face Hub failed "
@@ -224,7 +225,7 @@ def _load(auto_class: str, folder: Path, device: str | None) -> Any:
         raise ValueError(f"cannot load the model in {folder}: {sentence}")
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise ValueError(f"{folder} is no whole model: its weights lack {wrong[0]}{more}; export or copy it again")
+        raise ValueError(f"{folder} is incomplete: its weights lack {wrong[0]}{more}; export or copy it again")
     _log_other_transformers(folder, transformers.__version__)
     return model.to(device).eval()
 
@@ -249,7 +250,7 @@ def _log_other_transformers(folder: Path, installed: str) -> None:
     """Log, once for each folder, that a bundle was checked with another transformers than the installed one."""
     try:
         checked = read_json_object(folder / CHECK_RECORD).get("transformers")
-    except ValueError:  # none, or a damaged one: loading needs none, and publishing says so
+    except ValueError:  # none, or a damaged one: loading needs none, and publishing reports it
         return
     if isinstance(checked, str) and checked != installed:
         logger.warning(

@@ -2,7 +2,7 @@
 
 The filters follow transformers' order and meaning, so that settings mean here what they mean in `generate`:
 repetition penalty, temperature, top-k, top-p, min-p, typical. Top-k, top-p and min-p keep the likeliest tokens up to
-some rank, so they look at a few ranks and never sort a whole vocabulary. The draw inverts the cumulative distribution
+some rank, so they look at a few ranks and never sort the vocabulary. The draw inverts the cumulative distribution
 at one uniform number from a generator that belongs to one sampler: the same seed gives the same tokens wherever the
 logits agree, and nothing touches torch's global generator. All of it runs on the CPU in float32 (sums in float64),
 whatever device the logits came from.
@@ -32,7 +32,7 @@ class SamplingSettings:
     top_k: int = 0  # keep the k most likely tokens, and those tied with the last of them; 0 keeps all
     top_p: float = 1.0  # keep the fewest most likely tokens that hold this much probability; 1 keeps all
     min_p: float = 0.0  # drop tokens with less than this fraction of the most likely token's probability; 0 keeps all
-    typical_p: float = 1.0  # keep the tokens whose surprise is nearest the expected one, to this share; 1 keeps all
+    typical_p: float = 1.0  # keep the tokens whose surprisal is nearest the entropy, to this share; 1 keeps all
     repetition_penalty: float = 1.0  # divides the logits of tokens seen before, multiplies negative ones; 1 is off
     seed: int | None = None  # 0 to 2**63 - 1; None takes a fresh one for every sampler
 
@@ -187,12 +187,12 @@ class Sampler:
         return Candidates(ids_R, probability_R, cumulative_R, count)
 
     def _typical(self, candidates: Candidates) -> Candidates:
-        """The candidates whose surprise lies nearest the entropy, up to the share `typical_p`, and those as near as the
+        """The candidates whose surprisal is nearest the entropy, up to the share `typical_p`, and those as near as the
         last of them (Meister et al., "Locally Typical Sampling", 2022)."""
         probability_C = candidates.probability[: candidates.count]
         share_C = probability_C.double() / candidates.total
-        surprise_C = -share_C.log()
-        distance_C = (surprise_C - (share_C * surprise_C).nansum()).abs()
+        surprisal_C = -share_C.log()
+        distance_C = (surprisal_C - (share_C * surprisal_C).nansum()).abs()
         nearest_C, order_C = distance_C.sort()
         count = int((share_C[order_C].cumsum(0) < self.settings.typical_p).sum())
         kept_C = (distance_C <= nearest_C[min(count, len(nearest_C) - 1)]).nonzero()[:, 0]
@@ -225,7 +225,7 @@ def _top_k(scores_V: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _spread(candidates: Candidates, vocab_size: int) -> Tensor:
-    """The candidates' probabilities over the whole vocabulary, 0 for the others."""
+    """The candidates' probabilities over the vocabulary, 0 for the others."""
     probability_C = candidates.probability[: candidates.count] / candidates.total
     if candidates.ids is None:
         return probability_C

@@ -31,7 +31,7 @@ def flops_per_token(config: ScratchGPTConfig, sequence_length: int) -> float:
 
     6 for each weight of a matrix product (2 forward, 4 backward; Kaplan et al., arXiv:2001.08361, section 2.1), the
     output layer included and embedding tables left out, plus 12 x layers x heads x head_dim x sequence_length for
-    attention (PaLM, arXiv:2204.02311, appendix B, which counts the whole square and not only its causal half).
+    attention (PaLM, arXiv:2204.02311, appendix B, which counts the full square and not only its causal half).
     """
     _, queries, _, _, layers = _widths(config)
     matrices = layers * _block_matrices(config) + config.vocab_size * config.hidden_size

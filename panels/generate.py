@@ -1,87 +1,106 @@
-"""The loop that writes: a prompt goes in, the text so far comes out. The page, the API and the terminal all use it."""
+"""The generation loop: a prompt goes in, the text so far comes out. Write, Compare, the API and the terminal use it."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import random
-import re
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from panels import zerogpu
+from panels.sampling import settings_from
+from storage.text import replace_surrogates
 
 if TYPE_CHECKING:
     from modeling.generation import Alternative, SamplingSettings
+    from panels.context import AppContext
     from panels.models import LoadedModel
 
-PACE = 0.06
-"""Seconds between two drafts: steady for the eye, and cheap for the page."""
+DRAFT_INTERVAL = 0.06
+"""Minimum seconds between two drafts: text appears steadily, and the page is not flooded."""
 TIME_LIMIT = zerogpu.TIME_LIMIT if zerogpu.is_here() else 120.0
-"""Seconds one request may compute before it ends by itself."""
+"""Seconds that one request may compute."""
 
 Ending = Literal["length", "stop_token", "stop_text", "deadline", "stopped"]
-"""Why a writing is over: enough tokens, the model's end-of-text token, the stop text, the time limit, `should_stop`."""
+"""Why a generation is over: enough tokens, the model's end-of-text token, the stop text, the time limit, Stop."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Token:
-    """One written token, and what could have come in its place."""
+    """One generated token, and what could have come in its place."""
 
     token_id: int
     text: str  # the characters that it completed; "" where its bytes end inside a character
     model_probability: float  # before the sampler
     probability: float  # what the sampler drew it with
-    kept: int  # tokens that the sampler left to draw from
-    alternatives: tuple[Alternative, ...]  # the model's likeliest tokens here, the likeliest first
+    kept: int  # tokens that the sampler's filters left to draw from
+    alternatives: tuple[Alternative, ...] = ()  # the model's likeliest tokens here, the likeliest first
     is_inside: bool = False  # it began inside a character
-    is_chosen: bool = False  # the reader took it from the alternatives
+    is_chosen: bool = False  # the user took it from the alternatives
+
+    @property
+    def surprisal(self) -> float:
+        """Bits: -log2 of the model's probability."""
+        return -math.log2(self.model_probability) if self.model_probability > 0 else math.inf
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draft:
-    """The text so far, and how the writing of it goes."""
+    """The text so far, and the state of its generation."""
 
     text: str  # prompt and continuation
-    ahead: int = 0  # how many others must finish before the writing begins
-    seed: int | None = None  # of this text: with it, the prompt and the settings it comes out again; known at its turn
+    ahead: int = 0  # requests in the queue that must end before this one computes
+    seed: int | None = None  # the same seed, prompt and settings give the same text; None: it still waits
     context_length: int | None = None  # tokens that the model can see at once; None: no limit
-    prompt_tokens: int = 0  # tokens of the prompt, what stands in front of every text included
-    new_tokens: int = 0  # tokens written
-    seconds: float = 0.0  # since the writing began
-    context_used: int = 0  # tokens that the model saw when it wrote the last one
-    ending: Ending | None = None  # None while it goes on
-    tokens: tuple[Token, ...] = ()  # written since the draft before this one, where alternatives were asked for
-    rest: str = ""  # what the last token adds when all is over: U+FFFD for a character that never became complete
+    prompt_tokens: int = 0  # tokens of the prompt, with what precedes every prompt
+    new_tokens: int = 0  # tokens generated
+    seconds: float = 0.0  # of computing
+    context_used: int = 0  # tokens that the model saw when it generated the last one
+    ending: Ending | None = None  # None while it is not over
+    tokens: tuple[Token, ...] = ()  # generated since the draft before this one
+    rest: str = ""  # what the last token adds at the end: U+FFFD for a character that never became complete
 
     @property
     def tokens_out_of_window(self) -> int:
-        """Tokens at the beginning of the text that the window has left behind."""
+        """Tokens at the beginning of the text that the context window no longer holds."""
         return max(0, self.prompt_tokens + self.new_tokens - 1 - self.context_used) if self.new_tokens else 0
 
     @property
     def tokens_per_second(self) -> float:
-        """Speed of the writing; 0.0 before the first token."""
+        """0.0 before the first token."""
         return self.new_tokens / self.seconds if self.seconds > 0 else 0.0
 
 
-def plain_text(text: str) -> str:
-    """`text` with U+FFFD for each surrogate: prompts and models may hold them, but nothing can transport them."""
-    return re.sub("[\ud800-\udfff]", "\ufffd", text)
+def check_text(text: object, name: str = "text", *, limit: int | None = None, may_be_empty: bool = True) -> str:
+    """The text itself, from a form or a request; ValueError where it is none, or longer than `limit` characters."""
+    if not isinstance(text, str):
+        raise ValueError(f"{name}: expected text, got {type(text).__name__}.")
+    if not text and not may_be_empty:
+        raise ValueError(f"{name}: expected at least one character, got none. Paste or write a text.")
+    if limit is not None and len(text) > limit:
+        raise ValueError(f"{name}: expected at most {limit:,} characters, got {len(text):,}. Take a part of it.")
+    return text
 
 
 def encode_prompt(loaded: LoadedModel, text: str) -> list[int]:
-    """Token ids of `text`, in which what looks like a special token is text, after what precedes a prompt of this
-    model; of no text, those that start one."""
+    """Token ids of `text` after what precedes a prompt of this model; of no text, those that start one."""
     from tokenization import plain_ids
 
     ids = plain_ids(loaded.tokenizer, text)
     return [*(loaded.prefix_ids if ids else loaded.start_ids), *ids]
 
 
-def write(
+def draw_seed() -> int:
+    """A random seed."""
+    return random.SystemRandom().randrange(10**6)
+
+
+def generate(
     loaded: LoadedModel,
     prompt: str,
     settings: SamplingSettings,
@@ -89,23 +108,31 @@ def write(
     stop: str = "",
     alternatives: int = 0,
     time_limit: float | None = TIME_LIMIT,
-    pace: float = PACE,
+    interval: float = DRAFT_INTERVAL,
     should_stop: Callable[[], bool] | None = None,
 ) -> Generator[Draft, None, None]:
-    """Continue `prompt` and yield the text so far about every `pace` seconds, and once more at the end.
+    """Continue `prompt`; yield the text so far about every `interval` seconds, and once more at the end.
 
-    An empty prompt lets the model begin by itself. Past the context length the window slides. `stop`, where it is not
-    empty, is a text that ends the writing as soon as it is written, and does not appear itself. Closing the generator
-    ends the computing. With `settings.seed` None a seed is drawn; each draft names it. With `alternatives` the drafts
-    bring their tokens, each with so many of the model's likeliest."""
+    An empty prompt lets the model begin by itself. Past the context length the window slides. Closing the generator
+    ends the computing.
+
+    Args:
+        settings: with seed None a seed is drawn; each draft names it.
+        stop: a text that ends the generation and is left out; "" (default): none.
+        alternatives: how many of the model's likeliest tokens come with each token.
+        time_limit: seconds; None: no limit.
+        interval: 0 gives a draft for every token.
+        should_stop: asked before every pass of the model.
+
+    Raises ValueError for a masked model, and for what `modeling.generation.stream` refuses."""
     from modeling.generation import stream
     from tokenization import StreamingDecoder, plain_ids
 
     if loaded.source.masked:
         raise ValueError(f"{loaded.source.name} fills blanks and does not write: give it a text with ____.")
-    prompt = plain_text(prompt)
+    prompt = replace_surrogates(prompt)
     prompt_ids = encode_prompt(loaded, prompt)
-    seed = random.SystemRandom().randrange(10**6) if settings.seed is None else settings.seed
+    seed = draw_seed() if settings.seed is None else settings.seed
     decoder = StreamingDecoder(loaded.tokenizer)
     decoder.follow(plain_ids(loaded.tokenizer, prompt))
     began = shown = time.monotonic()
@@ -119,8 +146,8 @@ def write(
         should_stop=should_stop,
         deadline=None if time_limit is None else began + time_limit,
     )
-    text, new_tokens, context_used = prompt, 0, 0
-    outbox = Outbox(len(prompt))
+    text = prompt
+    unsent = UnsentTokens(len(prompt))
     with contextlib.closing(steps):
         while True:
             try:
@@ -128,70 +155,100 @@ def write(
             except StopIteration as end:
                 ending = end.value
                 break
-            was_open = decoder.is_open
-            piece = plain_text(decoder.push(step.token_id))
+            is_inside = decoder.is_open
+            piece = replace_surrogates(decoder.push(step.token_id))
             text += piece
-            if alternatives:
-                outbox.waiting.append(
-                    Token(
-                        token_id=step.token_id,
-                        text=piece,
-                        model_probability=step.model_probability,
-                        probability=step.probability,
-                        kept=step.kept,
-                        alternatives=step.alternatives,
-                        is_inside=was_open,
-                    )
+            unsent.tokens.append(
+                Token(
+                    token_id=step.token_id,
+                    text=piece,
+                    model_probability=step.model_probability,
+                    probability=step.probability,
+                    kept=step.kept,
+                    alternatives=step.alternatives,
+                    is_inside=is_inside,
                 )
-            new_tokens, context_used = new_tokens + 1, step.context_used
+            )
             now = time.monotonic()
-            text, is_over, held = cut(text, stop, len(prompt))
+            text, is_over, held = cut_at_stop_text(text, stop, len(prompt))
             draft = dataclasses.replace(
                 draft,
                 text=text[: len(text) - held],
-                new_tokens=new_tokens,
-                context_used=context_used,
+                new_tokens=draft.new_tokens + 1,
+                context_used=step.context_used,
                 seconds=now - began,
             )
             if is_over:
                 ending = "stop_text"
                 break
-            if new_tokens == 1 or now - shown >= pace:
+            if draft.new_tokens == 1 or now - shown >= interval:
                 shown = now
-                yield dataclasses.replace(draft, tokens=outbox.take(len(draft.text)))
-    rest = "" if ending == "stop_text" else plain_text(decoder.finish())
-    tokens = outbox.take(len(text), is_last=True)
+                yield dataclasses.replace(draft, tokens=unsent.take(len(draft.text)))
+    rest = "" if ending == "stop_text" else replace_surrogates(decoder.finish())
+    tokens = unsent.take(len(text), is_last=True)
     yield dataclasses.replace(
         draft, text=text + rest, seconds=time.monotonic() - began, ending=ending, tokens=tokens, rest=rest
     )
 
 
-class Outbox:
-    """Tokens that were written and not yet shown: a token comes out when all of its characters stand in the text.
+def generate_queued(
+    context: AppContext,
+    prompt: str,
+    *,
+    seed: Any,
+    stop: str = "",
+    should_stop: Callable[[], bool] = lambda: False,
+    alternatives: int = 0,
+    **values: Any,
+) -> Iterator[Draft]:
+    """`generate` for the page and the API: reads the settings, waits for the model and for its turn in the queue.
 
-    `start` is the length of the text before the first of them."""
+    Until then it yields drafts of the prompt alone, with how many requests are `ahead`. Raises ValueError for a wrong
+    setting, a full queue, and a model that cannot be loaded."""
+    settings = settings_from(seed=seed, **values)
+    context.loader.expect(should_stop)
+    with context.queue.join() as ticket:
+        for ahead in ticket.wait_for_turn(should_stop):
+            yield Draft(text=prompt, ahead=ahead)
+        if should_stop():
+            return
+        task = partial(generate, stop=stop, alternatives=alternatives)
+        with contextlib.closing(context.loader.stream(task, prompt, settings, should_stop=should_stop)) as drafts:
+            for draft in drafts:
+                if zerogpu.is_here() and should_stop() and draft.ending is None:  # its process cannot ask should_stop
+                    yield dataclasses.replace(draft, ending="stopped")
+                    return
+                yield draft
+
+
+class UnsentTokens:
+    """Tokens that no draft has brought yet: one is taken when the text shown holds all of its characters.
+
+    Args:
+        start: the length of the text before the first of them.
+    """
 
     def __init__(self, start: int) -> None:
-        self.waiting: list[Token] = []
+        self.tokens: list[Token] = []
         self._end = start
 
     def take(self, shown: int, *, is_last: bool = False) -> tuple[Token, ...]:
         """The tokens that the first `shown` characters of the text hold. The last time one that they hold in part comes
-        too, with that part for its text, and what is behind it is dropped."""
+        too, with that part for its text, and what follows is dropped."""
         taken = []
-        for token in self.waiting:
+        for token in self.tokens:
             room = shown - self._end
             if len(token.text) > room and not (is_last and room > 0):
                 break
             taken.append(token if len(token.text) <= room else dataclasses.replace(token, text=token.text[:room]))
             self._end += len(taken[-1].text)
-        self.waiting = self.waiting[len(taken) :]
+        self.tokens = self.tokens[len(taken) :]
         return tuple(taken)
 
 
-def cut(text: str, stop: str, start: int) -> tuple[str, bool, int]:
-    """`text` up to `stop` where that stands behind `start`, whether it does, and how many characters at the end may
-    turn out to be its beginning."""
+def cut_at_stop_text(text: str, stop: str, start: int) -> tuple[str, bool, int]:
+    """`text` up to the first `stop` after `start`, whether there is one, and how many characters at the end may turn
+    out to be its beginning."""
     if not stop:
         return text, False, 0
     found = text.find(stop, start)

@@ -1,4 +1,4 @@
-"""Serving the page: a port that can be used, the launch, and waiting for the model while the page is already there."""
+"""The page: its head and tabs, a port that can be used, and the launch while the model is still loading."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import os
 import socket
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from modeling import quick_imports
-from panels.models import ModelLoader, ModelSource, run_around
+from modeling.loading import fetch
+from panels.models import ModelLoader, ModelSource
 from storage.run_folder import RunFolder
 
 LOCAL = "127.0.0.1"
@@ -31,15 +31,16 @@ def add_flags(parser: argparse._ActionsContainer) -> None:
 
 
 def serve(source: ModelSource, arguments: argparse.Namespace) -> None:
-    """Show the page until Ctrl-C; the model loads while it is already there.
+    """Show the page until Ctrl-C; the model loads while the page is already there.
 
-    Raises ValueError for a port that cannot be used, a missing run folder or MCP package, a model that cannot be
-    loaded."""
+    Raises ValueError for a port that cannot be used, a missing run folder or MCP package, a model that is not on the
+    Hub or cannot be loaded."""
     check_port(arguments.host, arguments.port)
     options = mcp_options() if arguments.mcp else {}
     run = find_run(source, arguments.run, Path.cwd())
+    if source.folder is None:
+        fetch(source.given, files=("config.json",))  # a name that is not on the Hub fails before the page is there
     with quick_imports():
-        import_gradio()
         from panels.context import AppContext
         from panels.page import build_page, launch_options
 
@@ -56,30 +57,34 @@ def serve(source: ModelSource, arguments: argparse.Namespace) -> None:
     page.block_thread()
 
 
-def import_gradio() -> None:
-    """Import gradio in two thirds of the time.
-
-    Each import of gradio 6 writes type stubs of its components beside them, for editors, unless it is told that a
-    component has no source file."""
-
-    def has_none(_: object) -> str:
-        raise OSError
-
-    with mock.patch("inspect.getfile", has_none):
-        import gradio  # noqa: F401
-
-
 def check_port(host: str, port: int) -> None:
     """Raise ValueError when nothing can listen there, before seconds go into loading."""
+    try:
+        _listen(host, port)
+    except (OSError, OverflowError) as error:
+        free = _free_port(host, port)
+        raise ValueError(
+            f"Port {port} on {host} cannot be used ({error}). "
+            f"Choose another: `make demo PORT={free}` or `python app.py --port {free}`."
+        ) from error
+
+
+def _listen(host: str, port: int) -> int:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
+        return probe.getsockname()[1]
+
+
+def _free_port(host: str, port: int) -> int:
+    """A port that can be used: one after `port`, or after the default where `port` is no port, else any."""
+    first = port + 1 if 0 < port < 65_000 else 7860
+    for candidate in (*range(first, first + 20), 0):
         try:
-            probe.bind((host, port))
-        except (OSError, OverflowError) as error:
-            raise ValueError(
-                f"Port {port} on {host} cannot be used ({error}). "
-                f"Choose another: `make demo PORT={port + 1}` or `python app.py --port {port + 1}`."
-            ) from error
+            return _listen(host, candidate)
+        except (OSError, OverflowError):
+            continue
+    return 7860  # the host itself cannot be used: the error names the reason
 
 
 def find_run(source: ModelSource, given: str | None, home: Path) -> Path | None:
@@ -88,21 +93,20 @@ def find_run(source: ModelSource, given: str | None, home: Path) -> Path | None:
 
     Raises ValueError when the given one is no run folder."""
     if given is not None:
-        if not (Path(given) / "run.json").is_file():
+        if not RunFolder(Path(given)).has_state:
             raise ValueError(f"--run {given}: expected a run folder, got one without a run.json, or none.")
         return Path(given)
     if source.folder is None:
         return None
-    if around := run_around(source.folder):
-        return around
+    if around := RunFolder.containing(source.folder):
+        return around.path
     weights = source.folder / "model.safetensors"
-    return next((run for run in sorted(home.glob("runs/*")) if _has_weights(run, weights)), None)
+    return next((run.path for run in RunFolder.all_in(home) if _has_weights(run, weights)), None)
 
 
-def _has_weights(run: Path, weights: Path) -> bool:
+def _has_weights(run: RunFolder, weights: Path) -> bool:
     try:
-        theirs = RunFolder(run).checkpoint() / weights.name
-        return filecmp.cmp(theirs, weights, shallow=False)
+        return filecmp.cmp(run.checkpoint() / weights.name, weights, shallow=False)
     except (ValueError, OSError):  # a run without a checkpoint, or one that is being written
         return False
 

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
 from panels.formats import model_facts, visible
-from panels.generate import TIME_LIMIT, Draft, write
+from panels.generate import Draft, generate
 from panels.models import LoadedModel
 from panels.sampling import DEFAULTS, number, settings_from, stop_text
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from modeling.generation import SamplingSettings
 
 HELP = """Type the beginning of a text and press Enter; an empty line lets the model begin.
-  /continue           go on from where the last text ended
+  /continue           continue the last text
   /NAME VALUE         change a setting: {names}
   /settings           show the settings
   /help               this list
@@ -40,7 +40,7 @@ class Terminal:
         self.sink = sink
         self.text = ""
         self.top = 5  # words listed for a blank
-        drawing(settings)
+        parse_settings(settings)
 
     def run(self) -> None:
         """Read, write, and so on until the input ends or someone says quit."""
@@ -84,7 +84,7 @@ class Terminal:
             changed = self.settings | {name: value or None}
             if not value:
                 del changed[name]
-            drawing(changed)
+            parse_settings(changed)
             self.settings = changed
         else:
             raise ValueError(f"There is no command /{name}. /help lists them; a prompt with a slash begins with two.")
@@ -121,8 +121,8 @@ class Terminal:
 
     def _write(self, prompt: str) -> None:
         """Continue `prompt` on the screen; Ctrl-C ends only this."""
-        settings, stop = drawing(self.settings)
-        drafts = write(self.loaded, prompt, settings, stop=stop, time_limit=TIME_LIMIT)
+        settings, stop = parse_settings(self.settings)
+        drafts = generate(self.loaded, prompt, settings, stop=stop)
         draft: Draft | None = None
         shown = 0
         try:
@@ -146,8 +146,8 @@ class Terminal:
         self.sink.flush()
 
 
-def drawing(settings: dict[str, Any]) -> tuple[SamplingSettings, str]:
-    """How tokens are drawn, and the text that ends a writing. Raises ValueError for a wrong setting."""
+def parse_settings(settings: dict[str, Any]) -> tuple[SamplingSettings, str]:
+    """The sampling settings, and the stop text. Raises ValueError for a wrong setting."""
     chosen = {name: value for name, value in settings.items() if name != "stop"}
     return settings_from(**chosen), stop_text(settings.get("stop"))
 

@@ -1,4 +1,4 @@
-"""Files and folders that appear under their final name whole, or not at all.
+"""Files and folders that appear under their final name complete, or not at all.
 
 Both context managers write under a temporary name beside the target, sync it to the disk, and rename it. Any
 exception on the way, KeyboardInterrupt included, removes the temporary and leaves the target as it was.
@@ -34,7 +34,7 @@ def atomic_file(path: str | Path, mode: str = "w", **open_kwargs: Any) -> Iterat
     Raises:
         OSError: the folder cannot be written, or the disk is full; the message names `path` and what to do.
     """
-    assert mode in {"w", "wb"}, f"atomic_file writes whole files: mode 'w' or 'wb', got {mode!r}"
+    assert mode in {"w", "wb"}, f"atomic_file writes complete files: mode 'w' or 'wb', got {mode!r}"
     path = Path(path)
     if "b" not in mode:
         open_kwargs = {"encoding": "utf-8", "newline": "\n", **open_kwargs}
@@ -104,7 +104,7 @@ def locked_folder(folder: Path, busy: str) -> Iterator[None]:
 
     Args:
         folder: it is made where it is missing.
-        busy: what the error says behind the folder's name when another process has it.
+        busy: what the error says after the folder's name when another process has it.
 
     Raises:
         ValueError: another process has the lock.

@@ -18,3 +18,8 @@ def replace_surrogates(text: str) -> str:
 def count_bytes(text: str) -> int:
     """Bytes of `text` in UTF-8, after `replace_surrogates`."""
     return len(text) if text.isascii() else len(replace_surrogates(text).encode())
+
+
+def unix_newlines(text: str) -> str:
+    """`text` with `\\n` for every `\\r\\n` and every other `\\r`."""
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from tests.processes import Python
+from tests.processes import CLEAN, Python
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -40,4 +40,5 @@ def clean_python(tmp_path_factory: pytest.TempPathFactory) -> Python:
     folder = tmp_path_factory.mktemp("clean")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
     environment |= {"HF_HOME": str(folder / "hf_home"), "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment["PYTHONPATH"] = CLEAN
     return Python(folder, environment)

@@ -5,6 +5,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+CLEAN = str(Path(__file__).parent / "clean")
+"""A PYTHONPATH with which Python does not find this project, whether it is installed or not."""
+
 
 @dataclass(frozen=True)
 class Python:

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from panels.generate import write
+from panels.generate import generate
 from panels.models import LoadedModel, load_model
 from panels.request_queue import WORKERS
 from panels.sampling import settings_from
@@ -94,7 +94,7 @@ def test_generate_yields_the_text_so_far(client, loaded):
     options = settings_from(
         max_new_tokens=60, temperature=0.9, top_k=20, top_p=0.9, min_p=0.01, repetition_penalty=1.1, seed=5
     )
-    assert texts[-1] == list(write(loaded, "The lamp", options))[-1].text
+    assert texts[-1] == list(generate(loaded, "The lamp", options))[-1].text
 
 
 def test_same_seed_same_text(client):
@@ -197,7 +197,7 @@ def test_write_continue_and_undo(page, loaded):
     button(page, "Generate").click()
     button(page, "Continue").wait_for()
     first = document.input_value()
-    assert first == list(write(loaded, "The lamp", settings_from(seed=5, max_new_tokens=30)))[-1].text
+    assert first == list(generate(loaded, "The lamp", settings_from(seed=5, max_new_tokens=30)))[-1].text
     expect(page.locator("#status")).to_contain_text("30 tokens")
     expect(page.locator("#status")).to_contain_text("seed 5")
     expect(page.locator("#status")).to_contain_text("of 48 tokens of context")
@@ -344,7 +344,7 @@ def test_a_model_that_fails_while_loading_ends_the_page(tmp_path):
     process = start("--model", folder, "--port", free_port(), cwd=tmp_path)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "is no whole model: its weights lack" in output
+    assert "is incomplete: its weights lack" in output
     assert "Traceback" not in output
 
 

@@ -73,7 +73,7 @@ def save(
 
 
 def load(
-    folder: Path, *, model: nn.Module, optimizers: list[torch.optim.Optimizer], process_index: int = 0
+    folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], *, process_index: int = 0
 ) -> dict[str, Any]:
     """Restore weights, optimizer and random states; return the state that was saved beside them.
 

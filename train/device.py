@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from train.config import Config
 
@@ -54,6 +55,24 @@ def cpu_has_native_bf16() -> bool:
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
+def make_accelerator(config: Config, **tracker: Any) -> Any:
+    """accelerate's `Accelerator` for the device, precision and processes of a run.
+
+    Args:
+        tracker: further arguments, which select an experiment tracker.
+
+    Raises:
+        ValueError: for a device that this machine does not have, or processes that cannot share the run.
+    """
+    device = choose_device(config.run.device)
+    precision = choose_precision(config, device)
+    accelerator = Accelerator(
+        cpu=device.type == "cpu", mixed_precision="no" if precision == "fp32" else precision, **tracker
+    )
+    check_processes(config, accelerator)
+    return accelerator
+
+
 def check_processes(config: Config, accelerator: Any) -> None:
     """Raise a ValueError where the processes of `accelerate launch` cannot share this run's batches or weights."""
     size = config.data.batch_size // config.data.gradient_accumulation_steps
@@ -76,25 +95,25 @@ def check_processes(config: Config, accelerator: Any) -> None:
 
 
 def describe(accelerator: Any) -> str:
-    """The device, and how many processes share the run."""
-    kind, count = accelerator.device.type, accelerator.num_processes
-    if count == 1:
-        return kind
-    return f"{kind} in {count} processes ({'sharded' if accelerator.distributed_type.value == 'FSDP' else 'DDP'})"
+    """The device, how many processes share the run, and the precision."""
+    text, count = accelerator.device.type, accelerator.num_processes
+    if count > 1:
+        text += f" in {count} processes ({'sharded' if accelerator.distributed_type.value == 'FSDP' else 'DDP'})"
+    return f"{text}, {'fp32' if accelerator.mixed_precision == 'no' else accelerator.mixed_precision}"
 
 
-def measure_peak_flops(device: torch.device, precision: str, seconds: float = 0.15) -> float:
+def measure_peak_flops(accelerator: Any, seconds: float = 0.15) -> float:
     """The most floating-point operations a second that square matrix products reach on this process' device.
 
     It draws no random numbers: those of the run stay what they are without it.
 
     Args:
-        precision: `fp32`, `bf16` or `fp16`.
+        accelerator: names the device and the precision.
         seconds: time to spend, after one product that is not counted.
     """
-    size = MATMUL_SIZE.get(device.type, 1024)
-    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    matrix = torch.full((size, size), 1e-3, device=device, dtype=kinds.get(precision, torch.float32))
+    size = MATMUL_SIZE[accelerator.device.type]
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision, torch.float32)
+    matrix = torch.full((size, size), 1e-3, device=accelerator.device, dtype=dtype)
     best, end = 0.0, None
     while end is None or time.perf_counter() < end:
         started = time.perf_counter()

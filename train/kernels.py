@@ -1,7 +1,7 @@
 """What training computes faster than torch: the loss without logits and, on the CPU, dropout and attention with it.
 
 None of it is part of a published model. Attention is registered with transformers' attention interface; dropout takes
-the place of the model's `nn.Dropout` modules (`use_kernels`); the loss is called by `train.loss`.
+the place of the model's `nn.Dropout` modules (`use_kernels`); the loss is called by `train.objective`.
 
 Axes in tensor names: N tokens of all sequences in a row, E hidden_size, V vocabulary, B batch, L tokens, H query heads,
 G key/value heads, Z heads of all sequences in a row, D head_dim.

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from transformers.utils import logging as transformers_logging
 
 from modeling.sizing import flops_per_token
@@ -18,14 +17,7 @@ from train.checkpoint import TrainState
 from train.config import Config, check_same_run, validate, write_recipe
 from train.data.batches import IGNORED, Batch, evaluation_batches, training_batches
 from train.data.prepare import Prepared, prepare
-from train.device import (
-    catch_signals,
-    check_processes,
-    choose_device,
-    choose_precision,
-    describe,
-    measure_peak_flops,
-)
+from train.device import catch_signals, describe, make_accelerator, measure_peak_flops
 from train.kernels import use_kernels
 from train.objective import ModelWithLoss, build_objective, mean_loss
 from train.optimizer import Schedule, build_optimizers, set_learning_rate
@@ -83,14 +75,7 @@ class Trainer:
             )
         check_same_run(config, folder)
         check_tracker(config.run.tracker)
-        device = choose_device(config.run.device)
-        self.precision = choose_precision(config, device)
-        self.accelerator: Any = Accelerator(
-            cpu=device.type == "cpu",
-            mixed_precision="no" if self.precision == "fp32" else self.precision,
-            **accelerator_arguments(config.run.tracker, folder.path),
-        )
-        check_processes(config, self.accelerator)
+        self.accelerator = make_accelerator(config, **accelerator_arguments(config.run.tracker, folder.path))
         transformers_logging.disable_progress_bar()
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
@@ -102,7 +87,7 @@ class Trainer:
         self._build(prepared)
         self.log.info(
             f"{recipe}: {self.unwrapped.num_parameters():,} parameters, {describe(self.accelerator)}, "
-            f"{self.precision}, {torch.get_num_threads()} threads, run folder {folder.path}"
+            f"{torch.get_num_threads()} threads, run folder {folder.path}"
         )
         if saved:
             self._resume(saved[max(saved)])
@@ -147,12 +132,8 @@ class Trainer:
 
     def _resume(self, folder: Path) -> None:
         """Continue from a checkpoint, as if the run had never stopped."""
-        saved = checkpoint.load(
-            folder,
-            model=self.unwrapped,
-            optimizers=self.inner_optimizers,
-            process_index=self.accelerator.process_index,
-        )
+        process = self.accelerator.process_index
+        saved = checkpoint.load(folder, self.unwrapped, self.inner_optimizers, process_index=process)
         self.state.load_state_dict(saved["state"])
         self.schedule.load_state_dict(saved["schedule"])
         self.batches.load_state_dict(saved["batches"])
@@ -170,9 +151,8 @@ class Trainer:
         if state.step >= self.schedule.steps:
             self.log.info(f"the run is finished: {state.step} steps are done (more: --steps)")
             return
-        peak = measure_peak_flops(self.accelerator.device, self.precision)
-        self.peak_flops = self._over_processes(peak, "sum")
-        self.log.info(f"peak of matrix products: {self.peak_flops / 1e12:.3g} TFLOP/s (measured, {self.precision})")
+        self.peak_flops = self._over_processes(measure_peak_flops(self.accelerator), "sum")
+        self.log.info(f"peak of matrix products: {self.peak_flops / 1e12:.3g} TFLOP/s (measured)")
         self.model.train()
         self.log.start_bar(step=state.step, steps=self.schedule.steps)
         self._write_state("running")
@@ -297,8 +277,10 @@ class Trainer:
         """
         if not self.peak_flops or not self.state.seconds:
             return None
-        per_token = flops_per_token(self.unwrapped.config, self.config.model.max_position_embeddings)
-        return round(per_token * self.state.tokens_seen / self.state.seconds / self.peak_flops, 4)
+        flops = self.state.tokens_seen * flops_per_token(
+            self.unwrapped.config, self.config.model.max_position_embeddings
+        )
+        return round(flops / self.state.seconds / self.peak_flops, 4)
 
     def _checkpoint(self) -> None:
         """Save, note whether it is the best, write samples and the picture, prune."""

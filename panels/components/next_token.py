@@ -40,13 +40,14 @@ def look(loaded: LoadedModel, text: str) -> Look:
     import torch
 
     from modeling.inspection import next_token_logits
-    from panels.generate import encode_prompt, plain_text
+    from panels.generate import encode_prompt
+    from storage.text import replace_surrogates
     from tokenization.spans import label
 
     began = time.monotonic()
     if loaded.source.masked:
         raise ValueError(f"{loaded.source.name} fills blanks: it has no next token.")
-    text = plain_text(text)
+    text = replace_surrogates(text)
     ids = encode_prompt(loaded, text)
     if not ids:
         raise ValueError(f"{loaded.source.name} cannot begin by itself: write something first.")
@@ -76,17 +77,17 @@ def with_token(loaded: LoadedModel, text: str, token_id: int) -> str:
     """`text` and behind it what the token adds to it.
 
     Raises ValueError for a token that has no text of its own."""
-    from panels.generate import plain_text
+    from storage.text import replace_surrogates
     from tokenization import StreamingDecoder, plain_ids
 
     if not 0 <= token_id < len(loaded.tokenizer):
         raise ValueError(f"There is no token {token_id}: this vocabulary has {len(loaded.tokenizer)}.")
     if why := _closed(loaded, token_id):
         raise ValueError(f"This token cannot be put into the text by hand. {why}")
-    text = plain_text(text)
+    text = replace_surrogates(text)
     decoder = StreamingDecoder(loaded.tokenizer)
     decoder.follow(plain_ids(loaded.tokenizer, text))
-    return text + plain_text(decoder.push(token_id) + decoder.finish())
+    return text + replace_surrogates(decoder.push(token_id) + decoder.finish())
 
 
 def _closed(loaded: LoadedModel, token_id: int) -> str | None:

@@ -119,7 +119,7 @@ def test_small_print_at_the_bottom_or_above_the_marker(start: str, end: str, sma
         "Scanned and proofread by Somebody Else, somebody@example.com",
     ],
 )
-def test_notices_go_from_the_front(notice: str) -> None:
+def test_notices_at_the_front_are_removed(notice: str) -> None:
     start, end = MARKERS[0]
     assert clean_gutenberg(f"{HEADER}{start}\n\n{notice}\n\n{BOOK}\n{end}\n") == BOOK
     title, rest = BOOK.split("\n\n", 1)
@@ -134,13 +134,13 @@ def test_notices_go_from_the_front(notice: str) -> None:
         "  +------------------+\n  | Transcriber's Notes |\n  | plantinum | platinum |\n  +------------------+",
     ],
 )
-def test_notes_at_the_end_go_whole(notes: str) -> None:
+def test_notes_at_the_end_are_removed(notes: str) -> None:
     start, end = MARKERS[0]
     story = BOOK.replace("THE END", "Word after word. " * 200 + "\n\nTHE END")
     assert clean_gutenberg(f"{HEADER}{start}\n\n{story}\n\n{notes}\n\n{end}\n") == story
 
 
-def test_the_middle_of_a_book_stays() -> None:
+def test_the_middle_of_a_book_is_kept() -> None:
     start, end = MARKERS[0]
     middle = (
         "Produced by the heat, it rose.\n\n*    *    *    *    *\n\nThe pretext: Gutenberg printed\nthe Bible.\n\n"
@@ -163,7 +163,7 @@ def test_books_in_a_row() -> None:
 
 
 @given(st.text(st.characters(exclude_characters="\r\ufeff", exclude_categories=["Cs"])))
-def test_a_text_without_markers_passes_whole(text: str) -> None:
+def test_a_text_without_markers_is_unchanged(text: str) -> None:
     assert clean_gutenberg(text) == text
     assert clean_gutenberg("\ufeff" + text.replace("\n", "\r\n")) == text
 
@@ -184,19 +184,19 @@ def test_talk_of_gutenberg_is_no_marker(text: str) -> None:
 def test_the_encoding_is_the_same_in_any_chunks(raw: bytes, size: int) -> None:
     chunks = [raw[start : start + size] for start in range(0, len(raw), size)]
     try:
-        whole = choose_encoding([raw], "a")
+        expected = choose_encoding([raw], "a")
     except ValueError as error:
         with pytest.raises(
             ValueError, match="^" + re.escape(str(error)) if "UTF-16" in str(error) else "^a: expected plain"
         ):
             choose_encoding(chunks, "a")
         return
-    assert choose_encoding(chunks, "a") == whole
-    assert decode_bytes(raw, "a") == raw.decode(whole)
-    if whole != "utf-8-sig":
+    assert choose_encoding(chunks, "a") == expected
+    assert decode_bytes(raw, "a") == raw.decode(expected)
+    if expected != "utf-8-sig":
         with pytest.raises(UnicodeDecodeError):
             raw.decode("utf-8")
-    if whole == "latin-1":
+    if expected == "latin-1":
         with pytest.raises(UnicodeDecodeError):
             raw.decode("cp1252")
 
@@ -304,7 +304,7 @@ def test_clean_lines_stay_as_they_are(text: str) -> None:
 
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
-# File, bytes after cleaning, first and last words: looked at by hand, November 2026.
+# File, bytes after cleaning, first and last words: inspected manually, November 2026.
 FILES = [
     ("scifi/edisons_conquest_of_mars_19141", 375165, "Edison's Conquest of Mars", "of Mars. (The End.)"),
     ("scifi/first_men_in_the_moon_1013", 379138, "THE FIRST MEN IN", "that has no end...."),

@@ -94,7 +94,7 @@ def test_rows_of_one_running_text_are_joined(tmp_path: Path) -> None:
     assert (validation.text, validation.split, validation.is_complete) == (" = V = \n", "validation", True)
 
 
-def test_reading_goes_on_from_any_place(tmp_path: Path) -> None:
+def test_reading_continues_from_any_place(tmp_path: Path) -> None:
     from corpus.hub import open_hub
 
     texts = [f"{number}" for number in range(5200)]
@@ -134,7 +134,7 @@ def test_reading_goes_on_from_any_place(tmp_path: Path) -> None:
         ({"train.parquet": b"PAR1 no parquet"}, {}, "set: expected a data set that can be read, got: "),
     ],
 )
-def test_what_is_wrong_with_a_folder_is_said(
+def test_a_wrong_folder_is_explained(
     tmp_path: Path, files: dict[str, bytes], options: dict[str, str], message: str
 ) -> None:
     name = folder(tmp_path / "set", files)
@@ -228,7 +228,7 @@ def test_the_hub_over_http(tmp_path: Path) -> None:
     assert name.startswith("no such name!: expected a data set of the Hub (owner/name) or a folder, got neither")
 
 
-def test_without_a_network_it_says_so(tmp_path: Path) -> None:
+def test_without_a_network(tmp_path: Path) -> None:
     [answer] = ask(tmp_path, "http://127.0.0.1:9", ("alice/rows", {}))
     assert answer.startswith("alice/rows: the Hub cannot be reached (")
     assert "check the network and run the same command again, or use text on this machine: --corpus PATH" in answer
@@ -238,7 +238,7 @@ def test_without_a_network_it_says_so(tmp_path: Path) -> None:
     assert answer.startswith("alice/rows: the Hub cannot be reached (")
 
 
-def test_every_way_in_which_the_network_fails_is_said(tmp_path: Path) -> None:
+def test_every_network_fault_is_explained(tmp_path: Path) -> None:
     faults = FAULTS | {"portal": "something answered in its place, and not in JSON"}
     with serve_faults() as url:
         answers = ask(tmp_path, url, *((f"alice/{fault}", {}) for fault in faults), before=IMPATIENT)
@@ -250,7 +250,7 @@ def test_every_way_in_which_the_network_fails_is_said(tmp_path: Path) -> None:
         )
 
 
-def test_a_network_that_fails_in_the_middle_of_a_file_is_said(tmp_path: Path) -> None:
+def test_a_connection_reset_within_a_file_is_explained(tmp_path: Path) -> None:
     hub = Hub(faults=[Fault(request="GET .*/resolve/.*/train-00001-of-00002.parquet", answer="reset")])
     hub.create("datasets/alice/rows", WITH_SPLITS)
     with hub.serve():

@@ -82,7 +82,7 @@ def test_several_streams_in_a_row_are_one_file(tmp_path: Path) -> None:
         assert texts(path) == ["one two"]
 
 
-def test_an_archive_on_its_own_and_one_larger_than_the_memory_kept(tmp_path: Path) -> None:
+def test_uncompressed_archives_and_long_members(tmp_path: Path) -> None:
     page = LINES.encode() * (LONGEST_UNCUT // len(LINES) + 1)
     content = archive({"a.txt": b"first", "b.txt": page, "c.txt": b"last"})
     (tmp_path / "a.tar").write_bytes(content)
@@ -208,7 +208,7 @@ def test_an_archive_is_read_without_its_broken_pages(tmp_path: Path, caplog: pyt
     assert "a.xz#b.txt" in caplog.text
 
 
-def test_records_before_a_wrong_line_stay(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_records_before_a_wrong_line_are_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(records("one", "two") + b'{"text": "thr\n' + records("four"))
     (tmp_path / "b.txt").write_text("five")

@@ -99,7 +99,7 @@ def test_from_text_to_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     wiki = tmp_path / "wiki"
     again = json.loads((wiki / "run.json").read_text())
     assert (again["status"], again["step"]) == ("finished", 5)
-    assert "going on from step 4" in (wiki / "train.log").read_text()
+    assert "resuming from step 4" in (wiki / "train.log").read_text()
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(wiki / "tokenizer" / "tokenizer.model"))
     line = (tmp_path / "wiki.txt").read_text(encoding="utf-8").splitlines()[0]
     assert pieces.decode(pieces.encode(line)) == line

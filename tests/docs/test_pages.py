@@ -12,7 +12,6 @@ import tyro
 import app
 import corpus.__main__
 import tokenization.__main__
-import train.sweep.__main__
 from modeling.sizing import count_parameters, flops_per_token
 from train.__main__ import parse
 from train.config import Config
@@ -124,7 +123,8 @@ def test_other_commands_parse() -> None:
         elif words[:3] == ["python", "-m", "corpus"]:
             tyro.cli(corpus.__main__.Command, args=words[3:])  # type: ignore[arg-type]
         elif words[:3] == ["python", "-m", "train.sweep"]:
-            train.sweep.__main__.parse(words[3:])
+            assert words[3] in RECIPES, command
+            assert "--trials" in words, command
         elif words[:2] == ["python", "-m"]:
             found = importlib.util.find_spec(words[2])
             assert found is not None, f"{page}: {command}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.hub_double import WRITE_TOKEN
+from tests.processes import CLEAN
 
 ROOT = Path(__file__).parents[2]
 WORKER = """
@@ -43,7 +44,7 @@ def environment(hub: str, home: Path, *, token: str | None = WRITE_TOKEN, ours: 
     kept |= {"HF_ENDPOINT": hub, "HF_HOME": str(home / "hf_home"), "HF_HUB_DISABLE_XET": "1"}
     kept |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "127.0.0.1,localhost"}
     kept |= {"HF_TOKEN": token} if token else {}
-    return kept | ({"PYTHONPATH": str(ROOT)} if ours else {})
+    return kept | {"PYTHONPATH": str(ROOT) if ours else CLEAN}
 
 
 def run_python(

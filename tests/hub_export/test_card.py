@@ -68,13 +68,6 @@ def test_a_card_of_version_0_1_gets_its_repository(made: Path) -> None:
     assert "your-name" not in path.read_text(encoding="utf-8")
 
 
-def test_line_separators_in_samples(made: Path, run: Path) -> None:
-    text = "First line.\u2028Second line.\x85Third line.\u2029 And so on."
-    write_jsonl(run / "samples.jsonl", [{"step": 10, "prompt": "First", "text": text, "seed": 0}])
-    ((_, sample),) = code_blocks(render(made, run), "text")
-    assert sample == "First line. Second line. Third line.  And so on."
-
-
 def test_license_language_and_repository_are_the_users(made: Path, pristine_run: Path) -> None:
     text = render(made, pristine_run, repo="alice/moons", license="cc-by-4.0", language="de")
     data = ModelCard(text).data

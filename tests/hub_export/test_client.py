@@ -296,3 +296,12 @@ def test_a_push_that_fails_is_completed_by_the_next(
     )
     assert (model.tags, len(model.commits), len(page.commits)) == ({"v1": model.head}, 2, 2)
     assert json.loads(page.files["model.json"]) == {"repo": "alice/moons", "revision": model.head}
+
+
+def test_a_run_whose_samples_hold_line_separators_is_published(hub: Hub, worker: Worker, run: Path) -> None:
+    text = "First line.\u2028Second line.\x85Third line.\u2029And so on."
+    sample = json.dumps({"step": 10, "prompt": "First", "text": text, "seed": 0}, ensure_ascii=False)
+    (run / "samples.jsonl").write_text(f"{sample}\n", encoding="utf-8", newline="\n")
+    assert "published: " in worker.push(run)["published"]
+    card = hub.repositories["alice/moons"].files["README.md"].decode()
+    assert "\n```text\nFirst line. Second line. Third line. And so on.\n```\n" in card

@@ -20,6 +20,7 @@ from panels.generate import TIME_LIMIT
 from tests.hub_double import Hub
 from tests.hub_export.hub_processes import environment, run_python
 from tests.hub_export.test_bundle import relative_files
+from tests.processes import CLEAN
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 IMPORT_ALL = """
@@ -65,17 +66,16 @@ from pathlib import Path
 torch.set_num_threads(1)
 from panels.context import AppContext
 from panels.models import ModelLoader, default_source, find_model
-from panels.tabs.write.tab import generate_drafts
-from panels.generate import TIME_LIMIT
+from panels.generate import TIME_LIMIT, generate_queued
 settings = dict(seed=7, max_new_tokens=20, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0)
 found = {"source": default_source(Path.cwd()), "time_limit": TIME_LIMIT}
 for place in ("zero", "plain"):
     loader = ModelLoader(find_model(found["source"])).start()
     loaded, lab = loader.wait(), AppContext(loader=loader)
-    *_, draft = generate_drafts(lab, "The robot", **settings)
+    *_, draft = generate_queued(lab, "The robot", **settings)
     object.__setattr__(loaded, "stop_token_ids", ())  # a text that only Stop ends
     seen = []
-    for stopped in generate_drafts(
+    for stopped in generate_queued(
         lab, "The robot", should_stop=lambda: len(seen) > 1, **settings | {"max_new_tokens": 100_000}
     ):
         seen.append(stopped)
@@ -174,7 +174,7 @@ def pinned(pristine_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> t
         made = make_space(pristine_bundle, folder / "space", pin=Pin(repo="alice/moons", revision=commit))
         repository.commits.append({".gitattributes": b"", "README.md": b"the model was taken away"})
         variables = environment(hub.url, folder, token=None, ours=False) | {"OMP_NUM_THREADS": "1"}
-        variables |= {"SPACES_ZERO_GPU": "true", "PYTHONPATH": str(folder / "installed")}
+        variables |= {"SPACES_ZERO_GPU": "true", "PYTHONPATH": os.pathsep.join([str(folder / "installed"), CLEAN])}
         command = [sys.executable, "-c", IMPORT_ALL + WRITE]
         done = subprocess.run(
             command, cwd=made, env=variables, capture_output=True, text=True, timeout=120, check=False

@@ -1,5 +1,6 @@
 import ast
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -157,3 +158,12 @@ def test_the_check_imports_nothing_of_ours() -> None:
         for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
     }
     assert names - set(sys.stdlib_module_names) <= {"safetensors", "torch", "transformers"}
+
+
+@pytest.mark.parametrize("package", ["modeling", "tokenization"])
+def test_the_check_does_not_find_an_installed_project(package: str) -> None:
+    code = f"import runpy; runpy.run_path({str(CHECKS)!r}, run_name='checks'); import {package}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKS.parents[1], capture_output=True, text=True, check=False
+    )
+    assert f"ModuleNotFoundError: import of {package} halted" in done.stderr

@@ -169,7 +169,7 @@ def test_a_cache_that_a_model_lets_drop_is_noticed_and_said_once(kind, lengths, 
     [line] = said()
     assert line == (
         f"{kind.__name__}: found no cache in it that works with transformers {transformers.__version__}, so every "
-        "token reads the whole text again, which is slow for long texts"
+        "token reads the text again, which is slow for long texts"
     )
 
 

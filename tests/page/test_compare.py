@@ -53,16 +53,16 @@ def test_two_checkpoints_side_by_side(lab_page, home):
     settings = settings_from(seed=3, max_new_tokens=60)
     sides = [Side(loaded=load_model(home / folder), settings=settings) for folder in (first, second)]
     *_, expected = compare(sides[0], sides[1], PROMPT)
-    assert expected.parting is not None
+    assert expected.divergence is not None
     texts = page.locator("#comparison .text")
-    for number, (text, written) in enumerate(zip(texts.all(), expected.pages, strict=True)):
+    for number, (text, written) in enumerate(zip(texts.all(), expected.texts, strict=True)):
         shown = text.evaluate("(text) => { text.querySelector('mark b').remove(); return text.textContent; }")
         assert shown == PROMPT + written.text
         assert text.locator("mark").count() == 1, number
     assert page.locator("#comparison .sentence").text_content() == "".join(part for part, _ in sentence(expected))
-    shares = [percent(chance.model) for fork in expected.parting.forks for chance in fork.chances if chance]
+    shares = [percent(chance.model) for fork in expected.divergence.branches for chance in fork.probabilities if chance]
     assert page.locator("#comparison td b").all_inner_texts() == shares
-    bits = [f"{written.bits_per_byte:.2f} bits per byte" for written in expected.pages]
+    bits = [f"{written.bits_per_byte:.2f} bits per byte" for written in expected.texts]
     for facts, words in zip(page.locator("#comparison .facts").all(), bits, strict=True):
         expect(facts).to_contain_text(words)
     assert page.locator("#comparison img, #comparison script").count() == 0
@@ -88,11 +88,11 @@ def test_settings_ideas_and_what_goes_wrong(lab_page, home):
     expect(page.get_by_label("Model A")).to_have_value("This page's model: A card <b>of</b> a stranger")
     go = page.get_by_role("button", name="Compare", exact=True)
     go.click()
-    expect(found).to_contain_text("They never part", timeout=30_000)
+    expect(found).to_contain_text("They never diverge", timeout=30_000)
     page.get_by_role("button", name="Careful and wild").click()
     expect(page.get_by_label("number input for Temperature, B")).to_have_value("1.2")
     go.click()
-    expect(found).to_contain_text("They part at token", timeout=30_000)
+    expect(found).to_contain_text("They diverge at token", timeout=30_000)
     expect(page.get_by_role("article", name="Text B")).to_contain_text("temperature 1.2")
 
     page.get_by_label("Seed of both").fill("dice")

@@ -61,7 +61,7 @@ def test_surprise_token_by_token(lab_page: Any, loaded: LoadedModel) -> None:
     assert page.locator("#inside-text textarea").input_value() == STRANGE
     reading = surprisal(loaded, STRANGE)
     tokens = page.locator(".reading .tokens .token")
-    assert tokens.all_inner_texts() == [token.label for token in reading.tokens]
+    assert tokens.all_inner_texts() == [token.piece.label for token in reading.tokens]
     assert page.locator("#inside-result img, #inside-result script").count() == 0
     figures = page.locator(".reading dl").inner_text().replace("\n", " ")
     assert f"Surprise {reading.bits:,.1f} bits" in figures
@@ -69,23 +69,23 @@ def test_surprise_token_by_token(lab_page: Any, loaded: LoadedModel) -> None:
 
     page.locator(".reading .all-numbers").focus()
     page.keyboard.press("Tab")
-    for step, token in enumerate(reading.tokens[:4]):
+    for step, (piece, found, likeliest) in enumerate(reading.tokens[:4]):
         assert page.evaluate("document.activeElement.ariaSelected") == "true"
         told = page.locator(".reading .detail").inner_text()
-        assert told.startswith(f"{token.label}  {token.bits:.2f} bits, probability {percent(2 ** -(token.bits or 0))}")
-        if token.rank != 1:
-            assert f"number {token.rank:,} on the model's list. It expected {token.expected} (" in told
+        assert told.startswith(f"{piece.label}  {found.bits:.2f} bits, probability {percent(2 ** -(found.bits or 0))}")
+        if found.rank != 1:
+            assert f"number {found.rank:,} on the model's list. It expected {likeliest} (" in told
         assert page.locator('.reading [tabindex="0"]').count() == 1, step
         page.keyboard.press("ArrowRight")
     page.keyboard.press("End")
-    assert page.locator(".reading .detail").inner_text().startswith(f"{reading.tokens[-1].label}  ")
+    assert page.locator(".reading .detail").inner_text().startswith(f"{reading.tokens[-1].piece.label}  ")
     assert page.evaluate("parseFloat(getComputedStyle(document.activeElement).outlineWidth)") >= 2
     tokens.nth(2).hover()
-    assert page.locator(".reading .detail").inner_text().startswith(f"{reading.tokens[2].label}  ")
+    assert page.locator(".reading .detail").inner_text().startswith(f"{reading.tokens[2].piece.label}  ")
     content = "(token) => getComputedStyle(token, '::after').content"
     assert tokens.nth(2).evaluate(content) == "none"
     page.get_by_label("Number on every token").check()
-    assert tokens.nth(2).evaluate(content) == f'"{reading.tokens[2].bits:.2f}"'
+    assert tokens.nth(2).evaluate(content) == f'"{reading.tokens[2].surprisal.bits:.2f}"'
 
 
 def test_the_lens_layer_by_layer(tab: Any, loaded: LoadedModel) -> None:
@@ -154,7 +154,7 @@ def test_attention_head_by_head(tab: Any, loaded: LoadedModel) -> None:
 def test_what_is_wrong_is_said_and_the_page_goes_on(tab: Any) -> None:
     for text, message in (
         ("", "text: expected at least one character, got none."),
-        ("x" * 100_000, "text: expected at most 20,000 characters at a time, got 100,000."),
+        ("x" * 100_000, "text: expected at most 20,000 characters, got 100,000."),
     ):
         tab.locator("#inside-text textarea").fill(text)
         tab.get_by_role("button", name="Look inside").click()
@@ -186,7 +186,7 @@ def test_the_api_answers(lab_address: str, loaded: LoadedModel) -> None:
     ]
     reading = surprisal(loaded, STRANGE)
     answer = client.predict(STRANGE, api_name="/surprise")
-    assert [token["token_id"] for token in answer["tokens"]] == [token.token_id for token in reading.tokens]
+    assert [token["token_id"] for token in answer["tokens"]] == [token.piece.token_id for token in reading.tokens]
     assert answer["bits_per_byte"] == pytest.approx(reading.bits_per_byte)
     found = client.predict("the cat", 3, temperature=0, api_name="/next_token")
     assert [each["sampled_probability"] for each in found] == [1.0, 0.0, 0.0]

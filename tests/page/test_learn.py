@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from modeling.generation import SamplingSettings
-from panels.generate import write
+from panels.generate import generate
 from panels.models import load_model
 from storage.records import read_json_object, read_jsonl
 from tests.serving import Window
@@ -132,7 +132,7 @@ def test_a_prompt_of_ones_own_with_every_checkpoint(tab: Any, home: Path) -> Non
     reel, text = tab.locator("#learn-lapse input[type=range]"), tab.locator("#learn-lapse .sheet")
     reel.press("Home")
     for folder in checkpoints:
-        *_, draft = write(load_model(folder), STRANGE, SamplingSettings(max_new_tokens=12, seed=11))
+        *_, draft = generate(load_model(folder), STRANGE, SamplingSettings(max_new_tokens=12, seed=11))
         assert text.evaluate("element => element.textContent") == draft.text
         assert text.locator("b").inner_text() == STRANGE
         reel.press("ArrowRight")

@@ -77,7 +77,7 @@ def test_the_canvas_shows_what_was_written_and_what_could_have_been(page):
     page.locator("#canvas .token").nth(4).hover()
     expect(page.get_by_role("dialog")).to_be_visible()
     assert options(page).count() in (10, 11)
-    shares = [float(text.strip("<%")) for text in page.locator("#token-popover .p").all_text_contents()[:10]]
+    shares = [float(text.strip("<>\u00a0% ")) for text in page.locator("#token-popover .p").all_text_contents()[:10]]
     assert shares == sorted(shares, reverse=True)
     page.mouse.move(0, 0)
     expect(page.get_by_role("dialog")).to_be_hidden()

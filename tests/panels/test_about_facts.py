@@ -8,6 +8,7 @@ import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
+from modeling.families import MODERN
 from modeling.sizing import count_parameters, flops_per_token
 from panels.components.from_pretrained import whereabouts
 from panels.context import AppContext
@@ -31,10 +32,9 @@ def test_parts_add_up_to_the_parameters(modern):
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=16,
-        **({"norm": "rmsnorm", "position_embedding": "rope", "qk_norm": True, "gated_mlp": True, "hidden_act": "silu",
-            "tie_word_embeddings": True, "lm_head_bias": False} if modern else {}),
-    )  # fmt: skip
-    parts = {part.name: part.parameters for part in parts_of(ScratchGPTForCausalLM(config))}
+        **(MODERN if modern else {}),
+    )
+    parts = parts_of(ScratchGPTForCausalLM(config))
     assert sum(parts.values()) == count_parameters(config)
     assert "other" not in parts
     embeddings = next(name for name in parts if name.startswith("token embeddings"))
@@ -48,7 +48,7 @@ def test_parts_add_up_to_the_parameters(modern):
 
 def test_parts_of_gpt2_count_no_buffer_and_no_tied_matrix_twice():
     model = GPT2LMHeadModel(GPT2Config(vocab_size=100, n_positions=16, n_embd=8, n_layer=2, n_head=2))
-    parts = {part.name: part.parameters for part in parts_of(model)}
+    parts = parts_of(model)
     assert sum(parts.values()) == model.num_parameters()
     assert parts["token embeddings, which are the output layer too"] == 800
     assert (parts["positions"], parts["normalisation"]) == (128, 5 * 16)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modeling.generation import Alternative
-from panels.generate import Draft, Token, write
+from panels.generate import Draft, Token, generate
 from panels.sampling import settings_from
 from panels.tabs.write.editor import CANVASES, HISTORY, LIMIT, Desk, Page
 from panels.tabs.write.view import (
@@ -39,7 +39,7 @@ def written(loaded, prompt: str, **values) -> Page:
     """The page that a writing leaves."""
     desk = Desk()
     assert desk.begin(prompt)
-    for draft in write(loaded, desk.page.text, settings_from(**values), alternatives=ALTERNATIVES, pace=0.0):
+    for draft in generate(loaded, desk.page.text, settings_from(**values), alternatives=ALTERNATIVES, interval=0.0):
         desk.show(draft)
     desk.settle()
     return desk.page
@@ -54,12 +54,12 @@ def test_the_tokens_of_a_page_are_its_text(loaded, prompt):
     assert page.origin == page.head == prompt.replace("\ud800", "\ufffd")
 
 
-def test_drafts_bring_tokens_only_where_they_are_asked_for_and_the_text_is_the_same(loaded):
+def test_alternatives_do_not_change_the_text(loaded):
     options = settings_from(seed=4, max_new_tokens=40)
-    with_tokens = list(write(loaded, "The", options, alternatives=3, pace=0.0))
-    without = list(write(loaded, "The", options, pace=0.0))
+    with_tokens = list(generate(loaded, "The", options, alternatives=3, interval=0.0))
+    without = list(generate(loaded, "The", options, interval=0.0))
     assert [draft.text for draft in with_tokens] == [draft.text for draft in without]
-    assert not any(draft.tokens for draft in without)
+    assert not any(token.alternatives for draft in without for token in draft.tokens)
     tokens = [each for draft in with_tokens for each in draft.tokens]
     assert [len(each.alternatives) for each in tokens] == [3] * 40
     for each in tokens:
@@ -73,7 +73,7 @@ def test_a_stop_text_cuts_the_tokens_where_it_cuts_the_text(loaded, stop):
     options = settings_from(seed=11, max_new_tokens=60, temperature=1.5)
     desk = Desk()
     desk.begin("The lamp")
-    for draft in write(loaded, "The lamp", options, alternatives=2, stop=stop, pace=0.0):
+    for draft in generate(loaded, "The lamp", options, alternatives=2, stop=stop, interval=0.0):
         desk.show(draft)
         assert desk.page.text.startswith(desk.page.written)
     assert desk.page.written == desk.page.text
@@ -158,7 +158,7 @@ def test_a_branch_goes_on_from_the_alternative_and_undo_brings_text_and_canvas_b
     assert desk.page.text == page.before(7) + texts[choice][0]
     assert desk.page.tokens == (*page.tokens[:7], chosen)
     assert desk.page.tokens[-1].is_chosen
-    for draft in write(loaded, desk.page.text, settings_from(seed=1, max_new_tokens=5), alternatives=10):
+    for draft in generate(loaded, desk.page.text, settings_from(seed=1, max_new_tokens=5), alternatives=10):
         desk.show(draft)
     desk.settle()
     assert desk.page.written == desk.page.text

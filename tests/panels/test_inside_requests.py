@@ -34,12 +34,10 @@ def context(loaded: LoadedModel) -> AppContext:
 
 
 def test_a_request_waits_for_its_turn_and_shows_how_many_are_ahead(context: AppContext) -> None:
-    other = context.queue.join()
-    other.__enter__()
-    answers = inside.run_analysis(context, LatestRequest(), "The lamp", inside.LENS)
-    assert "Analysing" in next(answers)[0]
-    assert "Waiting: 1 request is ahead of yours." in next(answers)[0]
-    other.__exit__(None, None, None)
+    with context.queue.join():
+        answers = inside.run_analysis(context, LatestRequest(), "The lamp", inside.LENS)
+        assert "Analysing" in next(answers)[0]
+        assert "Waiting: 1 request is ahead of yours." in next(answers)[0]
     status, result, stop = list(answers)[-1]
     assert "Ready." in status
     assert 'class="lens' in result
@@ -82,14 +80,12 @@ def test_a_full_queue_is_an_error_and_the_page_works_on(context: AppContext) -> 
 
 
 def test_the_api_takes_its_turn(context: AppContext) -> None:
-    other = context.queue.join()
-    other.__enter__()
     found: list[Any] = []
     asking = threading.Thread(target=lambda: found.append(inside.endpoints(context)["next_token"]("The lamp", 3)))
-    asking.start()
-    asking.join(0.3)
-    assert found == []
-    other.__exit__(None, None, None)
+    with context.queue.join():
+        asking.start()
+        asking.join(0.3)
+        assert found == []
     asking.join(20)
     assert len(found[0]) == 3
     assert len(context.queue) == 0
@@ -105,14 +101,3 @@ def test_stop_ends_a_long_request_between_two_passes(context: AppContext, monkey
     answers = inside.run_analysis(context, visitor, TEXT * 3, inside.SURPRISE)
     assert "Analysing" in next(answers)[0]
     assert "Stopped." in list(answers)[-1][0]
-
-
-def test_on_zerogpu_nothing_goes_along_that_cannot_travel(context: AppContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    named: list[dict[str, Any]] = []
-    call = context.loader._call
-    monkeypatch.setattr(
-        context.loader, "_call_on_gpu", lambda *each, **more: (named.append(more), call(*each, **more))[1]
-    )
-    assert "reading" in shown(context, "The lamp", inside.SURPRISE)[1]
-    assert named == [{}]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from modeling.generation import SamplingSettings
-from panels.generate import write
+from panels.generate import generate
 from panels.models import load_model
 from panels.tabs.learn.timelapse import LONGEST_PROMPT, MOST_FRAMES, Film, Frame, films_of, make_film, render_films
 from storage.run_folder import RunFolder
@@ -74,7 +74,7 @@ def test_every_checkpoint_writes_what_it_writes_alone(run: Path) -> None:
     assert [frame.step for frame in last.frames] == [10, 20]
     for frame in last.frames:
         loaded = load_model(run / "checkpoints" / f"step-{frame.step:06d}")
-        *_, draft = write(loaded, "The lamp", SamplingSettings(max_new_tokens=12, seed=5))
+        *_, draft = generate(loaded, "The lamp", SamplingSettings(max_new_tokens=12, seed=5))
         assert frame.text == draft.text
     assert last.frames[0].text != last.frames[1].text
 

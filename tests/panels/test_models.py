@@ -50,7 +50,7 @@ def test_a_run_gives_its_best_checkpoint_and_its_facts(run):
     assert source.folder == run / "checkpoints" / "step-000020"
     assert (source.name, source.prompts) == ("my-run", tuple(PROMPTS))
     facts = " · ".join(model_facts(source))
-    assert "trained on made-up short stories, 12 k tokens seen" in facts
+    assert "trained on 500 short English stories made by ScratchGPT's own generator, 12 k tokens seen" in facts
     assert "1.500 bits per byte (no model can get below 0.250)" in facts
     assert load_model(run).source == source
 
@@ -93,18 +93,29 @@ def test_a_hub_id_is_fetched_when_it_is_loaded(checkpoint, tmp_path, monkeypatch
         load_model("someone/nothing")
 
 
-def test_the_newest_of_bundle_and_runs_is_the_default(tmp_path):
+def test_the_default_model(tmp_path):
     with pytest.raises(ValueError, match=r"No model here: .*`make demo` trains one"):
         default_source(tmp_path)
-    places = {"bundle/config.json": 2_000, "runs/old/run.json": 1_000, "runs/new/run.json": 3_000}
-    for place, time in places.items():
-        file = tmp_path / place
-        file.parent.mkdir(parents=True)
-        file.write_text('{"latest_checkpoint": "checkpoints/step-000001"}')
-        os.utime(file, (time, time))
-    assert default_source(tmp_path) == str(tmp_path / "runs" / "new")
-    (tmp_path / "runs" / "new" / "run.json").write_text('{"status": "running", "latest_checkpoint": null}')
+    state = {"status": "finished", "latest_checkpoint": "checkpoints/step-000001"}
+    preferred_last = ["sweep/trials/trial-001", "unfinished", "old", "new"]
+    for place in preferred_last:
+        run = tmp_path / "runs" / place
+        run.mkdir(parents=True)
+        status = "stopped" if place == "unfinished" else "finished"
+        (run / "run.json").write_text(json.dumps(state | {"status": status}))
+        time = {"old": 1_000, "new": 2_000}.get(place, 9_000)
+        os.utime(run / "run.json", (time, time))
+        assert default_source(tmp_path) == str(run)
+    empty = tmp_path / "runs" / "empty"
+    empty.mkdir()
+    (empty / "run.json").write_text('{"status": "running", "latest_checkpoint": null}')
+    assert default_source(tmp_path) == str(run)
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "config.json").write_text("{}")
+    os.utime(tmp_path / "bundle" / "config.json", (1, 1))
     assert default_source(tmp_path) == str(tmp_path / "bundle")
+    (tmp_path / "model.json").write_text('{"repo": "someone/model", "revision": "abc"}')
+    assert default_source(tmp_path) == "someone/model@abc"
 
 
 @pytest.mark.parametrize("given", ["no/such/folder", "./nothing", "/nowhere", "tests/nothing", "two words"])
@@ -163,7 +174,7 @@ def test_a_damaged_config(broken):
 def test_weights_of_another_shape(broken):
     config = json.loads((broken / "config.json").read_text())
     (broken / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
-    with pytest.raises(ValueError, match="no whole model: its weights lack"):
+    with pytest.raises(ValueError, match="is incomplete: its weights lack"):
         load_model(broken)
 
 
@@ -197,7 +208,7 @@ def test_any_causal_model_of_transformers(tmp_path):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-    from panels.generate import write
+    from panels.generate import generate
     from panels.sampling import settings_from
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -209,7 +220,7 @@ def test_any_causal_model_of_transformers(tmp_path):
     GPT2LMHeadModel(config).save_pretrained(tmp_path)
     loaded = load_model(tmp_path)
     assert (loaded.prefix_ids, loaded.context_length, loaded.stop_token_ids) == ((), 16, (0,))
-    draft = list(write(loaded, "Once", settings_from(seed=1, max_new_tokens=30)))[-1]
+    draft = list(generate(loaded, "Once", settings_from(seed=1, max_new_tokens=30)))[-1]
     assert draft.text.startswith("Once")
 
 
@@ -238,3 +249,15 @@ def test_a_failure_in_the_background_reaches_who_waits(broken):
 )
 def test_short_numbers(number, text):
     assert short_number(number) == text
+
+
+def record_options(loaded, *arguments, **options):
+    """What a function of the model is called with."""
+    return arguments, list(options)
+
+
+def test_on_zerogpu_should_stop_does_not_travel(checkpoint, monkeypatch):
+    loader = ModelLoader(find_model(checkpoint)).start()
+    assert loader.call(record_options, 1, should_stop=bool) == ((1,), ["should_stop"])
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    assert loader.call(record_options, 1, should_stop=bool) == ((1,), [])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from panels.generate import write
+from panels.generate import generate
 from panels.sampling import settings_from
 from panels.tabs.write.code_export import curl_command, python_code
 from tests.panels.tiny_model import CONTEXT
@@ -15,7 +15,7 @@ PROMPT = 'The "lamp" \\ burned\nlow, 🌊 in <|endoftext|> Zürich'
 
 
 def text_of(loaded, prompt, settings, stop="") -> str:
-    return list(write(loaded, prompt, settings, stop=stop))[-1].text
+    return list(generate(loaded, prompt, settings, stop=stop))[-1].text
 
 
 def test_python_runs_elsewhere_and_greedy_writes_the_pages_text(loaded, checkpoint, clean_python):

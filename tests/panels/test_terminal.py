@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from panels.generate import write
+from panels.generate import generate
 from panels.sampling import settings_from
 from panels.terminal import Terminal, visible
 
@@ -23,7 +23,7 @@ def talk(loaded, lines: str, **settings) -> str:
 
 
 def text_of(loaded, prompt: str, **settings) -> str:
-    return list(write(loaded, prompt, settings_from(**settings)))[-1].text
+    return list(generate(loaded, prompt, settings_from(**settings)))[-1].text
 
 
 def test_each_line_is_a_prompt_until_the_input_ends(loaded):

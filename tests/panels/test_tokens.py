@@ -133,12 +133,12 @@ def test_a_hub_id_is_fetched_without_remote_code(context: Any, tokenizer: Any, m
         return tokenizer
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", fetch)
-    token_lists._of_hub.cache_clear()
+    token_lists._load.cache_clear()
     assert len(data_of(tokens.show(context, "the", "somebody/model"))["columns"]) == 2
     assert asked == [("somebody/model", {"trust_remote_code": False})]
     status, _ = tokens.show(context, "the", "somebody/private")
     assert "Second tokenizer: cannot load somebody/private: 401: no access" in status
-    token_lists._of_hub.cache_clear()
+    token_lists._load.cache_clear()
 
 
 def test_strangers_choose_from_the_list(context: Any, checkpoint: Path) -> None:
@@ -179,13 +179,3 @@ def test_a_vocabulary_without_merges_says_so(context: Any) -> None:
     told = data_of(tokens.show(context, "the lamp", None))
     assert told["replay"]["message"].startswith("WordPiece takes the longest pieces")
     assert told["replay"]["merges"] == []
-
-
-def test_the_endpoints_answer(tokenizer: Any) -> None:
-    assert token_lists.as_json("", []) == {"tokens": [], "count": 0, "bytes": 0, "bytes_per_token": None}
-    told = token_lists.as_json("naïve", pieces(tokenizer, "naïve"))
-    assert told["bytes"] == sum(token["bytes"] for token in told["tokens"]) == 6
-    assert told["bytes_per_token"] == 6 / told["count"]
-    for bad in (None, 7, ["a"]):
-        with pytest.raises(ValueError, match=f"text: expected text, got {type(bad).__name__}"):
-            token_lists.check_text(bad)

@@ -12,7 +12,7 @@ import torch
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
 from modeling.generation import stream
-from panels.generate import encode_prompt, write
+from panels.generate import encode_prompt, generate
 from panels.models import LoadedModel, load_model
 from panels.sampling import settings_from
 from panels.tabs.fill.filling import fill
@@ -78,7 +78,7 @@ def filler(kind: str, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 @pytest.mark.parametrize("prompt", ["The lamp", "The café x👩", "東", "The ship was quiet,", ""])
 def test_the_prompt_stands_once_and_what_follows_is_joined_to_it(writer: LoadedModel, prompt: str) -> None:
     options = settings_from(seed=3, max_new_tokens=30, temperature=1.5)
-    drafts = list(write(writer, prompt, options, pace=0.0))
+    drafts = list(generate(writer, prompt, options, interval=0.0))
     assert all(later.text.startswith(earlier.text) for earlier, later in pairwise(drafts))
     prompt_ids = encode_prompt(writer, prompt)
     new = [step.token_id for step in stream(writer.model, prompt_ids, options)]
@@ -96,7 +96,7 @@ def test_the_tokens_of_the_canvas_are_the_text_and_alternatives_are_joined_to_it
     desk = Desk()
     desk.begin(prompt)
     options = settings_from(seed=3, max_new_tokens=30, temperature=1.5)
-    for draft in write(writer, prompt, options, alternatives=10, pace=0.0):
+    for draft in generate(writer, prompt, options, alternatives=10, interval=0.0):
         desk.show(draft)
     page = desk.page
     assert page.written == page.text
@@ -120,7 +120,7 @@ def test_words_are_kept_apart_where_the_vocabulary_has_no_spaces(tmp_path: Path)
     (lamp,) = loaded.tokenizer("lamp", add_special_tokens=False)["input_ids"][:1]
     with torch.no_grad():
         loaded.model.lm_head.bias[lamp] = 100.0
-    (draft,) = list(write(loaded, "The", settings_from(max_new_tokens=1)))[-1:]
+    (draft,) = list(generate(loaded, "The", settings_from(max_new_tokens=1)))[-1:]
     assert draft.text == "The " + loaded.tokenizer.decode([lamp])
 
 
@@ -128,7 +128,9 @@ def test_the_terminal_writes_with_it(writer: LoadedModel) -> None:
     sink = io.StringIO()
     Terminal(writer, {"seed": 1, "max_new_tokens": 6}, io.StringIO("The lamp\nThe sea\n"), sink).run()
     for prompt in ("The lamp", "The sea"):
-        assert list(write(writer, prompt, settings_from(seed=1, max_new_tokens=6)))[-1].text + "\n" in sink.getvalue()
+        assert (
+            list(generate(writer, prompt, settings_from(seed=1, max_new_tokens=6)))[-1].text + "\n" in sink.getvalue()
+        )
 
 
 @pytest.mark.parametrize("text", ["The ____ burned", "____", "on the m____", "x👩 ____ 東 ____."])

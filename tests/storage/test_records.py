@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.records import append_jsonl, read_json, read_json_object, read_jsonl, write_json, write_jsonl
-from storage.text import count_bytes, replace_surrogates
+from storage.text import count_bytes, replace_surrogates, unix_newlines
 
 TEXTS = st.text() | st.text("a\n\r\x1c\x85\u2028\u2029")
 
@@ -67,3 +67,7 @@ def test_a_pair_of_surrogates_is_a_character_and_a_lone_one_is_not() -> None:
     assert replace_surrogates("\ud83d") == replace_surrogates("\ude00") == "\ufffd"
     assert replace_surrogates("\ude00\ud83d é") == "\ufffd\ufffd é"
     assert count_bytes("\ud83d\ude00") == 4
+
+
+def test_unix_newlines() -> None:
+    assert unix_newlines("a\r\nb\rc\n\r\r\n") == "a\nb\nc\n\n\n"

@@ -1,6 +1,7 @@
 """A run folder: its checkpoints by name, and its records when a run resumes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,25 @@ def test_checkpoints_by_name(run: RunFolder, caplog: pytest.LogCaptureFixture) -
     run.write_state({"best_checkpoint": "checkpoints/step-000005"})
     with pytest.raises(ValueError, match="expected a checkpoint called step-000005, but this run has step-000003"):
         RunFolder.open(run.path).checkpoint()
-    with pytest.raises(ValueError, match="expected a checkpoint called"):
-        run.checkpoint("../../elsewhere")
+
+
+@pytest.mark.parametrize("name", ["../x", "../../elsewhere", "/etc", "step-000030", "", "."])
+def test_a_checkpoint_that_the_run_has_not_is_named_with_those_it_has(run: RunFolder, name: str) -> None:
+    (run.path / "x").mkdir()
+    (run.path / "x" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=rf"called {name}, but this run has step-000003, step-000020\. Choose one"):
+        run.checkpoint(name)
+    shutil.rmtree(run.path / "checkpoints")
+    with pytest.raises(ValueError, match="expected at least one checkpoint, but this run has none yet"):
+        run.checkpoint(name)
+
+
+@pytest.mark.parametrize("name", ["metrics", "samples"])
+@pytest.mark.parametrize("line", [b'{"step": 1, "te', b"[1]", b"\xff"])
+def test_a_broken_line_of_the_records_is_named(run: RunFolder, name: str, line: bytes) -> None:
+    (run.path / f"{name}.jsonl").write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 2}\n')
+    with pytest.raises(ValueError, match=rf"{name}\.jsonl.*(line 2|UTF-8)"):
+        getattr(run, name)()
 
 
 def test_what_is_no_run_is_named(tmp_path: Path, run: RunFolder) -> None:

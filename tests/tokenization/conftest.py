@@ -6,6 +6,7 @@ import sys
 import pytest
 from transformers import PreTrainedTokenizer
 
+from tests.processes import CLEAN
 from tokenization import ScratchGPTTokenizer, train_bpe, train_vocabulary
 from tokenization.saving import build_fast
 from tokenization.tokenization_scratchgpt import byte_alphabet
@@ -50,7 +51,7 @@ def ids_of(tokenizer, text):
 
 def run_elsewhere(code, *arguments, folder):
     """What Python code prints in a fresh process that has the libraries, but not the checkout."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = os.environ | {"PYTHONPATH": CLEAN}
     environment |= {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "error::UserWarning"}
     command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +21,14 @@ from train.device import check_processes
 ROOT = Path(__file__).parents[2]
 DDP = ("--multi_gpu",)
 FSDP = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")
+HOW = pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(DDP, id="ddp"),
+        # accelerate shards on GPUs alone.
+        pytest.param(FSDP, id="fsdp", marks=pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")),
+    ],
+)
 TWO = ("--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
 TWO = (*TWO, "--main_process_port", "0", "-m")
 
@@ -36,50 +43,59 @@ def train_debug(run_dir: Path, *flags: str, launched: tuple[str, ...] | None) ->
     return list(read_jsonl(run_dir / "metrics.jsonl"))
 
 
-def same_curve(one: list[dict[str, float]], other: list[dict[str, float]]) -> bool:
-    keys = ("step", "tokens_seen", "train_loss", "validation_loss", "learning_rate")
+def same_curve(one: list[dict[str, float]], other: list[dict[str, float]], rel: float = 1e-4) -> bool:
+    keys = ("step", "tokens_seen", "train_loss", "validation_loss", "learning_rate", "gradient_norm")
     numbers = [[line[key] for line in lines for key in keys if key in line] for lines in (one, other)]
-    return numbers[0] == pytest.approx(numbers[1], rel=1e-4)
+    return numbers[0] == pytest.approx(numbers[1], rel=rel)
+
+
+def same_weights(one: Path, other: Path, rtol: float, atol: float) -> bool:
+    left, right = (load_file(run / "checkpoints/step-000020/model.safetensors") for run in (one, other))
+    return left.keys() == right.keys() and all(
+        torch.allclose(left[name], right[name], rtol=rtol, atol=atol) for name in left
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [DDP, FSDP], ids=["ddp", "fsdp"])
-def test_two_processes_have_the_curve_of_one_with_accumulation(how: tuple[str, ...], tmp_path: Path):
-    alone = train_debug(tmp_path / "alone", launched=None)
-    assert len(alone) == 20
-    together = tmp_path / "together"
-    assert same_curve(train_debug(together, "--data.gradient-accumulation-steps", "4", launched=how), alone)
-    kind = "sharded" if how == FSDP else "DDP"
-    assert f"cpu in 2 processes ({kind})" in (together / "train.log").read_text()
-    weights = [
-        load_file(tmp_path / f"{name}/checkpoints/step-000020/model.safetensors") for name in ("alone", "together")
-    ]
-    assert weights[0].keys() == weights[1].keys()
-    for name, tensor in weights[0].items():
-        torch.testing.assert_close(tensor, weights[1][name], rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", [DDP, FSDP], ids=["ddp", "fsdp"])
-def test_two_processes_have_the_curve_of_one_over_a_resume(how: tuple[str, ...], tmp_path: Path):
-    """The shape is one whose matrices do not halve evenly; a sharded run may also go on in one process."""
+@HOW
+def test_two_processes_have_the_curve_of_one_also_over_a_resume(how: tuple[str, ...], tmp_path: Path) -> None:
+    """The shape is one whose matrices do not halve evenly; a run of two processes may also continue in one."""
     shape = ("--model.num-attention-heads", "3", "--model.head-dim", "10", "--model.intermediate-size", "45")
+    shape = (*shape, "--data.gradient-accumulation-steps", "4")
     alone, together = tmp_path / "alone", tmp_path / "together"
-    train_debug(alone, *shape, "--steps", "10", launched=None)
+    expected = train_debug(alone, *shape, launched=None)
+    assert len(expected) == 20
     train_debug(together, *shape, "--steps", "10", launched=how)
     shutil.copytree(together, tmp_path / "parted")
-    expected = train_debug(alone, *shape, "--resume", launched=None)
-    assert len(expected) == 20
-    assert same_curve(train_debug(together, *shape, "--resume", launched=how), expected)
-    if how == FSDP:
-        assert same_curve(train_debug(tmp_path / "parted", *shape, "--resume", launched=None), expected)
+    kind = "sharded" if how == FSDP else "DDP"
+    assert f"in 2 processes ({kind})" in (together / "train.log").read_text()
+    # The schedule of 10 steps is not that of the first 10 of 20.
+    assert same_curve(train_debug(together, *shape, "--resume", launched=how)[:5], expected[:5])
+    parted = train_debug(tmp_path / "parted", *shape, "--resume", launched=None)
+    assert same_curve(read_jsonl(together / "metrics.jsonl"), parted)
+    assert same_weights(together, tmp_path / "parted", 1e-3, 1e-5)
+
+
+@pytest.mark.slow
+@HOW
+def test_each_process_resumes_with_its_own_dropout(how: tuple[str, ...], tmp_path: Path) -> None:
+    """An interrupted run of two processes equals an unbroken one, with dropout on."""
+    flags = ("--model.residual-dropout", "0.3", "--model.attention-dropout", "0.3", "--run.keep-checkpoints", "5")
+    unbroken = train_debug(tmp_path / "unbroken", *flags, launched=how)
+    states = load_file(tmp_path / "unbroken/checkpoints/step-000010/training/optimizer.safetensors")
+    assert not torch.equal(states["random/cpu"], states["random/process-1/cpu"])
+    # As if the process had been killed after step 10.
+    shutil.copytree(tmp_path / "unbroken", tmp_path / "broken")
+    shutil.rmtree(tmp_path / "broken/checkpoints/step-000020")
+    assert same_curve(train_debug(tmp_path / "broken", *flags, "--resume", launched=how), unbroken, rel=0)
+    assert same_weights(tmp_path / "broken", tmp_path / "unbroken", 0, 0)
 
 
 def launched(kind: DistributedType, processes: int, *, is_fsdp2: bool = True) -> Any:
     return SimpleNamespace(distributed_type=kind, num_processes=processes, is_fsdp2=is_fsdp2)
 
 
-def test_processes_that_cannot_share_a_run(tiny: Config, fresh_run_dir: Callable[[str], Path]):
+def test_processes_that_cannot_share_a_run(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     check_processes(tiny, launched(DistributedType.NO, 1))
     check_processes(tiny, launched(DistributedType.MULTI_GPU, 4))
     with pytest.raises(ValueError, match=r"at least one text of a micro-batch for each of 8 processes, got 4: raise"):
@@ -92,5 +108,8 @@ def test_processes_that_cannot_share_a_run(tiny: Config, fresh_run_dir: Callable
         check_processes(with_fields(tiny, run__compile=True), launched(DistributedType.FSDP, 2))
     with pytest.raises(ValueError, match="expected data parallelism or FSDP2 from accelerate launch, got DEEPSPEED"):
         check_processes(tiny, launched(DistributedType.DEEPSPEED, 2))
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match="--use_fsdp: expected processes on GPUs, got CPUs"):
+        check_processes(tiny, launched(DistributedType.MULTI_CPU, 2))
     with pytest.raises(ValueError, match=r"got FSDP: leave out.*--fsdp_version 2 and"):
         check_processes(tiny, launched(DistributedType.FSDP, 2, is_fsdp2=False))

@@ -1,15 +1,7 @@
 """The BookCorpus tutorial: GPT-2 small, trained causally or on masked tokens."""
 
-from train.config import (
-    Config,
-    CorpusConfig,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    ScheduleConfig,
-    TokenizerConfig,
-)
+from train import config
+from train.config import Config
 
 
 def bookcorpus() -> Config:
@@ -21,9 +13,9 @@ def bookcorpus() -> Config:
     docs/recipes.md for what we measured.
     """
     return Config(
-        corpus=CorpusConfig(source="hub", dataset="bookcorpus", joined_rows=True),
-        tokenizer=TokenizerConfig(kind="gpt2", vocab_size=50_257),
-        model=ModelConfig(
+        corpus=config.CorpusConfig(source="hub", dataset="bookcorpus", joined_rows=True),
+        tokenizer=config.TokenizerConfig(kind="gpt2", vocab_size=50_257),
+        model=config.ModelConfig(
             hidden_size=768,
             num_hidden_layers=12,
             num_attention_heads=12,
@@ -36,8 +28,8 @@ def bookcorpus() -> Config:
             attention_dropout=0.1,
             residual_dropout=0.1,
         ),
-        data=DataConfig(batch_size=8, split="text", validation_chunk=1_000_000, evaluation_windows=64),
-        optimizer=OptimizerConfig(learning_rate=6e-4, beta2=0.95, weight_decay=0.1, max_grad_norm=1.0),
-        schedule=ScheduleConfig(name="cosine", warmup_steps=500, final_ratio=0.1),
-        run=RunConfig(steps=20_000, evaluate_every=500, checkpoint_every=1000),
+        data=config.DataConfig(batch_size=8, split="text", validation_chunk=1_000_000, evaluation_windows=64),
+        optimizer=config.OptimizerConfig(learning_rate=6e-4, beta2=0.95, weight_decay=0.1, max_grad_norm=1.0),
+        schedule=config.ScheduleConfig(name="cosine", warmup_steps=500, final_ratio=0.1),
+        run=config.RunConfig(steps=20_000, evaluate_every=500, checkpoint_every=1000),
     )

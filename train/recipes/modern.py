@@ -1,16 +1,8 @@
 """Our own recipe: what a small GPT looks like today."""
 
 from modeling.families import MODERN
-from train.config import (
-    Config,
-    CorpusConfig,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    ScheduleConfig,
-    TokenizerConfig,
-)
+from train import config
+from train.config import Config
 
 
 def modern() -> Config:
@@ -21,16 +13,16 @@ def modern() -> Config:
     `python -m train modern --corpus PATH`. Cost and expected result: docs/log.md has the measured figures.
     """
     return Config(
-        corpus=CorpusConfig(source="gutenberg", books="scifi"),
-        tokenizer=TokenizerConfig(vocab_size=8257),
-        model=ModelConfig(
+        corpus=config.CorpusConfig(source="gutenberg", books="scifi"),
+        tokenizer=config.TokenizerConfig(vocab_size=8257),
+        model=config.ModelConfig(
             intermediate_size=704,
             num_attention_heads=4,
             head_dim=64,
             **MODERN,
         ),
-        data=DataConfig(batch_size=32),
-        optimizer=OptimizerConfig(name="muon", learning_rate=3e-3, beta2=0.95, max_grad_norm=1.0),
-        schedule=ScheduleConfig(name="wsd", warmup_steps=30, decay_fraction=0.5),
-        run=RunConfig(steps=500),
+        data=config.DataConfig(batch_size=32),
+        optimizer=config.OptimizerConfig(name="muon", learning_rate=3e-3, beta2=0.95, max_grad_norm=1.0),
+        schedule=config.ScheduleConfig(name="wsd", warmup_steps=30, decay_fraction=0.5),
+        run=config.RunConfig(steps=500),
     )

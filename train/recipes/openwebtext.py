@@ -1,15 +1,7 @@
 """The OpenWebText tutorial: a character model with post-LayerNorm blocks."""
 
-from train.config import (
-    Config,
-    CorpusConfig,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    ScheduleConfig,
-    TokenizerConfig,
-)
+from train import config
+from train.config import Config
 
 
 def openwebtext() -> Config:
@@ -21,9 +13,9 @@ def openwebtext() -> Config:
     Expected: the tutorial states no figure; see docs/recipes.md for what we measured.
     """
     return Config(
-        corpus=CorpusConfig(source="hub", dataset="Skylion007/openwebtext"),
-        tokenizer=TokenizerConfig(kind="characters"),
-        model=ModelConfig(
+        corpus=config.CorpusConfig(source="hub", dataset="Skylion007/openwebtext"),
+        tokenizer=config.TokenizerConfig(kind="characters"),
+        model=config.ModelConfig(
             hidden_size=384,
             num_hidden_layers=8,
             num_attention_heads=8,
@@ -33,8 +25,8 @@ def openwebtext() -> Config:
             attention_dropout=0.2,
             residual_dropout=0.2,
         ),
-        data=DataConfig(batch_size=32, split="files"),
-        optimizer=OptimizerConfig(learning_rate=3e-4),
-        schedule=ScheduleConfig(name="constant"),
-        run=RunConfig(steps=3000, evaluate_every=100),
+        data=config.DataConfig(batch_size=32, split="files"),
+        optimizer=config.OptimizerConfig(learning_rate=3e-4),
+        schedule=config.ScheduleConfig(name="constant"),
+        run=config.RunConfig(steps=3000, evaluate_every=100),
     )

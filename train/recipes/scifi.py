@@ -1,15 +1,7 @@
 """The sci-fi tutorial: a small GPT on early science fiction."""
 
-from train.config import (
-    Config,
-    CorpusConfig,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    ScheduleConfig,
-    TokenizerConfig,
-)
+from train import config
+from train.config import Config
 
 
 def scifi() -> Config:
@@ -21,13 +13,13 @@ def scifi() -> Config:
     4.197 on its own 25 texts (train 3.43); see docs/recipes.md for what we measured.
     """
     return Config(
-        corpus=CorpusConfig(source="gutenberg", books="scifi"),
-        tokenizer=TokenizerConfig(vocab_size=8257),
-        model=ModelConfig(
+        corpus=config.CorpusConfig(source="gutenberg", books="scifi"),
+        tokenizer=config.TokenizerConfig(vocab_size=8257),
+        model=config.ModelConfig(
             output_projection_init="normal", embedding_dropout=0.2, attention_dropout=0.2, residual_dropout=0.2
         ),
-        data=DataConfig(batch_size=32, windows="random", validation_chunk=20_000, validation_fraction=0.1),
-        optimizer=OptimizerConfig(learning_rate=1e-3),
-        schedule=ScheduleConfig(name="plateau", final_ratio=0.01),
-        run=RunConfig(steps=10_000, evaluate_every=100, output_tokens=500),
+        data=config.DataConfig(batch_size=32, windows="random", validation_chunk=20_000, validation_fraction=0.1),
+        optimizer=config.OptimizerConfig(learning_rate=1e-3),
+        schedule=config.ScheduleConfig(name="plateau", final_ratio=0.01),
+        run=config.RunConfig(steps=10_000, evaluate_every=100, output_tokens=500),
     )

@@ -2,16 +2,8 @@
 
 from pathlib import Path
 
-from train.config import (
-    Config,
-    CorpusConfig,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    ScheduleConfig,
-    TokenizerConfig,
-)
+from train import config
+from train.config import Config
 
 
 def wiki() -> Config:
@@ -22,9 +14,9 @@ def wiki() -> Config:
     an hour on a GPU of a desktop. Expected: the tutorial states no figure; see docs/recipes.md for what we measured.
     """
     return Config(
-        corpus=CorpusConfig(source="local", paths=(Path("wiki.txt"),)),
-        tokenizer=TokenizerConfig(kind="sentencepiece", vocab_size=4096),
-        model=ModelConfig(
+        corpus=config.CorpusConfig(source="local", paths=(Path("wiki.txt"),)),
+        tokenizer=config.TokenizerConfig(kind="sentencepiece", vocab_size=4096),
+        model=config.ModelConfig(
             hidden_size=384,
             num_hidden_layers=7,
             num_attention_heads=7,
@@ -35,8 +27,8 @@ def wiki() -> Config:
             attention_dropout=0.05,
             residual_dropout=0.05,
         ),
-        data=DataConfig(batch_size=16, split="text", validation_chunk=100_000),
-        optimizer=OptimizerConfig(learning_rate=3e-4, weight_decay=0.05, max_grad_norm=1.0),
-        schedule=ScheduleConfig(name="cosine"),
-        run=RunConfig(steps=10_000),
+        data=config.DataConfig(batch_size=16, split="text", validation_chunk=100_000),
+        optimizer=config.OptimizerConfig(learning_rate=3e-4, weight_decay=0.05, max_grad_norm=1.0),
+        schedule=config.ScheduleConfig(name="cosine"),
+        run=config.RunConfig(steps=10_000),
     )

@@ -1,15 +1,7 @@
 """The WikiText tutorial: WordPiece and a decoder without output bias."""
 
-from train.config import (
-    Config,
-    CorpusConfig,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    ScheduleConfig,
-    TokenizerConfig,
-)
+from train import config
+from train.config import Config
 
 
 def wikitext() -> Config:
@@ -20,19 +12,19 @@ def wikitext() -> Config:
     on a P100. Expected: its training loss was about 3.5; see docs/recipes.md for what we measured.
     """
     return Config(
-        corpus=CorpusConfig(
+        corpus=config.CorpusConfig(
             source="hub", dataset="Salesforce/wikitext", dataset_config="wikitext-103-raw-v1", joined_rows=True
         ),
-        tokenizer=TokenizerConfig(kind="wordpiece", vocab_size=40_000),
-        model=ModelConfig(
+        tokenizer=config.TokenizerConfig(kind="wordpiece", vocab_size=40_000),
+        model=config.ModelConfig(
             hidden_size=512,
             num_attention_heads=8,
             max_position_embeddings=512,
             lm_head_bias=False,
             output_projection_init="normal",
         ),
-        data=DataConfig(batch_size=8, split="text", validation_chunk=1_000_000),
-        optimizer=OptimizerConfig(learning_rate=5e-4),
-        schedule=ScheduleConfig(name="constant"),
-        run=RunConfig(steps=30_000, evaluate_every=500, checkpoint_every=1000),
+        data=config.DataConfig(batch_size=8, split="text", validation_chunk=1_000_000),
+        optimizer=config.OptimizerConfig(learning_rate=5e-4),
+        schedule=config.ScheduleConfig(name="constant"),
+        run=config.RunConfig(steps=30_000, evaluate_every=500, checkpoint_every=1000),
     )

@@ -13,18 +13,23 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from train.__main__ import parse as parse_run
 from train.recipes import RECIPES
 
+if TYPE_CHECKING:
+    from train.sweep.search import Search
+
 USAGE = f"usage: python -m train.sweep RECIPE --trials N [options]   (RECIPE: {', '.join(RECIPES)} or a recipe file)"
 
 
-def run(name: str, flags: list[str]) -> bool:
-    """Search as a command line says; False when a signal ended it."""
+def parse(arguments: list[str]) -> "tuple[Search, int, bool]":
+    """The search of a command line, the number of trials, and whether to resume."""
     from train.sweep.search import STARTUP_TRIALS, Search
     from train.sweep.space import build_space, given_fields
 
+    name, *flags = arguments
     parser = argparse.ArgumentParser(
         prog=f"python -m train.sweep {name}",
         description=__doc__,
@@ -57,7 +62,7 @@ def run(name: str, flags: list[str]) -> bool:
         startup_trials=given.startup_trials,
         keep_checkpoints=given.keep_checkpoints,
     )
-    return search.run(given.trials, resume=given.resume)
+    return search, given.trials, given.resume
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -67,7 +72,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{__doc__}\n{USAGE}")
         sys.exit(0 if arguments else 2)
     try:
-        completed = run(arguments[0], arguments[1:])
+        search, trials, resume = parse(arguments)
+        completed = search.run(trials, resume=resume)
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise

@@ -8,7 +8,6 @@ import base64
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +27,8 @@ NEW_TOKENS = 100
 NEUTRAL_PROMPT = "Once"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
-    """The weights of one kind."""
-
-    name: str
-    parameters: int
-
-
-def parts_of(model: Any) -> list[Part]:
-    """The parameters of any model of transformers by what they do, each counted once; none are left out."""
+def parts_of(model: Any) -> dict[str, int]:
+    """The parameters of any model of transformers by what they do, each counted once, the most first."""
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings()
     head = None if head is None else head.weight
     is_tied = head is embedding
@@ -50,7 +41,7 @@ def parts_of(model: Any) -> list[Part]:
         else:
             kind = _kind_of(name)
         sums[kind] = sums.get(kind, 0) + weight.numel()
-    return [Part(name=name, parameters=count) for name, count in sorted(sums.items(), key=lambda item: -item[1])]
+    return dict(sorted(sums.items(), key=lambda item: -item[1]))
 
 
 def model_facts(loaded: LoadedModel) -> Facts:
@@ -73,13 +64,9 @@ def model_facts(loaded: LoadedModel) -> Facts:
         from modeling.sizing import flops_per_token
 
         training = flops_per_token(config, config.max_position_embeddings)
-        facts.append(
-            (
-                "arithmetic",
-                f"{short_number(round(training / 3))} floating-point operations for a token read, "
-                f"{short_number(round(training))} for one learned from, at full context",
-            )
-        )
+        read, learned = short_number(round(training / 3)), short_number(round(training))
+        arithmetic = f"{read} floating-point operations for a token read, {learned} for one learned from"
+        facts.append(("arithmetic", f"{arithmetic}, at full context"))
     return facts
 
 
@@ -194,14 +181,13 @@ def _kind_of(name: str) -> str:
 
 
 def _shape_facts(config: Any) -> Facts:
-    layers, width = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
-    heads, inner = getattr(config, "num_attention_heads", None), getattr(config, "intermediate_size", None)
+    names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+    layers, width, heads, inner = (getattr(config, name, None) for name in names)
     if not (isinstance(layers, int) and isinstance(width, int)):
         return []
     shape = [f"{layers:,} layer{'' if layers == 1 else 's'}, {width:,} wide"]
     if isinstance(heads, int):
-        keys = getattr(config, "num_key_value_heads", None) or heads
-        head_dim = getattr(config, "head_dim", None) or width // heads
+        keys, head_dim = _keys(config)
         shared = "" if keys == heads else f" over {keys} heads of keys and values"
         shape.append(f"{heads} heads of {head_dim}{shared}")
     if isinstance(inner, int):
@@ -214,13 +200,20 @@ def _shape_facts(config: Any) -> Facts:
 
 def _cache_bytes(config: Any, bytes_per_value: int) -> int | None:
     """Keys and values of one token in all layers; None for a config that does not tell."""
-    sizes = [getattr(config, name, None) for name in ("num_hidden_layers", "num_attention_heads", "hidden_size")]
-    if not all(isinstance(size, int) and size > 0 for size in sizes):
+    names = ("num_hidden_layers", "num_attention_heads", "hidden_size")
+    if not all(isinstance(getattr(config, name, None), int) for name in names):
         return None
-    layers, heads, width = (int(size or 0) for size in sizes)
-    keys = getattr(config, "num_key_value_heads", None) or heads
-    head_dim = getattr(config, "head_dim", None) or width // heads
-    return 2 * layers * keys * head_dim * bytes_per_value
+    keys, head_dim = _keys(config)
+    return 2 * config.num_hidden_layers * keys * head_dim * bytes_per_value
+
+
+def _keys(config: Any) -> tuple[int, int]:
+    """Heads of keys and values, and the size of each."""
+    heads = config.num_attention_heads
+    return (
+        getattr(config, "num_key_value_heads", None) or heads,
+        getattr(config, "head_dim", None) or config.hidden_size // heads,
+    )
 
 
 def _quality(bits: float, floor: float | None) -> str:

@@ -12,7 +12,7 @@ from gradio.context import LocalContext
 
 from panels.components.status import render_status
 from panels.context import AppContext
-from panels.formats import short_number
+from panels.formats import percent, short_number
 from panels.models import LoadedModel
 from panels.tabs.about.card import read_card
 from panels.tabs.about.facts import api_code, limits, load_code, model_facts, parts_of, picture, training_facts
@@ -28,9 +28,10 @@ FACTS = """
 <section aria-label="Sizes"><h2>What it is</h2>
   <dl>{% for name, value in model %}<dt>{{ name }}</dt><dd>{{ value }}</dd>{% endfor %}</dl></section>
 <section aria-label="Parameters by part"><h2>Where its {{ total }} parameters are</h2>
-  <ul class="parts">{% for part in parts %}
-    <li><span>{{ part.name }}</span> <b>{{ part.percent }}</b>
-      <i aria-hidden="true"><i style="width:{{ part.share }}%"></i></i> <span class="quiet">{{ part.count }}</span></li>
+  <ul class="parts">{% for name, count, percent, share in parts %}
+    <li><span>{{ name }}</span> <b>{{ percent }}</b>
+      <i aria-hidden="true"><i style="width:{{ "%.2f" | format(share) }}%"></i></i>
+      <span class="quiet">{{ count }}</span></li>
   {% endfor %}</ul></section>
 {% if training %}
 <section aria-label="Training"><h2>How it was trained</h2>
@@ -61,16 +62,9 @@ describes each.
 {code}
 ```
 """
-MCP = """
-`python app.py --mcp` offers the same to assistants, as tools of the Model Context Protocol.
-"""
-CODE_OF_THE_FOLDER = """
-`trust_remote_code=True` runs the Python files of the model's folder; read them first.
-"""
-CARD = """
-## Model card
-
-"""
+MCP = "\n`python app.py --mcp` offers the same to assistants, as tools of the Model Context Protocol.\n"
+CODE_OF_THE_FOLDER = "\n`trust_remote_code=True` runs the Python files of the model's folder; read them first.\n"
+CARD = "\n## Model card\n\n"
 NO_CARD = "## Model card\n\nThis model has none: a bundle gets one (`python -m hub_export bundle RUN --out DIR`)."
 
 
@@ -89,12 +83,8 @@ def arrived(context: AppContext) -> list[Any]:
     """Updates of what `build` returned, now that the model is known."""
     loaded = context.loader.wait()
     card = read_card(loaded.source.folder)
-    return [
-        _facts(context, loaded),
-        _load(context, loaded),
-        _interface(context, loaded),
-        CARD + card if card else NO_CARD,
-    ]
+    facts, load, interface = _facts(context, loaded), _load(context, loaded), _interface(context, loaded)
+    return [facts, load, interface, CARD + card if card else NO_CARD]
 
 
 def add_endpoint(context: AppContext) -> None:
@@ -114,7 +104,7 @@ def _facts(context: AppContext, loaded: LoadedModel) -> str:
         message = "The model's folder is missing. It writes from memory until the page ends."
         trouble = render_status("trouble", message)
     parts = parts_of(loaded.model)
-    total = sum(part.parameters for part in parts)
+    total = sum(parts.values())
     pictures = [RunFolder(place).picture for place in (folder, context.run) if place]
     facts = render(
         FACTS,
@@ -122,15 +112,7 @@ def _facts(context: AppContext, loaded: LoadedModel) -> str:
         training=training,
         limits=limits(loaded),
         total=short_number(total),
-        parts=[
-            {
-                "name": part.name,
-                "count": f"{part.parameters:,}",
-                "percent": f"{100 * part.parameters / total:.1f}\u00a0%",
-                "share": round(100 * part.parameters / total, 2),
-            }
-            for part in parts
-        ],
+        parts=[(name, f"{count:,}", percent(count / total), 100 * count / total) for name, count in parts.items()],
         picture=next(filter(None, map(picture, pictures)), None),
     )
     return trouble + facts

@@ -1,4 +1,4 @@
-// Ctrl+Enter compares, Esc stops; the mark where the texts part comes into sight when it is found below the screen.
+// Ctrl+Enter compares, Esc stops; the mark where the texts diverge comes into sight when it is found below the screen.
 document.addEventListener("keydown", (event) => {
   const [go, stop] = ["compare-go", "compare-stop"].map((id) => document.getElementById(id));
   if (!go?.checkVisibility()) return;

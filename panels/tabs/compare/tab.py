@@ -14,8 +14,8 @@ from panels import zerogpu
 from panels.components.status import LOADING, READY, render_status
 from panels.context import AppContext
 from panels.formats import model_facts
-from panels.generate import PACE, TIME_LIMIT
-from panels.model_cache import OWN, Shelf
+from panels.generate import DRAFT_INTERVAL, TIME_LIMIT
+from panels.model_cache import OWN, ModelCache
 from panels.models import LoadedModel
 from panels.request_queue import RequestQueue, waiting_message
 from panels.sampling import CONTROLS, DEFAULTS, settings_from
@@ -28,14 +28,15 @@ if TYPE_CHECKING:
 
 TITLE = "Compare"
 LIMIT = 16
-"""Comparisons let in at once. One is at work: more would hold more models in memory than the shelf may keep."""
+"""Comparisons let in at once. One is at work: more would hold more models in memory than the cache may hold."""
 LENGTH, LONGEST = 120, 500
 """Tokens of each text where nothing else is asked for, and at most."""
 CAREFUL, WILD = 0.4, 1.2
 """Temperatures of the ready-made comparison of settings."""
 SETTINGS = tuple(control for control in CONTROLS if control.name != "max_new_tokens")
 
-INTRO = """<p>One beginning, one seed, two writers. Where their texts part, you see what each of them thought.
+INTRO = """<p>One beginning, one seed, two models or settings. Where their texts diverge, you see the
+probabilities of both.
 {% if zerogpu %}On this hardware only the page's own model can write: compare two settings of it.{% endif %}</p>"""
 NOTE = """<p class="note">{% for fact in facts %}<span>{{ fact }}</span>{% endfor %}</p>"""
 TROUBLE = """<p class="note trouble" role="alert"><b>Not this model:</b> {{ message }}</p>"""
@@ -46,7 +47,7 @@ ENDS = {
 
 
 @dataclass(kw_only=True, slots=True)
-class Bench:
+class CompareState:
     """What the tab remembers of one visitor."""
 
     is_busy: bool = False
@@ -63,7 +64,7 @@ class SideTroubleError(ValueError):
 
 def build(context: AppContext) -> list[Component]:
     """Lay out the tab and wire it; what it returns, `arrived` brings up to date."""
-    shelf, comparisons_queue = Shelf(context), RequestQueue(workers=1, limit=LIMIT)
+    cache, comparisons_queue = ModelCache(context), RequestQueue(workers=1, limit=LIMIT)
     gr.HTML(render(INTRO, zerogpu=zerogpu.is_here()), elem_id="compare-intro", padding=False)
     prompt = gr.Textbox(
         label="The beginning for both",
@@ -76,18 +77,18 @@ def build(context: AppContext) -> list[Component]:
     )
     with gr.Row(elem_id="compare-sides"):
         with gr.Column(min_width=280, elem_id="compare-side-a"):
-            model_a, note_a = _build_model("A", shelf)
+            model_a, note_a = _build_model("A", cache)
             with gr.Accordion("Settings of A", open=False):
                 sliders_a = _build_sliders("A")
         with gr.Column(min_width=280, elem_id="compare-side-b"):
-            model_b, note_b = _build_model("B", shelf)
+            model_b, note_b = _build_model("B", cache)
             same = gr.Checkbox(True, label="Same settings as A", elem_id="compare-same", container=False)
             with gr.Accordion("Settings of B", open=True, visible=False) as settings_b:
                 sliders_b = _build_sliders("B")
     with gr.Row(elem_id="compare-ideas"):
-        ages = gr.Button("Early and late", elem_id="compare-ages", min_width=110, visible=False)
-        moods = gr.Button("Careful and wild", elem_id="compare-moods", min_width=110)
-        twins = gr.Button("The same twice", elem_id="compare-twins", min_width=110)
+        checkpoints = gr.Button("Early and late", elem_id="compare-checkpoints", min_width=110, visible=False)
+        settings = gr.Button("Careful and wild", elem_id="compare-settings", min_width=110)
+        identical = gr.Button("The same twice", elem_id="compare-identical", min_width=110)
     with gr.Row(elem_id="compare-actions"):
         length = gr.Slider(1, LONGEST, value=LENGTH, step=1, label="Length of each text", info="Tokens at most",
                            elem_id="compare-length", min_width=220, scale=3)  # fmt: skip
@@ -105,10 +106,10 @@ def build(context: AppContext) -> list[Component]:
         stop = gr.Button("Stop", variant="stop", elem_id="compare-stop", min_width=80, interactive=False)
     status = gr.HTML(READY if context.loader.ready else LOADING, elem_id="compare-status", padding=False)
     result = gr.HTML("", elem_id="comparison", padding=False)
-    bench = gr.State(Bench())
+    state = gr.State(CompareState())
 
     def run(
-        bench: Bench, text: str, choice_a: str, choice_b: str, length: Any, seed: Any, same: bool, *values: Any
+        state: CompareState, text: str, choice_a: str, choice_b: str, length: Any, seed: Any, same: bool, *values: Any
     ) -> Iterator[list[Any]]:
         names = [control.name for control in SETTINGS]
         of_a = dict(zip(names, values[: len(names)], strict=True))
@@ -118,11 +119,11 @@ def build(context: AppContext) -> list[Component]:
         try:
             a, b = (settings_from(seed=seed, max_new_tokens=length, **values) for values in (of_a, of_b))
             titles = (
-                Title(name=shelf.name(choice_a), settings=of_a),
-                Title(name=shelf.name(choice_b), settings=of_b),
+                Title(name=cache.name(choice_a), settings=of_a),
+                Title(name=cache.name(choice_b), settings=of_b),
             )
             for found in comparisons(
-                context, shelf, comparisons_queue, text or "", (choice_a, choice_b), (a, b), lambda: bench.stop
+                context, cache, comparisons_queue, text or "", (choice_a, choice_b), (a, b), lambda: state.stop
             ):
                 if isinstance(found, str):
                     yield [render_status("busy", found), gr.skip(), *notes]
@@ -138,20 +139,20 @@ def build(context: AppContext) -> list[Component]:
 
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     buttons = [go, stop]
-    begun = go.click(lambda bench: begin(bench, context), bench, [status, *buttons], **quiet)
+    begun = go.click(lambda state: begin(state, context), state, [status, *buttons], **quiet)
     running = begun.then(
         run,
-        [bench, prompt, model_a, model_b, length, seed, same, *sliders_a.values(), *sliders_b.values()],
+        [state, prompt, model_a, model_b, length, seed, same, *sliders_a.values(), *sliders_b.values()],
         [status, result, note_a, note_b],
         concurrency_limit=None,
         show_progress="hidden",
         api_visibility="private",
     )
     for over in (running.then, running.failure):
-        over(lambda bench: settle(bench, shelf), bench, [*buttons, model_a, model_b], **quiet)
-    stop.click(ask_to_stop, bench, None, **quiet)
+        over(lambda state: settle(state, cache), state, [*buttons, model_a, model_b], **quiet)
+    stop.click(ask_to_stop, state, None, **quiet)
     for model, note in ((model_a, note_a), (model_b, note_b)):
-        model.change(lambda choice: describe(shelf, choice), model, note, **quiet)
+        model.change(lambda choice: describe(cache, choice), model, note, **quiet)
     same.input(
         lambda same, *values: [gr.update(visible=not same), *values],
         [same, *sliders_a.values()],
@@ -160,23 +161,23 @@ def build(context: AppContext) -> list[Component]:
     )
     setup = [model_a, model_b, same, settings_b, sliders_a["temperature"], sliders_b["temperature"]]
     usual = DEFAULTS["temperature"]
-    shut, ajar = gr.update(visible=False), gr.update(visible=True)
-    ages.click(lambda: [earliest(shelf), OWN, True, shut, usual, usual], None, setup, **quiet)
-    moods.click(lambda: [OWN, OWN, False, ajar, CAREFUL, WILD], None, setup, **quiet)
-    twins.click(lambda: [OWN, OWN, True, shut, usual, usual], None, setup, **quiet)
-    return [prompt, model_a, model_b, note_a, note_b, ages, status]
+    hidden, visible = gr.update(visible=False), gr.update(visible=True)
+    checkpoints.click(lambda: [earliest(cache), OWN, True, hidden, usual, usual], None, setup, **quiet)
+    settings.click(lambda: [OWN, OWN, False, visible, CAREFUL, WILD], None, setup, **quiet)
+    identical.click(lambda: [OWN, OWN, True, hidden, usual, usual], None, setup, **quiet)
+    return [prompt, model_a, model_b, note_a, note_b, checkpoints, status]
 
 
 def arrived(context: AppContext) -> list[Any]:
     """Updates of what `build` returned, now that the model is known."""
-    shelf = Shelf(context)
-    choices, first = shelf.choices(), earliest(shelf)
+    cache = ModelCache(context)
+    choices, first = cache.choices(), earliest(cache)
     return [
         gr.update(value=next(iter(context.source.prompts), "")),
         gr.update(choices=choices, value=first),
         gr.update(choices=choices, value=OWN),
-        describe(shelf, first),
-        describe(shelf, OWN),
+        describe(cache, first),
+        describe(cache, OWN),
         gr.update(visible=first != OWN),
         READY,
     ]
@@ -188,7 +189,7 @@ def add_endpoint(context: AppContext) -> None:
 
 def comparisons(
     context: AppContext,
-    shelf: Shelf,
+    cache: ModelCache,
     queue: RequestQueue,
     prompt: str,
     choices: tuple[str, str],
@@ -210,31 +211,32 @@ def comparisons(
                 if should_stop():
                     return
                 yield f"Loading model {'AB'[number]} …"
-                loaded = _load(shelf, number, choice, should_stop)
+                loaded = _load(cache, number, choice, should_stop)
                 if loaded is None:
                     return
                 sides.append(Side(loaded=loaded, settings=settings[number]))
             if zerogpu.is_here():
                 yield "Writing both; they come when they are done …"
-                yield context.loader.call(compare_settings, prompt, *settings)
+                *_, last = context.loader.stream(compare_settings, prompt, *settings)
+                yield last
             else:
                 yield from compare(sides[0], sides[1], prompt, should_stop=should_stop)
 
 
-def _load(shelf: Shelf, side: int, choice: str, should_stop: Callable[[], bool]) -> LoadedModel | None:
+def _load(cache: ModelCache, side: int, choice: str, should_stop: Callable[[], bool]) -> LoadedModel | None:
     """A side's model; None when Stop came first, the loading then ends by itself. Raises SideTroubleError."""
     found: list[LoadedModel | Exception] = []
 
     def load() -> None:
         try:
-            found.append(shelf.take(choice))
+            found.append(cache.get(choice))
         except Exception as error:
             found.append(error)
 
     loading = threading.Thread(target=load, name="load-compared", daemon=True)
     loading.start()
     while loading.is_alive() and not should_stop():
-        loading.join(PACE)
+        loading.join(DRAFT_INTERVAL)
     if not found:
         return None
     if isinstance(found[0], ValueError):
@@ -244,34 +246,34 @@ def _load(shelf: Shelf, side: int, choice: str, should_stop: Callable[[], bool])
     return found[0]
 
 
-def begin(bench: Bench, context: AppContext) -> list[Any]:
+def begin(state: CompareState, context: AppContext) -> list[Any]:
     """A comparison begins: status and buttons."""
-    bench.is_busy, bench.stop = True, False
+    state.is_busy, state.stop = True, False
     message = "Getting ready …" if context.loader.ready else "The model is still loading …"
-    return [render_status("busy", message), *buttons_of(bench)]
+    return [render_status("busy", message), *buttons_of(state)]
 
 
-def ask_to_stop(bench: Bench) -> None:
+def ask_to_stop(state: CompareState) -> None:
     """End the present comparison: both writers look before each token."""
-    bench.stop = True
+    state.stop = True
 
 
-def settle(bench: Bench, shelf: Shelf) -> list[Any]:
+def settle(state: CompareState, cache: ModelCache) -> list[Any]:
     """The comparison is over, in whatever way: the buttons, and both fields with what there is to choose from now."""
-    bench.is_busy = False
-    choices = shelf.choices()
-    return [*buttons_of(bench), gr.update(choices=choices), gr.update(choices=choices)]
+    state.is_busy = False
+    choices = cache.choices()
+    return [*buttons_of(state), gr.update(choices=choices), gr.update(choices=choices)]
 
 
-def buttons_of(bench: Bench) -> list[Any]:
+def buttons_of(state: CompareState) -> list[Any]:
     """Compare and Stop."""
-    return [gr.Button(interactive=not bench.is_busy), gr.Button(interactive=bench.is_busy)]
+    return [gr.Button(interactive=not state.is_busy), gr.Button(interactive=state.is_busy)]
 
 
-def describe(shelf: Shelf, choice: str | None) -> str:
+def describe(cache: ModelCache, choice: str | None) -> str:
     """What is known of a choice, or what is wrong with it, as HTML for the place below the field."""
     try:
-        source = shelf.find(choice)
+        source = cache.find(choice)
     except ValueError as error:
         return render(TROUBLE, message=str(error))
     return render(NOTE, facts=model_facts(source) or ["Looked up on the Hub when you compare."])
@@ -282,23 +284,23 @@ def describe_end(comparison: Comparison) -> str:
     seed = f"seed {comparison.seed}"
     if not comparison.is_over:
         return render_status("busy", f"Both write … {seed}")
-    ending = next((ENDS[page.ending] for page in comparison.pages if page.ending in ENDS), "Done.")
+    ending = next((ENDS[text.ending] for text in comparison.texts if text.ending in ENDS), "Done.")
     return render_status("idle", f"{ending} Both with {seed}.")
 
 
-def earliest(shelf: Shelf) -> str:
+def earliest(cache: ModelCache) -> str:
     """The first other choice: the earliest checkpoint of the run, where there is one; else the page's model."""
-    others = [value for _, value in shelf.choices() if value != OWN]
+    others = [value for _, value in cache.choices() if value != OWN]
     return others[0] if others else OWN
 
 
-def _build_model(letter: str, shelf: Shelf) -> tuple[gr.Dropdown, gr.HTML]:
+def _build_model(letter: str, cache: ModelCache) -> tuple[gr.Dropdown, gr.HTML]:
     model = gr.Dropdown(
-        shelf.choices(),
+        cache.choices(),
         value=OWN,
         label=f"Model {letter}",
-        info="One of the list, or type a path or a Hub id" if shelf.takes_any else None,
-        allow_custom_value=shelf.takes_any,
+        info="One of the list, or type a path or a Hub id" if cache.takes_any else None,
+        allow_custom_value=cache.takes_any,
         filterable=True,
         elem_id=f"compare-model-{letter.lower()}",
     )

@@ -1,12 +1,13 @@
-"""A comparison for the eye: both texts side by side, the place where they part, and what each model thought there."""
+"""HTML of a comparison: both texts side by side, the place where they diverge, and the probabilities there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from panels.formats import percent
 from panels.sampling import CONTROLS
-from panels.tabs.compare.comparison import Chance, Comparison, Fork, Page, Parting
+from panels.tabs.compare.comparison import Branch, Comparison, Divergence, Probability, Text
 from panels.templates import render
 
 LETTERS = "AB"
@@ -26,7 +27,7 @@ COMPARISON = """
 {%- endmacro %}
 <div class="comparison">
 {% if sentence %}
-<section class="parting {{ 'found' if rows else '' }}" aria-label="Where they part">
+<section class="divergence {{ 'found' if rows else '' }}" aria-label="Where they diverge">
   <p class="sentence">
     {%- for part, is_token in sentence %}
     {%- if is_token %}<code>{{ part }}</code>{% else %}{{ part }}{% endif %}
@@ -51,18 +52,18 @@ COMPARISON = """
   {% endif %}
 </section>
 {% endif %}
-<div class="pages">
-{% for page in pages %}
-  <article class="page {{ page.letter | lower }}" aria-label="Text {{ page.letter }}">
-    <h3><b class="letter {{ page.letter | lower }}">{{ page.letter }}</b> {{ page.name }}
-      {% if page.settings %}<span>{{ page.settings }}</span>{% endif %}</h3>
-    <p class="text" dir="auto"><span class="prompt">{{ page.prompt }}</span><span class="same">{{ page.same }}</span>
-    {%- if page.forked %}<mark title="Here they part"><b aria-hidden="true">{{ page.letter }}</b>
-    {%- if page.ended %}<em>the end</em>{% else %}{{ page.token }}{% endif %}</mark>{% endif %}{{ page.rest }}
-    {%- if page.writing %}<i class="pen" aria-hidden="true"></i>{% endif %}</p>
-    <p class="facts"><span>{{ page.tokens }}</span>
-      {% if page.bits %}<span title="How well this text was foreseen by the model that wrote it">{{ page.bits }}</span>
-      {% endif %}<span>{{ page.ending }}</span></p>
+<div class="texts">
+{% for text in texts %}
+  <article class="version {{ text.letter | lower }}" aria-label="Text {{ text.letter }}">
+    <h3><b class="letter {{ text.letter | lower }}">{{ text.letter }}</b> {{ text.name }}
+      {% if text.settings %}<span>{{ text.settings }}</span>{% endif %}</h3>
+    <p class="text" dir="auto"><span class="prompt">{{ text.prompt }}</span><span class="same">{{ text.same }}</span>
+    {%- if text.diverged %}<mark title="Here they diverge"><b aria-hidden="true">{{ text.letter }}</b>
+    {%- if text.ended %}<em>the end</em>{% else %}{{ text.token }}{% endif %}</mark>{% endif %}{{ text.rest }}
+    {%- if text.writing %}<i class="caret" aria-hidden="true"></i>{% endif %}</p>
+    <p class="facts"><span>{{ text.tokens }}</span>
+      {% if text.bits %}<span title="How well this text was predicted by the model that wrote it">{{ text.bits }}</span>
+      {% endif %}<span>{{ text.ending }}</span></p>
   </article>
 {% endfor %}
 </div>
@@ -80,29 +81,29 @@ class Title:
 
 def render_comparison(comparison: Comparison, titles: tuple[Title, Title]) -> str:
     """The comparison as HTML."""
-    parting = comparison.parting
+    divergence = comparison.divergence
     differing = [control for control in CONTROLS if len({title.settings.get(control.name) for title in titles}) > 1]
-    pages = []
-    for number, (page, title) in enumerate(zip(comparison.pages, titles, strict=True)):
+    texts = []
+    for number, (text, title) in enumerate(zip(comparison.texts, titles, strict=True)):
         values = [f"{control.label.lower()} {title.settings[control.name]:g}" for control in differing]
-        pages.append(
+        texts.append(
             {
                 "letter": LETTERS[number],
                 "name": title.name,
                 "settings": ", ".join(values),
                 "prompt": cut(comparison.prompt),
-                "writing": page.ending is None,
-                "tokens": f"{page.tokens} token{'' if page.tokens == 1 else 's'}",
-                "bits": _bits(page),
-                "ending": ENDINGS.get(page.ending, "done"),
-                **_pieces(page, parting.forks[number] if parting else None),
+                "writing": text.ending is None,
+                "tokens": f"{text.tokens} token{'' if text.tokens == 1 else 's'}",
+                "bits": _bits(text),
+                "ending": ENDINGS.get(text.ending, "done"),
+                **_pieces(text, divergence.branches[number] if divergence else None),
             }
         )
     return render(
         COMPARISON,
-        pages=pages,
+        texts=texts,
         sentence=sentence(comparison),
-        rows=_rows(parting) if parting else [],
+        rows=_rows(divergence) if divergence else [],
         caption="How likely each model held these tokens there, and what its sampler made of it."
         if comparison.shares_tokens
         else "The models split text in different ways, so their probabilities per token cannot be put side by side: "
@@ -111,40 +112,30 @@ def render_comparison(comparison: Comparison, titles: tuple[Title, Title]) -> st
 
 
 def sentence(comparison: Comparison) -> list[tuple[str, bool]]:
-    """Where the texts part, as pieces of text, each with whether it is a token."""
-    parting, pages = comparison.parting, comparison.pages
-    if parting is None:
+    """Where the texts diverge, as pieces of text, each with whether it is a token."""
+    divergence, texts = comparison.divergence, comparison.texts
+    if divergence is None:
         if not comparison.is_over:
-            return [("The same so far.", False)] if pages[0].tokens else []
-        if not any(page.tokens for page in pages):
+            return [("The same so far.", False)] if texts[0].tokens else []
+        if not any(text.tokens for text in texts):
             return [("Neither wrote anything.", False)]
-        if pages[0].text == pages[1].text and pages[0].ending == pages[1].ending:
-            return [(f"They never part: {pages[0].tokens} tokens, word for word the same.", False)]
+        if texts[0].text == texts[1].text and texts[0].ending == texts[1].ending:
+            return [(f"They never diverge: {texts[0].tokens} tokens, word for word the same.", False)]
         return [("As far as the shorter text goes, they are the same.", False)]
     found: list[tuple[str, bool]]
-    if parting.tokens is None:
-        found = [(f"They part at character {parting.characters + 1:,}: ", False)]
+    if divergence.tokens is None:
+        found = [(f"They diverge at character {divergence.characters + 1:,}: ", False)]
     else:
-        found = [(f"They part at token {parting.tokens + 1:,}: ", False)]
-    for number, fork in enumerate(parting.forks):
-        own = fork.chances[number]
+        found = [(f"They diverge at token {divergence.tokens + 1:,}: ", False)]
+    for number, branch in enumerate(divergence.branches):
+        own = branch.probabilities[number]
         share = f" ({percent(own.model)})" if own else ""
-        if fork.label is None:
+        if branch.label is None:
             found.append((f"{LETTERS[number]} ended the text{share}", False))
         else:
-            found += [(f"{LETTERS[number]} wrote ", False), (fork.label, True), (share, False)]
+            found += [(f"{LETTERS[number]} wrote ", False), (branch.label, True), (share, False)]
         found.append((", " if number == 0 else ".", False))
     return found
-
-
-def percent(probability: float) -> str:
-    """A probability in two or three digits; what is not 0 never looks like it."""
-    if 0 < probability < 0.0001:
-        return "under 0.01\u00a0%"
-    if 0.9995 <= probability < 1:
-        return "over 99.9\u00a0%"
-    value = 100 * probability
-    return f"{value:.{0 if value in (0, 100) else 1 if value >= 1 else 2}f}\u00a0%"
 
 
 def cut(prompt: str) -> str:
@@ -155,44 +146,45 @@ def cut(prompt: str) -> str:
     return "… " + (end.partition(" ")[2] or end)
 
 
-def _pieces(page: Page, fork: Fork | None) -> dict[str, object]:
-    """A text cut at its fork: what is the same, the token, the rest."""
-    if fork is None:
-        return {"same": page.text, "token": "", "rest": "", "forked": False, "ended": False}
+def _pieces(text: Text, branch: Branch | None) -> dict[str, object]:
+    """A text cut where it diverges: what is the same, the token, the rest."""
+    if branch is None:
+        return {"same": text.text, "token": "", "rest": "", "diverged": False, "ended": False}
     return {
-        "same": page.text[: fork.start],
-        "token": page.text[fork.start : fork.end],
-        "rest": page.text[fork.end :],
-        "forked": True,
-        "ended": fork.label is None,
+        "same": text.text[: branch.start],
+        "token": text.text[branch.start : branch.end],
+        "rest": text.text[branch.end :],
+        "diverged": True,
+        "ended": branch.label is None,
     }
 
 
-def _rows(parting: Parting) -> list[dict[str, object]]:
-    longest = max(chance.model for fork in parting.forks for chance in fork.chances if chance) or 1.0
+def _rows(divergence: Divergence) -> list[dict[str, object]]:
+    found = [each.model for branch in divergence.branches for each in branch.probabilities if each]
+    longest = max(found) or 1.0
     return [
         {
-            "label": "the end" if fork.label is None else fork.label,
+            "label": "the end" if branch.label is None else branch.label,
             "letter": LETTERS[number],
-            "cells": [_cell(chance, LETTERS[side].lower(), longest) for side, chance in enumerate(fork.chances)],
+            "cells": [_cell(each, LETTERS[side].lower(), longest) for side, each in enumerate(branch.probabilities)],
         }
-        for number, fork in enumerate(parting.forks)
+        for number, branch in enumerate(divergence.branches)
     ]
 
 
-def _cell(chance: Chance | None, kind: str, longest: float) -> dict[str, object] | None:
+def _cell(probability: Probability | None, kind: str, longest: float) -> dict[str, object] | None:
     """One probability; its bar is as long as its share of the largest one."""
-    if chance is None:
+    if probability is None:
         return None
     return {
-        "share": round(100 * chance.model / longest, 2),
+        "share": round(100 * probability.model / longest, 2),
         "kind": kind,
-        "percent": percent(chance.model),
-        "drawn": f"sampler: {percent(chance.drawn)}" if chance.drawn else "sampler: cut",
+        "percent": percent(probability.model),
+        "drawn": f"sampler: {percent(probability.sampler)}" if probability.sampler else "sampler: cut",
     }
 
 
-def _bits(page: Page) -> str:
-    if page.ending is None or page.bits_per_byte is None:
+def _bits(text: Text) -> str:
+    if text.ending is None or text.bits_per_byte is None:
         return ""
-    return f"{page.bits_per_byte:.2f} bits per byte"
+    return f"{text.bits_per_byte:.2f} bits per byte"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from modeling.infilling import Blank, blank_pattern, fill_in
-from panels.generate import plain_text
 from panels.models import LoadedModel
+from storage.text import replace_surrogates
 from tokenization import plain_ids
 
 BLANKS_LIMIT = 20
@@ -22,7 +22,7 @@ def fill(loaded: LoadedModel, text: str, top: int, *, should_stop: Callable[[], 
     """
     if not loaded.source.masked:
         raise ValueError(f"{loaded.source.name} writes and does not fill blanks: give it a beginning.")
-    text = plain_text(text)
+    text = replace_surrogates(text)
     count = len(blank_pattern(loaded.tokenizer).findall(text))
     if count > BLANKS_LIMIT:
         raise ValueError(f"expected at most {BLANKS_LIMIT} blanks at a time, got {count}: fill some of them first")

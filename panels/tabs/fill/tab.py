@@ -14,6 +14,7 @@ from gradio.events import api
 from panels.components.status import BROKEN, LOADING, READY, render_status
 from panels.context import AppContext
 from panels.formats import visible
+from panels.generate import check_text
 from panels.models import ModelSource
 from panels.request_queue import LatestRequest, waiting_message
 from panels.tabs.write.editor import HISTORY
@@ -272,9 +273,7 @@ def add_endpoint(context: AppContext) -> None:
         from panels.tabs.fill.filling import fill
 
         try:
-            if not isinstance(text, str):
-                raise ValueError(f"text: expected text, got {type(text).__name__}.")
-            return [dataclasses.asdict(blank) for blank in context.call_queued(fill, text, top)]
+            return [dataclasses.asdict(blank) for blank in context.call_queued(fill, check_text(text), top)]
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
 

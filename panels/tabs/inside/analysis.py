@@ -9,13 +9,14 @@ import base64
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from panels.generate import encode_prompt
+from panels.generate import check_text, encode_prompt
 from panels.models import LoadedModel
 from storage.text import replace_surrogates
 
 if TYPE_CHECKING:
+    from modeling.inspection import Surprisal
     from modeling.sampling import SamplingSettings
     from tokenization.spans import Piece
 
@@ -35,18 +36,12 @@ ONE = 65_535
 """A weight of 1, as the page gets it."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScoredToken:
+class ScoredToken(NamedTuple):
     """A token of a text, as predicted by the model."""
 
-    token_id: int
-    label: str  # for display
-    start: int  # characters [start, end) of the text, as a whole or in part
-    end: int
-    bits: float | None  # its surprisal; None for a first token with nothing before it, infinite at probability 0
-    rank: int | None  # 1: no token was likelier
+    piece: Piece
+    surprisal: Surprisal  # bits are infinite at probability 0, None for a first token with nothing before it
     expected: str | None  # label of the likeliest token
-    expected_probability: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +55,7 @@ class ScoredText:
     @property
     def bits(self) -> float:
         """Sum of the surprisals."""
-        return math.fsum(token.bits for token in self.tokens if token.bits is not None)
+        return math.fsum(token.surprisal.bits or 0.0 for token in self.tokens)
 
     @property
     def bits_per_byte(self) -> float | None:
@@ -70,7 +65,7 @@ class ScoredText:
     @property
     def perplexity(self) -> float | None:
         """Per token; None for a text of which nothing was scored."""
-        scored = sum(token.bits is not None for token in self.tokens)
+        scored = sum(token.surprisal.bits is not None for token in self.tokens)
         return 2.0 ** min(self.bits / scored, 1000.0) if scored and math.isfinite(self.bits) else None
 
 
@@ -104,23 +99,6 @@ class Heads:
     left_out: int  # tokens of the text that the model was not given
 
 
-def check_text(text: Any, name: str = "text", *, may_be_empty: bool = False) -> str:
-    """A text as it comes from a form or a request, with U+FFFD for lone surrogates.
-
-    Raises:
-        ValueError: for what is no text, an empty one, or one that is too long.
-    """
-    if not isinstance(text, str):
-        raise ValueError(f"{name}: expected text, got {type(text).__name__}.")
-    if not text and not may_be_empty:
-        raise ValueError(f"{name}: expected at least one character, got none. Paste or write a text.")
-    if len(text) > TEXT_LIMIT:
-        raise ValueError(
-            f"{name}: expected at most {TEXT_LIMIT:,} characters at a time, got {len(text):,}. Take a part of it."
-        )
-    return replace_surrogates(text)
-
-
 def surprisal(loaded: LoadedModel, text: str, *, should_stop: Callable[[], bool] | None = None) -> ScoredText:
     """The surprisal of each token of a text, given all before it; the figures are those of `python -m train.evaluate`.
 
@@ -132,26 +110,16 @@ def surprisal(loaded: LoadedModel, text: str, *, should_stop: Callable[[], bool]
     from tokenization.spans import label
 
     check_writes(loaded, "its tokens have no surprise that adds up to that of the text")
-    text = check_text(text)
     pieces, first = pieces_of(loaded, text), loaded.start_ids
     ids = [*first, *(piece.token_id for piece in pieces)]
     found = surprisals(loaded.model, ids, should_stop=should_stop)[len(first) :]
     tokens = [
-        ScoredToken(
-            token_id=piece.token_id,
-            label=piece.label,
-            start=piece.start,
-            end=piece.end,
-            bits=one.bits,
-            rank=one.rank,
-            expected=None if one.likeliest is None else label(loaded.tokenizer, one.likeliest.token_id),
-            expected_probability=None if one.likeliest is None else one.likeliest.probability,
-        )
+        ScoredToken(piece, one, one.likeliest and label(loaded.tokenizer, one.likeliest.token_id))
         for piece, one in zip(pieces, found, strict=True)
     ]
     unscored = 0 if first else pieces[0].byte_count
     vocabulary = loaded.model.config.get_text_config(decoder=True).vocab_size
-    return ScoredText(tokens=tokens, bytes=len(text.encode()) - unscored, vocabulary=vocabulary)
+    return ScoredText(tokens=tokens, bytes=len(replace_surrogates(text).encode()) - unscored, vocabulary=vocabulary)
 
 
 def next_tokens(loaded: LoadedModel, prompt: str, top: int, settings: SamplingSettings) -> list[dict[str, Any]]:
@@ -169,7 +137,7 @@ def next_tokens(loaded: LoadedModel, prompt: str, top: int, settings: SamplingSe
     check_writes(loaded, "it has no next token")
     if not 1 <= top <= TOP_LIMIT:
         raise ValueError(f"top: expected a whole number from 1 to {TOP_LIMIT:,}, got {top}.")
-    prompt = check_text(prompt, "prompt", may_be_empty=True)
+    prompt = replace_surrogates(check_text(prompt, "prompt", limit=TEXT_LIMIT))
     ids = encode_prompt(loaded, prompt)
     if not ids:
         raise ValueError("prompt: expected text, since this model has no token to begin with, got none.")
@@ -201,7 +169,7 @@ def lens(loaded: LoadedModel, text: str) -> Lens:
     from tokenization.spans import label
 
     check_writes(loaded, "its layers predict no next token")
-    ids = [*loaded.start_ids, *(piece.token_id for piece in pieces_of(loaded, check_text(text)))]
+    ids = [*loaded.start_ids, *(piece.token_id for piece in pieces_of(loaded, text))]
     shown = min(LENS_TOKENS, len(ids), loaded.context_length or len(ids))
     layers = logit_lens(loaded.model, ids, LENS_TOP, last=shown)
     tokens, following = ids[-shown:], [*ids[len(ids) - shown + 1 :], None]
@@ -237,7 +205,7 @@ def heads(loaded: LoadedModel, text: str, *, weights_limit: int = WEIGHTS_LIMIT)
 
     masked = loaded.source.masked
     before, after = surroundings(loaded.model, loaded.tokenizer) if masked else (loaded.start_ids, ())
-    ids = [piece.token_id for piece in pieces_of(loaded, check_text(text))]
+    ids = [piece.token_id for piece in pieces_of(loaded, text)]
     config = loaded.model.config.get_text_config(decoder=True)
     count = config.num_hidden_layers * (getattr(config, "num_attention_heads", None) or 1)
     limit = min(ATTENTION_TOKENS, int(math.sqrt((1 if masked else 2) * weights_limit / count)))
@@ -257,14 +225,10 @@ def heads(loaded: LoadedModel, text: str, *, weights_limit: int = WEIGHTS_LIMIT)
 
 
 def pieces_of(loaded: LoadedModel, text: str) -> list[Piece]:
-    """The tokens of a text.
-
-    Raises:
-        ValueError: for a text of which the tokenizer keeps nothing.
-    """
+    """The tokens of a text, with U+FFFD for lone surrogates; ValueError for one that does not fit or has no tokens."""
     from tokenization.spans import pieces
 
-    found = pieces(loaded.tokenizer, text)
+    found = pieces(loaded.tokenizer, replace_surrogates(check_text(text, limit=TEXT_LIMIT, may_be_empty=False)))
     if not found:
         raise ValueError("The tokenizer of this model makes no token of this text: add a word.")
     return found

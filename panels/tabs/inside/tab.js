@@ -3,17 +3,7 @@
 const ITEM = '[role="option"], [role="gridcell"]';
 const INSIDE = "#inside-result";
 const TEAL = [13, 148, 136];
-const percent = (share) => {  // as panels.formats.percent
-  if (share > 0 && share < 0.0001) return "< 0.01\u00a0%";
-  if (share >= 0.9995 && share < 1) return "> 99.9\u00a0%";
-  return `${(100 * share).toFixed(share === 0 || share === 1 ? 0 : share >= 0.01 ? 1 : 2)}\u00a0%`;
-};
-const fresh = (tag, text, name) => {
-  const element = document.createElement(tag);
-  if (text !== undefined) element.textContent = text;
-  if (name) element.className = name;
-  return element;
-};
+const { make, percent } = window.scratch;
 
 function itemsOf(box) {
   return [...box.querySelectorAll(ITEM)];
@@ -72,25 +62,24 @@ function point(target, chosen) {
 function showToken(token) {
   const { bits, probability, rank, expected, share } = token.dataset;
   const detail = token.closest(".reading").querySelector(".detail");
-  const name = fresh("b", token.textContent);
+  const name = make("b", "", token.textContent);
   if (bits === undefined) {
     detail.replaceChildren(name, " is first: nothing precedes it.");
   } else if (rank === "1") {
     detail.replaceChildren(name, `  ${bits} bits, probability ${probability}: the likeliest token here.`);
   } else {
     const rest = `  ${bits} bits, probability ${probability}, number ${rank} on the model's list. It expected `;
-    detail.replaceChildren(name, rest, fresh("b", expected), ` (${share}).`);
+    detail.replaceChildren(name, rest, make("b", "", expected), ` (${share}).`);
   }
 }
 
 function listOf(rows) {
-  const list = fresh("ol", undefined, "bars");
+  const list = make("ol", "bars");
   for (const { label, share, size } of rows) {
-    const row = fresh("li");
-    const bar = fresh("i");
-    bar.style.width = `${100 * size}%`;
-    row.append(bar, fresh("span", label), fresh("span", share));
-    list.append(row);
+    const row = make("li", "", undefined, list);
+    make("i", "", undefined, row).style.width = `${100 * size}%`;
+    make("span", "", label, row);
+    make("span", "", share, row);
   }
   return list;
 }
@@ -101,8 +90,8 @@ function showCell(cell) {
     const [label, share, size] = line.split("\t");
     return { label, share, size };
   });
-  const title = fresh("p", `${cell.dataset.layer}, after `);
-  title.append(fresh("b", cell.dataset.token), cell.classList.contains("came") ? ": right, this came next" : "");
+  const title = make("p", "", `${cell.dataset.layer}, after `);
+  title.append(make("b", "", cell.dataset.token), cell.classList.contains("came") ? ": right, this came next" : "");
   detail.replaceChildren(title, listOf(rows));
 }
 
@@ -193,7 +182,7 @@ function drawChosen(section) {
   mark.style.top = `${(100 * query) / size}%`;
   mark.style.height = `${100 / size}%`;
   section.querySelector("figcaption").replaceChildren(
-    fresh("b", name),
+    make("b", "", name),
     `. On average ${habits(attention, head)}. Shades show the square root of a weight.`,
   );
   const row = tokens.map((_, key) => attention.at(head, query, key));
@@ -207,8 +196,8 @@ function drawChosen(section) {
   strongest.sort((one, other) => other.size - one.size || one.key - other.key);
   const rows = strongest.filter(({ size }) => size > 0).slice(0, 8);
   for (const entry of rows) entry.label = `${entry.key + 1}. ${entry.label}`;
-  const title = fresh("p", `${name}, from `);
-  title.append(fresh("b", `${query + 1}. ${labels[query]}`), " to:");
+  const title = make("p", "", `${name}, from `);
+  title.append(make("b", "", `${query + 1}. ${labels[query]}`), " to:");
   section.querySelector(".detail").replaceChildren(title, listOf(rows));
 }
 

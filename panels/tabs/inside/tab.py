@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -57,11 +58,10 @@ def build(context: AppContext) -> list[Component]:
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     visitor, shown = gr.State(LatestRequest()), [status, result, stop]
 
-    def run(visitor: LatestRequest, text: str, view: str) -> Iterator[list[Any]]:
-        yield from run_analysis(context, visitor, text, view)
+    run = partial(run_analysis, context)
 
     def switch_view(visitor: LatestRequest, text: str, view: str) -> Iterator[list[Any]]:
-        yield from run_analysis(context, visitor, text, view) if text else [clear(context, visitor)]
+        yield from run(visitor, text, view) if text else [clear(context, visitor)]
 
     events = [(look.click, run), (samples.click(lambda sample: sample[0], samples, text, **quiet).then, run)]
     if written := written_text():
@@ -228,13 +228,13 @@ def endpoints(context: AppContext) -> dict[str, Callable[..., Any]]:
         return {
             "tokens": [
                 {
-                    "token_id": token.token_id,
-                    "text": replace_surrogates(text[token.start : token.end]),
-                    "start": token.start,
-                    "end": token.end,
-                    "bits": finite(token.bits),
+                    "token_id": piece.token_id,
+                    "text": replace_surrogates(text[piece.start : piece.end]),
+                    "start": piece.start,
+                    "end": piece.end,
+                    "bits": finite(found.bits),
                 }
-                for token in scored.tokens
+                for piece, found, _ in scored.tokens
             ],
             "bits": finite(scored.bits),
             "bytes": scored.bytes,

@@ -31,9 +31,11 @@ READING = """
   <div class="tokens" role="listbox" aria-label="Tokens with their surprise" dir="auto">
   {%- for token in tokens -%}
     <span class="token" role="option" aria-selected="false" tabindex="{{ 0 if loop.first else -1 }}"
-     {%- if token.bits is not none %} style="--share:{{ token.share }}" data-bits="{{ token.bits }}"
-      data-probability="{{ token.probability }}" data-rank="{{ token.rank }}" data-expected="{{ token.expected }}"
-      data-share="{{ token.expected_probability }}" aria-label="{{ token.label }}, {{ token.bits }} bits"
+     {%- if token.bits is not none %} style="--share:{{ "%.2f" | format(token.share) }}"
+      data-bits="{{ "%.2f" | format(token.bits) }}" data-probability="{{ token.probability }}"
+      data-rank="{{ "{:,}".format(token.rank) }}" data-expected="{{ token.expected }}"
+      data-share="{{ token.expected_probability }}"
+      aria-label="{{ token.label }}, {{ "%.2f" | format(token.bits) }} bits"
      {%- else %} aria-label="{{ token.label }}, not scored"{% endif %}>{{ token.label }}</span>
     {%- if token.ends_line %}<br>{% endif %}
   {%- endfor -%}
@@ -114,16 +116,16 @@ def render_reading(text: ScoredText, held_out: float | None = None) -> str:
         vocabulary=text.vocabulary,
         tokens=[
             {
-                "label": token.label,
-                "bits": None if token.bits is None else f"{token.bits:.2f}",
-                "share": 0.0 if token.bits is None else f"{min(1.0, token.bits / DARKEST):.2f}",
-                "probability": None if token.bits is None else percent(2.0**-token.bits),
-                "rank": None if token.rank is None else f"{token.rank:,}",
-                "expected": token.expected,
-                "expected_probability": percent(token.expected_probability or 0.0),
-                "ends_line": token.label.endswith("\u21b5"),
+                "label": piece.label,
+                "bits": found.bits,
+                "share": min(1.0, (found.bits or 0.0) / DARKEST),
+                "probability": percent(2.0 ** -(found.bits or 0.0)),
+                "rank": found.rank,
+                "expected": expected,
+                "expected_probability": percent(found.likeliest.probability if found.likeliest else 0.0),
+                "ends_line": piece.label.endswith("\u21b5"),
             }
-            for token in text.tokens
+            for piece, found, expected in text.tokens
         ],
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,41 +49,23 @@ def build_form(context: AppContext, *, is_open: bool) -> tuple[gr.State, Any] | 
                 scale=3,
                 min_width=260,
             )
+            kinds = [".txt", ".md"]
             upload = gr.File(
-                label="or a text file",
-                file_types=[".txt", ".md"],
-                elem_id="start-file",
-                scale=1,
-                min_width=200,
-                height=190,
+                label="or a text file", file_types=kinds, elem_id="start-file", scale=1, min_width=200, height=190
             )
         first = next(iter(SIZES.values()))
         choices = [(f"{size.name} ({size.about})", size.name) for size in SIZES.values()]
         with gr.Row(elem_id="start-options"):
-            title = gr.Textbox(
-                label="Name",
-                placeholder="from the file, or the date",
-                max_lines=1,
-                elem_id="start-title",
-                min_width=160,
-            )
+            hint = "from the file, or the date"
+            title = gr.Textbox(label="Name", placeholder=hint, max_lines=1, elem_id="start-title", min_width=160)
             size = gr.Radio(choices, value=first.name, label="Size", elem_id="start-size", scale=2, min_width=260)
             steps = gr.Slider(
-                LEAST_STEPS,
-                MOST_STEPS,
-                value=first.steps,
-                step=10,
-                label="Steps",
-                elem_id="start-steps",
-                min_width=200,
+                LEAST_STEPS, MOST_STEPS, first.steps, step=10, label="Steps", elem_id="start-steps", min_width=200
             )
         plan = gr.HTML(render_status("idle", EMPTY), elem_id="start-plan")
         start = gr.Button("Start training", variant="primary", elem_id="start-run")
     name = gr.State(None)
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-
-    def estimate(text: str, upload: str | None, size_name: str, steps: float) -> str:
-        return describe_plan(context, text, upload, size_name, steps)
 
     def begin(text: str, upload: str | None, title: str, size_name: str, steps: float) -> tuple[Any, Any]:
         try:
@@ -93,7 +76,7 @@ def build_form(context: AppContext, *, is_open: bool) -> tuple[gr.State, Any] | 
             return None, render_status("trouble", str(error))
         return run.path.name, render_status("busy", f"{run.path.name} is running: its curves are above.")
 
-    inputs = [text, upload, size, steps]
+    inputs, estimate = [text, upload, size, steps], partial(describe_plan, context)
     for change in (text.change, upload.change, size.input, steps.input):
         change(estimate, inputs, plan, trigger_mode="always_last", **quiet)
     size.input(lambda name: size_named(name).steps, size, steps, **quiet).then(estimate, inputs, plan, **quiet)

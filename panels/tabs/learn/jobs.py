@@ -24,7 +24,7 @@ from panels.tabs.learn.estimate import RunPlan, Size
 from storage.files import atomic_file
 from storage.records import read_json_object_or_empty, write_json
 from storage.run_folder import RunFolder
-from storage.text import replace_surrogates
+from storage.text import replace_surrogates, unix_newlines
 
 if TYPE_CHECKING:
     import psutil
@@ -40,12 +40,7 @@ LARGEST_FILE = 20_000_000
 
 
 class Launcher:
-    """Starts, stops and resumes the runs of `home`/runs, one at a time.
-
-    Args:
-        home: the folder that holds runs/.
-        checkout: the folder that holds train/ (default: that of this package).
-    """
+    """Starts, stops and resumes the runs of `home`/runs, one at a time, with the train/ of `checkout`."""
 
     def __init__(self, home: Path, checkout: Path = CHECKOUT) -> None:
         self.home, self.checkout = home, checkout
@@ -90,7 +85,7 @@ class Launcher:
             while self.since(run) and run.peek_state().get("status") == "stopped" and time.monotonic() < deadline:
                 time.sleep(0.1)  # it has saved, and is about to end
             self._check_idle()
-            self._spawn(run, [str(run.recipe_file), "--resume"])
+            self._spawn(run, [str(run.recipe_file.resolve()), "--resume"])
 
     def stop(self, run: RunFolder) -> None:
         """Ask a run that was started from a page to save and end after its present step.
@@ -100,8 +95,9 @@ class Launcher:
         """
         process = self._process(run)
         if process is None:
-            was_ours = "No process works on {} any more."
-            raise ValueError(("{} was not started from the page." if run.is_locked else was_ours).format(run.path.name))
+            name = run.path.name
+            ended = f"No process works on {name} any more."
+            raise ValueError(f"{name} was not started from the page." if run.is_locked else ended)
         process.send_signal(signal.SIGINT)
         self._stopping.add(run.path.resolve())
 
@@ -110,8 +106,7 @@ class Launcher:
         return run.path.resolve() in self._stopping
 
     def since(self, run: RunFolder) -> float | None:
-        """When the process was started (seconds since 1970) that a page started and that works on the run; None: there
-        is none, or it has ended."""
+        """When the process that a page started on the run began, in seconds since 1970; None: there is none."""
         process = self._process(run)
         return None if process is None else process.create_time()
 
@@ -121,7 +116,7 @@ class Launcher:
         return next((run for run in runs if self.since(run) is not None or run.is_locked), None)
 
     def last_error(self, run: RunFolder) -> str | None:
-        """The last error in the output of the run's process; None: there is none."""
+        """The last error in the output of the run's process, if there is one."""
         try:
             with run.page_log.open("rb") as stream:
                 stream.seek(max(0, run.page_log.stat().st_size - 20_000))
@@ -133,7 +128,7 @@ class Launcher:
 
     def command(self, run: RunFolder, arguments: Sequence[str]) -> list[str]:
         """What a run's process executes."""
-        return [sys.executable, "-P", "-m", "train", *arguments, "--run-dir", str(run.path)]
+        return [sys.executable, "-m", "train", *arguments, "--run-dir", str(run.path.resolve())]
 
     def _process(self, run: RunFolder) -> psutil.Process | None:
         ours = self._ours.get(run.path.resolve())
@@ -153,14 +148,11 @@ class Launcher:
 
     def _spawn(self, run: RunFolder, arguments: Sequence[str]) -> None:
         """Start `python -m train` in a session of its own, so that a Ctrl-C that ends the page does not reach it."""
-        path = os.pathsep.join(
-            filter(None, (str(self.checkout), os.environ.get("PYTHONPATH")))
-        )  # it may be uninstalled
         with run.page_log.open("ab") as log:
             process = subprocess.Popen(
                 self.command(run, arguments),
-                cwd=self.home,
-                env=os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+                cwd=self.checkout,  # so that it finds train/, installed or not
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -231,7 +223,7 @@ def read_text(pasted: str, upload: str | Path | None) -> str:
             f"{path.name}: expected at most {LARGEST_FILE // 10**6} MB, got {size / 1e6:.0f} MB. Train on it with "
             f"`python -m train modern --corpus {path.name}`."
         )
-    text = decode_bytes(raw, path.name).replace("\r\n", "\n").replace("\r", "\n")
+    text = unix_newlines(decode_bytes(raw, path.name))
     if not text.strip():
         raise ValueError(f"{path.name}: expected a text, got an empty file.")
     return text

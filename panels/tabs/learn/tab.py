@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -62,6 +63,10 @@ STATE = """
 </div>
 """
 
+FILM_FAILED = render_status(
+    "trouble", "That went wrong; the page's log says why. What was written so far is under the slider."
+)
+
 
 @dataclass(kw_only=True, slots=True)
 class TabState:
@@ -105,14 +110,8 @@ def build(context: AppContext) -> list[Component]:
     assert len(outputs) == len(PARTS)
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-    def show(state: TabState, name: str | None) -> list[Any]:
-        return show_run(context, state, name)
-
     def show_started(state: TabState, name: str | None) -> list[Any]:
         return show_run(context, state, name) if name else [gr.skip()] * len(PARTS)
-
-    def follow(state: TabState, name: str | None) -> list[Any]:
-        return follow_run(context, state, name)
 
     def control(action: Callable[[Launcher, RunFolder], None]) -> Callable[[TabState, str | None], list[Any]]:
         def apply(state: TabState, name: str | None) -> list[Any]:
@@ -139,15 +138,14 @@ def build(context: AppContext) -> list[Component]:
     def film_ended() -> list[Any]:
         return [gr.Button(interactive=True), gr.Button(interactive=False)]
 
-    def film_failed() -> list[Any]:
-        message = "That went wrong; the page's log says why. What was written so far is under the slider."
-        return [render_status("trouble", message), *film_ended()]
-
-    chosen.input(show, [state, chosen], outputs, **quiet)
-    refresh.click(show, [state, chosen], outputs, **quiet)
-    timer.tick(follow, [state, chosen], outputs, **quiet)
-    stop.click(control(Launcher.stop), [state, chosen], outputs, **quiet)
-    resume.click(control(Launcher.resume), [state, chosen], outputs, **quiet)
+    for event, answer in (
+        (chosen.input, partial(show_run, context)),
+        (refresh.click, partial(show_run, context)),
+        (timer.tick, partial(follow_run, context)),
+        (stop.click, control(Launcher.stop)),
+        (resume.click, control(Launcher.resume)),
+    ):
+        event(answer, [state, chosen], outputs, **quiet)
     made = make.click(
         write,
         [state, chosen, prompt, seed, length],
@@ -157,7 +155,7 @@ def build(context: AppContext) -> list[Component]:
         api_visibility="private",
     )
     made.success(film_ended, None, [make, halt], **quiet)
-    made.failure(film_failed, None, [film_status, make, halt], **quiet)
+    made.failure(lambda: [FILM_FAILED, *film_ended()], None, [film_status, make, halt], **quiet)
     halt.click(lambda state: state.film.stop(), state, None, **quiet)
     started = build_form(context, is_open=shown["run"]["value"] is None)
     if started is not None:
@@ -181,10 +179,9 @@ def show_run(context: AppContext, state: TabState, name: str | None) -> list[Any
     name = name or next(iter(runs), None)
     state.name, state.run, state.version = name, runs.get(name or ""), -1
     if name is not None and state.run is None:
-        message = STATUS_TEXTS["missing"]
         changed: dict[str, Any] = {
             "run": gr.update(choices=_choices(context, runs), value=None),
-            "status": _render_status("trouble", message, [name]),
+            "status": describe_view(RunView(name=name, status="missing"), name),
             "stop": gr.update(visible=False),
             "resume": gr.update(visible=False),
             "timer": gr.update(active=False),
@@ -252,7 +249,7 @@ def describe_run(context: AppContext, name: str | None, own: list[Film]) -> dict
 
 def describe_view(view: RunView, folder: str, *, last_error: str | None = None, stopping: bool = False) -> str:
     """The status line of a run: its status, step, time left, tokens, speed; below it what to do next."""
-    facts = []
+    facts = [view.name] if view.status == "missing" else []
     if view.steps:
         facts.append(f"step {view.step:,} of {view.steps:,}")
     if view.seconds_left is not None:
@@ -283,18 +280,6 @@ def describe_view(view: RunView, folder: str, *, last_error: str | None = None, 
         command = f"python app.py --model {shlex.quote(folder)}"
     state = "busy" if view.is_active else "trouble" if is_trouble else "idle"
     share = min(100, 100 * view.step // view.steps) if view.is_active and view.steps else None
-    return _render_status(state, message, facts, share=share, warning=warning, command=command)
-
-
-def _render_status(
-    state: str,
-    message: str,
-    facts: list[str],
-    *,
-    share: int | None = None,
-    warning: str | None = None,
-    command: str | None = None,
-) -> str:
     return render(STATE, state=state, message=message, facts=facts, share=share, warning=warning, command=command)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from panels import zerogpu
-from panels.generate import write
+from panels.generate import generate
 from panels.tabs.learn.curves import read_points, spread
 from panels.tabs.learn.monitor import integer
 from panels.templates import render
@@ -94,7 +94,7 @@ def make_film(
         try:
             loaded = load_model(folder, device="cpu" if zerogpu.is_here() else None)
             text = prompt
-            for draft in write(loaded, prompt, settings, should_stop=should_stop):
+            for draft in generate(loaded, prompt, settings, should_stop=should_stop):
                 text = draft.text
                 if draft.ending == "stopped":
                     return

@@ -3,12 +3,7 @@
 const COLOURS = 5;
 const PACE_MS = 450;
 const number = (value) => value.toLocaleString("en");
-const make = (tag, className, text) => {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-};
+const { make } = window.scratch;
 
 let drawnData = null;
 let drawnView = null;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -11,6 +12,7 @@ from gradio.events import api
 
 from panels.components.status import LOADING, READY, render_status
 from panels.context import AppContext
+from panels.generate import check_text
 from panels.tabs.tokens import token_lists
 from panels.templates import render
 
@@ -83,11 +85,9 @@ def build(context: AppContext) -> list[Component]:
     gr.HTML(VIEW, elem_id="tokens-view")
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
-    def update(text: str, other: str | None) -> list[Any]:
-        return show(context, text, other)
-
+    update = partial(show, context)
     text.change(update, [text, other], [status, data], queue=False, trigger_mode="always_last", **quiet)
-    chosen = other.change(lambda other: fetch(context, other), other, status, concurrency_limit=2, **quiet)
+    chosen = other.change(partial(fetch, context), other, status, concurrency_limit=2, **quiet)
     chosen.then(update, [text, other], [status, data], queue=False, **quiet)  # the text as it is by then
     samples.click(lambda sample: sample[0], samples, text, queue=False, **quiet)
     return [status, data, other]
@@ -104,14 +104,14 @@ def show(context: AppContext, text: str, other: str | None) -> list[Any]:
 
     try:
         tokenizer = tokenizer_of(context)
-        text = token_lists.check_text(text or "")
+        text = check_text(text or "", limit=token_lists.LONGEST)
     except ValueError as error:
         return [render_status("trouble", str(error)), gr.skip()]
     columns = [token_lists.in_tokens(context.source.name, text, pieces(tokenizer, text))]
     status = READY
     try:
-        if beside := token_lists.second(other, context.home, anywhere=not context.is_public):
-            columns.append(token_lists.in_tokens(beside.name, text, beside.tokenize(text)))
+        if beside := token_lists.in_second_tokens(other, text, context.home, anywhere=not context.is_public):
+            columns.append(beside)
     except ValueError as error:
         status = render_status("trouble", str(error))
     return [status, render_data({"columns": columns, "replay": token_lists.merges_of(tokenizer, text)})]
@@ -120,7 +120,7 @@ def show(context: AppContext, text: str, other: str | None) -> list[Any]:
 def fetch(context: AppContext, other: str | None) -> Any:
     """Load a second tokenizer, which may take a while, before `show` needs it: status line."""
     try:
-        token_lists.second(other, context.home, anywhere=not context.is_public)
+        token_lists.in_second_tokens(other, "", context.home, anywhere=not context.is_public)
     except ValueError as error:
         return render_status("trouble", str(error))
     return gr.skip()
@@ -149,7 +149,7 @@ def add_endpoint(context: AppContext) -> None:
         from tokenization.spans import pieces
 
         try:
-            return token_lists.as_json(text, pieces(tokenizer_of(context), token_lists.check_text(text)))
+            return token_lists.as_json(text, pieces(tokenizer_of(context), check_text(text, limit=token_lists.LONGEST)))
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
 

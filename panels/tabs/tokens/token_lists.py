@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,29 +23,6 @@ NONE, BYTES, CHARACTERS, GPT2 = "none", "bytes", "characters", "GPT-2"
 RUN = "run "
 GPT2_REPOSITORIES = ("openai-community/gpt2", "gpt2")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-
-Tokenize = Callable[[str], "list[Piece]"]
-"""From a text to its tokens."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Second:
-    """A tokenizer to compare with."""
-
-    name: str
-    tokenize: Tokenize
-
-
-def check_text(text: Any) -> str:
-    """The text itself; ValueError when it is none, or longer than `LONGEST` characters."""
-    if not isinstance(text, str):
-        raise ValueError(f"text: expected text, got {type(text).__name__}.")
-    if len(text) > LONGEST:
-        raise ValueError(
-            f"text: expected at most {LONGEST:,} characters, got {len(text):,}: take a part of it, or use "
-            "`python -m tokenization encode` for whole files."
-        )
-    return text
 
 
 def count_bytes(text: str) -> int:
@@ -118,55 +93,50 @@ def choices(home: Path) -> list[str]:
     return [NONE, BYTES, CHARACTERS, *(RUN + name for name in sorted(runs)), *gpt2]
 
 
-def second(chosen: str | None, home: Path, *, anywhere: bool) -> Second | None:
-    """The tokenizer to compare with, or None for none.
+def in_second_tokens(chosen: str | None, text: str, home: Path, *, anywhere: bool) -> dict[str, Any] | None:
+    """A text as `in_tokens` of the tokenizer to compare with; None for none.
 
     Args:
         chosen: one of `choices`; a folder with a tokenizer or a Hub id.
         anywhere: whether folders and Hub ids are taken.
 
     Raises:
-        ValueError: it is not to be had, or not allowed.
+        ValueError: the tokenizer cannot be loaded, or is not allowed.
     """
-    chosen = (chosen or NONE).strip()
-    if chosen == NONE or not chosen:
+    chosen = (chosen or "").strip()
+    if chosen in ("", NONE):
         return None
     if chosen == CHARACTERS:
-        return Second(name=CHARACTERS, tokenize=characters)
-    folder = _folder_of(chosen, home, anywhere=anywhere)
+        return in_tokens(chosen, text, characters(text))
+    place, stamp = _place_of(chosen, home, anywhere=anywhere), 0
     try:
-        if chosen == BYTES:
-            tokenizer = _bytes_only()
-        elif folder is None:
-            tokenizer = _of_hub(chosen)
-        else:
-            stamps = [path.stat().st_mtime_ns for path in sorted(folder.glob("tokenizer*")) if path.is_file()]
-            tokenizer = _of_folder(folder, max(stamps, default=0))
+        if isinstance(place, Path):
+            files = [path for path in place.glob("tokenizer*") if path.is_file()]
+            stamp = max((path.stat().st_mtime_ns for path in files), default=0)
+        tokenizer = _load(place, stamp)
     except Exception as error:  # each library below has exceptions of its own for a broken file or a lost network
         raise ValueError(f"Second tokenizer: cannot load {chosen}: {first_line(error)}") from error
     from tokenization.spans import pieces
 
-    return Second(name=chosen, tokenize=lambda text: pieces(tokenizer, text))
+    return in_tokens(chosen, text, pieces(tokenizer, text))
 
 
-def _folder_of(chosen: str, home: Path, *, anywhere: bool) -> Path | None:
-    """Where the tokenizer lies; None: on the Hub, or in no file."""
-    known = choices(home)
+def _place_of(chosen: str, home: Path, *, anywhere: bool) -> Path | str:
+    """The tokenizer's folder, its Hub id, or BYTES."""
     if chosen == BYTES:
-        return None
-    if chosen == GPT2 and chosen in known:
-        return _cached_gpt2()
-    if chosen.startswith(RUN) and chosen in known:
-        return RunFolder(home / "runs" / chosen.removeprefix(RUN)).tokenizer
+        return BYTES
+    known = choices(home)
+    if chosen in known:
+        gpt2 = _cached_gpt2() if chosen == GPT2 else None
+        return gpt2 or RunFolder(home / "runs" / chosen.removeprefix(RUN)).tokenizer
     if not anywhere:
         raise ValueError(f"Second tokenizer: expected one of {', '.join(known)}, got {chosen[:80]!r}.")
-    given = Path(chosen).expanduser()
-    path = given if given.is_absolute() else home / given
+    path = home / Path(chosen).expanduser()
     if path.exists():
         inside = RunFolder(path).tokenizer
         return inside if inside.is_dir() else path
     if HUB_ID.fullmatch(chosen) and not chosen.startswith("."):
-        return None
+        return chosen
     raise ValueError(
         f"Second tokenizer: {chosen[:200]} is no folder here and no Hub id. Choose one of the list, or give the folder "
         "of a run, a bundle or a tokenizer, or a Hub id such as openai-community/gpt2."
@@ -183,23 +153,15 @@ def _cached_gpt2() -> Path | None:
     return None
 
 
-@lru_cache(maxsize=1)
-def _bytes_only() -> Any:
-    from tokenization import ScratchGPTTokenizer
-
-    return ScratchGPTTokenizer.from_merges([])
-
-
-@lru_cache(maxsize=4)
-def _of_folder(folder: Path, stamp: int) -> Any:
-    """`stamp` says which version of the files it is."""
-    from tokenization import load_tokenizer
-
-    return load_tokenizer(folder)
-
-
-@lru_cache(maxsize=4)
-def _of_hub(repository: str) -> Any:
+@lru_cache(maxsize=8)
+def _load(place: Path | str, stamp: int) -> Any:
+    """`stamp` says which version of a folder's files it is."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(repository, trust_remote_code=False)
+    from tokenization import ScratchGPTTokenizer, load_tokenizer
+
+    if isinstance(place, Path):
+        return load_tokenizer(place)
+    if place == BYTES:
+        return ScratchGPTTokenizer.from_merges([])
+    return AutoTokenizer.from_pretrained(place, trust_remote_code=False)

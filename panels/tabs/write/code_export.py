@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from panels.components.from_pretrained import from_pretrained_arguments, literal
-from panels.generate import encode_prompt, plain_text
+from panels.generate import encode_prompt
+from storage.text import replace_surrogates
 
 if TYPE_CHECKING:
     from modeling.generation import SamplingSettings
@@ -31,7 +32,7 @@ def python_code(
     Greedy, it writes the page's text; else one of its own, as transformers draws with another generator. `generate`
     does not move its window on: where the page would, the code keeps the end of the prompt and asks for what fits."""
     model, tokenizer = from_pretrained_arguments(loaded.source, home, is_public=is_public)
-    prompt = plain_text(prompt)
+    prompt = replace_surrogates(prompt)
     ids = encode_prompt(loaded, prompt)
     front = list(loaded.prefix_ids if prompt else loaded.start_ids)
     if not ids:

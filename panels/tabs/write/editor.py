@@ -6,7 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
-from panels.generate import Draft, Token, plain_text
+from panels.generate import Draft, Token
+from storage.text import replace_surrogates
 
 HISTORY = 50
 """How many steps back Undo can go."""
@@ -86,12 +87,12 @@ class Desk:
 
     def begin(self, text: str) -> bool:
         """Get ready to continue `text`; False while another go is not over."""
-        page = self.page.cut(plain_text(text))
+        page = self.page.cut(replace_surrogates(text))
         return self._start(page, page)
 
     def retry(self, text: str) -> bool:
         """Get ready to write the last go of `text` anew; False where there is none."""
-        page = self.page.cut(plain_text(text))
+        page = self.page.cut(replace_surrogates(text))
         if page.origin is None or not self._start(page, page.cut(page.origin)):
             return False
         self.rejected = page.text
@@ -100,7 +101,7 @@ class Desk:
     def branch(self, text: str, index: int, token: Token) -> bool:
         """Get ready to go on from `token` in the place of the token at `index`; False where the text in front of that
         is no longer the page's."""
-        page = self.page.cut(plain_text(text))
+        page = self.page.cut(replace_surrogates(text))
         if not 0 <= index < len(self.page.tokens) or not page.text.startswith(self.page.before(index)):
             return False
         return self._start(page, self.page.end_with(token, index))
@@ -138,13 +139,13 @@ class Desk:
         if self.stage != "idle":
             return False
         if text:
-            self.remember(self.page.cut(plain_text(text)))
+            self.remember(self.page.cut(replace_surrogates(text)))
         self.page, self.draft = Page(text=beginning, head=beginning), None
         return True
 
     def put(self, text: str, longer: str) -> None:
         """Put `longer` in the place of `text`, which it begins with."""
-        page = self.page.cut(plain_text(text))
+        page = self.page.cut(replace_surrogates(text))
         self.remember(page)
         self.page, self.draft = page.cut(longer), None
 

@@ -2,29 +2,17 @@
 // alternative that is chosen is sent to the page as the event `branch`.
 const canvas = () => document.getElementById("canvas");
 const tokens = () => [...(canvas()?.querySelectorAll(".token") ?? [])];
+const { make, percent } = window.scratch;
 let data = null; // of the tokens, as panels/tabs/write/view.py describes it; null while the model writes
 let shown = -1; // the token that the popover is about
 let branched = -1; // the token that a branch was taken at with the keyboard, focused again when the writing is over
 let timer = 0;
-
-const make = (name, className, text, parent) => {
-  const element = document.createElement(name);
-  if (className) element.className = className;
-  if (text !== undefined) element.textContent = text;
-  parent?.append(element);
-  return element;
-};
 
 const popover = make("div");
 popover.id = "token-popover";
 popover.hidden = true;
 popover.setAttribute("role", "dialog");
 
-const percent = (share) => {
-  const value = 100 * share;
-  if (value > 0 && value < 0.01) return "<0.01%";
-  return `${value.toFixed(value >= 99.95 || value === 0 ? 0 : value >= 10 ? 1 : 2)}%`;
-};
 const bits = (share) => (share > 0 ? -Math.log2(share) : Infinity);
 const inBits = (share) => {
   const value = Math.abs(bits(share));

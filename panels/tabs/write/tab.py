@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 from gradio.events import api
 
-from panels import zerogpu
 from panels.components import controls
 from panels.components.next_token import with_token
 from panels.components.status import LOADING, READY, render_status
 from panels.context import AppContext
-from panels.generate import TIME_LIMIT, Draft, write
-from panels.models import ModelLoader, ModelSource
+from panels.generate import TIME_LIMIT, Draft, check_text, generate_queued
+from panels.models import ModelSource
 from panels.request_queue import waiting_message
-from panels.sampling import DEFAULTS, number, settings_from, stop_text
+from panels.sampling import DEFAULTS, number, stop_text
 from panels.tabs.write.editor import Desk
 from panels.tabs.write.memorization import render_note
 from panels.tabs.write.view import ALTERNATIVES, canvas_data, render_canvas, render_head, render_tokens, take
-
-if TYPE_CHECKING:
-    from modeling.generation import SamplingSettings
 
 TITLE = "Write"
 
@@ -170,7 +164,7 @@ def write_at(context: AppContext, desk: Desk, seed: Any, stop: Any, settings: di
     desk.stage = "writing"
     canvas = render_canvas(desk.page.head, desk.page.tokens)
     try:
-        for draft in generate_drafts(
+        for draft in generate_queued(
             context,
             desk.page.text,
             seed=seed,
@@ -289,11 +283,9 @@ def add_endpoint(context: AppContext) -> None:
         same seed gives the same text; without one, each call draws its own. temperature 0 always takes the likeliest
         token; top_k 0, top_p 1, min_p 0, typical_p 1 and repetition_penalty 1 are neutral."""
         try:
-            if not isinstance(prompt, str):
-                raise ValueError(f"prompt: expected text, got {type(prompt).__name__}.")
-            if not isinstance(stop, str | None):
-                raise ValueError(f"stop: expected text, got {type(stop).__name__}.")
-            for draft in generate_drafts(
+            check_text(prompt, "prompt")
+            check_text("" if stop is None else stop, "stop")
+            for draft in generate_queued(
                 context,
                 prompt,
                 seed=seed,
@@ -311,50 +303,6 @@ def add_endpoint(context: AppContext) -> None:
             raise gr.Error(str(error), print_exception=False) from error
 
     api(generate, api_name="generate", concurrency_limit=None)
-
-
-def generate_drafts(
-    context: AppContext,
-    prompt: str,
-    *,
-    seed: Any,
-    stop: str = "",
-    should_stop: Callable[[], bool] = lambda: False,
-    alternatives: int = 0,
-    **values: Any,
-) -> Iterator[Draft]:
-    """`write` for the page and the API: takes the settings as they come, and waits for the model and for its turn.
-
-    Until then drafts of the prompt alone come, which say how many are `ahead`. Raises ValueError for a wrong setting, a
-    full line, and for a model that does not arrive."""
-    settings = settings_from(seed=seed, **values)
-    context.loader.expect(should_stop)
-    with context.queue.join() as ticket:
-        for ahead in ticket.wait_for_turn(should_stop):
-            yield Draft(text=prompt, ahead=ahead)
-        if not should_stop():
-            yield from _write(context.loader, prompt, settings, stop, alternatives, should_stop)
-
-
-def _write(
-    loader: ModelLoader,
-    prompt: str,
-    settings: SamplingSettings,
-    stop: str,
-    alternatives: int,
-    should_stop: Callable[[], bool],
-) -> Iterator[Draft]:
-    if not zerogpu.is_here():
-        yield from write(loader.wait(), prompt, settings, stop=stop, alternatives=alternatives, should_stop=should_stop)
-        return
-    with contextlib.closing(
-        loader.write_on_gpu(prompt, settings, stop, alternatives)
-    ) as drafts:  # in a process that cannot ask should_stop
-        for draft in drafts:
-            if should_stop() and draft.ending is None:
-                yield dataclasses.replace(draft, ending="stopped")
-                return
-            yield draft
 
 
 def draft_status(draft: Draft, *, is_same: bool = False) -> str:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
-from panels.generate import Token, plain_text
+from panels.generate import Token
 from panels.templates import render
+from storage.text import replace_surrogates
 
 if TYPE_CHECKING:
     from modeling.generation import Alternative
@@ -190,6 +191,6 @@ class Texts:
         if token_bytes(self.loaded.tokenizer, token_id) is None:
             return "", "no text"
         text = self.decoder.peek(token_id)
-        if text is None or "\ufffd" in (text := plain_text(text)):
+        if text is None or "\ufffd" in (text := replace_surrogates(text)):
             return "", "part of a character"
         return (text, "") if text else ("", "no text")

@@ -10,20 +10,21 @@ from hypothesis import strategies as st
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from modeling.generation import stream
-from panels.generate import cut, encode_prompt, plain_text, write
+from panels.generate import cut_at_stop_text, encode_prompt, generate
 from panels.models import LoadedModel, load_model
 from panels.sampling import settings_from
+from storage.text import replace_surrogates
 from tests.panels.tiny_model import CONTEXT, save_checkpoint
 from tokenization import ScratchGPTTokenizer, train_bpe
 
 
 def last_draft(loaded: LoadedModel, prompt: str, **values):
-    return list(write(loaded, prompt, settings_from(**values)))[-1]
+    return list(generate(loaded, prompt, settings_from(**values)))[-1]
 
 
 def test_the_text_grows_and_is_what_the_tokenizer_decodes(loaded):
     options = settings_from(seed=3, max_new_tokens=60, temperature=1.5)
-    drafts = list(write(loaded, "The lamp", options, pace=0.0))
+    drafts = list(generate(loaded, "The lamp", options, interval=0.0))
     assert all(later.text.startswith(earlier.text) for earlier, later in pairwise(drafts))
     assert all(later.new_tokens >= earlier.new_tokens for earlier, later in pairwise(drafts))
     steps = stream(loaded.model, encode_prompt(loaded, "The lamp"), options, stop_token_ids=loaded.stop_token_ids)
@@ -34,15 +35,15 @@ def test_the_text_grows_and_is_what_the_tokenizer_decodes(loaded):
 
 
 def test_no_draft_shows_half_a_character(loaded):
-    drafts = list(write(loaded, "é", settings_from(seed=1, max_new_tokens=80, temperature=2), pace=0.0))
+    drafts = list(generate(loaded, "é", settings_from(seed=1, max_new_tokens=80, temperature=2), interval=0.0))
     whole = drafts[-1].text
     assert all(whole.startswith(draft.text) for draft in drafts)
 
 
 def test_the_pace_is_steady_and_does_not_change_the_text(loaded):
     options = settings_from(seed=5, max_new_tokens=40)
-    every = list(write(loaded, "The", options, pace=0.0))
-    none = list(write(loaded, "The", options, pace=1000.0))
+    every = list(generate(loaded, "The", options, interval=0.0))
+    none = list(generate(loaded, "The", options, interval=1000.0))
     assert len(every) == 41
     assert len(none) == 2
     assert every[-1].text == none[-1].text
@@ -81,7 +82,7 @@ def test_closing_ends_the_computing(loaded):
         looks += 1
         return False
 
-    drafts = write(loaded, "The", settings_from(max_new_tokens=10_000), pace=0.0, should_stop=should_stop)
+    drafts = generate(loaded, "The", settings_from(max_new_tokens=10_000), interval=0.0, should_stop=should_stop)
     next(drafts)
     drafts.close()
     assert looks < 5
@@ -90,8 +91,8 @@ def test_closing_ends_the_computing(loaded):
 
 def test_should_stop_and_the_time_limit_end_it_and_say_so(loaded):
     options = settings_from(max_new_tokens=10_000)
-    assert list(write(loaded, "The", options, should_stop=lambda: True))[-1].ending == "stopped"
-    assert list(write(loaded, "The", options, time_limit=0.0))[-1].ending == "deadline"
+    assert list(generate(loaded, "The", options, should_stop=lambda: True))[-1].ending == "stopped"
+    assert list(generate(loaded, "The", options, time_limit=0.0))[-1].ending == "deadline"
 
 
 def test_the_models_own_end(tmp_path: Path):
@@ -125,14 +126,14 @@ def test_text_that_looks_like_a_special_token_is_text(loaded):
 @pytest.mark.parametrize("prompt", ["", "\x00\x1b[2J", "👩‍🚀", "x" * 100_000, "\ud800 alone", "שלום", "\r\n\t "])
 def test_no_prompt_is_too_odd(loaded, prompt):
     draft = last_draft(loaded, prompt, max_new_tokens=2)
-    assert draft.text.startswith(plain_text(prompt))
+    assert draft.text.startswith(replace_surrogates(prompt))
     draft.text.encode()
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(exclude_categories=[])))
 def test_plain_text_is_encodable_and_changes_lone_surrogates_only(text):
-    plain = plain_text(text)
+    plain = replace_surrogates(text)
     plain.encode()
     if not any("\ud800" <= character <= "\udfff" for character in text):
         assert plain == text
@@ -143,24 +144,24 @@ def test_plain_text_is_encodable_and_changes_lone_surrogates_only(text):
 def test_a_stop_text_is_found_as_soon_as_it_stands_there_and_never_shown(prompt, written, stop):
     text, shown, is_over = prompt, prompt, False
     for character in written:
-        text, is_over, held = cut(text + character, stop, len(prompt))
+        text, is_over, held = cut_at_stop_text(text + character, stop, len(prompt))
         assert text.startswith(shown)
         shown = text[: len(text) - held]
         if is_over:
             break
     assert is_over == (stop in written)
     assert text == prompt + written.partition(stop)[0]
-    assert cut(prompt + written, "", 0) == (prompt + written, False, 0)
+    assert cut_at_stop_text(prompt + written, "", 0) == (prompt + written, False, 0)
 
 
 def test_the_writing_ends_at_the_stop_text(loaded):
     options = settings_from(seed=3, max_new_tokens=40, temperature=1.5)
-    whole = list(write(loaded, "The lamp", options))[-1]
+    whole = list(generate(loaded, "The lamp", options))[-1]
     stop = whole.text[20:23]
     at = whole.text.index(stop, len("The lamp"))
-    drafts = list(write(loaded, "The lamp", options, stop=stop, pace=0.0))
+    drafts = list(generate(loaded, "The lamp", options, stop=stop, interval=0.0))
     assert (drafts[-1].text, drafts[-1].ending) == (whole.text[:at], "stop_text")
     assert drafts[-1].new_tokens < whole.new_tokens
     assert all(drafts[-1].text.startswith(draft.text) for draft in drafts)
-    unused = list(write(loaded, "The lamp", options, stop="The lamp"))[-1]
+    unused = list(generate(loaded, "The lamp", options, stop="The lamp"))[-1]
     assert (unused.text, unused.ending) == (whole.text, "length")

@@ -2,14 +2,16 @@
 
 import argparse
 import importlib.util
+import re
 import shutil
 import socket
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from panels.models import ModelSource, find_model
-from panels.server import add_flags, check_port, find_run, mcp_options
+from panels.server import add_flags, check_port, find_run, mcp_options, serve
 from tests.panels.tiny_model import save_run
 
 
@@ -33,13 +35,27 @@ def test_the_run_of_a_model_is_found_by_its_place_or_by_its_weights(tmp_path: Pa
         find_run(find_model(bundle), str(bundle), tmp_path)
 
 
-def test_a_port_in_use_is_told_with_another_one() -> None:
+def test_a_port_that_cannot_be_used_is_explained_with_one_that_can() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(ValueError, match=rf"Port {port} on 127.0.0.1 cannot be used .*make demo PORT={port + 1}"):
-            check_port("127.0.0.1", port)
+        for port in (taken.getsockname()[1], 80808):
+            with pytest.raises(ValueError, match=rf"Port {port} on 127.0.0.1 cannot be used") as caught:
+                check_port("127.0.0.1", port)
+            suggested = re.search(r"make demo PORT=(\d+)", str(caught.value))
+            assert suggested
+            check_port("127.0.0.1", int(suggested[1]))
+
+
+def test_a_name_that_is_not_on_the_hub_fails_before_the_page_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    with pytest.raises(ValueError, match=r"^nope is no folder here, and fetching a model of that name .* failed"):
+        serve(find_model("nope"), parser.parse_args(["--port", "0"]))
+    assert capsys.readouterr().out == ""
 
 
 def test_mcp_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from panels.context import AppContext
-from panels.model_cache import OWN, Shelf
+from panels.model_cache import OWN, ModelCache
 from panels.models import ModelLoader, find_model
 from panels.request_queue import RequestQueue
 from panels.sampling import settings_from
 from panels.tabs.compare import tab as compare
 from panels.tabs.compare.comparison import Comparison, Side
-from panels.tabs.compare.tab import Bench, SideTroubleError, comparisons
+from panels.tabs.compare.tab import CompareState, SideTroubleError, comparisons
 from tests.panels.tiny_model import PROMPTS, save_checkpoint
 
 BOTH = (settings_from(seed=1, max_new_tokens=10), settings_from(seed=1, max_new_tokens=10, temperature=1.5))
@@ -42,13 +42,13 @@ def run(
 ) -> Iterator[Any]:
     """What the page is told."""
     should_stop = options.get("should_stop", lambda: False)
-    return comparisons(context, Shelf(context), line, PROMPTS[0], choices, BOTH, should_stop)
+    return comparisons(context, ModelCache(context), line, PROMPTS[0], choices, BOTH, should_stop)
 
 
 def test_the_models_are_loaded_and_compared(context, line):
     *said, last = run(context, line)
     assert said[:2] == ["Loading model A …", "Loading model B …"]
-    other = Shelf(context).take("bundle")
+    other = ModelCache(context).get("bundle")
     sides = (Side(loaded=context.loader.wait(), settings=BOTH[0]), Side(loaded=other, settings=BOTH[1]))
     assert isinstance(last, Comparison)
     assert last == list(compare.compare(*sides, PROMPTS[0]))[-1]
@@ -88,7 +88,7 @@ def test_a_side_without_a_model_is_named_and_the_line_is_left(context, line):
 
 def test_stop_does_not_wait_for_a_model_that_is_loading(context, line, monkeypatch):
     may_end = threading.Event()
-    monkeypatch.setattr(Shelf, "take", lambda shelf, choice: may_end.wait(10))
+    monkeypatch.setattr(ModelCache, "get", lambda cache, choice: may_end.wait(10))
     stop: list[bool] = []
     said = run(context, line, should_stop=lambda: bool(stop))
     assert next(said) == "Loading model A …"
@@ -110,22 +110,22 @@ def test_on_zerogpu_the_model_is_called_where_the_gpu_is(context, line, monkeypa
 
 
 def test_the_buttons_follow(context):
-    bench = Bench(stop=True)
-    status, go, stop = compare.begin(bench, context)
+    state = CompareState(stop=True)
+    status, go, stop = compare.begin(state, context)
     assert "Getting ready" in status
-    assert (bench.stop, go.interactive, stop.interactive) == (False, False, True)
-    compare.ask_to_stop(bench)
-    assert bench.stop
-    go, stop, *fields = compare.settle(bench, Shelf(context))
-    assert [field["choices"] for field in fields] == [Shelf(context).choices()] * 2
+    assert (state.stop, go.interactive, stop.interactive) == (False, False, True)
+    compare.ask_to_stop(state)
+    assert state.stop
+    go, stop, *fields = compare.settle(state, ModelCache(context))
+    assert [field["choices"] for field in fields] == [ModelCache(context).choices()] * 2
     assert (go.interactive, stop.interactive) == (True, False)
 
 
 def test_what_is_known_of_a_choice(context):
-    shelf = Shelf(context)
-    assert "context 48 tokens" in compare.describe(shelf, "bundle")
-    assert "Looked up on the Hub" in compare.describe(shelf, "someone/model")
-    trouble = compare.describe(shelf, "<img src=x>/y/z")
+    cache = ModelCache(context)
+    assert "context 48 tokens" in compare.describe(cache, "bundle")
+    assert "Looked up on the Hub" in compare.describe(cache, "someone/model")
+    trouble = compare.describe(cache, "<img src=x>/y/z")
     assert 'role="alert"' in trouble
     assert "<img" not in trouble
-    assert compare.earliest(shelf) == "bundle"
+    assert compare.earliest(cache) == "bundle"
