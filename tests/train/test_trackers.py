@@ -30,10 +30,7 @@ def expected(run_dir: Path) -> Values:
 
 
 def without_times(values: Values) -> Values:
-    return {
-        step: {key: value for key, value in line.items() if key not in TIMED}
-        for step, line in values.items()
-    }
+    return {step: {key: value for key, value in line.items() if key not in TIMED} for step, line in values.items()}
 
 
 def run_broken(config: Config, monkeypatch: pytest.MonkeyPatch) -> Path:
