@@ -14,8 +14,8 @@ import torch
 
 from modeling.inspection import next_token_logits
 from modeling.sampling import Sampler, SamplingSettings
-from panels import formats
 from panels.components.next_token import with_token
+from panels.formats import percent
 from panels.generate import encode_prompt
 from panels.models import LoadedModel, load_model
 from panels.sampling import PRESETS
@@ -69,11 +69,6 @@ def after(page: Any, text: str) -> None:
 def shown(page: Any) -> list[tuple[str, str, str]]:
     """Label and both numbers of each bar."""
     return [tuple(row) for row in page.locator("#bars .bar").evaluate_all(SHOWN)]
-
-
-def percent(share: float) -> str:
-    """As the page's scripts show it."""
-    return formats.percent(share).replace("\u00a0", "").replace(" ", "")
 
 
 def expected(loaded: LoadedModel, text: str, **values: Any) -> tuple[str, dict[str, tuple[str, str]]]:
