@@ -44,7 +44,7 @@ class Bundle(Export):
     def execute(self) -> str:
         from hub_export.bundle import bundle
 
-        bundle(**_fields(self))
+        bundle(**dataclasses.asdict(self))
         return f"{self.out}: exported, and checked in an isolated process. Publish it with `python -m hub_export push`."
 
 
@@ -85,7 +85,7 @@ class Push(Export):
     def execute(self) -> str:
         from hub_export.push import push
 
-        return push(**_fields(self))
+        return push(**dataclasses.asdict(self))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +105,7 @@ class Space(Export):
     def execute(self) -> str:
         from hub_export.push import space
 
-        space(**_fields(self))
+        space(**dataclasses.asdict(self))
         return f"{self.out}: a Space. Try it: cd {self.out} && python app.py"
 
 
@@ -134,7 +134,7 @@ class Native(Export):
     def execute(self) -> str:
         from hub_export.exports.native import native
 
-        return native(**_fields(self))
+        return native(**dataclasses.asdict(self))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,7 +151,7 @@ class Gguf(Source):
     def execute(self) -> str:
         from hub_export.exports.gguf import gguf
 
-        return gguf(**_fields(self))
+        return gguf(**dataclasses.asdict(self))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,7 +168,7 @@ class Onnx(Source):
     def execute(self) -> str:
         from hub_export.exports.onnx import onnx
 
-        return onnx(**_fields(self))
+        return onnx(**dataclasses.asdict(self))
 
 
 Command = (
@@ -195,10 +195,6 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt:
         raise SystemExit("error: interrupted; the same command again completes what it was doing") from None
-
-
-def _fields(command: Source) -> dict:
-    return {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ again.
 
 import hashlib
 import logging
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Any
 
 from hub_export import card
 from hub_export.code_version import MARK, ROOT, project_code, put_code, read_code, refuse_newer
+from hub_export.exports.common import check_free
 from hub_export.verify import Verification, verify
 from modeling.loading import CHECK_RECORD as RECORD
 from modeling.loading import WEIGHTS_NAME, read_weights
@@ -27,12 +27,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 CHECKPOINT_FILES = ("config.json", WEIGHTS_NAME, *TOKENIZER_FILES)
 # The first is of causal models alone; the last two are those of the sentencepiece library.
 OPTIONAL_CHECKPOINT_FILES = (
-    "generation_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.model",
-    "tokenizer.vocab",
-)
+    "generation_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model", "tokenizer.vocab",
+)  # fmt: skip
 SLOW_TOKENIZER_FILES = ("tokenizer_config.json", "vocab.json", "merges.txt")
 OPTIONAL_SLOW_TOKENIZER_FILES = (
     "merges.vocab", "merge_counts.json", "special_tokens_map.json", "added_tokens.json",
@@ -78,7 +74,7 @@ def bundle(
         OSError: the folder cannot be written, or the disk is full.
     """
     out = Path(out)
-    _check_target(out, force)
+    check_free(out, force, is_ours=out.is_dir() and is_bundle(out), kind="bundle")
     run_folder = RunFolder.open(run)
     source = run_folder.checkpoint(checkpoint)
     _check_checkpoint(source)
@@ -147,21 +143,6 @@ def _searched(path: Path) -> bytes:
         return stream.read(int.from_bytes(stream.read(8), "little")) if path.suffix == ".safetensors" else stream.read()
 
 
-def _check_target(out: Path, force: bool) -> None:
-    if not os.path.lexists(out):
-        return
-    if not (out.is_dir() and is_bundle(out)):
-        raise ValueError(
-            f"{out}: expected a name that is free, but something that is no bundle is there (so not even --force "
-            "replaces it). Remove it yourself or choose another --out."
-        )
-    if not force:
-        raise ValueError(
-            f"{out}: expected a name that is free, but a bundle is there. "
-            "Add --force to replace it, or choose another --out."
-        )
-
-
 def _check_checkpoint(source: Path) -> None:
     """Reads what can be checked without loading the model: the files, the weights' header, the config's auto_map."""
     read_weights(source)
@@ -203,18 +184,11 @@ def _check_checkpoint(source: Path) -> None:
 
 def _files(run: RunFolder, source: Path) -> Iterator[tuple[Path, str]]:
     """Yields each file to copy, the code aside: where it is, and its name in the bundle."""
-    for name in CHECKPOINT_FILES:
-        yield source / name, name
-    for name in OPTIONAL_CHECKPOINT_FILES:
-        if (source / name).is_file():
-            yield source / name, name
-    if (source / "slow").is_dir():
-        for name in SLOW_TOKENIZER_FILES + OPTIONAL_SLOW_TOKENIZER_FILES:
-            if (source / "slow" / name).is_file():
-                yield source / "slow" / name, f"slow/{name}"
-    for name in RUN_FILES:
-        if (run.path / name).is_file():
-            yield run.path / name, name
+    slow = [f"slow/{name}" for name in SLOW_TOKENIZER_FILES + OPTIONAL_SLOW_TOKENIZER_FILES]
+    for folder, names in ((source, (*CHECKPOINT_FILES, *OPTIONAL_CHECKPOINT_FILES, *slow)), (run.path, RUN_FILES)):
+        for name in names:
+            if (folder / name).is_file():
+                yield folder / name, name
 
 
 def write_record(folder: Path, verification: Verification | None = None) -> None:

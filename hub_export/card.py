@@ -74,18 +74,10 @@ def render_card(
     facts = {name: value for name, value in facts.items() if value is not None}
     example = next((_printable(prompt) for prompt in read_prompts(folder) if "`" not in prompt), "Once")
     sample_step, samples = _samples(run, step, masked)
+    mask_token, dataset = vocabulary.mask_token if masked else None, hub_dataset(run.corpus_config)
     return render(
         "model_card.md.jinja",
-        metadata=_metadata(
-            title,
-            facts,
-            results,
-            metrics,
-            license,
-            language,
-            vocabulary.mask_token if masked else None,
-            hub_dataset(run.corpus_config),
-        ),
+        metadata=_metadata(title, facts, results, metrics, license, language, mask_token, dataset),
         masked=masked,
         vocabulary=vocabulary,
         title=title,
@@ -290,14 +282,11 @@ def _samples(run: RunFolder, step: int, masked: bool) -> tuple[int, list[dict[st
 
 def _printable(text: str) -> str:
     """Cuts a long text at a word, and shows what no page can show (control characters) as U+FFFD."""
-    text = re.sub(r"[^\S\n]|[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]", _shown, text.replace("\r\n", "\n")).strip()
+    text = re.sub(r"[^\S\n]", " ", text.replace("\r\n", "\n"))
+    text = re.sub(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", text).strip()
     if len(text) <= SAMPLE_LENGTH:
         return text
     return re.sub(r"\s+\S*\Z", "", text[:SAMPLE_LENGTH]) + " …"
-
-
-def _shown(match: re.Match[str]) -> str:
-    return " " if match[0].isspace() else "\ufffd"
 
 
 def _rounded(parameters: int) -> str:

@@ -60,11 +60,17 @@ class AbsentError(ValueError):
     """The Hub shows no such repository."""
 
 
+def _api() -> "HfApi":
+    from huggingface_hub import HfApi
+
+    return HfApi(library_name="scratchgpt")
+
+
 @dataclass(kw_only=True, slots=True)
 class HubClient:
     """The calls of one command, and what they have changed so far."""
 
-    api: "HfApi" = field(default_factory=lambda: _api())
+    api: "HfApi" = field(default_factory=_api)
     hub_state: str = "Nothing has been uploaded."
     """What is on the Hub now, for the message of a failure."""
     completed: str = ""
@@ -140,12 +146,6 @@ class HubClient:
         if isinstance(cause, ValueError):
             return cause, None
         raise error
-
-
-def _api() -> "HfApi":
-    from huggingface_hub import HfApi
-
-    return HfApi(library_name="scratchgpt")
 
 
 def _reason(cause: BaseException) -> str:

@@ -7,7 +7,6 @@ always this project's, whatever the code was that a checkpoint was saved with.
 
 import ast
 import json
-import logging
 import re
 import shutil
 from dataclasses import dataclass, replace
@@ -22,8 +21,6 @@ CONFIGURATION = "configuration_scratchgpt.py"
 MODEL_CODE = (CONFIGURATION, "modeling_scratchgpt.py")
 TOKENIZER_CODE = "tokenization_scratchgpt.py"
 MARK = "scratchgpt_version"  # in config.json and in proof.json
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,26 +93,22 @@ def installed_transformers() -> str:
     return version("transformers")
 
 
-def is_newer(code: Code) -> bool:
-    """Whether some code is of a later version than this project's."""
-    from modeling.configuration_scratchgpt import version_numbers
-
-    return version_numbers(code.version) > version_numbers(project_code().version)
-
-
 def refuse_newer(code: Code | None, name: object) -> None:
-    """Refuses what was made with a later version of this project.
+    """Refuse what was made with a later version of this project.
 
     Args:
         code: what it carries.
-        name: what it is called.
+        name: what it is called, for the message.
 
     Raises:
         ValueError: it carries later code; the message says to update.
     """
-    if code is not None and is_newer(code):
+    from modeling.configuration_scratchgpt import version_numbers
+
+    ours = project_code().version
+    if code is not None and version_numbers(code.version) > version_numbers(ours):
         raise ValueError(
-            f"{name}: its code is of version {code.version}, later than this project's {project_code().version} "
+            f"{name}: its code is of version {code.version}, later than this project's {ours} "
             f"(it says that it works with {code.range}). Update this project and run the same command again."
         )
 

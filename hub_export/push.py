@@ -210,13 +210,8 @@ def check_published(hub: HubClient, repo: str, commit: str, folder: Path) -> Non
         ValueError: it does not load, computes something else, or generates something wrong.
     """
     logger.info("loading %s from the Hub by commit %s in an isolated process …", repo, commit[:8])
-    task = {
-        "check": "published",
-        "repo": repo,
-        "revision": commit,
-        "folder": str(folder.resolve()),
-        "probe": PROBE_TEXT,
-    }
+    place = {"repo": repo, "revision": commit, "folder": str(folder.resolve())}
+    task = {"check": "published", **place, "probe": PROBE_TEXT}
     for last_try in (False, True):  # the network may fail once; huggingface_hub does not retry every request
         report = run_isolated(task, online=True)
         if "failed" not in report:

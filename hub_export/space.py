@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 
 from hub_export import card
+from hub_export.exports.common import check_free
 from modeling.loading import is_masked_lm
 from storage.files import atomic_folder
 from storage.model_card import card_title, read_card
@@ -83,20 +84,13 @@ def make_space(bundle: Path, out: Path, *, pin: Pin | None = None, hardware: str
 
 
 def check_space_target(out: Path, force: bool) -> None:
-    """Refuses a name that is not free, unless a Space is there and may be replaced.
+    """Refuse a name that is not free, unless a Space is there and may be replaced.
 
     Raises:
         ValueError: saying what is there.
     """
-    if not out.exists():
-        return
-    if not (out / "panels" / "page.py").is_file() or (out / "hub_export").exists():
-        raise ValueError(
-            f"{out}: expected a name that is free, but something that is no Space is there (so not even --force "
-            "replaces it). Choose another --out."
-        )
-    if not force:
-        raise ValueError(f"{out}: expected a name that is free, but a Space is there. Add --force to replace it.")
+    is_space = (out / "panels" / "page.py").is_file() and not (out / "hub_export").exists()
+    check_free(out, force, is_ours=is_space, kind="Space")
 
 
 def page_files() -> list[Path]:

@@ -73,8 +73,18 @@ def train_bpe(
         )
     counts = count_pretokens(read_texts(texts, "counting words", progress), Splitter(pattern))
     check_found(counts, "none or only empty ones")
+    words = [text_to_bytes(pretoken).decode("latin-1") for pretoken in counts]
+    token_bytes = [bytes([byte]) for byte in range(BYTES)]
+    merges: list[tuple[bytes, bytes]] = []
     with collector_off():
-        merges = merge_pairs(counts, vocab_size - base, progress=progress, on_merge=on_merge)
+        for first, second, count in merge_words(
+            words, list(counts.values()), BYTES, vocab_size - base, progress=progress
+        ):
+            halves = token_bytes[first], token_bytes[second]
+            token_bytes.append(halves[0] + halves[1])
+            merges.append(halves)
+            if on_merge:
+                on_merge(len(token_bytes) - 1, *halves, count)
     warn_of_fewer(base + len(merges), vocab_size)
     return merges
 
@@ -173,26 +183,6 @@ def warn_of_fewer(tokens: int, vocab_size: int) -> None:
         logger.warning(
             "the texts have no more pairs to merge: the vocabulary has %d tokens instead of %d", tokens, vocab_size
         )
-
-
-def merge_pairs(
-    counts: Counter[str],
-    merges: int,
-    *,
-    progress: bool = False,
-    on_merge: Callable[[int, bytes, bytes, int], None] | None = None,
-) -> list[tuple[bytes, bytes]]:
-    """Makes up to `merges` merges over pre-tokens with their counts; the rest is as in `train_bpe`."""
-    words = [text_to_bytes(pretoken).decode("latin-1") for pretoken in counts]
-    token_bytes = [bytes([byte]) for byte in range(BYTES)]
-    learnt: list[tuple[bytes, bytes]] = []
-    for first, second, count in merge_words(words, list(counts.values()), BYTES, merges, progress=progress):
-        halves = token_bytes[first], token_bytes[second]
-        token_bytes.append(halves[0] + halves[1])
-        learnt.append(halves)
-        if on_merge:
-            on_merge(BYTES + len(learnt) - 1, *halves, count)
-    return learnt
 
 
 @contextlib.contextmanager

@@ -22,12 +22,12 @@ from tokenization.spans import SENTENCEPIECE_WORDS, is_from_scratch
 from tokenization.tokenization_scratchgpt import BYTES, END_OF_TEXT, GPT4_SPLIT_PATTERN, ScratchGPTTokenizer
 
 BATCH_TEXTS = 256
-BATCH_CHARACTERS = (
-    1 << 18
-)  # for one thread of ours; libraries that share a batch among their threads get eight times it
+# For one thread of ours; libraries that share a batch among their threads get eight times it.
+BATCH_CHARACTERS = 1 << 18
 PART_CHARACTERS = 1 << 16
 # tiktoken's regular expressions give up on a run of about a million whitespace characters.
 LONG_WHITESPACE = 250_000
+LONG_RUN = re.compile(rf"\s{{{LONG_WHITESPACE}}}")
 
 Encoder = Callable[[list[str]], list[np.ndarray]]
 
@@ -119,7 +119,7 @@ class DirectEncoder:
         return list(map(self._encode, texts))
 
     def _encode(self, text: str) -> np.ndarray:
-        if self.tiktoken is not None and not (len(text) >= LONG_WHITESPACE and has_long_whitespace(text)):
+        if self.tiktoken is not None and not (len(text) >= LONG_WHITESPACE and LONG_RUN.search(text)):
             try:
                 return self.tiktoken.encode_to_numpy(text, disallowed_special=()).astype(self.dtype)
             except UnicodeEncodeError:
@@ -136,11 +136,6 @@ def is_reachable(tokenizer: ScratchGPTTokenizer) -> bool:
     model = build_fast(tokenizer).backend_tokenizer.model
     tokens = tokenizer.convert_ids_to_tokens(list(range(BYTES, BYTES + len(tokenizer.merges))))
     return all(len(model.tokenize(token)) == 1 for token in tokens)
-
-
-def has_long_whitespace(text: str) -> bool:
-    """Whether a run of whitespace is longer than tiktoken is given."""
-    return re.search(rf"\s{{{LONG_WHITESPACE}}}", text) is not None
 
 
 class CharacterTable:

@@ -1,14 +1,14 @@
 """Tokenizers measured on the same texts, side by side."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from storage.text import count_bytes
-from tokenization.encoding import build_encoder
+from tokenization.encoding import Encoder, build_encoder
 from tokenization.spans import is_from_scratch
 from tokenization.tokenization_scratchgpt import bytes_to_text
 
@@ -35,7 +35,7 @@ class Measured:
     bytes_per_token: float  # UTF-8 bytes of the texts for each token.
     characters_per_token: float  # Characters of the texts for each token.
     fertility: float  # Tokens for each word; words are what whitespace separates.
-    unknown: int  # Tokens that stand for something unknown.
+    unknown: int  # Tokens that represent something unknown.
     unknown_share: float  # Their share of the tokens, 0 to 1.
     used: int  # Different tokens that occur.
     used_share: float  # Their share of the vocabulary, 0 to 1.
@@ -50,16 +50,13 @@ class _Tally:
 
     name: str
     tokenizer: PreTrainedTokenizerBase
+    encode: Encoder
     used: np.ndarray  # bool, by id
     tokens: int = 0
     unknown: int = 0
     exact_texts: int = 0
     exact_lines: int = 0
     first_difference: Difference | None = None
-    encode: Any = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.encode = build_encoder(self.tokenizer)[0]
 
     def add(self, name: str, text: str, lines: list[str]) -> None:
         """Counts one text and its lines."""
@@ -89,7 +86,7 @@ def compare(
         ValueError: no text, or none with a character.
     """
     tallies = [
-        _Tally(name=name, tokenizer=tokenizer, used=np.zeros(len(tokenizer), dtype=bool))
+        _Tally(name=name, tokenizer=tokenizer, encode=build_encoder(tokenizer)[0], used=np.zeros(len(tokenizer), bool))
         for name, tokenizer in tokenizers
     ]
     size = characters = words = count = lines_count = 0

@@ -20,7 +20,7 @@ from storage.files import atomic_file, atomic_folder
 from storage.records import read_json, read_json_object
 from tokenization import tokenization_scratchgpt
 from tokenization.merge_trace import COUNTS, merge_counts
-from tokenization.sentencepieces import MODEL_FILE, VOCAB_FILE, load_sentencepiece, open_library, write_sentencepiece
+from tokenization.sentencepieces import MODEL_FILE, VOCAB_FILE, convert_sentencepiece, open_library, write_sentencepiece
 from tokenization.spans import is_from_scratch
 from tokenization.tokenization_scratchgpt import BYTES, ScratchGPTTokenizer, byte_alphabet
 from tokenization.trainers import GPT2_FILES, load_gpt2
@@ -134,7 +134,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
             tokenizer.sentencepiece_model = data
         return tokenizer
     if model.exists():
-        return load_sentencepiece(model)
+        return convert_sentencepiece(model.read_bytes(), name=str(model))
     if any((folder / name).exists() for name in GPT2_FILES):
         return load_gpt2(folder)
     raise ValueError(f"{folder}: expected a tokenizer folder with {CONFIG}, got none: check the path")
@@ -163,9 +163,12 @@ def merge_listing(tokenizer: ScratchGPTTokenizer) -> str:
 
 
 def _read_counts(path: Path, merges: int) -> list[int]:
-    counts = read_json(path)
-    if not isinstance(counts, list) or len(counts) != merges or not all(isinstance(count, int) for count in counts):
+    try:
+        counts = read_json(path)
         got = f"{len(counts)} entries" if isinstance(counts, list) else type(counts).__name__
+    except ValueError:
+        counts, got = None, "a damaged file"
+    if not isinstance(counts, list) or len(counts) != merges or not all(isinstance(count, int) for count in counts):
         raise ValueError(
             f"{path}: expected a JSON list of {merges} counts, one for each merge, got {got}; delete the file"
         )

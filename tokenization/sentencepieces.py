@@ -30,7 +30,7 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int, *, progress: bool
     """A SentencePiece vocabulary: `<unk>`, `<s>`, `</s>`, the 256 bytes, then pieces by rank and single characters.
 
     Nothing is normalized; characters too rare for a token of their own are written in bytes. So every text survives,
-    except that U+2581, which stands for a space, comes back as one. The library counts words itself only when it has
+    except that U+2581, which represents a space, comes back as one. The library counts words itself only when it has
     all texts in memory; here they are counted as they come, and it learns from the counts.
 
     Args:
@@ -64,16 +64,6 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int, *, progress: bool
     except RuntimeError as error:
         raise _explained(error, vocab_size) from error
     return convert_sentencepiece(model.getvalue())
-
-
-def load_sentencepiece(path: str | Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a SentencePiece file (`.model`).
-
-    Raises:
-        ValueError: the file is not one, or not of the kind that `convert_sentencepiece` takes.
-        OSError: it cannot be read.
-    """
-    return convert_sentencepiece(Path(path).read_bytes(), name=str(path))
 
 
 def convert_sentencepiece(model: bytes, *, name: str = "the model") -> PreTrainedTokenizerFast:

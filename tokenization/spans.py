@@ -87,7 +87,7 @@ def is_from_scratch(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether each token stands for bytes: it is ours, or its tokens are written in GPT-2's alphabet."""
+    """Whether each token represents bytes: it is ours, or its tokens are written in GPT-2's alphabet."""
     return is_from_scratch(tokenizer) or [*decoder_steps(tokenizer)] == ["ByteLevel"]
 
 

@@ -79,31 +79,29 @@ def require(*packages: str, for_what: str) -> None:
 
 
 def check_output(out: Path, force: bool, *, kind: str, magic: bytes) -> None:
-    """Refuse to overwrite what is at `out`: anything without `force`, and what is no file of that kind even with it.
-
-    Args:
-        out: the file to make.
-        force: whether a file of that kind may be replaced.
-        kind: the name of the format.
-        magic: its first bytes.
+    """Refuse to overwrite what is at `out`: anything without `force`, and a file without the first bytes `magic`.
 
     Raises:
         ValueError: saying what is there.
     """
-    if not os.path.lexists(out):
+    is_ours = False
+    if out.is_file():
+        with out.open("rb") as file:
+            is_ours = file.read(len(magic)) == magic
+    check_free(out, force, is_ours=is_ours, kind=f"file of type {kind}")
+
+
+def check_free(out: Path, force: bool, *, is_ours: bool, kind: str) -> None:
+    """Refuse a name that is not free, unless what is there `is_ours`, of this `kind`, and `force` allows replacing it.
+
+    Raises:
+        ValueError: saying what is there.
+    """
+    if not os.path.lexists(out) or (is_ours and force):
         return
-    if not out.is_file() or not _begins_with(out, magic):
-        raise ValueError(
-            f"{out}: expected a name that is free, but something that is no {kind} file is there (so not even --force "
-            "replaces it). Remove it yourself or choose another --out."
-        )
-    if not force:
-        raise ValueError(
-            f"{out}: expected a name that is free, but a file of type {kind} is there. "
-            "Add --force to replace it, or choose another --out."
-        )
-
-
-def _begins_with(path: Path, magic: bytes) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(magic)) == magic
+    if is_ours:
+        found, advice = f"a {kind} is there", "Add --force to replace it, or choose another --out."
+    else:
+        found = f"something that is no {kind} is there (so not even --force replaces it)"
+        advice = "Remove it yourself or choose another --out."
+    raise ValueError(f"{out}: expected a name that is free, but {found}. {advice}")

@@ -215,13 +215,7 @@ def _write(path: Path, stock: "PreTrainedModel", vocabulary: Vocabulary, weights
     architecture = library.MODEL_ARCH.GPT2 if is_gpt2 else library.MODEL_ARCH.QWEN3
     writer = library.GGUFWriter(path, library.MODEL_ARCH_NAMES[architecture])
     writer.add_name(name)
-    writer.add_file_type(
-        {
-            "f32": library.LlamaFileType.ALL_F32,
-            "f16": library.LlamaFileType.MOSTLY_F16,
-            "q8_0": library.LlamaFileType.MOSTLY_Q8_0,
-        }[weights]
-    )
+    writer.add_file_type(library.LlamaFileType[f"{'ALL' if weights == 'f32' else 'MOSTLY'}_{weights.upper()}"])
     writer.add_vocab_size(config.vocab_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
@@ -242,9 +236,8 @@ def _write(path: Path, stock: "PreTrainedModel", vocabulary: Vocabulary, weights
 
     names = library.get_tensor_name_map(architecture, config.num_hidden_layers)
     for key, tensor in stock.state_dict().items():
-        if key == "lm_head.weight" and config.tie_word_embeddings:
-            continue
-        if key.endswith("o_proj.bias"):  # zeros: `check_graph` has looked
+        is_tied = key == "lm_head.weight" and config.tie_word_embeddings
+        if is_tied or key.endswith("o_proj.bias"):  # the latter are zeros: `check_graph` has looked
             continue
         values = tensor.float()
         if is_gpt2 and key.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):

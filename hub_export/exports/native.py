@@ -2,14 +2,13 @@
 
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hub_export import card
 from hub_export.bundle import TOKENIZER_FILES, check_private, private_places
-from hub_export.exports.common import find_source, greedy, load_scratch
+from hub_export.exports.common import check_free, find_source, greedy, load_scratch
 from hub_export.verify import PROBE_TEXT, PROMPT, probe_ids, run_isolated
 from modeling.loading import read_weights
 from storage.files import atomic_folder
@@ -60,7 +59,7 @@ def native(
     from tokenization.saving import name_known_class
 
     out = Path(out)
-    _check_target(out, force)
+    check_free(out, force, is_ours=_is_ours(out), kind="folder of `native`")
     source, run_folder = find_source(run, checkpoint)
     model = load_scratch(source)
     stock = stock_model(model)
@@ -81,20 +80,13 @@ def native(
     )
 
 
-def _check_target(out: Path, force: bool) -> None:
-    if not os.path.lexists(out):
-        return
-    card_path, config = out / "README.md", out / "config.json"
-    ours = config.is_file() and card_path.is_file() and "ScratchGPT" in card_path.read_text(encoding="utf-8")
-    if not ours or (out / "training").exists() or read_json_object(config).get("model_type") not in STOCK_TYPES:
-        raise ValueError(
-            f"{out}: expected a name that is free, but something that no `native` made is there (so not even --force "
-            "replaces it). Remove it yourself or choose another --out."
-        )
-    if not force:
-        raise ValueError(
-            f"{out}: expected a name that is free, but a folder that `native` made is there. Add --force to replace it."
-        )
+def _is_ours(folder: Path) -> bool:
+    """Whether `native` made the folder."""
+    card_path, config = folder / "README.md", folder / "config.json"
+    if not (config.is_file() and card_path.is_file()) or (folder / "training").exists():
+        return False
+    is_stock = read_json_object(config).get("model_type") in STOCK_TYPES
+    return is_stock and "ScratchGPT" in card_path.read_text(encoding="utf-8")
 
 
 def _stored_dtype(source: Path) -> Any:

@@ -78,6 +78,8 @@ def check_fits(config: ScratchGPTConfig) -> None:
 
 
 def _empty_qwen3(config: ScratchGPTConfig) -> PreTrainedModel:
+    assert config.rope_parameters is not None
+    rope_parameters = config.rope_parameters | {"rope_theta": float(config.rope_parameters["rope_theta"])}
     with torch.device("meta"):
         stock = Qwen3ForCausalLM(
             Qwen3Config(
@@ -89,7 +91,7 @@ def _empty_qwen3(config: ScratchGPTConfig) -> PreTrainedModel:
                 head_dim=_number(config.head_dim),
                 hidden_act=config.hidden_act,
                 rms_norm_eps=float(config.norm_eps),
-                rope_parameters=_rope_parameters(config),
+                rope_parameters=rope_parameters,
                 attention_bias=config.attention_bias or config.attention_output_bias,
                 attention_dropout=config.attention_dropout,
                 max_position_embeddings=config.max_position_embeddings,
@@ -99,11 +101,6 @@ def _empty_qwen3(config: ScratchGPTConfig) -> PreTrainedModel:
     # The only state outside the weights: meta tensors hold none.
     stock.model.rotary_emb = type(stock.model.rotary_emb)(stock.config)
     return stock
-
-
-def _rope_parameters(config: ScratchGPTConfig) -> dict[str, Any]:
-    assert config.rope_parameters is not None
-    return config.rope_parameters | {"rope_theta": float(config.rope_parameters["rope_theta"])}
 
 
 def _empty_gpt2(config: ScratchGPTConfig) -> PreTrainedModel:
@@ -129,17 +126,13 @@ def _common_fields(config: ScratchGPTConfig) -> dict[str, Any]:
     return {
         "vocab_size": config.vocab_size,
         "initializer_range": float(config.initializer_range),
-        "tie_word_embeddings": _ties(config),
+        # Sinusoidal positions scale the embeddings and not the output layer, which ends a tie.
+        "tie_word_embeddings": config.tie_word_embeddings and config.position_embedding != "sinusoidal",
         "use_cache": config.use_cache,
         "bos_token_id": config.bos_token_id,
         "eos_token_id": config.eos_token_id,
         "pad_token_id": config.pad_token_id,
     }
-
-
-def _ties(config: ScratchGPTConfig) -> bool:
-    """Sinusoidal positions scale the embeddings and not the output layer, which ends a tie."""
-    return config.tie_word_embeddings and config.position_embedding != "sinusoidal"
 
 
 def _qwen3_weights(model: ScratchGPTForCausalLM) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 // The next token's bars: drawn from logits that came once, anew at every move of a slider, without asking the server.
 const find = (id) => document.getElementById(id);
+const { percent } = window.scratch;
 const rowCount = () => (matchMedia("(max-width: 640px)").matches ? 8 : 10);
 const FROM_SAMPLER = 4; // rows that the sampler's likeliest tokens may claim
 const NEUTRAL = { temperature: 1, top_k: 0, top_p: 1, min_p: 0, typical_p: 1, repetition_penalty: 1 };
@@ -22,12 +23,6 @@ function decode(message) {
   const { probability } = window.scratch.sampler.sample(logits, NEUTRAL, []);
   const order = Uint32Array.from(logits.keys()).sort((one, other) => logits[other] - logits[one] || one - other);
   return { ...message, logits, model: probability, order };
-}
-
-function percent(share) {
-  if (share >= 0.9995) return "100%";
-  if (share >= 0.0005) return `${(100 * share).toFixed(1)}%`;
-  return share > 0 ? "<0.1%" : "0%";
 }
 
 function likeliest(probability, count) {

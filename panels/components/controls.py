@@ -11,9 +11,9 @@ import gradio as gr
 from gradio.components import Component
 
 from panels.components import bars
+from panels.components.code_export import curl_command, python_code
 from panels.context import AppContext
 from panels.sampling import CONTROLS, DEFAULTS, PRESETS, Control, settings_from, stop_text
-from panels.tabs.write.code_export import curl_command, python_code
 from panels.templates import render
 
 PRESET_BUTTONS = """

@@ -1,4 +1,4 @@
-"""What a model makes of the end of a text: the logits of the next token, for a page that draws its distribution."""
+"""The logits of the next token of a text, for a page that draws its distribution."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ NEW_LABELLED = 40
 """The likeliest of the tokens that are not in the text yet, which a repetition penalty lifts to the top."""
 TAIL = 28
 """Characters of the text that come back."""
-ENDS = "It ends the text."
-PART = "It is a part of a character."
+ENDS, PART, NO_TEXT = "ends the text", "part of a character", "no text"
+"""Why a token cannot be put into a text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,8 +26,8 @@ class Look:
 
     logits: str  # float32, little-endian, in base64; one for each token of the vocabulary
     seen: list[int]  # the tokens of the text, which the repetition penalty lowers
-    labels: dict[int, str]  # for the eye, of the tokens that can be among the likeliest, whatever the settings
-    closed: dict[int, str]  # those of them that cannot be put into the text by hand, and why
+    labels: dict[int, str]  # display labels of the tokens that can be among the likeliest, whatever the settings
+    closed: dict[int, str]  # those of them that cannot be put into the text, and why
     tail: str  # the end of the text
     seconds: float  # that it took
 
@@ -54,7 +54,7 @@ def look(loaded: LoadedModel, text: str) -> Look:
     logits_V = next_token_logits(loaded.model, ids)
     if logits_V.isnan().any() or logits_V.isposinf().any():
         raise ValueError(
-            "The next token cannot be told: expected finite logits, got NaN or infinity. The weights are broken, as "
+            "The next token is unknown: expected finite logits, got NaN or infinity. The weights are broken, as "
             "after a diverged training run; load an earlier checkpoint."
         )
     is_new_V = torch.ones(len(logits_V), dtype=torch.bool)
@@ -62,7 +62,7 @@ def look(loaded: LoadedModel, text: str) -> Look:
     likeliest = logits_V.topk(min(LABELLED, len(logits_V))).indices.tolist()
     new = logits_V.where(is_new_V, -torch.inf).topk(min(NEW_LABELLED, len(logits_V))).indices.tolist()
     named = sorted({*likeliest, *new, *ids})
-    contents = {token_id: _closed(loaded, token_id) for token_id in named}
+    contents = {token_id: obstacle(loaded, token_id) for token_id in named}
     return Look(
         logits=base64.b64encode(logits_V.numpy().astype("<f4").tobytes()).decode("ascii"),
         seen=sorted(set(ids)),
@@ -82,25 +82,25 @@ def with_token(loaded: LoadedModel, text: str, token_id: int) -> str:
 
     if not 0 <= token_id < len(loaded.tokenizer):
         raise ValueError(f"There is no token {token_id}: this vocabulary has {len(loaded.tokenizer)}.")
-    if why := _closed(loaded, token_id):
-        raise ValueError(f"This token cannot be put into the text by hand. {why}")
+    if why := obstacle(loaded, token_id):
+        raise ValueError(f"This token cannot be put into the text: {why}.")
     text = replace_surrogates(text)
     decoder = StreamingDecoder(loaded.tokenizer)
     decoder.follow(plain_ids(loaded.tokenizer, text))
     return text + replace_surrogates(decoder.push(token_id) + decoder.finish())
 
 
-def _closed(loaded: LoadedModel, token_id: int) -> str | None:
-    """Why a token cannot be put into the text by hand; None where it can."""
+def obstacle(loaded: LoadedModel, token_id: int) -> str:
+    """Why a token cannot be put into a text: ENDS, PART or NO_TEXT; "" where it can."""
     from tokenization.spans import token_bytes
 
     if token_id in loaded.stop_token_ids:
         return ENDS
     content = token_bytes(loaded.tokenizer, token_id)
     if content is None:
-        return "It has no text."
+        return NO_TEXT
     try:
         content.decode()
     except UnicodeDecodeError:
         return PART
-    return None
+    return ""

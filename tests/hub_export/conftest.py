@@ -1,4 +1,4 @@
-"""A run folder made by hand as training writes it, tiny, and one bundle made from it."""
+"""A tiny run folder as training writes it, and one bundle made from it."""
 
 import json
 import shutil
@@ -10,86 +10,49 @@ from safetensors.torch import load_file, save_file
 
 from hub_export import bundle
 from hub_export.bundle import RECORD, checksums
-from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
-from tokenization import save_tokenizer, train_vocabulary
+from storage.run_folder import RunFolder
+from tests.hub_export.families import MODERN, save_model
 
-TEXT = "The robot's three moons rose over the naïve café. The sailor said that the moons don't fall.\n\n" * 4
 SECRET_TEXT = "a sentence of the training text that nobody may publish"
 SAMPLES = ["The moon rose.\n```python\nprint(1)\n````\n# not a heading", "The sailor\x1b[31m said", "Once"]
 
 
 def save_checkpoint(folder: Path, *, seed: int = 0) -> None:
     """Writes a checkpoint of random weights with its tokenizer and a training state."""
-    tokenizer = train_vocabulary("bpe", [TEXT], 300)
-    torch.manual_seed(seed)
-    config = ScratchGPTConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        head_dim=16,
-        max_position_embeddings=48,
-        hidden_act="silu",
-        gated_mlp=True,
-        norm="rmsnorm",
-        position_embedding="rope",
-        qk_norm=True,
-        attention_output_bias=False,
-        mlp_bias=False,
-        lm_head_bias=False,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.eos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    ScratchGPTForCausalLM(config).save_pretrained(folder)
-    save_tokenizer(tokenizer, folder)
+    save_model(folder, seed=seed, **MODERN)
     (folder / "training").mkdir()
     save_file({"momentum": torch.ones(3)}, folder / "training" / "optimizer.safetensors")
     (folder / "training" / "batches.json").write_text("{}")
-
-
-def write_lines(path: Path, records: list[dict]) -> None:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
 def make_run(run: Path) -> Path:
     """Writes a finished run of the recipe `stories` with the checkpoints step-000010 (best) and step-000020."""
     save_checkpoint(run / "checkpoints" / "step-000010")
     save_checkpoint(run / "checkpoints" / "step-000020", seed=1)
+    folder = RunFolder(run)
     best = {"validation_loss": 1.25, "perplexity": 3.490343, "bits_per_byte": 0.55}
     latest = {"validation_loss": 1.5, "perplexity": 4.481689, "bits_per_byte": 0.66}
-    state = {
-        "status": "finished",
-        "recipe": "stories",
-        "step": 20,
-        "best_checkpoint": "checkpoints/step-000010",
-        "latest_checkpoint": "checkpoints/step-000020",
-        "best_validation_loss": 1.25,
-        "seconds": 7200.0,
-        "tokens_seen": 40960,
-        "floor_bits_per_byte": 0.5,
-        "evaluation": latest,
-    }
+    checkpoints = {"best_checkpoint": "checkpoints/step-000010", "latest_checkpoint": "checkpoints/step-000020"}
+    progress = {"status": "finished", "recipe": "stories", "step": 20, "seconds": 7200.0, "tokens_seen": 40960}
+    results = {"best_validation_loss": 1.25, "floor_bits_per_byte": 0.5, "evaluation": latest}
+    folder.write_state(checkpoints | progress | results)
     config = {
         "corpus": {"source": "stories", "stories": 30000, "books": "any", "paths": [str(run / "corpus.txt")]},
         "data": {"batch_size": 16},
         "run": {"dir": str(run)},
     }
-    recipe = {"recipe": "stories", "config": config, "git_commit": None, "versions": {"torch": "2.13.0"}}
-    (run / "run.json").write_text(json.dumps(state))
-    (run / "recipe.json").write_text(json.dumps(recipe))
-    (run / "prompts.json").write_text(json.dumps(["The robot", "Once upon a time"]))
-    write_lines(
-        run / "metrics.jsonl",
-        [
-            {"step": 5, "tokens_seen": 10240, "train_loss": 1.6, "learning_rate": 1e-3, "seconds": 1800.1},
-            {"step": 10, "tokens_seen": 20480, "train_loss": 1.3, "learning_rate": 1e-3, "seconds": 3725.4, **best},
-            {"step": 20, "tokens_seen": 40960, "train_loss": 1.1, "learning_rate": 0.0, "seconds": 7200.0, **latest},
-        ],
-    )
-    samples = [{"step": 10, "prompt": "", "text": text, "seed": 0} for text in SAMPLES]
-    write_lines(run / "samples.jsonl", [*samples, {"step": 20, "prompt": "The", "text": " end", "seed": 0}])
+    folder.write_recipe({"recipe": "stories", "config": config, "git_commit": None, "versions": {"torch": "2.13.0"}})
+    folder.write_prompts(["The robot", "Once upon a time"])
+    for step, train_loss, seconds, evaluation in (
+        (5, 1.6, 1800.1, {}),
+        (10, 1.3, 3725.4, best),
+        (20, 1.1, 7200.0, latest),
+    ):
+        record = {"step": step, "tokens_seen": 2048 * step, "train_loss": train_loss, "seconds": seconds}
+        folder.append_metrics(record | evaluation)
+    for text in SAMPLES:
+        folder.append_sample({"step": 10, "prompt": "", "text": text, "seed": 0})
+    folder.append_sample({"step": 20, "prompt": "The", "text": " end", "seed": 0})
     (run / "loss.png").write_bytes(b"\x89PNG\r\n\x1a\n picture")
     (run / "corpus.txt").write_text(SECRET_TEXT)
     (run / "tokens").mkdir()
@@ -140,13 +103,10 @@ def make_old(folder: Path) -> Path:
     path = folder / "configuration_scratchgpt.py"
     path.write_text(path.read_text(encoding="utf-8").replace("CODE_VERSION", "NO_MARK"), encoding="utf-8")
     (folder / "kernels_scratchgpt.py").write_text("IGNORE_INDEX = -100\n")
-    for name, changes in (
-        ("config.json", {"scratchgpt_version": None}),
-        ("tokenizer_config.json", {"tokenizer_class": "TokenizersBackend"}),
-    ):
+    for name, changes in (("config.json", {}), ("tokenizer_config.json", {"tokenizer_class": "TokenizersBackend"})):
         content = json.loads((folder / name).read_text()) | changes
-        kept = {key: value for key, value in content.items() if value is not None}
-        (folder / name).write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
+        content.pop("scratchgpt_version", None)
+        (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     if (folder / RECORD).is_file():
         record = {"made_by": "scratchgpt", "checks": ["AutoConfig"], "sha256": checksums(folder)}
         (folder / RECORD).write_text(json.dumps(record))

@@ -166,29 +166,22 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(
-    ("step", "status"),
+    ("step", "status", "absent"),
     [
-        *((step, status) for step in ("POST /api/repos/create", COMMIT, TAG) for status in (401, 403, 404)),
-        (COMMIT, 409),
+        *((step, status, False) for step in ("POST /api/repos/create", COMMIT, TAG) for status in (401, 403, 404)),
+        (COMMIT, 409, False),
+        (COMMIT, 401, True),  # the token was revoked meanwhile
+        (COMMIT, 404, True),  # the repository was deleted meanwhile
+        ("GET /api/models/alice/moons/refs", 404, True),
     ],
 )
-def test_a_refusal_is_not_retried(hub: Hub, worker: Worker, folder: Path, step: str, status: int) -> None:
-    hub.faults.append(Fault(request=step, answer=status))
-    error = worker.upload(folder)["error"]
-    assert f": the Hub answered {status} (a fault on demand). " in error
-    assert STEPS[step] in error
-    assert REFUSALS[status] in error
-    assert len([request for request in hub.requests if request.startswith(step)]) == 1
-
-
-@pytest.mark.parametrize(("step", "status"), [(COMMIT, 401), (COMMIT, 404), ("GET /api/models/alice/moons/refs", 404)])
-def test_a_repository_that_vanishes_or_a_token_that_is_revoked_meanwhile(
-    hub: Hub, worker: Worker, folder: Path, step: str, status: int
-) -> None:
-    hub.faults.append(Fault(request=step, answer=status, headers={"X-Error-Code": "RepoNotFound"}))
+def test_a_refusal_is_not_retried(hub: Hub, worker: Worker, folder: Path, step: str, status: int, absent: bool) -> None:
+    headers = {"X-Error-Code": "RepoNotFound"} if absent else {}
+    hub.faults.append(Fault(request=step, answer=status, headers=headers))
     error = worker.upload(folder)["error"]
     assert f": the Hub answered {status} (a fault on demand). {STEPS[step]}" in error
     assert REFUSALS[status] in error
+    assert len([request for request in hub.requests if request.startswith(step)]) == 1
 
 
 @pytest.mark.parametrize(("status", "retry_after", "tries"), [(503, "0", 5), (429, "3600", 1)])

@@ -11,8 +11,7 @@ from transformers import AutoTokenizer
 
 from hub_export.exports.gguf import TEXTS, gguf, read_vocabulary
 from modeling.loading import load_model
-from tests.hub_export.conftest import TEXT
-from tests.hub_export.families import CLASSIC, GPT2, MODERN, save_model
+from tests.hub_export.families import CLASSIC, GPT2, MODERN, TEXT, save_model
 from tokenization import ScratchGPTTokenizer, save_tokenizer, train_bpe
 from tokenization.trainers import train_vocabulary
 
@@ -101,20 +100,17 @@ def test_what_llama_cpp_would_compute_otherwise_is_refused(fields: dict, words: 
     assert not (tmp_path / "model.gguf").exists()
 
 
-@pytest.mark.parametrize("kind", ["characters", "wordpiece", "sentencepiece"])
-def test_a_tokenizer_of_another_kind_is_refused(kind: str, tmp_path: Path) -> None:
-    save_tokenizer(train_vocabulary(kind, [TEXT], 300), tmp_path / "tokenizer")
-    with pytest.raises(
-        ValueError, match=r"tokenizer\.kind: expected a byte-level BPE .* Train with --tokenizer.kind bpe"
-    ):
+@pytest.mark.parametrize("kind", ["characters", "wordpiece", "sentencepiece", "bpe with another pattern"])
+def test_a_tokenizer_that_llama_cpp_has_not_is_refused(kind: str, tmp_path: Path) -> None:
+    message = r"tokenizer\.kind: expected a byte-level BPE .* Train with --tokenizer.kind bpe"
+    if kind == "bpe with another pattern":
+        message, pattern = r"tokenizer\.pattern: expected the split pattern of GPT-4 or of GPT-2", r"\S+|\s+"
+        tokenizer = ScratchGPTTokenizer.from_merges(train_bpe([TEXT], 280, pattern=pattern), pattern=pattern)
+    else:
+        tokenizer = train_vocabulary(kind, [TEXT], 300)
+    save_tokenizer(tokenizer, tmp_path / "tokenizer")
+    with pytest.raises(ValueError, match=message):
         read_vocabulary(tmp_path / "tokenizer", 300)
-
-
-def test_a_split_pattern_that_llama_cpp_has_not_is_refused(tmp_path: Path) -> None:
-    merges = train_bpe([TEXT], 280, pattern=r"\S+|\s+")
-    save_tokenizer(ScratchGPTTokenizer.from_merges(merges, pattern=r"\S+|\s+"), tmp_path / "tokenizer")
-    with pytest.raises(ValueError, match=r"tokenizer\.pattern: expected the split pattern of GPT-4 or of GPT-2"):
-        read_vocabulary(tmp_path / "tokenizer", 280)
 
 
 def test_the_split_pattern_of_gpt2(tmp_path: Path) -> None:

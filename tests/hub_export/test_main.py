@@ -24,19 +24,20 @@ def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> No
     assert "bundle" in capsys.readouterr().err
 
 
+CARD = {"--checkpoint", "--license", "--language"}
+FORCE = {"--force", "--no-force"}
+SWITCHES = {f"--{no}{name}" for no in ("", "no-") for name in ("private", "space", "dry-run")}
+
+
 @pytest.mark.parametrize(
     ("command", "flags"),
     [
-        ("bundle", {"--checkpoint", "--license", "--language", "--out", "--force", "--no-force"}),
-        (
-            "push",
-            {"--checkpoint", "--license", "--language", "--repo", "--hardware"}
-            | {f"--{no}{name}" for no in ("", "no-") for name in ("private", "space", "dry-run", "force")},
-        ),
-        (
-            "space",
-            {"--checkpoint", "--license", "--language", "--repo", "--hardware", "--out", "--force", "--no-force"},
-        ),
+        ("bundle", CARD | FORCE | {"--out"}),
+        ("push", CARD | FORCE | SWITCHES | {"--repo", "--hardware"}),
+        ("space", CARD | FORCE | {"--repo", "--hardware", "--out"}),
+        ("native", CARD | FORCE | {"--out"}),
+        ("gguf", FORCE | {"--checkpoint", "--out", "--weights"}),
+        ("onnx", FORCE | {"--checkpoint", "--out", "--cache", "--no-cache"}),
         ("account", {"--repo"}),
         ("verify", set()),
     ],

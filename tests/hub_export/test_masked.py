@@ -1,4 +1,4 @@
-"""Bundles of masked models, and of every kind of tokenizer: exported, proved, described, loaded by a stranger."""
+"""Bundles of masked models and of every kind of tokenizer: exported, described, loaded in a clean environment."""
 
 import ast
 import json
@@ -7,20 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from huggingface_hub import ModelCard
 
 from hub_export import bundle
 from hub_export.card import Vocabulary
-from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
-from tests.hub_export.conftest import TEXT, write_lines
+from storage.run_folder import RunFolder
+from tests.hub_export.families import CLASSIC, TEXT, save_model
 from tests.hub_export.test_card import code_blocks
 from tests.processes import Python
 from tokenization import save_tokenizer
 from tokenization.trainers import add_mask_token, load_gpt2, train_vocabulary
 
 SIZES = {"bpe": 300, "wordpiece": 120, "sentencepiece": 330, "characters": 0}
-STRANGER = """
+CLEAN = """
 import json, sys
 from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 folder, text = sys.argv[1:]
@@ -53,36 +52,25 @@ def make_run(run: Path, kind: str, *, masked: bool) -> Path:
     tokenizer = make_tokenizer(kind, run)
     if masked:
         tokenizer = add_mask_token(tokenizer)
-    torch.manual_seed(0)
-    end = tokenizer.eos_token_id
-    config = ScratchGPTConfig(
-        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=64, bos_token_id=end, eos_token_id=end,
-    )  # fmt: skip
-    folder = run / "checkpoints" / "step-000010"
-    (ScratchGPTForMaskedLM if masked else ScratchGPTForCausalLM)(config).save_pretrained(folder)
-    save_tokenizer(tokenizer, folder)
+    save_model(run / "checkpoints" / "step-000010", tokenizer, masked=masked, **CLASSIC)
     evaluation = {"validation_loss": 1.25, "perplexity": 3.490343, "bits_per_byte": 0.55}
     sample = {"step": 10, "prompt": "The", "text": "The moon"}
     if masked:
         evaluation = {"validation_loss": 1.25, "masked_perplexity": 3.490343, "pseudo_perplexity": 2.5}
         sample = {"step": 10, "prompt": "The <|mask|> rose", "text": "The moon rose"}
-    state = {
-        "step": 10, "best_checkpoint": "checkpoints/step-000010", "latest_checkpoint": "checkpoints/step-000010",
-        "evaluation": evaluation, "floor_bits_per_byte": None,
-    }  # fmt: skip
+    folder, best = RunFolder(run), "checkpoints/step-000010"
+    folder.write_state({"step": 10, "best_checkpoint": best, "latest_checkpoint": best, "evaluation": evaluation})
     data = {"objective": "masked" if masked else "causal", "mask_rate": 0.2}
-    (run / "run.json").write_text(json.dumps(state))
-    (run / "recipe.json").write_text(json.dumps({"recipe": "tiny", "config": {"corpus": {}, "data": data}}))
-    (run / "prompts.json").write_text(json.dumps(["The robot saw three moons"]))
-    write_lines(run / "metrics.jsonl", [{"step": 10, "tokens_seen": 640, "train_loss": 1.3, **evaluation}])
-    write_lines(run / "samples.jsonl", [sample])
+    folder.write_recipe({"recipe": "tiny", "config": {"corpus": {}, "data": data}})
+    folder.write_prompts(["The robot saw three moons"])
+    folder.append_metrics({"step": 10, "tokens_seen": 640, "train_loss": 1.3, **evaluation})
+    folder.append_sample(sample)
     return run
 
 
 @pytest.fixture(scope="module")
 def masked_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A proved bundle of a masked model with our own tokenizer."""
+    """A checked bundle of a masked model with our own tokenizer."""
     folder = tmp_path_factory.mktemp("masked")
     return bundle(make_run(folder / "run", "bpe", masked=True), folder / "tiny")
 
@@ -96,26 +84,27 @@ def test_its_card_names_its_numbers(masked_bundle: Path) -> None:
         "pseudo_perplexity": 2.5,
     }
     assert {result.task_type for result in card.data.eval_results} == {"fill-mask"}
-    assert "| masked loss (nats per hidden token) | masked perplexity | pseudo-perplexity |" in card.text
-    assert "| 1.2500 | 3.4903 | 2.5000 |" in card.text
-    assert "with 20% of the tokens hidden at once" in card.text
-    assert "Salazar et al. 2020" in card.text
-    assert "A masked language model of" in card.text
+    for right in (
+        "| 1.2500 | 3.4903 | 2.5000 |",
+        "with 20% of the tokens hidden at once",
+        "A masked language model of",
+    ):
+        assert right in card.text
     for wrong in ("bits per byte", "continues a text", "text-generation", "generate("):
         assert wrong not in card.text
     assert [sample for _, sample in code_blocks(card.text, "text")] == ["The <|mask|> rose\n→ The moon rose"]
 
 
-def test_a_stranger_fills_blanks_with_it(masked_bundle: Path, clean_python: Python) -> None:
-    """The card's own example, in a process elsewhere that knows nothing of us."""
+def test_a_clean_environment_fills_blanks_with_it(masked_bundle: Path, clean_python: Python) -> None:
+    """The card's own example, in a process that does not import this project."""
     card = (masked_bundle / "README.md").read_text(encoding="utf-8")
     blocks = [code for _, code in code_blocks(card, "python")]
     for code in blocks:
         ast.parse(code)
     (text,) = {ast.literal_eval(match) for match in re.findall(r'(?:fill|tokenizer)\(("[^"]*")', "\n".join(blocks))}
     assert text == "The robot<|mask|> three moons"
-    script = masked_bundle.parent / "stranger.py"
-    script.write_text(STRANGER)
+    script = masked_bundle.parent / "clean.py"
+    script.write_text(CLEAN)
     done = clean_python.run(str(script), str(masked_bundle), text)
     assert done.returncode == 0, done.stderr
     guesses, (tokens, values) = map(json.loads, done.stdout.splitlines()[-2:])
@@ -133,7 +122,7 @@ def test_a_masked_model_whose_tokenizer_has_no_mask_is_refused(tmp_path: Path) -
 
 @pytest.mark.parametrize("masked", [False, True], ids=["causal", "masked"])
 @pytest.mark.parametrize("kind", ["characters", "wordpiece", "sentencepiece", "gpt2"])
-def test_every_tokenizer_passes_the_proof(tmp_path: Path, kind: str, masked: bool) -> None:
+def test_every_tokenizer_passes_the_check(tmp_path: Path, kind: str, masked: bool) -> None:
     made = bundle(make_run(tmp_path / "run", kind, masked=masked), tmp_path / "out")
     names = {path.name for path in made.iterdir()}
     assert not {"slow", "tokenization_scratchgpt.py"} & names

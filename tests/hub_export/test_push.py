@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,13 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hub_export.__main__ import main
-from tests.hub_double import BOBS_TOKEN, FINE_TOKEN, READ_TOKEN, WRITE_TOKEN, Fault, Hub
+from tests.hub_double import BOBS_TOKEN, FINE_TOKEN, READ_TOKEN, WRITE_TOKEN, Hub
 from tests.hub_export.conftest import SECRET_TEXT
 from tests.hub_export.hub_processes import ROOT, run_python
-from tests.hub_export.test_bundle import MODEL_FILES, SLOW_FILES
+from tests.hub_export.test_bundle import BUNDLE_FILES
 
 PUSH = ("-m", "hub_export", "push")
 LOADED = "ScratchGPTTokenizer ScratchGPTForCausalLM (1, 3, 300)"
-BUNDLE_FILES = MODEL_FILES | {f"slow/{name}" for name in SLOW_FILES}
 PUSHER = """
 import sys
 from hub_export.__main__ import main
@@ -78,7 +76,7 @@ def changes(hub: Hub) -> list[str]:
 
 
 @pytest.mark.slow  # the quick suite pushes a run, and loads it, as the README says
-def test_a_run_is_published_whole(published: Published, pristine_run: Path) -> None:
+def test_a_run_is_published(published: Published, pristine_run: Path) -> None:
     hub, pushed = published.hub, published.pushed
     assert pushed.returncode == 0, pushed.stderr
     repository = hub.repositories["alice/moons"]
@@ -89,13 +87,13 @@ def test_a_run_is_published_whole(published: Published, pristine_run: Path) -> N
     assert set(repository.files) == BUNDLE_FILES | {".gitattributes"}
     assert not [request for request in hub.requests if "xet" in request]
 
-    said, _, after = pushed.stderr.partition(
+    logged, _, after = pushed.stderr.partition(
         "it loads from there: config, logits, bit for bit, generation, tokenizer, from-scratch"
     )
     assert after
-    assert f"to be uploaded:\nalice/moons (new, private): one commit of {len(BUNDLE_FILES)} files, " in said
+    assert f"to be uploaded:\nalice/moons (new, private): one commit of {len(BUNDLE_FILES)} files, " in logged
     for name in BUNDLE_FILES:
-        assert re.search(rf"^ +[\d,]+  {re.escape(name)}$", said, flags=re.MULTILINE), name
+        assert re.search(rf"^ +[\d,]+  {re.escape(name)}$", logged, flags=re.MULTILINE), name
 
     text = repository.files["README.md"].decode()
     assert ModelCard(text).data.model_name == "moons"
@@ -114,10 +112,8 @@ def test_the_plain_classes_push_a_repository_that_loads(published: Published) ->
     assert str(published.home).encode() not in uploaded
 
 
-@pytest.mark.slow  # three commands with torch; each part has a quick test: the Space, faults, tags, going on
-def test_a_bundle_is_published_with_its_space_and_each_command_goes_on_from_the_last(
-    hub: Hub, pristine_bundle: Path, tmp_path: Path
-) -> None:
+@pytest.mark.slow  # each part has a quick test
+def test_a_bundle_is_published_with_its_space(hub: Hub, pristine_bundle: Path, tmp_path: Path) -> None:
     push = (*PUSH, pristine_bundle, "--repo", "alice/moons", "--space")
     dry = run_python(*push, "--dry-run", hub=hub.url, home=tmp_path)
     assert (dry.returncode, dry.stdout) == (0, "nothing was uploaded (--dry-run)\n"), dry.stderr
@@ -125,17 +121,9 @@ def test_a_bundle_is_published_with_its_space_and_each_command_goes_on_from_the_
     assert "spaces/alice/moons (new, public, on zero-a10g): one commit of" in dry.stderr
     assert (changes(hub), hub.repositories) == ([], {})
 
-    hub.faults.append(Fault(request="GET /alice/moons/resolve/.*/config.json", answer=404))
-    failed = run_python(*push, hub=hub.url, home=tmp_path)
-    assert failed.returncode == 1
-    model = hub.repositories["alice/moons"]
-    assert f"error: loading alice/moons from the Hub by commit {model.head}: " in failed.stderr
-    assert f"complete, at commit {model.head}, but without the tag of its version." in failed.stderr
-    assert (len(model.commits), model.tags, list(hub.repositories)) == (2, {}, ["alice/moons"])
-
-    hub.repair()
     done = run_python(*push, hub=hub.url, home=tmp_path)
     assert done.returncode == 0, done.stderr
+    model = hub.repositories["alice/moons"]
     assert (len(model.commits), model.tags) == (2, {"v1": model.head})
     space = hub.repositories["spaces/alice/moons"]
     assert (space.hardware, len(space.commits)) == ("zero-a10g", 2)
@@ -149,7 +137,7 @@ def test_a_bundle_is_published_with_its_space_and_each_command_goes_on_from_the_
 
 def test_a_bundle_that_is_dirty_or_was_not_proved_is_refused(hub: Hub, made: Path, tmp_path: Path) -> None:
     with (made / "README.md").open("a", encoding="utf-8") as card:
-        card.write("By hand.\n")
+        card.write("Edited.\n")
     (made / "notes.txt").write_text("a stray file")
     push = (*PUSH, made, "--repo", "moons")
     dirty = run_python(*push, hub=hub.url, home=tmp_path)
@@ -170,22 +158,15 @@ def test_a_bundle_that_is_dirty_or_was_not_proved_is_refused(hub: Hub, made: Pat
 @pytest.mark.parametrize(
     ("token", "repo", "message"),
     [
-        (
-            None,
-            "moons",
-            "expected an access token of the Hugging Face Hub, but there is none.*`hf auth login`.*HF_TOKEN",
-        ),
+        (None, "moons", "expected an access token of the Hugging Face Hub, but there is none.*hf auth login.*HF_TOKEN"),
         ("hf_wrong", "moons", "asking the Hub who you are: the Hub answered 401 .*The token was not accepted"),
         (READ_TOKEN, "moons", "expected a token with the right to write, got a read-only one of alice"),
         (FINE_TOKEN, "moons", "expected a token with the right to write, got a read-only one of alice"),
         (WRITE_TOKEN, "bob/moons", "expected a name under alice or the-lab, which .* got 'bob/moons'"),
         (BOBS_TOKEN, "alice/moons", "expected a name under bob, which .* got 'alice/moons'. Log in as that user"),
         (WRITE_TOKEN, "alice/the/moons", "expected `name` or `user/name` as the Hub allows it, got 'alice/the/moons'"),
-        (
-            WRITE_TOKEN,
-            "the-lab/books",
-            r"it holds 1 other file \(novel.txt\). Nothing has been uploaded. Choose another",
-        ),
+        (WRITE_TOKEN, "the-lab/books", r"it holds 1 other file \(novel.txt\). Nothing has been uploaded. Choose"),
+        (WRITE_TOKEN, "moons", "no-run: expected a run folder, but there is no such folder"),
     ],
 )
 def test_what_cannot_be_pushed_is_refused_before_any_work(
@@ -208,38 +189,14 @@ def test_a_dry_run_tells_the_files_even_without_a_token(hub: Hub, pristine_bundl
     assert "error: expected an access token of the Hugging Face Hub, but there is none." in dry.stderr
 
 
-def test_a_hub_that_does_not_answer_is_a_clear_error(tmp_path: Path) -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-    done = run_python("-c", WITHOUT_WAITING, tmp_path / "no-run", hub=url, home=tmp_path)
-    assert done.returncode == 1
-    assert "error: asking the Hub who you are: the Hub cannot be reached (" in done.stderr
-    assert "Nothing has been uploaded. Check the network. Run the same command again" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-WITHOUT_WAITING = """
-import sys, time
-from hub_export.__main__ import main
-time.sleep = lambda seconds: None
-main(["push", sys.argv[1], "--repo", "moons"])
-"""
-
-
 def test_a_hub_that_is_switched_off_here(tmp_path: Path) -> None:
-    script = "import os; os.environ['HF_HUB_OFFLINE'] = '1'" + WITHOUT_WAITING
-    done = run_python("-c", script, tmp_path / "no-run", hub="http://127.0.0.1:9", home=tmp_path)
+    script = "import os, runpy; os.environ['HF_HUB_OFFLINE'] = '1'; runpy.run_module('hub_export', None, '__main__')"
+    push = ("-c", script, *PUSH[2:], tmp_path / "no-run", "--repo", "moons")
+    done = run_python(*push, hub="http://127.0.0.1:9", home=tmp_path)
     assert done.stderr == (
         "error: asking the Hub who you are: HF_HUB_OFFLINE is set. Nothing has been uploaded. "
         "Unset it and run the same command again.\n"
     )
-
-
-def test_a_run_that_is_none_is_refused_before_a_repository_is_made(hub: Hub, tmp_path: Path) -> None:
-    done = run_python(*PUSH, tmp_path / "no-run", "--repo", "moons", hub=hub.url, home=tmp_path)
-    assert (done.returncode, hub.repositories) == (1, {})
-    assert "no-run: expected a run folder, but there is no such folder" in done.stderr
 
 
 def test_the_account_is_asked_without_any_change(hub: Hub, tmp_path: Path) -> None:

@@ -71,12 +71,12 @@ settings = dict(seed=7, max_new_tokens=20, temperature=1.0, top_k=0, top_p=1.0, 
 found = {"source": default_source(Path.cwd()), "time_limit": TIME_LIMIT}
 for place in ("zero", "plain"):
     loader = ModelLoader(find_model(found["source"])).start()
-    loaded, lab = loader.wait(), AppContext(loader=loader)
-    *_, draft = generate_queued(lab, "The robot", **settings)
+    loaded, context = loader.wait(), AppContext(loader=loader)
+    *_, draft = generate_queued(context, "The robot", **settings)
     object.__setattr__(loaded, "stop_token_ids", ())  # a text that only Stop ends
     seen = []
     for stopped in generate_queued(
-        lab, "The robot", should_stop=lambda: len(seen) > 1, **settings | {"max_new_tokens": 100_000}
+        context, "The robot", should_stop=lambda: len(seen) > 1, **settings | {"max_new_tokens": 100_000}
     ):
         seen.append(stopped)
     found["name"], found["parameters"] = loaded.source.name, loaded.model.num_parameters()
@@ -101,14 +101,8 @@ def test_it_holds_the_page_and_the_model_and_nothing_else(space: Path, pristine_
     page = {path.relative_to(ROOT).as_posix() for path in page_files()}
     model = {f"bundle/{name}" for name in relative_files(pristine_bundle)}
     assert relative_files(space) == page | model | {"README.md", "requirements.txt"}
-    assert {name.split("/")[0] for name in page} == {
-        "app.py",
-        "corpus",
-        "modeling",
-        "panels",
-        "storage",
-        "tokenization",
-    }
+    packages = {name.split("/")[0] for name in page}
+    assert packages == {"app.py", "corpus", "modeling", "panels", "storage", "tokenization"}
     assert {"panels/components/page.css", "panels/components/page.js", "modeling/modeling_scratchgpt.py"} <= page
     assert (space / "app.py").read_bytes() == (ROOT / "app.py").read_bytes()
 
@@ -157,36 +151,27 @@ def test_versions_that_were_not_tested_together_are_named(
     assert [record.getMessage() for record in caplog.records] == [f"the Space gets {first[2:]}"]
 
 
-@pytest.fixture(scope="module")
-def pinned(pristine_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[str]]:
-    """A Space whose model is on the Hub, its commit, and what a process there says, as on ZeroGPU.
-
-    The process knows nothing of this project; it imports every module of the Space and writes with the model. Since
-    the commit was pinned, the model was taken away from the repository's main branch.
-    """
-    folder = tmp_path_factory.mktemp("pinned")
-    (folder / "installed").mkdir()
-    (folder / "installed" / "spaces.py").write_text(SPACES)
+def test_everything_in_it_imports_and_it_writes_with_a_pinned_model_as_on_zerogpu(
+    pristine_bundle: Path, tmp_path: Path
+) -> None:
+    """The process does not import this project. Since the commit was pinned, the model was removed from main."""
+    (tmp_path / "installed").mkdir()
+    (tmp_path / "installed" / "spaces.py").write_text(SPACES)
     with Hub().serve() as hub:
         files = {name: (pristine_bundle / name).read_bytes() for name in relative_files(pristine_bundle)}
         repository = hub.create("alice/moons", files=files)
         commit = repository.head
-        made = make_space(pristine_bundle, folder / "space", pin=Pin(repo="alice/moons", revision=commit))
+        made = make_space(pristine_bundle, tmp_path / "space", pin=Pin(repo="alice/moons", revision=commit))
         repository.commits.append({".gitattributes": b"", "README.md": b"the model was taken away"})
-        variables = environment(hub.url, folder, token=None, ours=False) | {"OMP_NUM_THREADS": "1"}
-        variables |= {"SPACES_ZERO_GPU": "true", "PYTHONPATH": os.pathsep.join([str(folder / "installed"), CLEAN])}
+        variables = environment(hub.url, tmp_path, token=None, ours=False) | {"OMP_NUM_THREADS": "1"}
+        installed = os.pathsep.join([str(tmp_path / "installed"), CLEAN])
+        variables |= {"SPACES_ZERO_GPU": "true", "PYTHONPATH": installed}
         command = [sys.executable, "-c", IMPORT_ALL + WRITE]
         done = subprocess.run(
             command, cwd=made, env=variables, capture_output=True, text=True, timeout=120, check=False
         )
     assert done.returncode == 0, done.stderr
-    return made, commit, done.stdout.splitlines()
-
-
-def test_everything_in_it_imports_and_a_pinned_model_is_loaded_by_its_commit(
-    pinned: tuple[Path, str, list[str]], pristine_bundle: Path
-) -> None:
-    made, commit, said = pinned
+    said = done.stdout.splitlines()
     loaded = json.loads(said[-1])
     assert (loaded["source"], loaded["name"]) == (f"alice/moons@{commit}", "scratchgpt-stories")
     assert loaded["parameters"] > 25_000
@@ -196,25 +181,20 @@ def test_everything_in_it_imports_and_a_pinned_model_is_loaded_by_its_commit(
     (preloaded,) = found["preload_from_hub"]
     repo, names, revision = preloaded.split(" ")
     assert (repo, revision) == ("alice/moons", commit)
-    assert {"config.json", "model.safetensors", "tokenizer.json", "slow/vocab.json", "README.md"} <= set(
-        names.split(",")
-    )
-    assert set(names.split(",")) <= set(relative_files(pristine_bundle))
-
-
-def test_on_zerogpu_only_the_writing_is_in_the_process_with_the_gpu(pinned: tuple[Path, str, list[str]]) -> None:
-    _, _, said = pinned
+    loaded_files = set(names.split(","))
+    assert {"config.json", "model.safetensors", "tokenizer.json", "slow/vocab.json", "README.md"} <= loaded_files
+    assert loaded_files <= set(relative_files(pristine_bundle))
+    # On ZeroGPU only the writing is in the process with the GPU.
     assert said[:-1] == ["process ended", "process ended", "that was zero", "that was plain"]
-    found = json.loads(said[-1])
-    assert (found["time_limit"], TIME_LIMIT) == (50.0, 120.0)
-    assert found["zero"] == found["plain"]
-    assert found["zero"][0].startswith("The robot")
-    assert len(found["zero"][0]) > len("The robot")
-    assert found["zero"][2:] == ["stopped", True]
+    assert (loaded["time_limit"], TIME_LIMIT) == (50.0, 120.0)
+    assert loaded["zero"] == loaded["plain"]
+    assert loaded["zero"][0].startswith("The robot")
+    assert len(loaded["zero"][0]) > len("The robot")
+    assert loaded["zero"][2:] == ["stopped", True]
 
 
 def test_a_name_that_is_not_free(pristine_bundle: Path, space: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"a Space is there\. Add --force to replace it\."):
+    with pytest.raises(ValueError, match=r"a Space is there\. Add --force to replace it"):
         make_space(pristine_bundle, space)
     assert make_space(pristine_bundle, space, force=True) == space
     (tmp_path / "letters").mkdir()

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from docs.screenshot import open_tab
+from panels.formats import percent
 from panels.models import load_model
 from panels.sampling import settings_from
 from panels.tabs.compare.comparison import Side, compare
-from panels.tabs.compare.view import percent, sentence
+from panels.tabs.compare.view import sentence
 from tests.page.test_look import LOOK
 
 PROMPT = "the cat </script><img src=x onerror=alert(1)> שלום"

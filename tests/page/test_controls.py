@@ -15,6 +15,7 @@ import torch
 from modeling.inspection import next_token_logits
 from modeling.sampling import Sampler, SamplingSettings
 from panels.components.next_token import with_token
+from panels.formats import percent
 from panels.generate import encode_prompt
 from panels.models import LoadedModel, load_model
 from panels.sampling import PRESETS
@@ -68,10 +69,6 @@ def after(page: Any, text: str) -> None:
 def shown(page: Any) -> list[tuple[str, str, str]]:
     """Label and both numbers of each bar."""
     return [tuple(row) for row in page.locator("#bars .bar").evaluate_all(SHOWN)]
-
-
-def percent(share: float) -> str:
-    return f"{share:.1%}" if 0.0005 <= share < 0.9995 else "100%" if share > 0.5 else "<0.1%" if share else "0%"
 
 
 def expected(loaded: LoadedModel, text: str, **values: Any) -> tuple[str, dict[str, tuple[str, str]]]:

@@ -189,7 +189,7 @@ def repeated(lab_run: Path) -> Iterator[list[writing.Token]]:
     """What the model writes behind "About" with seed 5. As long as the test goes, its tokens but for the first two and
     the last two are the first document of the training text."""
     settings = settings_from(seed=5, max_new_tokens=40)
-    drafts = writing.write(load_model(lab_run), "About", settings, alternatives=ALTERNATIVES)
+    drafts = writing.generate(load_model(lab_run), "About", settings, alternatives=ALTERNATIVES)
     tokens = [token for draft in drafts for token in draft.tokens]
     manifest, shard = lab_run / "tokens" / "manifest.json", lab_run / "tokens" / "train-repeated.npy"
     content = manifest.read_text()
@@ -218,7 +218,7 @@ def test_a_passage_of_the_training_text_is_named_and_shown(page, lab_run, repeat
     text = write(page, "About")
     assert text == "About" + "".join(token.text for token in repeated)
     note = page.get_by_role("complementary", name="Memorised?")
-    words = f"{count} tokens in a row ({len(passage.split())} words) stand word for word in the training text"
+    words = f"{count} tokens in a row ({len(passage.split())} words) occur word for word in the training text"
     expect(note).to_contain_text(f"{words}: document 1 of {documents:,}, 0% of the way through it.")
     assert note.locator("blockquote").text_content() == passage
     mark = button(page, "Show it on the canvas")

@@ -225,7 +225,7 @@ def test_a_masked_model_says_what_it_can_do(masked: LoadedModel) -> None:
     context = AppContext(loader=loader)
     status, views, _ = inside.arrived(context)
     assert "Its attention is shown here" in status
-    assert views["choices"] == [inside.ATTENTION]
+    assert views["choices"] == (inside.ATTENTION,)
     status, result = shown(context, "The lamp", inside.ATTENTION)
     assert "trouble" not in status
     assert 'data-causal="0"' in result

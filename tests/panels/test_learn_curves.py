@@ -53,11 +53,6 @@ def test_the_pages_numbers_are_those_of_the_file() -> None:
     ]
 
 
-def test_the_gradient_norm_is_drawn_where_the_run_has_one() -> None:
-    assert 'data-plot="gradient_norm"' in render_curves(LINES)
-    assert 'data-plot="gradient_norm"' not in render_curves(LINES[:2])
-
-
 def test_the_floor_is_drawn_where_its_nats_per_token_are() -> None:
     page = render_curves(LINES, floor_bits_per_byte=0.6)
     y = Axis(low=float(attribute(page, "data-low")[0]), high=float(attribute(page, "data-high")[0]))
@@ -78,12 +73,6 @@ def test_the_right_axis_says_the_same_in_bits_per_byte() -> None:
     for side, bottom, text in ticks:
         nats = float(text) / (0.3 if side == "right" else 1)  # 0.9 bits per byte are 3 nats per token
         assert float(bottom) == pytest.approx(100 * y.place(nats), abs=0.02)
-
-
-def test_a_masked_run_has_no_bits_per_byte() -> None:
-    page = render_curves([{"step": 1, "train_loss": 2.0, "validation_loss": 2.0, "masked_perplexity": 7.4}])
-    assert "nats per hidden token" in page
-    assert "tick right" not in page
 
 
 @settings(max_examples=60)
@@ -147,12 +136,14 @@ def test_thinning_keeps_the_ends_and_the_evaluations() -> None:
     assert thin(points[:5]) == points[:5]
 
 
-def test_of_several_lines_with_the_same_step_the_last_counts() -> None:
-    lines = [{"step": 2, "train_loss": 9.0}, {"step": 1, "train_loss": 5.0}, {"step": 2, "train_loss": math.inf}]
-    assert [(point.step, point.train_loss) for point in read_points(lines)] == [(1, 5.0), (2, None)]
-
-
-def test_names_and_numbers_cannot_become_markup() -> None:
+def test_what_is_in_the_file_decides_what_is_drawn() -> None:
+    assert 'data-plot="gradient_norm"' in render_curves(LINES)
+    assert 'data-plot="gradient_norm"' not in render_curves(LINES[:2])
+    page = render_curves([{"step": 1, "train_loss": 2.0, "validation_loss": 2.0, "masked_perplexity": 7.4}])
+    assert "nats per hidden token" in page
+    assert "tick right" not in page
     page = render_curves([{"step": 1, "train_loss": 1.0}], run='"><img src=x onerror=alert(1)>', broken=2)
     assert "<img" not in page
     assert "2 lines of metrics.jsonl could not be read" in page
+    lines = [{"step": 2, "train_loss": 9.0}, {"step": 1, "train_loss": 5.0}, {"step": 2, "train_loss": math.inf}]
+    assert [(point.step, point.train_loss) for point in read_points(lines)] == [(1, 5.0), (2, None)]

@@ -14,17 +14,8 @@ import pytest
 from modeling.sizing import count_parameters
 from panels.context import AppContext
 from panels.models import ModelLoader, ModelSource
-from panels.tabs.learn.estimate import (
-    LEAST_STEPS,
-    MOST_STEPS,
-    SIZES,
-    RunPlan,
-    assumed_speed,
-    least_bytes,
-    measured_speed,
-    size_named,
-)
-from panels.tabs.learn.form import NOT_ALLOWED, describe_plan, rough_duration, unavailable
+from panels.tabs.learn.estimate import SIZES, RunPlan, assumed_speed, least_bytes, measured_speed
+from panels.tabs.learn.form import NOT_ALLOWED, describe_plan, unavailable
 from panels.tabs.learn.jobs import CHECKOUT, LARGEST_FILE, Launcher, read_text, slug
 from storage.run_folder import RunFolder
 from tests.panels.tiny_model import save_run
@@ -85,21 +76,12 @@ def test_the_planned_model_is_the_one_that_the_command_trains(size, tmp_path: Pa
     assert built.to_dict() == size.config().to_dict()
     plan = RunPlan.of(text_bytes=10**6, size=size, steps=120)
     assert plan.parameters == count_parameters(built)
+    assert plan.seconds < RunPlan.of(text_bytes=10**6, size=size, steps=240).seconds
     assert plan.seen_tokens == 120 * config.data.batch_size * config.model.max_position_embeddings
     assert f"{plan.parameters / 1e6:.2g} M" == size.about
     assert config.corpus.paths == (text,)
     assert config.run.steps == 120
     assert config.run.keep_checkpoints >= 120 // config.run.checkpoint_every
-
-
-def test_time_follows_the_speed_and_the_steps() -> None:
-    speed = assumed_speed()
-    one, two = (
-        RunPlan.of(text_bytes=10**6, size=SIZES["small"], steps=steps, speed=speed).seconds for steps in (100, 200)
-    )
-    three = RunPlan.of(text_bytes=10**6, size=SIZES["small"], steps=300, speed=speed).seconds
-    assert three - two == pytest.approx(two - one)
-    assert "assuming" in speed.source
 
 
 def test_a_measured_run_replaces_the_assumption(tmp_path: Path) -> None:
@@ -118,13 +100,11 @@ def test_short_texts_are_refused_or_warned_about() -> None:
         least = least_bytes(size)
         with pytest.raises(ValueError, match=f"too short for the size {size.name}: expected at least {least:,} bytes"):
             RunPlan.of(text_bytes=least - 1, size=size, steps=100)
-        warning = RunPlan.of(text_bytes=least, size=size, steps=100).warning
-        assert warning is not None
-        assert "learn it by heart" in warning
+        assert "learn it by heart" in (RunPlan.of(text_bytes=least, size=size, steps=100).warning or "")
         assert RunPlan.of(text_bytes=10**8, size=size, steps=100).warning is None
 
 
-@pytest.mark.parametrize("steps", [0, LEAST_STEPS - 1, MOST_STEPS + 1, 20.5, True, None])
+@pytest.mark.parametrize("steps", [0, 9, 5001, 20.5, True, None])
 def test_steps_outside_their_range_are_refused(steps) -> None:
     with pytest.raises(ValueError, match="Steps: expected a whole number from 10 to 5,000, got"):
         RunPlan.of(text_bytes=10**6, size=TINY, steps=steps)
@@ -148,33 +128,30 @@ def test_names_are_harmless(title: str, name: str) -> None:
     assert slug(title, today=datetime.datetime(2026, 11, 21, 14, 5)) == name
 
 
-def test_a_file_goes_before_the_pasted_text(tmp_path: Path) -> None:
+def test_the_text_is_the_files_or_the_pasted_one(tmp_path: Path) -> None:
     file = tmp_path / "book.txt"
     file.write_bytes("\ufeffcafé\r\nnaïve".encode())
     assert read_text("pasted", file) == "café\nnaïve"
     assert read_text("a lone \ud800 surrogate", None) == "a lone \ufffd surrogate"
 
 
-@pytest.mark.parametrize("pasted", ["", "  \n", None])
-def test_an_empty_text_is_refused(pasted) -> None:
-    with pytest.raises(ValueError, match="Expected a text to train on, got none: paste one, or choose"):
-        read_text(pasted, None)
-
-
-def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"book\.txt could not be read \(No such file"),
+        (b"\n", "got an empty file"),
+        (bytes(range(256)), r"book\.txt: expected plain text, got a binary file"),
+        (bytes(LARGEST_FILE + 1), "expected at most 20 MB, got 20 MB"),
+    ],
+)
+def test_files_that_are_no_text_are_refused(content: bytes | None, message: str, tmp_path: Path) -> None:
     file = tmp_path / "book.txt"
-    with pytest.raises(ValueError, match=r"book\.txt could not be read \(No such file"):
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
         read_text("", file)
-    file.write_bytes(b"\n")
-    with pytest.raises(ValueError, match="got an empty file"):
-        read_text("", file)
-    file.write_bytes(bytes(range(256)))
-    with pytest.raises(ValueError, match=r"book\.txt: expected plain text, got a binary file"):
-        read_text("", file)
-    with file.open("wb") as stream:
-        stream.truncate(LARGEST_FILE + 1)
-    with pytest.raises(ValueError, match="expected at most 20 MB, got 20 MB"):
-        read_text("", file)
+    with pytest.raises(ValueError, match="Expected a text to train on, got none: paste one, or choose"):
+        read_text(" \n", None)
 
 
 def test_a_run_is_a_process_of_its_own_that_stop_ends(launcher: Pretended, tmp_path: Path) -> None:
@@ -271,9 +248,9 @@ def test_the_last_error_of_a_process(launcher: Pretended, tmp_path: Path) -> Non
 
 def test_a_public_page_trains_only_where_it_may(tmp_path: Path) -> None:
     loader = ModelLoader(ModelSource(given="x", name="x"))
-    assert unavailable(AppContext(loader=loader, home=tmp_path, is_public=True)) == NOT_ALLOWED
-    assert unavailable(AppContext(loader=loader, home=tmp_path, is_public=True, allow_training=True)) is None
-    assert unavailable(AppContext(loader=loader, home=tmp_path, is_public=False)) is None
+    for is_public, allowed, reason in ((True, False, NOT_ALLOWED), (True, True, None), (False, False, None)):
+        context = AppContext(loader=loader, home=tmp_path, is_public=is_public, allow_training=allowed)
+        assert unavailable(context) == reason
 
 
 def test_the_plan_on_the_page(tmp_path: Path) -> None:
@@ -286,10 +263,3 @@ def test_the_plan_on_the_page(tmp_path: Path) -> None:
         context, TEXT, None, "<b>", 9
     )
     assert "from 10 to 5,000, got 12.5" in describe_plan(context, TEXT, None, "tiny", 12.5)
-    assert size_named("medium") is SIZES["medium"]
-
-
-def test_rough_durations() -> None:
-    assert [rough_duration(seconds) for seconds in (0.2, 89, 90, 600, 5400, 9000)] == [
-        "1 s", "89 s", "2 min", "10 min", "1 h 30 min", "2 h 30 min",
-    ]  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from modeling.generation import SamplingSettings
 from panels.generate import generate
 from panels.models import load_model
-from panels.tabs.learn.timelapse import LONGEST_PROMPT, MOST_FRAMES, Film, Frame, films_of, make_film, render_films
+from panels.tabs.learn.timelapse import MOST_FRAMES, Film, Frame, films_of, make_film, render_films
 from storage.run_folder import RunFolder
 from tests.panels.tiny_model import save_checkpoint, save_masked_checkpoint
 
@@ -88,7 +88,7 @@ def test_a_checkpoint_that_cannot_be_read_says_so_and_the_others_write(run: Path
     *_, (made, expected) = make_film(RunFolder(tmp_path), "The lamp", seed=5, tokens=3, should_stop=lambda: False)
     assert expected == 3
     assert [bool(frame.trouble) for frame in made.frames] == [True, True, False]
-    assert all(frame.trouble.startswith("This checkpoint could not be read: ") for frame in made.frames[:2])
+    assert all((frame.trouble or "").startswith("This checkpoint could not be read: ") for frame in made.frames[:2])
 
 
 def test_a_film_stops_within_a_text(run: Path) -> None:
@@ -97,10 +97,11 @@ def test_a_film_stops_within_a_text(run: Path) -> None:
 
 
 def test_what_cannot_be_filmed_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="has kept no checkpoint yet"):
-        list(make_film(RunFolder(tmp_path), "", seed=1, tokens=1, should_stop=lambda: False))
-    with pytest.raises(ValueError, match="expected at most 20,000 characters, since every checkpoint reads it again"):
-        list(make_film(RunFolder(run), "x" * (LONGEST_PROMPT + 1), seed=1, tokens=1, should_stop=lambda: False))
-    save_masked_checkpoint(tmp_path / "checkpoints" / "step-000010")
-    with pytest.raises(ValueError, match="fills blanks and does not write"):
-        list(make_film(RunFolder(tmp_path), "", seed=1, tokens=1, should_stop=lambda: False))
+    save_masked_checkpoint(tmp_path / "masked" / "checkpoints" / "step-000010")
+    for folder, prompt, message in (
+        (tmp_path, "", "has kept no checkpoint yet"),
+        (run, "x" * 20_001, "expected at most 20,000 characters, since every checkpoint reads it again"),
+        (tmp_path / "masked", "", "fills blanks and does not write"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            list(make_film(RunFolder(folder), prompt, seed=1, tokens=1, should_stop=lambda: False))

@@ -54,7 +54,7 @@ def test_a_token_goes_behind_the_text(loaded):
 @pytest.mark.parametrize(
     ("token_id", "message"),
     [
-        (0xE2, "This token cannot be put into the text by hand. It is a part of a character."),
+        (0xE2, "This token cannot be put into the text: part of a character"),
         (-1, "There is no token -1: this vocabulary has 320."),
         (320, "There is no token 320: this vocabulary has 320."),
     ],

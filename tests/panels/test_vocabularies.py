@@ -16,7 +16,7 @@ from panels.generate import encode_prompt, generate
 from panels.models import LoadedModel, load_model
 from panels.sampling import settings_from
 from panels.tabs.fill.filling import fill
-from panels.tabs.write.editor import Desk
+from panels.tabs.write.editor import EditorState
 from panels.tabs.write.view import Texts, canvas_data
 from panels.terminal import Terminal
 from tests.panels.tiny_model import TEXT
@@ -93,20 +93,20 @@ def test_the_prompt_stands_once_and_what_follows_is_joined_to_it(writer: LoadedM
 def test_the_tokens_of_the_canvas_are_the_text_and_alternatives_are_joined_to_it(
     writer: LoadedModel, prompt: str
 ) -> None:
-    desk = Desk()
-    desk.begin(prompt)
+    editor = EditorState()
+    editor.begin(prompt)
     options = settings_from(seed=3, max_new_tokens=30, temperature=1.5)
     for draft in generate(writer, prompt, options, alternatives=10, interval=0.0):
-        desk.show(draft)
-    page = desk.page
+        editor.show(draft)
+    page = editor.document
     assert page.written == page.text
     texts = Texts(writer, page.head)
     ids = [token.token_id for token in page.tokens]
     free = 0
     for index, token in enumerate(page.tokens):
         before = ids[:index]
-        for each, (text, hindrance) in zip(token.alternatives, texts.of(page.tokens, index), strict=True):
-            if before and not hindrance and not token.is_inside:
+        for each, (text, why) in zip(token.alternatives, texts.of(page.tokens, index), strict=True):
+            if before and not why and not token.is_inside:
                 with_it = writer.tokenizer.decode([*before, each.token_id])
                 assert with_it == writer.tokenizer.decode(before) + text
                 free += 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.run_folder import RunFolder, step_of
+from storage.run_folder import RunFolder, describe_corpus, step_of
 
 
 @pytest.fixture
@@ -88,3 +88,27 @@ def test_prompts_without_blank_ones(run: RunFolder) -> None:
     assert run.prompts() == ["Once upon", "a\u2029b"]
     (run.path / "prompts.json").write_text(json.dumps([1, "two"]))
     assert run.prompts() == ["two"]
+
+
+@pytest.mark.parametrize(
+    ("corpus", "words"),
+    [
+        ({"source": "gutenberg", "books": "scifi"}, "books of early science fiction from Project Gutenberg"),
+        ({"source": "gutenberg", "books": "any"}, "Project Gutenberg books"),
+        ({"source": "local", "paths": ["/home/alice/diary"]}, "its maker's own text files"),
+        ({"source": "local", "books": "scifi", "paths": [__file__]}, "its maker's own text files"),
+        (
+            {"source": "local", "books": "scifi", "paths": [str(Path(__file__).parent)]},
+            "books of early science fiction from Project Gutenberg",
+        ),
+        (
+            {"source": "hub", "dataset": "Salesforce/wikitext"},
+            "the data set `Salesforce/wikitext` of the Hugging Face Hub",
+        ),
+        ({"source": "hub", "dataset": "/home/alice/diary"}, "its maker's own text files"),
+        ({"source": "local", "dataset": "Salesforce/wikitext"}, "its maker's own text files"),
+        ({}, "its maker's own text files"),
+    ],
+)
+def test_the_corpus_is_named_without_its_place(corpus: dict, words: str) -> None:
+    assert describe_corpus(corpus) == words

@@ -1,4 +1,3 @@
-import importlib.util
 import logging
 import sys
 from collections import Counter
@@ -61,19 +60,6 @@ def test_equals_the_naive_trainer(texts, merges):
         assert reported == train_naively(texts, merges)
         assert learnt == [(first, second) for _, first, second, _ in reported]
         assert len({first + second for first, second in learnt}) == len(learnt)
-
-
-@pytest.mark.skipif(importlib.util.find_spec("rustbpe") is None, reason="rustbpe is not installed")
-@given(TEXTS, st.integers(0, 60))
-def test_equals_rustbpe(texts, merges):
-    import rustbpe
-
-    if any(texts):
-        theirs = rustbpe.Tokenizer()
-        theirs.train_from_iterator(iter(texts), 256 + merges)
-        tokens = [bytes(token) for token, _ in theirs.get_mergeable_ranks()[256:]]
-        ours = [first + second for first, second in train_bpe(texts, 256 + merges, special_tokens=())]
-        assert ours == tokens
 
 
 def test_the_count_of_each_merge_is_reported():

@@ -6,8 +6,9 @@ import sentencepiece
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.tokenization.conftest import ids_of
 from tokenization import encode_corpus, encoding, load_tokenizer, save_tokenizer
-from tokenization.sentencepieces import convert_sentencepiece, load_sentencepiece, train_sentencepiece
+from tokenization.sentencepieces import convert_sentencepiece, train_sentencepiece
 
 TEXT = st.one_of(st.text(), st.text("  the quick1\n\t\u2581é你😀"), st.text("ab \u2581-="))
 SETTINGS = {
@@ -30,10 +31,6 @@ def train_with_the_library(texts, **settings):
         sentence_iterator=iter(texts), model_writer=model, **{**SETTINGS, **settings}
     )
     return model.getvalue()
-
-
-def ids_of(tokenizer, text):
-    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
 def pieces_of(model):
@@ -121,11 +118,8 @@ def test_sizes():
 
 def test_what_is_no_model(every_kind, tmp_path):
     (tmp_path / "wrong.model").write_bytes(b"This is a text and no model.")
-    for load in (load_sentencepiece, load_tokenizer):
-        with pytest.raises(
-            ValueError, match=r"wrong.model: expected a SentencePiece model, got 28 bytes that are none"
-        ):
-            load(tmp_path / "wrong.model")
+    with pytest.raises(ValueError, match=r"wrong.model: expected a SentencePiece model, got 28 bytes that are none"):
+        load_tokenizer(tmp_path / "wrong.model")
     save_tokenizer(every_kind["sentencepiece"], tmp_path / "folder")
     (tmp_path / "folder" / "tokenizer.model").write_bytes(b"\0")
     with pytest.raises(ValueError, match=r"tokenizer.model: expected a SentencePiece model, got 1 bytes"):

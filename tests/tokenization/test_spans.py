@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tokenization.conftest import TEXTS
-from tests.tokenization.test_trainers import ids_of
+from tests.tokenization.conftest import TEXTS, Words, ids_of
 from tokenization import add_mask_token, train_vocabulary
 from tokenization.spans import Piece, label, pieces, plain_ids, token_bytes, visible_bytes
 from tokenization.tokenization_scratchgpt import text_to_bytes
@@ -25,15 +24,14 @@ NASTY = [
 LOSSLESS = ("bpe", "twin", "gpt2", "sentencepiece")
 
 
-@pytest.fixture(scope="module")
-def kinds(every_kind, fast):
-    return {**every_kind, "twin": fast}
-
-
 def known_only(kind, text):
     """The text without what a vocabulary cannot keep: U+2581 of SentencePiece, surrogates of the Rust backend."""
     text = text.replace("\u2581", "_") if kind == "sentencepiece" else text
     return text if kind == "bpe" else text.encode("utf-8", "replace").decode()
+
+
+def places(found):
+    return [(piece.label, piece.start, piece.end) for piece in found]
 
 
 @pytest.mark.parametrize("kind", LOSSLESS)
@@ -116,45 +114,13 @@ def test_vocabularies_that_mark_the_beginning_of_words():
     rust.pre_tokenizer, rust.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=rust, unk_token="<unk>")
     found = pieces(tokenizer, "the dogs")
-    assert [(piece.label, piece.start, piece.end) for piece in found] == [
-        ("␣the", 0, 3),
-        ("␣", 3, 4),
-        ("dog", 4, 7),
-        ("s", 7, 8),
-    ]
+    assert places(found) == [("␣the", 0, 3), ("␣", 3, 4), ("dog", 4, 7), ("s", 7, 8)]
     assert token_bytes(tokenizer, 1) == b" the"
 
 
 def test_a_tokenizer_in_python_that_keeps_only_words():
-    from transformers import PreTrainedTokenizer
-
-    class Words(PreTrainedTokenizer):
-        def __init__(self):
-            self.words = ["[UNK]", "dog", "the"]
-            super().__init__(unk_token="[UNK]")
-
-        @property
-        def vocab_size(self):
-            return len(self.words)
-
-        def get_vocab(self):
-            return {word: index for index, word in enumerate(self.words)}
-
-        def _tokenize(self, text, **kwargs):
-            return text.split()
-
-        def _convert_token_to_id(self, token):
-            return self.words.index(token) if token in self.words else 0
-
-        def _convert_id_to_token(self, index):
-            return self.words[index]
-
     found = pieces(Words(), "the  big dog")
-    assert [(piece.label, piece.start, piece.end) for piece in found] == [
-        ("the", 0, 3),
-        ("[UNK]", 3, 3),
-        ("dog", 9, 12),
-    ]
+    assert places(found) == [("the", 0, 3), ("[UNK]", 3, 3), ("dog", 9, 12)]
 
 
 @pytest.mark.skipif(sys.flags.dev_mode, reason="times")

@@ -58,7 +58,11 @@ def test_the_split_of_gpt4(text, pretokens):
     assert Splitter(GPT4_SPLIT_PATTERN)(text) == pretokens
 
 
-def test_special_tokens(slow):
+def test_ids_are_bytes_then_merges_then_special_tokens(slow, merges):
+    assert slow.token_bytes[:256] == [bytes([byte]) for byte in range(256)]
+    assert slow.token_bytes[256:398] == [first + second for first, second in merges]
+    assert slow.convert_ids_to_tokens([32, 398]) == ["Ġ", "<|endoftext|>"]
+    assert slow.convert_tokens_to_ids(["Ġ", "no such token"]) == [32, None]
     text = "a<|endoftext|><|end|>"
     assert slow(text)["input_ids"] == [97, 398, 399]
     assert 398 not in slow.encode_ordinary(text)
@@ -67,14 +71,6 @@ def test_special_tokens(slow):
     assert slow.all_special_tokens == ["<|endoftext|>", "<|end|>"]
     assert slow.vocab_size == len(slow) == 400
     assert slow("")["input_ids"] == []
-
-
-def test_ids_are_bytes_then_merges_then_special_tokens(slow, merges):
-    assert slow.token_bytes[:256] == [bytes([byte]) for byte in range(256)]
-    assert slow.token_bytes[256:398] == [first + second for first, second in merges]
-    assert slow.convert_ids_to_tokens([32, 398]) == ["Ġ", "<|endoftext|>"]
-    assert slow.get_vocab()[slow.convert_ids_to_tokens(300)] == 300
-    assert slow.convert_tokens_to_ids(["Ġ", "no such token"]) == [32, None]
 
 
 def encode_by_the_book(merges, text):
@@ -174,11 +170,8 @@ def test_save_pretrained_and_back(slow, tmp_path):
     slow.save_pretrained(tmp_path / "once")
     once = ScratchGPTTokenizer.from_pretrained(tmp_path / "once")
     once.save_pretrained(tmp_path / "twice")
-    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
-        assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "twice" / name).read_bytes()
-    assert not {"is_local", "local_files_only", "name_or_path"} & set(
-        json.loads((tmp_path / "twice" / "tokenizer_config.json").read_text())
-    )
+    config = json.loads((tmp_path / "twice" / "tokenizer_config.json").read_text())
+    assert not {"is_local", "local_files_only", "name_or_path"} & config.keys()
     assert once.merges == slow.merges
     assert once.special_tokens == slow.special_tokens
     text = "It's <|endoftext|> déjà vu\r\n\u2028 \x85 1234<|end|>"

@@ -12,14 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, trainers
 from transformers import AutoTokenizer, GPT2TokenizerFast
 
-from tests.processes import CLEAN
-from tokenization import (
-    ScratchGPTTokenizer,
-    add_mask_token,
-    load_tokenizer,
-    save_tokenizer,
-    train_vocabulary,
-)
+from tests.tokenization.conftest import ids_of, run_elsewhere
+from tokenization import ScratchGPTTokenizer, add_mask_token, load_tokenizer, save_tokenizer, train_vocabulary
 from tokenization.saving import build_fast
 from tokenization.tokenization_scratchgpt import byte_alphabet
 from tokenization.trainers import KINDS, load_gpt2, train_characters, train_wordpiece
@@ -39,10 +33,6 @@ for folder in sys.argv[2:]:
 """
 
 
-def ids_of(tokenizer, text):
-    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-
-
 def test_load_for_everybody_in_a_fresh_process(every_kind, tmp_path):
     expected = []
     for kind in KINDS:
@@ -52,12 +42,8 @@ def test_load_for_everybody_in_a_fresh_process(every_kind, tmp_path):
         roles = [END[kind], begin, END[kind], UNKNOWN[kind], "<|mask|>"]
         ids = tokenizer(SPECIAL, split_special_tokens=True)["input_ids"]
         expected.append(["TokenizersBackend", len(tokenizer), ids, roles])
-    environment = os.environ | {"PYTHONPATH": CLEAN}
-    environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "error::UserWarning"}
-    command = [sys.executable, "-c", ELSEWHERE, SPECIAL, *(str(tmp_path / kind) for kind in KINDS)]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert list(map(json.loads, done.stdout.splitlines())) == expected
+    printed = run_elsewhere(ELSEWHERE, SPECIAL, *(tmp_path / kind for kind in KINDS), folder=tmp_path)
+    assert list(map(json.loads, printed.splitlines())) == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -73,13 +59,11 @@ def test_saved_loaded_and_saved_again(every_kind, kind, tmp_path):
 
 
 def test_a_tokenizer_of_another_kind_replaces_all_of_the_one_before(every_kind, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
     for kind in ("sentencepiece", "bpe", "characters"):
         save_tokenizer(every_kind[kind], tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "tokenization_scratchgpt.py",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    ]
+    names = ["config.json", "tokenization_scratchgpt.py", "tokenizer.json", "tokenizer_config.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert load_tokenizer(tmp_path).get_vocab() == every_kind["characters"].get_vocab()
 
 

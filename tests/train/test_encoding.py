@@ -129,7 +129,7 @@ def test_what_cannot_be_counted_in_bytes_is_not_split_by_tokens(tmp_path: Path) 
     words = Tokenizer(models.WordLevel({"a": 0, "<e>": 1, "?": 2}, unk_token="?"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<e>", unk_token="?")
-    with pytest.raises(ValueError, match=r"needs a tokenizer whose tokens stand for bytes.*--data\.split text"):
+    with pytest.raises(ValueError, match=r"needs a tokenizer whose tokens represent bytes.*--data\.split text"):
         make(tmp_path, tokenizer).run([Document(text="a a", name="")])
     encoder = make(tmp_path / "labelled", tokenizer)
     encoder.run([Document(text="a  a", name="", split="train")])

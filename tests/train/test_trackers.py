@@ -12,7 +12,7 @@ import wandb
 
 from storage.records import read_jsonl
 from tests.train.conftest import with_fields
-from tests.train.test_loop import stop_after
+from tests.train.test_loop import TIMED, stop_after
 from train.__main__ import main
 from train.config import Config
 from train.loop import train
@@ -30,10 +30,7 @@ def expected(run_dir: Path) -> Values:
 
 
 def without_times(values: Values) -> Values:
-    return {
-        step: {key: value for key, value in line.items() if key not in ("seconds", "tokens_per_second")}
-        for step, line in values.items()
-    }
+    return {step: {key: value for key, value in line.items() if key not in TIMED} for step, line in values.items()}
 
 
 def run_broken(config: Config, monkeypatch: pytest.MonkeyPatch) -> Path:

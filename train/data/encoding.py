@@ -77,7 +77,7 @@ class ShardEncoder:
             size: bytes of all the text, for the time left; None when unknown.
 
         Raises:
-            ValueError: documents without a label under a tokenizer whose tokens do not stand for bytes.
+            ValueError: documents without a label under a tokenizer whose tokens do not represent bytes.
         """
         done, saved = sum(self.tally.bytes.values()) + self._size(self.tally.pending), self._tokens()
         documents = islice(documents, self.tally.documents, None)
@@ -130,7 +130,7 @@ class ShardEncoder:
         if document.split is None:
             if self.sizes is None:
                 raise ValueError(
-                    "splitting by tokens needs a tokenizer whose tokens stand for bytes, got "
+                    "splitting by tokens needs a tokenizer whose tokens represent bytes, got "
                     f"{type(self.tokenizer).__name__} over other units: use --data.split text"
                 )
             if not tally.pending and not self.writers["train"].tokens:
@@ -159,7 +159,7 @@ class ShardEncoder:
             tally.ends[name] += int((ids == self.end_of_text).sum())
 
     def _size(self, ids: list[int] | np.ndarray) -> int:
-        """Bytes of the text of some ids; 0 where tokens do not stand for bytes."""
+        """Bytes of the text of some ids; 0 where tokens do not represent bytes."""
         return 0 if self.sizes is None else int(self.sizes[np.asarray(ids, dtype=np.int64)].sum())
 
     def _tokens(self) -> int:
@@ -175,5 +175,5 @@ class ShardEncoder:
 
 
 def token_sizes(tokenizer: Any) -> np.ndarray:
-    """Bytes that each id stands for, int64; special tokens stand for none."""
+    """Bytes that each id represents, int64; special tokens represent none."""
     return np.array([len(token_bytes(tokenizer, index) or b"") for index in range(len(tokenizer))])

@@ -71,18 +71,14 @@ def model_facts(loaded: LoadedModel) -> Facts:
 
 
 def training_facts(source: ModelSource, run: RunFolder | None) -> Facts:
-    """How the model was trained and how good it is, as far as it is known.
-
-    Raises:
-        ValueError: the run's run.json or recipe.json is damaged.
-    """
+    """How the model was trained and how good it is, as far as it is known; ValueError where run.json or recipe.json is
+    damaged."""
     state = run.state if run and run.has_state else {}
     recipe = run.recipe if run and run.recipe_file.is_file() else {}
     windows = ((recipe.get("config") or {}).get("data") or {}).get("batch_size")
     step, seconds, versions = state.get("step"), state.get("seconds"), recipe.get("versions") or {}
-    seen, bits, perplexity, pseudo = (
-        source.tokens_seen, source.bits_per_byte, source.perplexity, source.pseudo_perplexity,
-    )  # fmt: skip
+    seen, bits = source.tokens_seen, source.bits_per_byte
+    perplexity, pseudo = source.perplexity, source.pseudo_perplexity
     share = f", {seen / source.parameters:.2g} for each parameter" if seen and source.parameters else ""
     facts = {
         "trained on": source.trained_on,
@@ -119,9 +115,7 @@ def limits(loaded: LoadedModel) -> list[str]:
 def load_code(loaded: LoadedModel, home: Path, *, is_public: bool = False) -> str:
     """Python code that loads the model without this page and uses it; run in `home` where the model is a folder there.
 
-    It names the Hub's repository, with its revision, or the folder: relative to `home` where it is inside, else as it
-    was given, and on a public page by its name alone. It has `trust_remote_code=True` where the folder's config asks
-    for it."""
+    Its `from_pretrained` calls are those of `from_pretrained_arguments`."""
     source = loaded.source
     model, tokenizer = from_pretrained_arguments(source, home, is_public=is_public)
     prompt = literal(next(iter(source.prompts), NEUTRAL_PROMPT))

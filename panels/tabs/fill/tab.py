@@ -17,7 +17,6 @@ from panels.formats import visible
 from panels.generate import check_text
 from panels.models import ModelSource
 from panels.request_queue import LatestRequest, waiting_message
-from panels.tabs.write.editor import HISTORY
 from panels.templates import render
 
 if TYPE_CHECKING:
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 TITLE = "Fill in"
 TOP = 8
 """Candidates shown for each blank."""
+HISTORY = 50
+"""Steps that Undo can go back."""
 EXCERPT = 32
 """Characters shown on each side of a blank."""
 
@@ -248,7 +249,7 @@ def excerpt(text: str, blank: Blank) -> dict[str, str]:
 
 
 def shown(text: str, *, joins: bool) -> str:
-    """A candidate for the eye: a word as it is, white space as a sign, `…ing` for what is joined to the word before.
+    """A candidate as it is displayed: white space as a sign, `…ing` for what is joined to the word before.
 
     `joins` says that the blank stands after a space, which a candidate that brings none takes away."""
     word = text.removeprefix(" ")

@@ -102,9 +102,7 @@ class Heads:
 def surprisal(loaded: LoadedModel, text: str, *, should_stop: Callable[[], bool] | None = None) -> ScoredText:
     """The surprisal of each token of a text, given all before it; the figures are those of `python -m train.evaluate`.
 
-    Raises:
-        ValueError: for a masked model, or a text that is none, empty or too long.
-        StoppedError: when `should_stop()`, which is asked now and then.
+    ValueError: for a masked model, or a text that does not fit; StoppedError: when `should_stop()`.
     """
     from modeling.inspection import surprisals
     from tokenization.spans import label
@@ -126,9 +124,8 @@ def next_tokens(loaded: LoadedModel, prompt: str, top: int, settings: SamplingSe
     """The `top` likeliest tokens after a prompt: `token_id`, `text`, `probability` under the model, and
     `sampled_probability`, with which `settings` would draw it; 0 where they cut it.
 
-    Raises:
-        ValueError: for a masked model, a prompt that is none or too long, an empty one where the model has no token to
-            begin with, or `top` out of range.
+    ValueError: for a masked model, `top` out of range, or a prompt that does not fit: no empty one where the model has
+    no token to begin with.
     """
     from modeling.infilling import LEFT_CONTEXT, text_after
     from modeling.inspection import next_token_logits
@@ -161,9 +158,7 @@ def next_tokens(loaded: LoadedModel, prompt: str, top: int, settings: SamplingSe
 def lens(loaded: LoadedModel, text: str) -> Lens:
     """A logit lens on the last tokens of a text; the model has read all before them, as far as its context reaches.
 
-    Raises:
-        ValueError: for a masked model, a text that is none, empty or too long, or a model of another
-            structure.
+    ValueError: for a masked model, one of another structure, or a text that does not fit.
     """
     from modeling.inspection import logit_lens
     from tokenization.spans import label
@@ -194,8 +189,7 @@ def lens(loaded: LoadedModel, text: str) -> Lens:
 def heads(loaded: LoadedModel, text: str, *, weights_limit: int = WEIGHTS_LIMIT) -> Heads:
     """Attention among the last tokens of a text. The model reads these alone, after what precedes every text.
 
-    Raises:
-        ValueError: for a text that is none, empty or too long, or a model without attention to show.
+    ValueError: for a text that does not fit, or a model without attention to show.
     """
     import numpy as np
 

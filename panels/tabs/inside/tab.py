@@ -49,19 +49,19 @@ def build(context: AppContext) -> list[Component]:
         )
     status = gr.HTML(idle_status(context) if context.loader.ready else LOADING, elem_id="inside-status")
     result = gr.HTML("", elem_id="inside-result")
-    samples = gr.Dataset(
-        components=["textbox"],
-        label="Beginnings from the training text",
-        elem_id="inside-samples",
-        **examples(context),
-    )
+    label = "Beginnings from the training text"
+    samples = gr.Dataset(components=["textbox"], label=label, elem_id="inside-samples", **examples(context))
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     visitor, shown = gr.State(LatestRequest()), [status, result, stop]
 
     run = partial(run_analysis, context)
 
     def switch_view(visitor: LatestRequest, text: str, view: str) -> Iterator[list[Any]]:
-        yield from run(visitor, text, view) if text else [clear(context, visitor)]
+        if text:
+            yield from run(visitor, text, view)
+        else:
+            visitor.begin()
+            yield [idle_status(context), "", gr.Button(interactive=False)]
 
     events = [(look.click, run), (samples.click(lambda sample: sample[0], samples, text, **quiet).then, run)]
     if written := written_text():
@@ -95,9 +95,8 @@ def written_text() -> Component | None:
 
 def views(context: AppContext) -> dict[str, Any]:
     """The views that the model has."""
-    return (
-        {"choices": [ATTENTION], "value": ATTENTION} if context.source.masked else {"choices": VIEWS, "value": SURPRISE}
-    )
+    choices = (ATTENTION,) if context.source.masked else VIEWS
+    return {"choices": choices, "value": choices[0]}
 
 
 def examples(context: AppContext) -> dict[str, Any]:
@@ -140,19 +139,8 @@ def halted(visitor: LatestRequest) -> list[Any]:
     return [render_status("idle", "Stopped."), gr.skip(), gr.Button(interactive=False)]
 
 
-def clear(context: AppContext, visitor: LatestRequest) -> list[Any]:
-    """Another view, and no text to analyse."""
-    visitor.begin()
-    return [idle_status(context), "", gr.Button(interactive=False)]
-
-
 def analyse(context: AppContext, text: str, view: str, should_stop: Callable[[], bool]) -> str:
-    """The result for a text.
-
-    Raises:
-        ValueError: for a text that does not fit.
-        StoppedError: when `should_stop()`.
-    """
+    """The result for a text; ValueError for one that does not fit, StoppedError when `should_stop()`."""
     if view == LENS:
         return render_lens(context.loader.call(lens, text))
     if view == ATTENTION:
@@ -201,13 +189,9 @@ def endpoints(context: AppContext) -> dict[str, Callable[..., Any]]:
         """
         try:
             settings = settings_from(
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                min_p=min_p,
-                repetition_penalty=repetition_penalty,
-                typical_p=typical_p,
-            )
+                temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+                repetition_penalty=repetition_penalty, typical_p=typical_p,
+            )  # fmt: skip
             return context.call_queued(next_tokens, prompt, number("top", top, int), settings)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error

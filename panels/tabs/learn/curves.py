@@ -115,6 +115,11 @@ class Curve:
         values = [(float(point.step), getattr(point, name)) for point in points]
         return cls(kind, label, [pair for pair in values if pair[1] is not None], Point._fields.index(name))
 
+    @property
+    def has_marks(self) -> bool:
+        """Whether each point has a dot: evaluations, while they are few, and a point without a line."""
+        return len(self.points) == 1 or (self.kind == "validation" and len(self.points) <= MOST_MARKS)
+
 
 def read_points(records: Iterable[dict[str, Any]]) -> list[Point]:
     """The records of metrics.jsonl in the order of their steps; of several with the same step the last."""
@@ -157,12 +162,8 @@ def render_curves(
 ) -> str:
     """The plots of a run: loss, learning rate, tokens per second, gradient norm; "" where there is nothing to draw yet.
 
-    Args:
-        records: of metrics.jsonl.
-        run: its name.
-        floor_bits_per_byte: the entropy of the validation text, where it is known.
-        steps: where the axis of the steps ends at least.
-        broken: lines that could not be read.
+    The loss has a line at `floor_bits_per_byte`; the axis of the steps ends at `steps` or later; `broken` lines of
+    metrics.jsonl could not be read.
     """
     records = list(records)
     everything = read_points(records)
@@ -252,18 +253,13 @@ def _plot(
                 "kind": curve.kind,
                 "label": curve.label,
                 "path": path_of(curve.points, x, y),
-                "marks": marks_of(curve.points, x, y) if _has_marks(curve) else "",
+                "marks": marks_of(curve.points, x, y) if curve.has_marks else "",
                 "column": curve.column,
             }
             for curve in curves
             if curve.points
         ],
     }
-
-
-def _has_marks(curve: Curve) -> bool:
-    """Whether each point has a dot: evaluations, while they are few, and a point without a line."""
-    return len(curve.points) == 1 or (curve.kind == "validation" and len(curve.points) <= MOST_MARKS)
 
 
 def _plausible(value: object) -> float | None:

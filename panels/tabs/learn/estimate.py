@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from modeling.families import MODERN
 from panels.formats import file_size
@@ -56,7 +56,6 @@ class Size:
         }
 
     def config(self) -> ScratchGPTConfig:
-        """The model's config."""
         from modeling import ScratchGPTConfig
 
         end_of_text = self.vocabulary - 1
@@ -102,8 +101,7 @@ SIZES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Speed:
+class Speed(NamedTuple):
     """How fast this machine trains."""
 
     flops: float  # floating-point operations a second
@@ -126,11 +124,7 @@ class RunPlan:
 
     @classmethod
     def of(cls, *, text_bytes: int, size: Size, steps: int, speed: Speed | None = None) -> RunPlan:
-        """Plan a run on a text of so many bytes.
-
-        Raises:
-            ValueError: the text is too short for the size's context, or steps is outside its range.
-        """
+        """Plan a run; ValueError where the text is too short for the size's context, or steps is outside its range."""
         if type(steps) is not int or not LEAST_STEPS <= steps <= MOST_STEPS:
             raise ValueError(f"Steps: expected a whole number from {LEAST_STEPS} to {MOST_STEPS:,}, got {steps}.")
         needed = least_bytes(size)
@@ -175,32 +169,23 @@ class RunPlan:
 
 
 def size_named(name: object) -> Size:
-    """The size of that name.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The size of that name; ValueError where there is none."""
     if isinstance(name, str) and name in SIZES:
         return SIZES[name]
     raise ValueError(f"Size: expected one of {', '.join(SIZES)}, got {name!r}.")
 
 
 def least_bytes(size: Size) -> int:
-    """Bytes of the shortest text that a size can be trained on.
-
-    Nine tenths of it must fill a window, and a short text's tokens may be twice as long as usual.
-    """
+    """Bytes of the shortest text that a size can be trained on."""
+    # Nine tenths of it must fill a window, and a short text's tokens may be twice as long as usual.
     return math.ceil((size.context + 2) / 0.9 * size.bytes_per_token * 2 / 100) * 100
 
 
 def assumed_speed() -> Speed:
     """What is assumed where nothing was measured."""
     cores = os.cpu_count() or 1
-    return Speed(
-        flops=ASSUMED_FLOPS * cores,
-        source=f"assuming {ASSUMED_FLOPS / 1e9:.0f} GFLOP/s on each of {cores} cores; after the first run here it is "
-        "measured",
-    )
+    assumed = f"assuming {ASSUMED_FLOPS / 1e9:.0f} GFLOP/s on each of {cores} cores"
+    return Speed(ASSUMED_FLOPS * cores, f"{assumed}; after the first run here it is measured")
 
 
 def measured_speed(runs: Iterable[RunFolder], size: Size) -> Speed:
@@ -218,7 +203,7 @@ def measured_speed(runs: Iterable[RunFolder], size: Size) -> Speed:
     if not found:
         return assumed_speed()
     _, flops, name, speed = min(found)
-    return Speed(flops=flops, source=f"from your run {name} ({speed:,.0f} tokens/s)")
+    return Speed(flops, f"from your run {name} ({speed:,.0f} tokens/s)")
 
 
 def _flops_per_token(run: RunFolder) -> float | None:

@@ -58,9 +58,7 @@ class Launcher:
     def start(self, text: str, *, title: str, size: Size, steps: int) -> RunFolder:
         """Train a new model on `text`, in a new folder.
 
-        Raises:
-            ValueError: another run is active, the text is too short, or there is no `train/` here.
-            OSError: the folder cannot be written.
+        ValueError: another run is active, the text is too short, or there is no `train/` here.
         """
         RunPlan.of(text_bytes=len(text.encode()), size=size, steps=steps)
         with self._lock:
@@ -73,11 +71,7 @@ class Launcher:
         return run
 
     def resume(self, run: RunFolder) -> None:
-        """Resume a run that was stopped or has crashed.
-
-        Raises:
-            ValueError: another run is active, this one has no recipe yet, or there is no `train/` here.
-        """
+        """Resume a run; ValueError where another one is active, or it has no recipe yet."""
         if not run.recipe_file.is_file():
             raise ValueError(f"{run.path.name} ended before it had a recipe: start it again.")
         with self._lock:
@@ -88,11 +82,7 @@ class Launcher:
             self._spawn(run, [str(run.recipe_file.resolve()), "--resume"])
 
     def stop(self, run: RunFolder) -> None:
-        """Ask a run that was started from a page to save and end after its present step.
-
-        Raises:
-            ValueError: no process that a page started works on it.
-        """
+        """Ask a run to save and end after its present step; ValueError where no process of a page works on it."""
         process = self._process(run)
         if process is None:
             name = run.path.name
@@ -204,8 +194,7 @@ def slug(title: str, *, today: datetime.datetime | None = None) -> str:
 def read_text(pasted: str, upload: str | Path | None) -> str:
     """The text to train on: that of the uploaded file where there is one, else the pasted one.
 
-    Raises:
-        ValueError: there is none, or the file is too large or no text.
+    ValueError: there is none, or the file is too large or no text.
     """
     if upload is None:
         text = replace_surrogates(pasted or "")
@@ -219,10 +208,8 @@ def read_text(pasted: str, upload: str | Path | None) -> str:
     except OSError as error:
         raise ValueError(f"{path.name} could not be read ({error.strerror}); choose it again.") from error
     if size > LARGEST_FILE:
-        raise ValueError(
-            f"{path.name}: expected at most {LARGEST_FILE // 10**6} MB, got {size / 1e6:.0f} MB. Train on it with "
-            f"`python -m train modern --corpus {path.name}`."
-        )
+        limits = f"expected at most {LARGEST_FILE // 10**6} MB, got {size / 1e6:.0f} MB"
+        raise ValueError(f"{path.name}: {limits}. Train on it with `python -m train modern --corpus {path.name}`.")
     text = unix_newlines(decode_bytes(raw, path.name))
     if not text.strip():
         raise ValueError(f"{path.name}: expected a text, got an empty file.")

@@ -50,10 +50,8 @@ class RunView:
 class RunMonitor:
     """One run, watched by any number of visitors at once.
 
-    Args:
-        run: its folder.
-        interval: seconds between two reads of the disk, however many visitors ask.
-        silence: seconds without news after which the lock of a run that says "running" is tested.
+    The disk is read every `interval` seconds at most; the lock of a run that says "running" is tested after `silence`
+    seconds without news.
     """
 
     def __init__(self, run: RunFolder, *, interval: float = 0.4, silence: float = 4.0) -> None:
@@ -68,11 +66,9 @@ class RunMonitor:
         self._lock = threading.Lock()
 
     def view(self, *, since: float | None = None, refresh: bool = False) -> RunView:
-        """The progress of the run.
+        """The progress of the run, read from the disk when `interval` has passed, or at once to `refresh`.
 
-        Args:
-            since: when the process was started (seconds since 1970) that works on it; None: none is known.
-            refresh: read the disk even if `interval` has not passed.
+        `since` is when the process was started (seconds since 1970) that works on it; None: none is known.
         """
         with self._lock:
             now = time.monotonic()

@@ -92,8 +92,8 @@ def build(context: AppContext) -> list[Component]:
         resume = gr.Button("Resume", elem_id="learn-resume", min_width=100, **shown["resume"])
     curves = gr.HTML(elem_id="learn-curves", **shown["curves"])
     lapse = gr.HTML(elem_id="learn-lapse", **shown["lapse"])
-    label = "Write a prompt of your own with every checkpoint"
-    with gr.Accordion(label, open=False, elem_id="film", **shown["film"]) as film:
+    title = "Write a prompt of your own with every checkpoint"
+    with gr.Accordion(title, open=False, elem_id="film", **shown["film"]) as film:
         prompt = gr.Textbox(label="Prompt", placeholder="Once upon a time", lines=2, max_lines=6, elem_id="film-prompt")
         with gr.Row():
             seed = gr.Textbox(label="Seed", placeholder="random", max_lines=1, elem_id="film-seed", min_width=120)
@@ -299,8 +299,7 @@ def write_film(
 ) -> Iterator[tuple[Any, str]]:
     """Make a film of a prompt when it is this request's turn: the time-lapse and the status, frame by frame.
 
-    Raises:
-        ValueError: for a setting or a run that does not fit, or a queue that is full.
+    ValueError: for a setting or a run that does not fit, or a queue that is full.
     """
     should_stop = state.film.begin()
     run = known_runs(context).get(name or "")

@@ -53,12 +53,11 @@ def films_of(samples: Iterable[dict[str, Any]]) -> list[Film]:
         if isinstance(prompt, str) and isinstance(text, str):
             seeds[prompt] = integer(record.get("seed"))
             films.setdefault(prompt, {})[step] = Frame(step=step, text=replace_surrogates(text))
-    return [
-        Film(
-            prompt=replace_surrogates(prompt), seed=seeds[prompt], frames=tuple(frames[step] for step in sorted(frames))
-        )
-        for prompt, frames in list(films.items())[:MOST_PROMPTS]
-    ]
+    found = []
+    for prompt, frames in list(films.items())[:MOST_PROMPTS]:
+        ordered = tuple(frames[step] for step in sorted(frames))
+        found.append(Film(prompt=replace_surrogates(prompt), seed=seeds[prompt], frames=ordered))
+    return found
 
 
 def make_film(
@@ -66,11 +65,8 @@ def make_film(
 ) -> Iterator[tuple[Film, int]]:
     """Write a text with every checkpoint of a run, at temperature 1 as the training's own samples.
 
-    Yields the film so far and how many frames it will have. A checkpoint that cannot be read, or is deleted meanwhile,
-    gives a frame with the reason.
-
-    Raises:
-        ValueError: the prompt is too long, the run has no checkpoint, or its model is masked.
+    Yields the film so far and how many frames it will have; a checkpoint that cannot be read gives a frame with the
+    reason. ValueError: the prompt is too long, the run has no checkpoint, or its model is masked.
     """
     from modeling.generation import SamplingSettings
     from modeling.loading import is_masked_lm

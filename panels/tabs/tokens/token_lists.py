@@ -94,14 +94,9 @@ def choices(home: Path) -> list[str]:
 
 
 def in_second_tokens(chosen: str | None, text: str, home: Path, *, anywhere: bool) -> dict[str, Any] | None:
-    """A text as `in_tokens` of the tokenizer to compare with; None for none.
+    """A text as `in_tokens` of the chosen tokenizer to compare with, None for none; ValueError where it does not load.
 
-    Args:
-        chosen: one of `choices`; a folder with a tokenizer or a Hub id.
-        anywhere: whether folders and Hub ids are taken.
-
-    Raises:
-        ValueError: the tokenizer cannot be loaded, or is not allowed.
+    `chosen` is one of `choices`, or, where it may be `anywhere`, a folder with a tokenizer or a Hub id.
     """
     chosen = (chosen or "").strip()
     if chosen in ("", NONE):

@@ -2,26 +2,25 @@
 
 Every window of `WINDOW` training tokens is hashed (a polynomial modulo 2^64) and looked up among the windows of the
 written tokens; where such windows follow each other, the tokens themselves are compared, so that a collision of hashes
-can cost time and nothing else. The shards are read chunk by chunk, never whole.
+can cost time and nothing else. The shards are read chunk by chunk.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from panels.context import AppContext
-from panels.tabs.write.editor import Page
+from panels.tabs.write.editor import Document
 from panels.templates import render
+from storage.run_folder import RunFolder
+from storage.shards import TokenSplit, read_manifest, tokenizer_hash
 
 LEAST = 16
-"""Tokens from which on a passage is worth a word."""
+"""Tokens of the shortest passage that is reported."""
 WINDOW = 12
 """Tokens that are hashed together."""
 SECONDS = 1.0
@@ -35,7 +34,7 @@ TOP = np.uint64(48)
 
 NOTE = """
 <aside class="note" aria-label="Memorised?"><p><b>Memorised?</b> {{ repeat.length }} tokens in a row
-({{ words }} word{{ '' if words == 1 else 's' }}) stand word for word in the training text: document
+({{ words }} word{{ '' if words == 1 else 's' }}) occur word for word in the training text: document
 {{ '{:,}'.format(repeat.document) }} of {{ '{:,}'.format(repeat.documents) }}, {{ place }} of the way through it.
 {% if searched %}Searched: the first {{ searched }} of it.{% endif %}</p>
 <blockquote>{{ excerpt }}</blockquote>
@@ -57,50 +56,18 @@ class Repeat:
     searched: int  # how many of them, from the first on, were looked at
 
 
-class Shards:
-    """The training tokens of a run. A file is mapped for one read at a time, so that memory stays flat.
-
-    Raises ValueError, OSError or KeyError where the folder holds no whole ones."""
-
-    def __init__(self, run: Path) -> None:
-        self.folder = run / "tokens"
-        self.manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
-        self.files = [self.folder / name for name in self.manifest["train"]["files"]]
-        sizes = [len(np.load(file, mmap_mode="r")) for file in self.files]
-        self.starts = np.cumsum([0, *sizes]).tolist()
-
-    def __len__(self) -> int:
-        return self.starts[-1]
-
-    def read(self, start: int, end: int) -> np.ndarray:
-        """The tokens from `start` to before `end`, uint64."""
-        parts = [
-            np.load(file, mmap_mode="r")[max(0, start - first) : end - first]
-            for file, first, last in zip(self.files, self.starts, self.starts[1:], strict=False)
-            if first < end and start < last
-        ]
-        return np.concatenate(parts).astype(np.uint64) if parts else np.empty(0, np.uint64)
-
-    def count(self, token_id: int, end: int) -> int:
-        """How often a token stands before `end`."""
-        return sum(
-            int(np.count_nonzero(self.read(start, min(end, start + CHUNK)) == token_id))
-            for start in range(0, end, CHUNK)
-        )
-
-
 def longest_repeat(
-    run: Path, token_ids: Sequence[int], *, least: int = LEAST, seconds: float = SECONDS
+    run: RunFolder, token_ids: Sequence[int], *, least: int = LEAST, seconds: float = SECONDS, chunk: int = CHUNK
 ) -> Repeat | None:
     """The longest run of `token_ids`, `least` tokens or more, that stands in the training tokens of `run`.
 
     Of several equally long ones it is any. After `seconds` the search ends with what it has found.
 
-    Raises ValueError, OSError or KeyError where the run has no whole tokens."""
-    shards = Shards(run)
+    Raises ValueError, OSError or KeyError where the run has no complete tokens."""
+    split = TokenSplit.open(run.tokens, "train")
     if len(token_ids) < least:
         return None
-    search = Search(shards, np.asarray(token_ids, dtype=np.uint64), least, time.monotonic() + seconds)
+    search = Search(split, np.asarray(token_ids, dtype=np.uint64), least, time.monotonic() + seconds, chunk)
     for first, last in search.stretches():
         search.compare(first, last)
     if search.length < least:
@@ -109,9 +76,9 @@ def longest_repeat(
         start=search.start,
         length=search.length,
         position=search.position,
-        document=shards.count(shards.manifest["end_of_text"], search.position),
-        documents=shards.manifest["train"]["documents"],
-        tokens=len(shards),
+        document=search.count((read_manifest(run.tokens) or {})["end_of_text"]),
+        documents=split.documents,
+        tokens=len(split),
         searched=search.searched,
     )
 
@@ -119,8 +86,8 @@ def longest_repeat(
 class Search:
     """One search and its best find so far."""
 
-    def __init__(self, shards: Shards, written: np.ndarray, least: int, deadline: float) -> None:
-        self.shards, self.written, self.deadline = shards, written, deadline
+    def __init__(self, split: TokenSplit, written: np.ndarray, least: int, deadline: float, chunk: int) -> None:
+        self.split, self.written, self.deadline, self.chunk = split, written, deadline, chunk
         self.window = min(WINDOW, least)
         self.length = self.start = self.position = self.searched = 0
 
@@ -129,19 +96,28 @@ class Search:
         """Nothing longer can be found, or the time is up."""
         return self.length == len(self.written) or time.monotonic() >= self.deadline
 
+    def count(self, token_id: int) -> int:
+        """How often a token occurs before the passage that was found."""
+        starts = range(0, self.position, self.chunk)
+        parts = (self.split.read(start, min(self.chunk, self.position - start)) for start in starts)
+        return sum(int(np.count_nonzero(part == token_id)) for part in parts)
+
+    def _read(self, start: int, end: int) -> np.ndarray:
+        return self.split.read(start, end - start).astype(np.uint64)
+
     def stretches(self) -> Iterator[tuple[int, int]]:
         """Where windows of the written tokens follow each other in the training tokens: their first and last token,
         those of one chunk by falling length; long ones in overlapping parts."""
         keys = np.unique(hashes(self.written, self.window))
         is_key = np.zeros(2**16, dtype=bool)
         is_key[keys >> TOP] = True
-        places_end = len(self.shards) - self.window + 1
+        places_end = len(self.split) - self.window + 1
         unfinished: tuple[int, int] | None = None  # a stretch that may go on in the next chunk
-        for start in range(0, places_end, CHUNK):
+        for start in range(0, places_end, self.chunk):
             if self.is_over:
                 return
-            end = min(start + CHUNK, places_end)
-            found = hashes(self.shards.read(start, end + self.window - 1), self.window)
+            end = min(start + self.chunk, places_end)
+            found = hashes(self._read(start, end + self.window - 1), self.window)
             likely = np.flatnonzero(is_key[found >> TOP])
             stretches = in_stretches(likely[np.isin(found[likely], keys)] + start)
             if unfinished and stretches and stretches[0][0] == start:
@@ -151,7 +127,7 @@ class Search:
             unfinished = None
             if stretches and stretches[-1][1] == end - 1 and end < places_end:
                 unfinished = stretches.pop()
-                if unfinished[1] - unfinished[0] > CHUNK:
+                if unfinished[1] - unfinished[0] > self.chunk:
                     stretches.append(unfinished)
                     unfinished = (max(unfinished[0], end - 1 - len(self.written)), end - 1)
             for first, last in sorted(stretches, key=lambda each: each[0] - each[1]):
@@ -164,7 +140,7 @@ class Search:
         if last - first + 1 <= self.length or self.is_over:
             return
         ends = np.zeros(len(self.written) + 1, dtype=np.int64)
-        for offset, token_id in enumerate(self.shards.read(first, last + 1)):
+        for offset, token_id in enumerate(self._read(first, last + 1)):
             ends[1:] = np.where(self.written == token_id, ends[:-1] + 1, 0)
             if (place := int(ends.argmax())) and ends[place] > self.length:
                 self.length = int(ends[place])
@@ -193,31 +169,30 @@ def hashes(ids: np.ndarray, window: int) -> np.ndarray:
     return total * FACTOR
 
 
-def run_of_same_tokens(context: AppContext) -> Path | None:
-    """The run folder of the page's model, where its training tokens are at hand and are those of the same tokenizer."""
-    run, folder = context.run, context.source.folder
-    if run is None or folder is None:
+def run_of_same_tokens(context: AppContext) -> RunFolder | None:
+    """The run of the page's model, where its training tokens are there and are those of the same tokenizer."""
+    if context.run is None or context.source.folder is None:
         return None
+    run = RunFolder(context.run)
     try:
-        manifest = json.loads((run / "tokens" / "manifest.json").read_text(encoding="utf-8"))
-        same = hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
-        return run if manifest["made_from"]["tokenizer"] == same else None
+        made_from = (read_manifest(run.tokens) or {})["made_from"]
+        return run if made_from["tokenizer"] == tokenizer_hash(context.source.folder) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def render_note(context: AppContext, page: Page) -> str:
-    """What is said of the tokens that the model wrote on `page`; nothing where they repeat no long passage, or the
+def render_note(context: AppContext, document: Document) -> str:
+    """What is said of the tokens that the model wrote in `document`; nothing where they repeat no long passage, or the
     training tokens are not at hand."""
-    if len(page.tokens) < LEAST or (run := run_of_same_tokens(context)) is None:
+    if len(document.tokens) < LEAST or (run := run_of_same_tokens(context)) is None:
         return ""
     try:
-        repeat = longest_repeat(run, [token.token_id for token in page.tokens])
-    except (OSError, ValueError, KeyError, TypeError):  # a folder that is made anew or vanishes while it is read
+        repeat = longest_repeat(run, [token.token_id for token in document.tokens])
+    except (OSError, ValueError, KeyError, TypeError):  # a folder that is made again or vanishes while it is read
         return ""
     if repeat is None:
         return ""
-    passage = "".join(token.text for token in page.tokens[repeat.start : repeat.start + repeat.length]).strip()
+    passage = "".join(token.text for token in document.tokens[repeat.start : repeat.start + repeat.length]).strip()
     return render(
         NOTE,
         repeat=repeat,

@@ -39,10 +39,10 @@ function fill(index) {
   const list = make("ul", "", undefined, popover);
   list.setAttribute("role", "listbox");
   list.setAttribute("aria-label", "Alternatives, the likeliest first");
-  const rows = alternatives.map(([name, p, q, hindrance, isWritten], choice) =>
-    ({ name, p, q, hindrance: data.hindrances[hindrance], isWritten, choice }));
+  const rows = alternatives.map(([name, p, q, obstacle, isWritten], choice) =>
+    ({ name, p, q, obstacle: data.obstacles[obstacle], isWritten, choice }));
   if (!rows.some((row) => row.isWritten)) {
-    rows.push({ name: label, p: before, q: after, hindrance: "below the ten", isWritten: 1, choice: -1 });
+    rows.push({ name: label, p: before, q: after, obstacle: "below the ten", isWritten: 1, choice: -1 });
   }
   const most = Math.max(...rows.map((row) => Math.max(row.p, row.q)));
   for (const row of rows) {
@@ -50,12 +50,12 @@ function fill(index) {
     item.setAttribute("role", "option");
     item.tabIndex = -1;
     item.setAttribute("aria-selected", row.isWritten ? "true" : "false");
-    if (row.hindrance) item.setAttribute("aria-disabled", "true");
+    if (row.obstacle) item.setAttribute("aria-disabled", "true");
     item.dataset.choice = row.choice;
     make("i", "before", undefined, item).style.width = `${(100 * row.p) / most}%`;
     make("i", "after", undefined, item).style.width = `${(100 * row.q) / most}%`;
     const name = make("span", "name", data.labels[row.name], item);
-    const notes = [row.isWritten && "written", row.hindrance].filter(Boolean).join(", ");
+    const notes = [row.isWritten && "written", row.obstacle].filter(Boolean).join(", ");
     if (notes) make("em", "", notes, name);
     make("span", "p", percent(row.p), item);
     make("span", "q", row.q === 0 ? "cut" : percent(row.q), item);

@@ -17,7 +17,7 @@ from panels.generate import TIME_LIMIT, Draft, check_text, generate_queued
 from panels.models import ModelSource
 from panels.request_queue import waiting_message
 from panels.sampling import DEFAULTS, number, stop_text
-from panels.tabs.write.editor import Desk
+from panels.tabs.write.editor import EditorState
 from panels.tabs.write.memorization import render_note
 from panels.tabs.write.view import ALTERNATIVES, canvas_data, render_canvas, render_head, render_tokens, take
 
@@ -29,7 +29,7 @@ ENDINGS = {
     "stop_token": "The end, says the model.",
     "stop_text": "Done: the stop text came.",
     "stopped": "Stopped.",
-    "deadline": f"Time is up: one go may take {TIME_LIMIT:.0f} seconds. Continue goes on.",
+    "deadline": f"Time is up: one request may take {TIME_LIMIT:.0f} seconds. Press Continue.",
 }
 SAME = "The same text again. Another seed, or a temperature above 0, writes another."
 BRANCH = "element.addEventListener('branch', (event) => trigger('select', event.detail));"
@@ -43,11 +43,11 @@ tell();
 def build(context: AppContext) -> list[Component]:
     """Lay out the tab and wire it. Returns its status line and its beginnings, which `arrived` brings up to date when
     the model is there."""
-    with gr.Row(elem_id="desk"):
+    with gr.Row(elem_id="editor"):
         with gr.Column(scale=3, min_width=300):
             document = gr.Textbox(
                 label="Your text",
-                info="The model goes on from where the text ends. Ctrl+Enter writes, Esc stops.",
+                info="The model continues from where the text ends. Ctrl+Enter writes, Esc stops.",
                 placeholder="Write a beginning, pick one below, or leave the page empty and let the model begin …",
                 lines=12,
                 max_lines=12,
@@ -76,45 +76,47 @@ def build(context: AppContext) -> list[Component]:
         with gr.Column(scale=1, min_width=310, elem_id="controls"):
             sampling = controls.build(context, document)
 
-    desk = gr.State(Desk())
+    editor = gr.State(EditorState())
     buttons = [generate, stop, retry, undo, clear]
     everything = [document, status, canvas, data, note, *buttons]
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
-    def run(desk: Desk, seed: Any, stop: Any, *values: Any) -> Iterator[list[Any]]:
-        yield from write_at(context, desk, seed, stop, dict(zip(DEFAULTS, values, strict=True)))
+    def run(editor: EditorState, seed: Any, stop: Any, *values: Any) -> Iterator[list[Any]]:
+        yield from write_at(context, editor, seed, stop, dict(zip(DEFAULTS, values, strict=True)))
 
-    def settled(desk: Desk) -> list[Any]:
-        return settle(context, desk)
+    def settled(editor: EditorState) -> list[Any]:
+        return settle(context, editor)
 
-    def remembered(desk: Desk) -> Any:
-        return render_note(context, desk.page)
+    def memorization_note(editor: EditorState) -> Any:
+        return render_note(context, editor.document)
 
     begun = (
-        generate.click(lambda desk, text: begin(context, desk, text), [desk, document], everything, **quiet),
-        retry.click(lambda desk, text: write_again(context, desk, text), [desk, document], everything, **quiet),
-        canvas.select(event_handler(branch, context), [desk, document], everything, **quiet),
+        generate.click(lambda editor, text: begin(context, editor, text), [editor, document], everything, **quiet),
+        retry.click(
+            lambda editor, text: retry_generation(context, editor, text), [editor, document], everything, **quiet
+        ),
+        canvas.select(event_handler(branch, context), [editor, document], everything, **quiet),
     )
     for each in begun:
         running = each.then(
             run,
-            [desk, sampling.seed, sampling.stop, *sampling.sliders],
+            [editor, sampling.seed, sampling.stop, *sampling.sliders],
             [document, status, canvas],
             concurrency_limit=None,
             **private,
         )
-        over = running.then(settled, desk, everything, **quiet)
-        over.then(remembered, desk, note, concurrency_id="memorised", concurrency_limit=1, **private)
-        running.failure(settled, desk, everything, **quiet)
-    stop.click(lambda desk: ask_to_stop(context, desk), desk, everything, **quiet)
-    back = undo.click(lambda desk: go_back(context, desk), desk, everything, **quiet)
-    back.then(remembered, desk, note, concurrency_id="memorised", concurrency_limit=1, **private)
-    clear.click(lambda desk, text: turn_page(context, desk, text), [desk, document], everything, **quiet)
-    sampling.bars.select(event_handler(put_down, context), [desk, document], everything, **quiet)
+        over = running.then(settled, editor, everything, **quiet)
+        over.then(memorization_note, editor, note, concurrency_id="memorised", concurrency_limit=1, **private)
+        running.failure(settled, editor, everything, **quiet)
+    stop.click(lambda editor: ask_to_stop(context, editor), editor, everything, **quiet)
+    back = undo.click(lambda editor: undo_last(context, editor), editor, everything, **quiet)
+    back.then(memorization_note, editor, note, concurrency_id="memorised", concurrency_limit=1, **private)
+    clear.click(lambda editor, text: replace_text(context, editor, text), [editor, document], everything, **quiet)
+    sampling.bars.select(event_handler(insert_token, context), [editor, document], everything, **quiet)
     chips.click(
-        lambda desk, text, sample: turn_page(context, desk, text, sample[0]),
-        [desk, document, chips],
+        lambda editor, text, sample: replace_text(context, editor, text, sample[0]),
+        [editor, document, chips],
         everything,
         **quiet,
     )
@@ -127,133 +129,147 @@ def arrived(context: AppContext) -> list[Any]:
 
 
 def event_handler(act: Callable[..., list[Any]], context: AppContext) -> Callable[..., list[Any]]:
-    """A listener that gives `act` the page, the visitor's desk, the text, and the event's data."""
+    """A listener that gives `act` the context, the visitor's editor state, the text, and the event's data."""
 
-    def handle(desk: Desk, text: str, event: gr.EventData) -> list[Any]:
-        return act(context, desk, text, event)
+    def handle(editor: EditorState, text: str, event: gr.EventData) -> list[Any]:
+        return act(context, editor, text, event)
 
     return handle
 
 
-def begin(context: AppContext, desk: Desk, text: str) -> list[Any]:
-    """Get in line to continue `text`."""
-    return under_way(context, desk) if desk.begin(text) else nothing(desk)
+def begin(context: AppContext, editor: EditorState, text: str) -> list[Any]:
+    """Queue a request to continue `text`."""
+    return show_busy(context, editor) if editor.begin(text) else unchanged(editor)
 
 
-def write_again(context: AppContext, desk: Desk, text: str) -> list[Any]:
-    """Get in line to write the last go anew."""
-    return under_way(context, desk) if desk.retry(text) else nothing(desk)
+def retry_generation(context: AppContext, editor: EditorState, text: str) -> list[Any]:
+    """Queue a request to generate the last continuation again."""
+    return show_busy(context, editor) if editor.retry(text) else unchanged(editor)
 
 
-def branch(context: AppContext, desk: Desk, text: str, event: Any) -> list[Any]:
-    """Get in line to go on from an alternative that was chosen on the canvas."""
+def branch(context: AppContext, editor: EditorState, text: str, event: Any) -> list[Any]:
+    """Queue a request to continue from an alternative that was chosen in the token view."""
     try:
-        page, index = desk.page, number("token", event.token, int)
-        token = take(context.loader.wait(), page.head, page.tokens, index, number("alternative", event.choice, int))
-        if desk.stage == "idle" and not desk.branch(text, index, token):
+        written, index = editor.document, number("token", event.token, int)
+        token = take(
+            context.loader.wait(), written.head, written.tokens, index, number("alternative", event.choice, int)
+        )
+        if editor.stage == "idle" and not editor.branch(text, index, token):
             raise ValueError("The text has changed in front of this token. Nothing was written.")
     except ValueError as error:
-        return nothing(desk, render_status("trouble", str(error)))
-    return under_way(context, desk) if desk.stage == "waiting" else nothing(desk)
+        return unchanged(editor, render_status("trouble", str(error)))
+    return show_busy(context, editor) if editor.stage == "waiting" else unchanged(editor)
 
 
-def write_at(context: AppContext, desk: Desk, seed: Any, stop: Any, settings: dict[str, Any]) -> Iterator[list[Any]]:
-    """Write what the desk got ready for: document, status and canvas, as the text grows."""
-    if desk.stage != "waiting":
+def write_at(
+    context: AppContext, editor: EditorState, seed: Any, stop: Any, settings: dict[str, Any]
+) -> Iterator[list[Any]]:
+    """Generate for the waiting request: document, status and canvas, as the text grows."""
+    if editor.stage != "waiting":
         return
-    desk.stage = "writing"
-    canvas = render_canvas(desk.page.head, desk.page.tokens)
+    editor.stage = "writing"
+    canvas = render_canvas(editor.document.head, editor.document.tokens)
     try:
         for draft in generate_queued(
             context,
-            desk.page.text,
+            editor.document.text,
             seed=seed,
             stop=stop_text(stop),
-            should_stop=lambda: desk.stop,
+            should_stop=lambda: editor.stop,
             alternatives=ALTERNATIVES,
             **settings,
         ):
-            desk.show(draft)
+            editor.show(draft)
             if draft.tokens:
-                canvas = (canvas or render_head(desk.page.head)) + render_tokens(draft.tokens)
-            yield [draft.text, draft_status(draft, is_same=draft.text == desk.rejected), canvas]
+                canvas = (canvas or render_head(editor.document.head)) + render_tokens(draft.tokens)
+            yield [draft.text, draft_status(draft, is_same=draft.text == editor.rejected), canvas]
     except ValueError as error:
-        desk.trouble = str(error)
-        yield [gr.skip(), render_status("trouble", desk.trouble), gr.skip()]
+        editor.trouble = str(error)
+        yield [gr.skip(), render_status("trouble", editor.trouble), gr.skip()]
     finally:
-        desk.stage = "over"
+        editor.stage = "over"
 
 
-def ask_to_stop(context: AppContext, desk: Desk) -> list[Any]:
+def ask_to_stop(context: AppContext, editor: EditorState) -> list[Any]:
     """End the present writing.
 
-    The writer looks before each token and then gives its last draft, so nothing comes late; one that waits in line
-    leaves it. A request that ended unseen, on a broken connection, is settled."""
-    desk.stop = True
-    return settle(context, desk) if desk.stage == "over" else nothing(desk)
+    The generation looks before each token and then yields its last draft, so nothing comes late; one that waits leaves
+    the queue. A request that ended unseen, on a broken connection, is settled."""
+    editor.stop = True
+    return settle(context, editor) if editor.stage == "over" else unchanged(editor)
 
 
-def settle(context: AppContext, desk: Desk) -> list[Any]:
-    """The writing is over, in whatever way; one that did not begin or is not over leaves all as it is."""
-    if desk.stage in ("idle", "writing"):
-        return nothing(desk)
-    if desk.settle():
-        return shown(context, desk, gr.skip())
-    trouble = desk.trouble
-    return shown(context, desk, render_status("trouble" if trouble else "idle", trouble or "Nothing was written."))
+def settle(context: AppContext, editor: EditorState) -> list[Any]:
+    """The request is over, in whatever way; one that did not begin or is not over leaves all as it is."""
+    if editor.stage in ("idle", "writing"):
+        return unchanged(editor)
+    if editor.settle():
+        return show_document(context, editor, gr.skip())
+    trouble = editor.trouble
+    return show_document(
+        context, editor, render_status("trouble" if trouble else "idle", trouble or "Nothing was written.")
+    )
 
 
-def go_back(context: AppContext, desk: Desk) -> list[Any]:
+def undo_last(context: AppContext, editor: EditorState) -> list[Any]:
     """Undo."""
-    return shown(context, desk, render_status("idle", "Back to the text before.")) if desk.back() else nothing(desk)
+    return (
+        show_document(context, editor, render_status("idle", "Back to the text before."))
+        if editor.back()
+        else unchanged(editor)
+    )
 
 
-def turn_page(context: AppContext, desk: Desk, text: str, beginning: str = "") -> list[Any]:
+def replace_text(context: AppContext, editor: EditorState, text: str, beginning: str = "") -> list[Any]:
     """Put `beginning` in the place of `text`."""
-    message = "A beginning: Generate goes on from here." if beginning else "A new page."
-    return shown(context, desk, render_status("idle", message)) if desk.turn(text, beginning) else nothing(desk)
+    message = "A beginning: Generate continues from here." if beginning else "A new page."
+    return (
+        show_document(context, editor, render_status("idle", message))
+        if editor.turn(text, beginning)
+        else unchanged(editor)
+    )
 
 
-def put_down(context: AppContext, desk: Desk, text: str, event: Any) -> list[Any]:
-    """Put a token behind `text` by hand."""
-    if desk.stage != "idle":
-        return nothing(desk)
+def insert_token(context: AppContext, editor: EditorState, text: str, event: Any) -> list[Any]:
+    """Append a token that the user chose to `text`."""
+    if editor.stage != "idle":
+        return unchanged(editor)
     try:
         longer = with_token(context.loader.wait(), text, number("token", event.token, int))
     except ValueError as error:
-        return nothing(desk, render_status("trouble", str(error)))
-    desk.put(text, longer)
-    return shown(context, desk, render_status("idle", "One token, by your own hand."))
+        return unchanged(editor, render_status("trouble", str(error)))
+    editor.put(text, longer)
+    return show_document(context, editor, render_status("idle", "One token of your choice."))
 
 
-def shown(context: AppContext, desk: Desk, status: Any) -> list[Any]:
-    """The desk as it is now: document, status, canvas and its data, note, buttons."""
-    page = desk.page
-    canvas = render_canvas(page.head, page.tokens)
-    data = canvas_data(context.loader.wait(), page.head, page.tokens) if canvas else ""
-    return [page.text, status, canvas, data, "", *buttons_of(desk)]
+def show_document(context: AppContext, editor: EditorState, status: Any) -> list[Any]:
+    """The editor as it is now: document, status, canvas and its data, note, buttons."""
+    written = editor.document
+    canvas = render_canvas(written.head, written.tokens)
+    data = canvas_data(context.loader.wait(), written.head, written.tokens) if canvas else ""
+    return [written.text, status, canvas, data, "", *buttons_of(editor)]
 
 
-def under_way(context: AppContext, desk: Desk) -> list[Any]:
+def show_busy(context: AppContext, editor: EditorState) -> list[Any]:
     """The same while a request is on its way: no alternatives to choose."""
-    page = desk.page
+    written = editor.document
     status = render_status("busy", ENDINGS[None] if context.loader.ready else "The model is still loading …")
-    return [page.text, status, render_canvas(page.head, page.tokens), "", "", *buttons_of(desk)]
+    return [written.text, status, render_canvas(written.head, written.tokens), "", "", *buttons_of(editor)]
 
 
-def nothing(desk: Desk, status: Any = None) -> list[Any]:
+def unchanged(editor: EditorState, status: Any = None) -> list[Any]:
     """The same where nothing changes but perhaps the status, and the buttons."""
-    return [gr.skip(), status or gr.skip(), gr.skip(), gr.skip(), gr.skip(), *buttons_of(desk)]
+    return [gr.skip(), status or gr.skip(), gr.skip(), gr.skip(), gr.skip(), *buttons_of(editor)]
 
 
-def buttons_of(desk: Desk) -> list[Any]:
+def buttons_of(editor: EditorState) -> list[Any]:
     """Generate (Continue, where the text is already the model's), Stop, Retry, Undo and Clear."""
-    free, is_written = desk.stage == "idle", desk.page.origin is not None
+    free, is_written = editor.stage == "idle", editor.document.origin is not None
     return [
         gr.Button("Continue" if is_written and free else "Generate", interactive=free),
         gr.Button(interactive=not free),
         gr.Button(interactive=free and is_written),
-        gr.Button(interactive=free and bool(desk.past)),
+        gr.Button(interactive=free and bool(editor.past)),
         gr.Button(interactive=free),
     ]
 

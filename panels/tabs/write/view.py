@@ -1,14 +1,14 @@
-"""The token canvas: written tokens shaded by their surprise, and what could have come in the place of each."""
+"""HTML of the token view: generated tokens shaded by their surprisal, and the alternatives of each."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from panels.components.next_token import NO_TEXT, PART, obstacle
 from panels.generate import Token
 from panels.templates import render
 from storage.text import replace_surrogates
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ALTERNATIVES = 10
 """Tokens that could have come, listed for each that did."""
 STEPS = (1.0, 3.0, 5.0, 8.0)
-"""Bits of surprise from which on a token is shaded darker."""
+"""Bits of surprisal from which a token is shaded darker."""
 HEAD = 160
 """Characters of the text in front of the first token that stand on the canvas, and that its tokens are seen after."""
 NEIGHBOURS = 8
@@ -39,9 +39,6 @@ TOKENS = """
 <span class="token s{{ token.step }}{{ ' chosen' if token.chosen }}" role="button" tabindex="-1">{{ token.text }}</span>
 {%- endfor %}
 """
-
-Hindrance = Literal["", "part of a character", "ends the text", "no text"]
-"""Why an alternative cannot be put into the text; "": it can."""
 
 
 def render_canvas(head: str, tokens: Sequence[Token]) -> str:
@@ -75,20 +72,15 @@ def shown_text(token: Token) -> str:
     return text.replace("\n", "\u21b5\n")
 
 
-def bits(probability: float) -> float:
-    """Surprise."""
-    return -math.log2(probability) if probability > 0 else math.inf
-
-
 def step_of(token: Token) -> int:
     """How darkly a token is shaded, 0 to 4."""
-    return sum(bits(token.model_probability) >= step for step in STEPS)
+    return sum(token.surprisal >= step for step in STEPS)
 
 
 def canvas_data(loaded: LoadedModel, head: str, tokens: Sequence[Token]) -> str:
-    """What the page shows of each token, as JSON: `vocabulary` (tokens of the model), `labels`, `hindrances`, `start`
+    """What the page shows of each token, as JSON: `vocabulary` (tokens of the model), `labels`, `obstacles`, `start`
     (of the first token in the text, in UTF-16 units), and `tokens`, each a list of text, label, model probability,
-    probability after the sampler, tokens kept, and alternatives: label, the two probabilities, hindrance."""
+    probability after the sampler, tokens kept, and alternatives: label, the two probabilities, obstacle."""
     from tokenization.spans import label
 
     texts = Texts(loaded, head)
@@ -115,10 +107,10 @@ def canvas_data(loaded: LoadedModel, head: str, tokens: Sequence[Token]) -> str:
                         label_of(each.token_id),
                         rounded(each.model_probability),
                         rounded(each.probability),
-                        reasons.setdefault(hindrance, len(reasons)),
+                        reasons.setdefault(why, len(reasons)),
                         int(each.token_id == token.token_id),
                     ]
-                    for each, (_, hindrance) in zip(token.alternatives, texts.of(tokens, index), strict=True)
+                    for each, (_, why) in zip(token.alternatives, texts.of(tokens, index), strict=True)
                 ],
             ]
         )
@@ -126,7 +118,7 @@ def canvas_data(loaded: LoadedModel, head: str, tokens: Sequence[Token]) -> str:
         "vocabulary": loaded.model.config.get_text_config(decoder=True).vocab_size,
         "start": len(head.encode("utf-16-le", "surrogatepass")) // 2,
         "labels": list(labels),
-        "hindrances": list(reasons),
+        "obstacles": list(reasons),
         "tokens": entries,
     }
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
@@ -138,14 +130,14 @@ def rounded(probability: float) -> float:
 
 
 def take(loaded: LoadedModel, head: str, tokens: Sequence[Token], index: int, choice: int) -> Token:
-    """The alternative `choice` of the token at `index`, as a token that the reader has chosen.
+    """The alternative `choice` of the token at `index`, as a token that the user has chosen.
 
     Raises ValueError where there is no such alternative, or it cannot be put into the text."""
     if not 0 <= index < len(tokens) or not 0 <= choice < len(tokens[index].alternatives):
         raise ValueError("These tokens are not the text's any more. Nothing was written.")
-    text, hindrance = Texts(loaded, head).of(tokens, index)[choice]
-    if hindrance:
-        raise ValueError(f"This token cannot be chosen: {hindrance}.")
+    text, why = Texts(loaded, head).of(tokens, index)[choice]
+    if why:
+        raise ValueError(f"This token cannot be chosen: {why}.")
     chosen = tokens[index].alternatives[choice]
     return dataclasses.replace(
         tokens[index],
@@ -166,31 +158,27 @@ class Texts:
         self.loaded = loaded
         self.before = plain_ids(loaded.tokenizer, head[-HEAD:])
         self.decoder = StreamingDecoder(loaded.tokenizer)
-        self.known: dict[int, tuple[str, Hindrance]] = {}
+        self.known: dict[int, tuple[str, str]] = {}
 
-    def of(self, tokens: Sequence[Token], index: int) -> list[tuple[str, Hindrance]]:
-        """Text and hindrance of each alternative of the token at `index`."""
+    def of(self, tokens: Sequence[Token], index: int) -> list[tuple[str, str]]:
+        """Text and obstacle of each alternative of the token at `index`."""
         if tokens[index].is_inside:
-            return [("", "part of a character")] * len(tokens[index].alternatives)
+            return [("", PART)] * len(tokens[index].alternatives)
         if not self.decoder.bytewise:  # where a token's text depends on the one in front of it
             self.known.clear()
             before = [token.token_id for token in tokens[max(0, index - NEIGHBOURS) : index]]
             self.decoder.follow([*self.before, *before][-NEIGHBOURS:])
         return [self._of(each) for each in tokens[index].alternatives]
 
-    def _of(self, alternative: Alternative) -> tuple[str, Hindrance]:
+    def _of(self, alternative: Alternative) -> tuple[str, str]:
         if alternative.token_id not in self.known:
             self.known[alternative.token_id] = self._look(alternative.token_id)
         return self.known[alternative.token_id]
 
-    def _look(self, token_id: int) -> tuple[str, Hindrance]:
-        from tokenization.spans import token_bytes
-
-        if token_id in self.loaded.stop_token_ids:
-            return "", "ends the text"
-        if token_bytes(self.loaded.tokenizer, token_id) is None:
-            return "", "no text"
+    def _look(self, token_id: int) -> tuple[str, str]:
+        if why := obstacle(self.loaded, token_id):
+            return "", why
         text = self.decoder.peek(token_id)
         if text is None or "\ufffd" in (text := replace_surrogates(text)):
-            return "", "part of a character"
-        return (text, "") if text else ("", "no text")
+            return "", PART
+        return (text, "") if text else ("", NO_TEXT)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from modeling.generation import Alternative
 from panels.generate import Draft, Token, generate
 from panels.sampling import settings_from
-from panels.tabs.write.editor import CANVASES, HISTORY, LIMIT, Desk, Page
+from panels.tabs.write.editor import HISTORY, LIMIT, TOKEN_HISTORY, Document, EditorState
 from panels.tabs.write.view import (
     ALTERNATIVES,
     STEPS,
@@ -35,14 +35,16 @@ def token(text: str = "a", **values) -> Token:
     return Token(text=text, **values)
 
 
-def written(loaded, prompt: str, **values) -> Page:
+def written(loaded, prompt: str, **values) -> Document:
     """The page that a writing leaves."""
-    desk = Desk()
-    assert desk.begin(prompt)
-    for draft in generate(loaded, desk.page.text, settings_from(**values), alternatives=ALTERNATIVES, interval=0.0):
-        desk.show(draft)
-    desk.settle()
-    return desk.page
+    editor = EditorState()
+    assert editor.begin(prompt)
+    for draft in generate(
+        loaded, editor.document.text, settings_from(**values), alternatives=ALTERNATIVES, interval=0.0
+    ):
+        editor.show(draft)
+    editor.settle()
+    return editor.document
 
 
 @pytest.mark.parametrize("prompt", ["The lamp", "", "é", "\ud800 x"])
@@ -71,13 +73,13 @@ def test_alternatives_do_not_change_the_text(loaded):
 @pytest.mark.parametrize("stop", ["e", " the", "qu", "zzz", "\n"])
 def test_a_stop_text_cuts_the_tokens_where_it_cuts_the_text(loaded, stop):
     options = settings_from(seed=11, max_new_tokens=60, temperature=1.5)
-    desk = Desk()
-    desk.begin("The lamp")
+    editor = EditorState()
+    editor.begin("The lamp")
     for draft in generate(loaded, "The lamp", options, alternatives=2, stop=stop, interval=0.0):
-        desk.show(draft)
-        assert desk.page.text.startswith(desk.page.written)
-    assert desk.page.written == desk.page.text
-    assert stop not in desk.page.text[len("The lamp") :]
+        editor.show(draft)
+        assert editor.document.text.startswith(editor.document.written)
+    assert editor.document.written == editor.document.text
+    assert stop not in editor.document.text[len("The lamp") :]
 
 
 def test_the_canvas_only_grows_by_appending(loaded):
@@ -124,21 +126,21 @@ def test_the_data_of_the_canvas_is_what_the_decoder_said(loaded):
 def test_an_alternative_puts_in_the_text_that_the_tokenizer_writes(loaded):
     page = written(loaded, "The lamp", seed=5, max_new_tokens=40, temperature=2)
     texts = Texts(loaded, page.head)
-    hindrances = set()
+    obstacles = set()
     for index, each in enumerate(page.tokens):
-        for one, (text, hindrance) in zip(each.alternatives, texts.of(page.tokens, index), strict=True):
-            hindrances.add(hindrance)
+        for one, (text, why) in zip(each.alternatives, texts.of(page.tokens, index), strict=True):
+            obstacles.add(why)
             decoded = loaded.tokenizer.decode([one.token_id])
-            assert hindrance or text == decoded
-            assert not (each.is_inside and not hindrance)
-            assert bool(hindrance) == (each.is_inside or "\ufffd" in decoded or one.token_id in loaded.stop_token_ids)
-    assert {"", "part of a character"} <= hindrances
+            assert why or text == decoded
+            assert not (each.is_inside and not why)
+            assert bool(why) == (each.is_inside or "\ufffd" in decoded or one.token_id in loaded.stop_token_ids)
+    assert {"", "part of a character"} <= obstacles
 
 
 def test_special_tokens_and_ids_that_are_none_cannot_be_chosen(loaded):
     end = Alternative(loaded.tokenizer.eos_token_id, 0.5, 0.5)
     none = Alternative(10**6, 0.5, 0.5)
-    page = Page(text="a", head="a", tokens=(token("", alternatives=(end, none)),))
+    page = Document(text="a", head="a", tokens=(token("", alternatives=(end, none)),))
     with pytest.raises(ValueError, match=r"^This token cannot be chosen: ends the text\.$"):
         take(loaded, page.head, page.tokens, 0, 0)
     with pytest.raises(ValueError, match=r"^This token cannot be chosen: no text\.$"):
@@ -150,36 +152,36 @@ def test_special_tokens_and_ids_that_are_none_cannot_be_chosen(loaded):
 
 def test_a_branch_goes_on_from_the_alternative_and_undo_brings_text_and_canvas_back(loaded):
     page = written(loaded, "The lamp", seed=5, max_new_tokens=20)
-    desk = Desk(page=page)
+    editor = EditorState(document=page)
     texts = Texts(loaded, page.head).of(page.tokens, 7)
-    choice = next(number for number, (_, hindrance) in enumerate(texts) if not hindrance)
+    choice = next(number for number, (_, why) in enumerate(texts) if not why)
     chosen = take(loaded, page.head, page.tokens, 7, choice)
-    assert desk.branch(page.text, 7, chosen)
-    assert desk.page.text == page.before(7) + texts[choice][0]
-    assert desk.page.tokens == (*page.tokens[:7], chosen)
-    assert desk.page.tokens[-1].is_chosen
-    for draft in generate(loaded, desk.page.text, settings_from(seed=1, max_new_tokens=5), alternatives=10):
-        desk.show(draft)
-    desk.settle()
-    assert desk.page.written == desk.page.text
-    assert len(desk.page.tokens) == 8 + 5
-    assert desk.back()
-    assert desk.page == page
+    assert editor.branch(page.text, 7, chosen)
+    assert editor.document.text == page.before(7) + texts[choice][0]
+    assert editor.document.tokens == (*page.tokens[:7], chosen)
+    assert editor.document.tokens[-1].is_chosen
+    for draft in generate(loaded, editor.document.text, settings_from(seed=1, max_new_tokens=5), alternatives=10):
+        editor.show(draft)
+    editor.settle()
+    assert editor.document.written == editor.document.text
+    assert len(editor.document.tokens) == 8 + 5
+    assert editor.back()
+    assert editor.document == page
 
 
 def test_no_branch_where_the_text_in_front_has_changed():
-    page = Page(text="The lamp", head="The", tokens=(token(" l"), token("amp")), origin="The")
-    assert not Desk(page=page).branch("A lamp", 1, token("og"))
-    assert not Desk(page=page).branch("The lamp", 2, token("og"))
-    desk = Desk(page=page)
-    assert desk.branch("The lamb", 1, token("og"))
-    assert desk.page.text == "The log"
-    assert [each.text for each in desk.past] == ["The lamb"]
+    page = Document(text="The lamp", head="The", tokens=(token(" l"), token("amp")), origin="The")
+    assert not EditorState(document=page).branch("A lamp", 1, token("og"))
+    assert not EditorState(document=page).branch("The lamp", 2, token("og"))
+    editor = EditorState(document=page)
+    assert editor.branch("The lamb", 1, token("og"))
+    assert editor.document.text == "The log"
+    assert [each.text for each in editor.past] == ["The lamb"]
 
 
 @given(st.text("ab", max_size=8), st.lists(st.text("ab", max_size=3), max_size=6), st.text("ab", max_size=20))
 def test_tokens_stay_as_far_as_they_match_the_text(head, texts, changed):
-    page = Page(text=head + "".join(texts), head=head, tokens=tuple(map(token, texts)), origin=head)
+    page = Document(text=head + "".join(texts), head=head, tokens=tuple(map(token, texts)), origin=head)
     cut = page.cut(changed)
     assert cut.text == changed
     assert changed.startswith(cut.written)
@@ -191,66 +193,70 @@ def test_tokens_stay_as_far_as_they_match_the_text(head, texts, changed):
 
 def test_a_cut_never_stands_inside_a_character():
     half, rest = token(""), token("é", is_inside=True)
-    page = Page(text="café!", head="caf", tokens=(half, rest, token("!")), origin="caf")
+    page = Document(text="café!", head="caf", tokens=(half, rest, token("!")), origin="caf")
     assert page.cut("caf").tokens == ()
     assert page.cut("café").tokens == (half, rest)
 
 
 def test_retry_goes_back_to_where_the_last_go_began():
-    desk = Desk()
-    assert not desk.retry("The")
-    desk.begin("The")
-    desk.show(Draft(text="The lamp", tokens=(token(" lamp"),)))
-    desk.settle()
-    desk.begin("The lamp")
-    desk.show(Draft(text="The lamp burned", tokens=(token(" burned"),)))
-    desk.settle()
-    assert desk.retry("The lamp burned")
-    assert (desk.page.text, desk.page.written, desk.rejected) == ("The lamp", "The lamp", "The lamp burned")
-    desk.settle()
-    assert desk.page.text == "The lamp burned"
-    assert desk.retry("The lamp burned, by hand")
-    assert desk.page.text == "The lamp"
-    desk.show(Draft(text="The lamp fell", tokens=(token(" fell"),)))
-    desk.settle()
-    assert desk.back()
-    assert (desk.page.text, desk.page.written) == ("The lamp burned, by hand", "The lamp burned")
-    assert [page.text for page in desk.past] == ["", "The", "The lamp"][1:]
+    editor = EditorState()
+    assert not editor.retry("The")
+    editor.begin("The")
+    editor.show(Draft(text="The lamp", tokens=(token(" lamp"),)))
+    editor.settle()
+    editor.begin("The lamp")
+    editor.show(Draft(text="The lamp burned", tokens=(token(" burned"),)))
+    editor.settle()
+    assert editor.retry("The lamp burned")
+    assert (editor.document.text, editor.document.written, editor.rejected) == (
+        "The lamp",
+        "The lamp",
+        "The lamp burned",
+    )
+    editor.settle()
+    assert editor.document.text == "The lamp burned"
+    assert editor.retry("The lamp burned, by hand")
+    assert editor.document.text == "The lamp"
+    editor.show(Draft(text="The lamp fell", tokens=(token(" fell"),)))
+    editor.settle()
+    assert editor.back()
+    assert (editor.document.text, editor.document.written) == ("The lamp burned, by hand", "The lamp burned")
+    assert [page.text for page in editor.past] == ["", "The", "The lamp"][1:]
 
 
 def test_one_go_at_a_time():
-    desk = Desk()
-    assert desk.begin("a")
-    assert not desk.begin("a")
-    assert not desk.retry("a")
-    assert not desk.back()
-    assert not desk.turn("a", "")
-    assert len(desk.past) == 1
-    assert not desk.settle()
-    assert desk.past == []
+    editor = EditorState()
+    assert editor.begin("a")
+    assert not editor.begin("a")
+    assert not editor.retry("a")
+    assert not editor.back()
+    assert not editor.turn("a", "")
+    assert len(editor.past) == 1
+    assert not editor.settle()
+    assert editor.past == []
 
 
 def test_what_a_visitor_costs_is_bounded():
-    desk = Desk()
+    editor = EditorState()
     for number in range(2 * HISTORY):
-        desk.begin("a" * number)
-        desk.show(Draft(text="a" * number + "b" * 600, tokens=(token("b"),) * 600))
-        desk.settle()
-        desk.begin(desk.page.text)
-        desk.show(Draft(text=desk.page.text + "b" * 600, tokens=(token("b"),) * 600))
-        desk.settle()
-        assert desk.page.written == desk.page.text
-    assert len(desk.past) == HISTORY
-    assert sum(bool(page.tokens) for page in desk.past) <= CANVASES
-    assert max(len(page.tokens) for page in desk.past) <= LIMIT + 600
-    assert desk.page.go_on().written == desk.page.text
-    assert len(desk.page.go_on().tokens) == LIMIT
+        editor.begin("a" * number)
+        editor.show(Draft(text="a" * number + "b" * 600, tokens=(token("b"),) * 600))
+        editor.settle()
+        editor.begin(editor.document.text)
+        editor.show(Draft(text=editor.document.text + "b" * 600, tokens=(token("b"),) * 600))
+        editor.settle()
+        assert editor.document.written == editor.document.text
+    assert len(editor.past) == HISTORY
+    assert sum(bool(page.tokens) for page in editor.past) <= TOKEN_HISTORY
+    assert max(len(page.tokens) for page in editor.past) <= LIMIT + 600
+    assert editor.document.begin_generation().written == editor.document.text
+    assert len(editor.document.begin_generation().tokens) == LIMIT
 
 
 def test_a_rest_of_a_character_belongs_to_the_last_token():
-    desk = Desk()
-    desk.begin("a")
-    desk.show(Draft(text="a", tokens=(token(""),)))
-    desk.show(Draft(text="a\ufffd", rest="\ufffd", ending="length"))
-    assert [each.text for each in desk.page.tokens] == ["\ufffd"]
-    assert dataclasses.replace(desk.page, tokens=()).written == "a"
+    editor = EditorState()
+    editor.begin("a")
+    editor.show(Draft(text="a", tokens=(token(""),)))
+    editor.show(Draft(text="a\ufffd", rest="\ufffd", ending="length"))
+    assert [each.text for each in editor.document.tokens] == ["\ufffd"]
+    assert dataclasses.replace(editor.document, tokens=()).written == "a"

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from panels.context import AppContext
 from panels.models import ModelLoader, find_model
 from panels.tabs.write import memorization as memorised
-from panels.tabs.write.editor import Page
+from panels.tabs.write.editor import Document
 from panels.tabs.write.memorization import LEAST, longest_repeat, render_note
-from tests.panels.test_canvas import token
+from storage.run_folder import RunFolder
+from tests.panels.test_write_editor import token
 from tests.panels.tiny_model import save_run
 
 SEPARATOR = 9
@@ -31,7 +32,7 @@ def save_tokens(run: Path, ids: list[int], sizes: list[int], tokenizer: str = ""
     manifest = {
         "end_of_text": SEPARATOR,
         "made_from": {"tokenizer": tokenizer},
-        "train": {"files": files, "tokens": len(ids), "documents": max(1, ids.count(SEPARATOR) - 1)},
+        "train": {"files": files, "tokens": len(ids), "bytes": 0, "documents": max(1, ids.count(SEPARATOR) - 1)},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return run
@@ -57,11 +58,7 @@ def longest(corpus: list[int], written: list[int]) -> int:
 def test_it_is_what_brute_force_finds(tmp_path, corpus, written, sizes, least, chunk):
     sizes = [size for size in sizes if size]
     run = save_tokens(tmp_path / "run", corpus, sizes)
-    before, memorised.CHUNK = memorised.CHUNK, chunk
-    try:
-        found = longest_repeat(run, written, least=least, seconds=60)
-    finally:
-        memorised.CHUNK = before
+    found = longest_repeat(RunFolder(run), written, least=least, seconds=60, chunk=chunk)
     expected = longest(corpus, written)
     assert (found.length if found else 0) == (expected if expected >= least else 0)
     if found:
@@ -76,7 +73,7 @@ def test_colliding_hashes_change_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(
         memorised, "hashes", lambda ids, window: np.zeros(max(0, len(ids) - window + 1), dtype=np.uint64)
     )
-    found = longest_repeat(run, [5, *range(50, 90), 5], seconds=60)
+    found = longest_repeat(RunFolder(run), [5, *range(50, 90), 5], seconds=60)
     assert found is not None
     assert (found.start, found.length, found.position) == (1, 40, 40)
 
@@ -87,24 +84,23 @@ def test_the_place_is_a_document_and_the_time_is_limited(tmp_path, monkeypatch):
         corpus += [100 + document] * 5 + list(range(200, 230)) + [SEPARATOR]
     run = save_tokens(tmp_path, corpus, [50, 50])
     written = [112] * 3 + list(range(200, 220))
-    found = longest_repeat(run, written)
+    found = longest_repeat(RunFolder(run), written)
     assert found is not None
     assert (found.length, found.document, found.documents) == (23, 13, 20)
     assert found.position == corpus.index(112) + 2
-    assert longest_repeat(run, written, seconds=0) is None
-    monkeypatch.setattr(memorised, "CHUNK", 64)
+    assert longest_repeat(RunFolder(run), written, seconds=0) is None
     ticks = iter(range(1000))
     monkeypatch.setattr(memorised.time, "monotonic", lambda: next(ticks))
-    part = longest_repeat(run, written, seconds=12)
+    part = longest_repeat(RunFolder(run), written, seconds=12, chunk=64)
     assert part is not None
     assert 0 < part.searched < part.tokens == len(corpus)
 
 
 def test_short_texts_and_short_corpora(tmp_path):
     run = save_tokens(tmp_path, [1, 2, 3], [])
-    assert longest_repeat(run, []) is None
-    assert longest_repeat(run, [1, 2, 3]) is None
-    found = longest_repeat(run, [1, 2, 3], least=3)
+    assert longest_repeat(RunFolder(run), []) is None
+    assert longest_repeat(RunFolder(run), [1, 2, 3]) is None
+    found = longest_repeat(RunFolder(run), [1, 2, 3], least=3)
     assert found is not None
     assert (found.length, found.searched) == (3, 3)
 
@@ -117,21 +113,21 @@ def run(tmp_path) -> Path:
     return save_tokens(run, [SEPARATOR, *range(20, 80), SEPARATOR], [], tokenizer)
 
 
-def lab_of(run: Path) -> AppContext:
-    """The lab of the run's checkpoint."""
+def context_of(run: Path) -> AppContext:
+    """The context of the run's checkpoint."""
     return AppContext(loader=ModelLoader(find_model(run / "checkpoints" / "step-000020")))
 
 
-def page_of(ids: range) -> Page:
+def page_of(ids: range) -> Document:
     """A page of these tokens, which are words in markup."""
     tokens = tuple(token(f" <i>{token_id}", token_id=token_id) for token_id in ids)
-    return Page(text="", head="", tokens=tokens)
+    return Document(text="", head="", tokens=tokens)
 
 
 def test_the_note_names_length_and_place_and_stays_text(run):
-    note = render_note(lab_of(run), page_of(range(30, 60)))
+    note = render_note(context_of(run), page_of(range(30, 60)))
     words = " ".join(note.split())
-    assert "30 tokens in a row (30 words) stand word for word in the training text: document 1 of 1, 18% of" in words
+    assert "30 tokens in a row (30 words) occur word for word in the training text: document 1 of 1, 18% of" in words
     assert "Searched" not in note
     assert "&lt;i&gt;30 &lt;i&gt;31" in note
     assert "<i>" not in note
@@ -140,18 +136,18 @@ def test_the_note_names_length_and_place_and_stays_text(run):
 
 def test_no_note_without_a_long_passage_or_the_tokens_of_this_tokenizer(run):
     long = page_of(range(30, 60))
-    assert render_note(lab_of(run), page_of(range(30, 30 + LEAST - 1))) == ""
-    assert render_note(lab_of(run), page_of(range(1000, 1030))) == ""
-    assert render_note(lab_of(run), Page()) == ""
+    assert render_note(context_of(run), page_of(range(30, 30 + LEAST - 1))) == ""
+    assert render_note(context_of(run), page_of(range(1000, 1030))) == ""
+    assert render_note(context_of(run), Document()) == ""
     manifest = run / "tokens" / "manifest.json"
     right = manifest.read_text()
-    assert render_note(lab_of(run), long)
+    assert render_note(context_of(run), long)
     manifest.write_text(right.replace('"tokenizer": "', '"tokenizer": "0'))
-    assert render_note(lab_of(run), long) == ""
+    assert render_note(context_of(run), long) == ""
     manifest.write_text(right[:-5])
-    assert render_note(lab_of(run), long) == ""
+    assert render_note(context_of(run), long) == ""
     manifest.write_text(right)
     (run / "tokens" / "train-00000.npy").unlink()
-    assert render_note(lab_of(run), long) == ""
+    assert render_note(context_of(run), long) == ""
     manifest.unlink()
-    assert render_note(lab_of(run), long) == ""
+    assert render_note(context_of(run), long) == ""
