@@ -219,9 +219,11 @@ class _CheckedTarInfo(tarfile.TarInfo):
     """Raises where the header of a member is damaged; the library takes it for the end of the archive."""
 
     @classmethod
-    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
+    def fromtarfile(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, archive: tarfile.TarFile
+    ) -> tarfile.TarInfo:
         try:
-            return super().fromtarfile(tarfile_)
+            return super().fromtarfile(archive)
         except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
             raise tarfile.ReadError(str(error)) from error
 

@@ -86,7 +86,7 @@ def push(
         OSError: no room for the bundle.
     """
     hub, run = HubClient(), Path(run)
-    refusal = None
+    refusal, target, page = None, Target(repo=repo), Target(repo=repo)
     try:
         repo = repository_id(hub, repo)
         target = Target(repo=repo, private=private, force=force)

@@ -198,7 +198,7 @@ def _steps(
         decoder = _decoder(model, min(context, longest) if context else longest)
     sampler = Sampler(settings, ids, model.config.get_text_config(decoder=True).vocab_size)
     window = ids[-context:] if context else list(ids)
-    unread = window
+    unread, logits_V = window, torch.empty(0)
     for position in range(len(ids), len(ids) + settings.max_new_tokens):
         for part in passes(decoder, unread):
             if reason := reason_to_halt():

@@ -52,8 +52,7 @@ def next_token_logits(model: Any, ids: Sequence[int]) -> Tensor:
     """
     decoder = CacheDecoder(model)
     with torch.inference_mode():
-        for part in passes(decoder, _window(model, ids)):
-            logits_V = decoder.read(part)
+        logits_V = [decoder.read(part) for part in passes(decoder, _window(model, ids))][-1]
     return logits_V.float().cpu()
 
 

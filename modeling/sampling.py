@@ -73,17 +73,17 @@ class Draw(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """Tokens to draw from: the first `count` of these."""
+    """Tokens to draw from: the first `size` of these."""
 
     ids: Tensor | None  # (R); None: every token of the vocabulary in its order
     probability: Tensor  # (R), up to a common factor
     cumulative: Tensor  # (R), the running sum of `probability`, float64
-    count: int
+    size: int
 
     @property
     def total(self) -> float:
         """What the candidates' probabilities add up to."""
-        return self.cumulative[self.count - 1].item()
+        return self.cumulative[self.size - 1].item()
 
 
 class Sampler:
@@ -126,7 +126,7 @@ class Sampler:
             token_id,
             model_V[token_id].item(),
             probability,
-            candidates.count,
+            candidates.size,
             _alternatives(model_V, candidates, alternatives) if alternatives else (),
         )
 
@@ -138,7 +138,7 @@ class Sampler:
     def _candidates(self, logits_V: Tensor, model_V: Tensor) -> Candidates:
         """What the settings leave of the model's distribution."""
         candidates = self._likeliest(logits_V, model_V)
-        return self._typical(candidates) if self.settings.typical_p < 1 and candidates.count > 1 else candidates
+        return self._typical(candidates) if self.settings.typical_p < 1 and candidates.size > 1 else candidates
 
     def _likeliest(self, logits_V: Tensor, model_V: Tensor) -> Candidates:
         """What all settings but the typical share leave."""
@@ -162,7 +162,7 @@ class Sampler:
         while True:
             probability_R, ids_R = torch.topk(probability_V, min(ranks, len(probability_V)))
             candidates = self._cut(ids_R, probability_R)
-            if candidates.count < len(ids_R) or len(ids_R) == len(probability_V):
+            if candidates.size < len(ids_R) or len(ids_R) == len(probability_V):
                 return candidates
             ranks *= 8
 
@@ -189,7 +189,7 @@ class Sampler:
     def _typical(self, candidates: Candidates) -> Candidates:
         """The candidates whose surprisal is nearest the entropy, up to the share `typical_p`, and those as near as the
         last of them (Meister et al., "Locally Typical Sampling", 2022)."""
-        probability_C = candidates.probability[: candidates.count]
+        probability_C = candidates.probability[: candidates.size]
         share_C = probability_C.double() / candidates.total
         surprisal_C = -share_C.log()
         distance_C = (surprisal_C - (share_C * surprisal_C).nansum()).abs()
@@ -226,10 +226,10 @@ def _top_k(scores_V: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def _spread(candidates: Candidates, vocab_size: int) -> Tensor:
     """The candidates' probabilities over the vocabulary, 0 for the others."""
-    probability_C = candidates.probability[: candidates.count] / candidates.total
+    probability_C = candidates.probability[: candidates.size] / candidates.total
     if candidates.ids is None:
         return probability_C
-    return torch.zeros(vocab_size).index_copy_(0, candidates.ids[: candidates.count], probability_C)
+    return torch.zeros(vocab_size).index_copy_(0, candidates.ids[: candidates.size], probability_C)
 
 
 def _alternatives(model_V: Tensor, candidates: Candidates, count: int) -> tuple[Alternative, ...]:

@@ -107,7 +107,7 @@ class Trainer:
             ModelWithLoss(self.unwrapped), *build_optimizers(self.unwrapped, config.optimizer)
         )
         self.inner_optimizers = [getattr(optimizer, "optimizer", optimizer) for optimizer in self.optimizers]
-        self.model = torch.compile(model) if config.run.compile else model
+        self.model: Any = torch.compile(model) if config.run.compile else model
         sizes = dict(
             batch_size=config.data.batch_size,
             length=config.model.max_position_embeddings,

@@ -1,6 +1,6 @@
 // The next token's bars: drawn from logits that came once, anew at every move of a slider, without asking the server.
 const find = (id) => document.getElementById(id);
-const { percent } = window.scratch;
+const percent = (share) => window.scratch.percent(share).replace(/\s/g, ""); // the columns are narrow
 const rowCount = () => (matchMedia("(max-width: 640px)").matches ? 8 : 10);
 const FROM_SAMPLER = 4; // rows that the sampler's likeliest tokens may claim
 const NEUTRAL = { temperature: 1, top_k: 0, top_p: 1, min_p: 0, typical_p: 1, repetition_penalty: 1 };
