@@ -35,7 +35,7 @@ Fault = Callable[["Handler", bytes], None]
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: "Server"
+    server: "Server"  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def do_GET(self) -> None:
         self.server.requests.append(self.path)
@@ -212,7 +212,7 @@ def test_no_network_says_what_works_without(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_server_that_falls_silent_is_left(server: Server, tmp_path: Path) -> None:
     silence = threading.Event()
-    server.faults[PATH] = [lambda handler, _: silence.wait(10) and None]
+    server.faults[PATH] = [lambda handler, _: bool(silence.wait(10)) and None]  # pyright: ignore[reportArgumentType]
     try:
         assert len(read(server, tmp_path, MACHINE, timeout=0.2)) == 1
     finally:

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from tests.network_faults import FAULTS, serve_faults
 ROOT = Path(__file__).parents[2]
 
 
-def parquet(texts: list[str | None], field: str = "text") -> bytes:
+def parquet(texts: Sequence[str | None], field: str = "text") -> bytes:
     buffer = io.BytesIO()
     pq.write_table(pa.table({field: texts, "n": range(len(texts))}), buffer, row_group_size=1000)
     return buffer.getvalue()

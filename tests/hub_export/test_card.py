@@ -2,6 +2,7 @@ import ast
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
@@ -25,7 +26,7 @@ def code_blocks(card: str, language: str) -> list[str]:
 
 
 def test_front_matter_says_what_the_hub_cannot_infer(pristine_bundle: Path) -> None:
-    data = ModelCard.load(pristine_bundle / "README.md").data
+    data: Any = ModelCard.load(pristine_bundle / "README.md").data
     assert (data.library_name, data.pipeline_tag) == ("transformers", "text-generation")
     assert (data.license, data.language) == ("mit", "en")
     assert data.tags == ["scratchgpt", "from-scratch", "custom_code"]
@@ -66,7 +67,7 @@ def test_a_card_of_version_0_1_gets_its_repository(made: Path) -> None:
 
 def test_license_language_and_repository_are_the_users(made: Path, pristine_run: Path) -> None:
     text = render(made, pristine_run, repo="alice/moons", license="cc-by-4.0", language="de")
-    data = ModelCard(text).data
+    data: Any = ModelCard(text).data
     assert (data.license, data.language, data.model_name) == ("cc-by-4.0", "de", "moons")
     assert 'from_pretrained("alice/moons", trust_remote_code=True)' in text
     assert "your-name" not in text
@@ -149,7 +150,7 @@ def test_a_data_set_of_the_hub_is_linked(made: Path, run: Path) -> None:
     recipe["config"]["corpus"] = {"source": "hub", "dataset": "Salesforce/wikitext"}
     (run / "recipe.json").write_text(json.dumps(recipe))
     text = render(made, run)
-    data = ModelCard(text).data
+    data: Any = ModelCard(text).data
     assert data.datasets == ["Salesforce/wikitext"]
     assert {result.dataset_type for result in data.eval_results} == {"Salesforce/wikitext"}
     assert "trained from scratch on the data set `Salesforce/wikitext` of the Hugging Face Hub. It is" in text

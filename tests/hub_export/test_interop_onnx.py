@@ -19,7 +19,7 @@ TUTORIAL = {**CLASSIC, "num_attention_heads": 5, "lm_head_bias": True, "norm_pos
 
 
 def open_session(path: Path) -> Any:
-    import onnxruntime
+    import onnxruntime  # pyright: ignore[reportMissingImports]  # only `make interop` has it
 
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 

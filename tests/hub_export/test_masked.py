@@ -76,7 +76,7 @@ def masked_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_its_card_names_its_numbers(masked_bundle: Path) -> None:
-    card = ModelCard.load(masked_bundle / "README.md")
+    card: Any = ModelCard.load(masked_bundle / "README.md")
     assert (card.data.pipeline_tag, card.data.mask_token) == ("fill-mask", "<|mask|>")
     assert {result.metric_type: result.metric_value for result in card.data.eval_results} == {
         "loss": 1.25,

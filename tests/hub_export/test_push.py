@@ -96,7 +96,7 @@ def test_a_run_is_published(published: Published, pristine_run: Path) -> None:
         assert re.search(rf"^ +[\d,]+  {re.escape(name)}$", logged, flags=re.MULTILINE), name
 
     text = repository.files["README.md"].decode()
-    assert ModelCard(text).data.model_name == "moons"
+    assert ModelCard(text).data.to_dict()["model-index"][0]["name"] == "moons"
     assert 'from_pretrained("alice/moons", trust_remote_code=True)' in text
     uploaded = b"".join(repository.files.values())
     private = (WRITE_TOKEN, str(pristine_run), str(Path.home()), str(ROOT), SECRET_TEXT, "momentum")

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -24,7 +26,7 @@ from tests.hub_export.families import CLASSIC, GPT2, MODERN, random_model
 )
 def test_a_stock_model_computes_the_same(architecture: str, fields: dict) -> None:
     model = random_model(**fields)
-    stock = stock_model(model)
+    stock: Any = stock_model(model)
     assert type(stock).__name__ == architecture
     assert type(stock).__module__.startswith("transformers.models.")
     input_ids_BL = torch.arange(96).mul(7919).remainder(300).view(2, 48)
@@ -33,14 +35,14 @@ def test_a_stock_model_computes_the_same(architecture: str, fields: dict) -> Non
 
 
 def test_ties_and_ids_are_kept() -> None:
-    stock = stock_model(random_model(**MODERN))
+    stock: Any = stock_model(random_model(**MODERN))
     assert stock.get_output_embeddings().weight is stock.get_input_embeddings().weight
     assert (stock.config.bos_token_id, stock.config.eos_token_id, stock.config.pad_token_id) == (1, 1, None)
     assert stock_model(random_model(**GPT2, residual_dropout=0.25)).config.resid_pdrop == 0.25
 
 
 def test_scaled_embeddings_end_a_tie() -> None:
-    stock = stock_model(random_model(**{**GPT2, "position_embedding": "sinusoidal"}))
+    stock: Any = stock_model(random_model(**{**GPT2, "position_embedding": "sinusoidal"}))
     assert not stock.config.tie_word_embeddings
     assert stock.get_output_embeddings().weight is not stock.get_input_embeddings().weight
 

@@ -22,7 +22,7 @@ def build(kind: Any, config: PreTrainedConfig) -> Any:
 
 
 def scratchgpt(kind: Any = ScratchGPTForCausalLM, **config: Any) -> Any:
-    sizes = SIZES | {"hidden_size": 20, "num_attention_heads": 3, "max_position_embeddings": CONTEXT}
+    sizes: dict[str, Any] = SIZES | {"hidden_size": 20, "num_attention_heads": 3, "max_position_embeddings": CONTEXT}
     return build(kind, ScratchGPTConfig(**IDS | sizes | config))
 
 
@@ -43,24 +43,26 @@ def first_gpt() -> Any:
 
 
 def llama(**config: Any) -> Any:
-    shape = IDS | SIZES | HEADS | {"head_dim": 4, "max_position_embeddings": CONTEXT}
+    shape: dict[str, Any] = IDS | SIZES | HEADS | {"head_dim": 4, "max_position_embeddings": CONTEXT}
     return build(transformers.LlamaForCausalLM, transformers.LlamaConfig(**shape | config))
 
 
 def qwen3(**config: Any) -> Any:
     """It names no bos token."""
-    shape = IDS | SIZES | HEADS | {"head_dim": 4, "max_position_embeddings": CONTEXT, "bos_token_id": None}
+    shape: dict[str, Any] = (
+        IDS | SIZES | HEADS | {"head_dim": 4, "max_position_embeddings": CONTEXT, "bos_token_id": None}
+    )
     return build(transformers.Qwen3ForCausalLM, transformers.Qwen3Config(**shape | config))
 
 
 def gemma2() -> Any:
-    shape = IDS | SIZES | HEADS | {"head_dim": 4, "max_position_embeddings": CONTEXT, "pad_token_id": 0}
+    shape: dict[str, Any] = IDS | SIZES | HEADS | {"head_dim": 4, "max_position_embeddings": CONTEXT, "pad_token_id": 0}
     return build(transformers.Gemma2ForCausalLM, transformers.Gemma2Config(**shape, final_logit_softcapping=2.0))
 
 
 def bloom() -> Any:
     """It names no context length."""
-    sizes = {"hidden_size": 16, "n_layer": LAYERS, "n_head": 2, "initializer_range": 0.4}
+    sizes: dict[str, Any] = {"hidden_size": 16, "n_layer": LAYERS, "n_head": 2, "initializer_range": 0.4}
     return build(transformers.BloomForCausalLM, transformers.BloomConfig(vocab_size=VOCABULARY, **sizes))
 
 
@@ -71,32 +73,48 @@ def mamba() -> Any:
 
 def roberta() -> Any:
     """Its positions count from the padding id."""
-    shape = SIZES | {"num_attention_heads": 2, "intermediate_size": 24, "max_position_embeddings": CONTEXT + 1}
+    shape: dict[str, Any] = SIZES | {
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+        "max_position_embeddings": CONTEXT + 1,
+    }
     config = transformers.RobertaConfig(vocab_size=VOCABULARY, **shape, is_decoder=True, pad_token_id=0)
     return build(transformers.RobertaForCausalLM, config)
 
 
 def whisper() -> Any:
-    sizes = {"d_model": 16, "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 24, "init_std": 0.4}
-    ids = {"vocab_size": VOCABULARY, "pad_token_id": 0, "is_encoder_decoder": False}
+    sizes: dict[str, Any] = {
+        "d_model": 16,
+        "decoder_layers": 1,
+        "decoder_attention_heads": 2,
+        "decoder_ffn_dim": 24,
+        "init_std": 0.4,
+    }
+    ids: dict[str, Any] = {"vocab_size": VOCABULARY, "pad_token_id": 0, "is_encoder_decoder": False}
     config = transformers.WhisperConfig(**ids, **sizes, max_target_positions=CONTEXT)
     return build(transformers.WhisperForCausalLM, config)
 
 
 def rwkv() -> Any:
-    sizes = SIZES | {"attention_hidden_size": 16, "intermediate_size": 24, "context_length": CONTEXT}
+    sizes: dict[str, Any] = SIZES | {"attention_hidden_size": 16, "intermediate_size": 24, "context_length": CONTEXT}
     return build(transformers.RwkvForCausalLM, transformers.RwkvConfig(vocab_size=VOCABULARY, **sizes))
 
 
 def bamba() -> Any:
     """Attention and recurrent layers."""
-    state = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_groups": 1, "attn_layer_indices": [1]}
+    state: dict[str, Any] = {
+        "mamba_n_heads": 4,
+        "mamba_d_head": 8,
+        "mamba_d_state": 4,
+        "mamba_n_groups": 1,
+        "attn_layer_indices": [1],
+    }
     config = transformers.BambaConfig(vocab_size=VOCABULARY, **SIZES, **HEADS, **state, pad_token_id=0)
     return build(transformers.BambaForCausalLM, config)
 
 
 def xlstm() -> Any:
-    sizes = {"hidden_size": 128, "num_hidden_layers": 1, "num_blocks": 1, "num_heads": 2}
+    sizes: dict[str, Any] = {"hidden_size": 128, "num_hidden_layers": 1, "num_blocks": 1, "num_heads": 2}
     return build(transformers.xLSTMForCausalLM, transformers.xLSTMConfig(vocab_size=VOCABULARY, **sizes))
 
 

@@ -64,7 +64,7 @@ def test_generate_is_right_when_transformers_renames_the_cache(family: dict, mon
     prepare = model.prepare_inputs_for_generation
 
     @functools.wraps(prepare)
-    def renamed(*arguments: Any, **named: Any) -> dict[str, Any]:
+    def renamed(*arguments: Any, **named: Any) -> dict[str | None, Any]:
         inputs = prepare(*arguments, **named)
         return {{"cache": "kv_state", "past_key_values": "kv_state"}.get(key, key): inputs[key] for key in inputs}
 
@@ -111,7 +111,7 @@ def test_generate_may_hand_over_its_tokenizer(options: dict[str, Any]) -> None:
     """It does so with `stop_strings`, to every model whose forward takes unknown arguments."""
     tokenizer = build_fast(ScratchGPTTokenizer.from_merges([]))
     torch.manual_seed(0)
-    model = ScratchGPTForCausalLM(ScratchGPTConfig(vocab_size=257, hidden_size=16, num_hidden_layers=1)).eval()
+    model: Any = ScratchGPTForCausalLM(ScratchGPTConfig(vocab_size=257, hidden_size=16, num_hidden_layers=1)).eval()
     ids_BL = torch.tensor([[65, 66]])
     given: dict[str, Any] = {"attention_mask": torch.ones_like(ids_BL), "max_new_tokens": 6, "do_sample": False}
     written = model.generate(ids_BL, **given, **options)

@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ class OldCode(PreTrainedModel):
         self.qkv = nn.Linear(16, 48)
         self.post_init()
 
-    def _init_weights(self, module: nn.Module) -> None:
+    def _init_weights(self, module: Any) -> None:
         nn.init.normal_(module.weight, std=0.7)
 
     def compute(self, input_ids: Tensor, cache: Cache | None) -> Tensor:
@@ -46,16 +47,16 @@ class OldCode(PreTrainedModel):
         x_BLE = x_BLE + functional.scaled_dot_product_attention(query, key, value, mask)[:, 0]
         return x_BLE @ self.embed.weight.t()
 
-    def forward(self, input_ids, past_key_values=None, use_cache=False, return_dict=True):
+    def forward(self, input_ids, past_key_values=None, use_cache=False, return_dict=True) -> Any:
         cache = DynamicCache() if use_cache and past_key_values is None else past_key_values
         logits = self.compute(input_ids, cache)
-        return CausalLMOutputWithPast(logits=logits, past_key_values=cache)
+        return CausalLMOutputWithPast(logits=logits, past_key_values=cache)  # pyright: ignore[reportCallIssue]
 
 
 class NextRename(OldCode):
     """A name that nobody knows yet, in the argument and nowhere in the outputs."""
 
-    def forward(self, input_ids, notes: Cache | None = None, use_cache=False):
+    def forward(self, input_ids, notes: Cache | None = None, use_cache=False):  # pyright: ignore[reportIncompatibleMethodOverride]
         cache = DynamicCache() if use_cache and notes is None else notes
         return self.compute(input_ids, cache), cache
 
@@ -70,7 +71,7 @@ class Wrapped(PreTrainedModel):
         self.inner = OldCode(config)
         self.post_init()
 
-    def _init_weights(self, module: nn.Module) -> None:
+    def _init_weights(self, module: Any) -> None:
         nn.init.normal_(module.weight, std=0.7)
 
     def forward(self, input_ids, **kwargs):
@@ -80,19 +81,20 @@ class Wrapped(PreTrainedModel):
 class Dropping(OldCode):
     """The fault of our own 0.1.0 under transformers 5.24: the cache comes, and is let drop."""
 
-    def forward(self, input_ids, past_key_values=None, use_cache=False, **kwargs):
+    def forward(self, input_ids, past_key_values=None, use_cache=False, **kwargs):  # pyright: ignore[reportIncompatibleMethodOverride]
         return OldCode.forward(self, input_ids, None, use_cache)
 
 
 class WithoutCache(OldCode):
     """It takes a cache and returns none."""
 
-    def forward(self, input_ids, past_key_values=None):
+    def forward(self, input_ids, past_key_values=None):  # pyright: ignore[reportIncompatibleMethodOverride]
         return CausalLMOutputWithPast(logits=self.compute(input_ids, None))
 
 
 def remote(kind: type[PreTrainedModel], context: int | None = CONTEXT, rows: int = CONTEXT) -> PreTrainedModel:
-    return build(kind, PreTrainedConfig(vocab_size=VOCABULARY, max_position_embeddings=context, rows=rows))
+    sizes: dict[str, Any] = {"vocab_size": VOCABULARY, "max_position_embeddings": context, "rows": rows}
+    return build(kind, PreTrainedConfig(**sizes))
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Blanks: which tokens they are, what the model thinks of them, and what goes into the text."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from tokenization import ScratchGPTTokenizer, plain_ids, train_bpe
 from tokenization.trainers import add_mask_token, train_characters, train_wordpiece
 
 TEXT = "the cat sat on the mat and the dog sat on the log near the old red mill"
-BYTE_LEVEL = ScratchGPTTokenizer.from_merges(train_bpe([TEXT], 300), special_tokens=("<|endoftext|>", "<|mask|>"))
+BYTE_LEVEL: Any = ScratchGPTTokenizer.from_merges(train_bpe([TEXT], 300), special_tokens=("<|endoftext|>", "<|mask|>"))
 
 
 def masked_model(tokenizer: object, context: int = 32) -> ScratchGPTForMaskedLM:

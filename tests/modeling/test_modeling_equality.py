@@ -10,7 +10,7 @@ from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from modeling.modeling_scratchgpt import CACHE_FIELD
 from tests.modeling.families import MODERN
 
-TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
+TOLERANCE: dict[str, Any] = {"atol": 1e-5, "rtol": 1e-5}
 SHAPE: dict[str, Any] = {"vocab_size": 67, "hidden_size": 48, "num_hidden_layers": 3, "max_position_embeddings": 32}
 CLASSIC = {"num_attention_heads": 4, "hidden_act": "gelu_new", "attention_bias": True}
 HEADS = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 10, "intermediate_size": 80}

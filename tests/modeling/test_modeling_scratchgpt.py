@@ -21,7 +21,7 @@ def tiny(**fields) -> ScratchGPTConfig:
     return ScratchGPTConfig(**{**defaults, "max_position_embeddings": 24, "initializer_range": 0.3, **fields})
 
 
-def build(model_class=ScratchGPTForCausalLM, **fields):
+def build(model_class: Any = ScratchGPTForCausalLM, **fields: Any) -> Any:
     torch.manual_seed(0)
     return model_class(tiny(**fields)).eval()
 
@@ -197,6 +197,7 @@ def test_resized_vocabulary():
 
 LOAD_ELSEWHERE = """
 import sys, torch
+from typing import Any
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 for folder in sys.argv[1:]:
     expected = torch.load(folder + "-answers.pt")

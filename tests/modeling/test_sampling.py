@@ -43,7 +43,7 @@ def transformers_distribution(logits_V, seen, choices: SamplingSettings) -> torc
         processors.append(MinPLogitsWarper(choices.min_p))
     if choices.typical_p < 1:
         processors.append(TypicalLogitsWarper(choices.typical_p))
-    return torch.softmax(processors(torch.tensor([seen]), logits_V[None].clone()), -1)[0]
+    return torch.softmax(processors(torch.LongTensor([seen]), logits_V[None].clone()), -1)[0]
 
 
 # Logits on a coarse grid tie often; a little noise keeps others apart.

@@ -111,7 +111,7 @@ def test_who_waits_is_told_and_stop_and_undo_leave_the_line(context: AppContext)
 def test_stop_ends_the_guessing_between_two_blanks(context: AppContext) -> None:
     asked: list[int] = []
     with pytest.raises(StoppedError):
-        fill(context.loader.wait(), "____ or ____", 3, should_stop=lambda: len(asked) == 1 or asked.append(1))
+        fill(context.loader.wait(), "____ or ____", 3, should_stop=lambda: len(asked) == 1 or bool(asked.append(1)))
 
 
 def test_markup_in_the_text_stays_text(context: AppContext) -> None:

@@ -67,6 +67,7 @@ def test_the_seeds_of_others_are_left_alone(loaded):
 
 def test_past_the_context_the_window_slides(loaded):
     draft = last_draft(loaded, "The lamp", seed=0, max_new_tokens=3 * CONTEXT)
+    assert draft.context_length is not None
     assert draft.new_tokens == 3 * CONTEXT
     assert draft.context_used <= draft.context_length == CONTEXT
     assert draft.tokens_out_of_window == draft.prompt_tokens + draft.new_tokens - 1 - draft.context_used > 0

@@ -94,7 +94,7 @@ def test_the_api_takes_its_turn(context: AppContext) -> None:
 def test_stop_ends_a_long_request_between_two_passes(context: AppContext, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     with pytest.raises(StoppedError):
-        surprisal(context.loader.wait(), TEXT * 3, should_stop=lambda: bool(asked) or asked.append(1))
+        surprisal(context.loader.wait(), TEXT * 3, should_stop=lambda: bool(asked) or bool(asked.append(1)))
     visitor = LatestRequest()
     scored = inspection._scored
     monkeypatch.setattr(inspection, "_scored", lambda *each: (visitor.stop(), scored(*each))[1])

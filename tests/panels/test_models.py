@@ -97,7 +97,7 @@ def test_the_default_model(tmp_path):
     with pytest.raises(ValueError, match=r"No model here: .*`make demo` trains one"):
         default_source(tmp_path)
     state = {"status": "finished", "latest_checkpoint": "checkpoints/step-000001"}
-    preferred_last = ["sweep/trials/trial-001", "unfinished", "old", "new"]
+    run, preferred_last = tmp_path, ["sweep/trials/trial-001", "unfinished", "old", "new"]
     for place in preferred_last:
         run = tmp_path / "runs" / place
         run.mkdir(parents=True)

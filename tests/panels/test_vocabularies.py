@@ -153,7 +153,7 @@ def test_a_foreign_masked_model_fills_blanks_too(filler: LoadedModel) -> None:
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "lamp", "burned", "low", "##s"]
     tokenizer = BertTokenizer({word: index for index, word in enumerate(words)})
-    sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    sizes: dict[str, Any] = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     model = BertForMaskedLM(BertConfig(vocab_size=len(words), max_position_embeddings=16, **sizes)).eval()
     with torch.no_grad():
         model.cls.predictions.bias[9] = 100.0

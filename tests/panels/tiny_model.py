@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,7 +19,7 @@ PROMPTS = ["The lamp burned", "She asked, and"]
 
 def save_checkpoint(folder: Path, *, end_of_text_bias: float = -100.0, layers: int = 2) -> Path:
     """A checkpoint folder of a random model, which with the default bias never ends a text by itself."""
-    tokenizer = ScratchGPTTokenizer.from_merges(train_bpe([TEXT], 320))
+    tokenizer: Any = ScratchGPTTokenizer.from_merges(train_bpe([TEXT], 320))
     torch.manual_seed(0)
     config = ScratchGPTConfig(
         vocab_size=len(tokenizer),
@@ -40,7 +41,9 @@ def save_checkpoint(folder: Path, *, end_of_text_bias: float = -100.0, layers: i
 
 def save_masked_checkpoint(folder: Path) -> Path:
     """A checkpoint folder of a random masked model."""
-    tokenizer = ScratchGPTTokenizer.from_merges(train_bpe([TEXT], 320), special_tokens=("<|endoftext|>", "<|mask|>"))
+    tokenizer: Any = ScratchGPTTokenizer.from_merges(
+        train_bpe([TEXT], 320), special_tokens=("<|endoftext|>", "<|mask|>")
+    )
     torch.manual_seed(0)
     config = ScratchGPTConfig(
         vocab_size=len(tokenizer),

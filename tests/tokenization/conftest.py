@@ -24,7 +24,7 @@ class Words(PreTrainedTokenizer):
     """A tokenizer in Python, of three words; what is between words is lost."""
 
     words = ("[UNK]", "dog", "the")
-    vocab_size = len(words)
+    vocab_size = len(words)  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
     def __init__(self):
         super().__init__(unk_token="[UNK]")

@@ -3,6 +3,7 @@ import random
 import sys
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ def test_streams_in_order_and_in_bounded_memory(slow, workers):
 
 def test_closing_early_and_short_texts(slow, fast):
     for tokenizer in (slow, fast):
-        arrays = encode_corpus(tokenizer, (f"text {number}" for number in range(10_000)), workers=2)
+        arrays: Any = encode_corpus(tokenizer, (f"text {number}" for number in range(10_000)), workers=2)
         assert tokenizer.decode(next(arrays)) == "text 0"
         arrays.close()
         assert [array.tolist() for array in encode_corpus(tokenizer, ["a", "", "b"], workers=8)] == [[97], [], [98]]

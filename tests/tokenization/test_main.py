@@ -34,7 +34,7 @@ def run(*arguments):
 def fails(*arguments):
     with pytest.raises(SystemExit) as ended:
         run(*arguments)
-    return ended.value.code
+    return str(ended.value.code)
 
 
 @pytest.mark.parametrize(

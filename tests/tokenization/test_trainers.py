@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, trainers
-from transformers import AutoTokenizer, GPT2TokenizerFast
+from transformers import AutoTokenizer, GPT2TokenizerFast  # pyright: ignore[reportAttributeAccessIssue]
 
 from tests.tokenization.conftest import ids_of, run_elsewhere
 from tokenization import ScratchGPTTokenizer, add_mask_token, load_tokenizer, save_tokenizer, train_vocabulary

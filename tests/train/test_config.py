@@ -122,7 +122,7 @@ def test_the_command_line_is_frozen() -> None:
     assert flags == (Path(__file__).parent / "flags.txt").read_text().split()
 
 
-def _sections() -> list[tuple[str, object]]:
+def _sections() -> list[tuple[str, Any]]:
     config = Config()
     return [(field.name, getattr(config, field.name)) for field in dataclasses.fields(config)]
 
@@ -148,7 +148,9 @@ def test_the_list_names_every_recipe(arguments: list[str], capsys: pytest.Captur
     else:
         main(arguments)
     printed = capsys.readouterr().out
-    assert len({len(re.search(rf"^{name} +", printed, re.MULTILINE)[0]) for name in RECIPES}) == 1  # one column
+    columns = [re.search(rf"^{name} +", printed, re.MULTILINE) for name in RECIPES]
+    assert len({column and column.end() - column.start() for column in columns}) == 1
+    assert None not in columns
     assert "best.json of a sweep" in printed
 
 

@@ -18,7 +18,7 @@ from tokenization import ScratchGPTTokenizer
 from train.data.encoding import PROGRESS, ShardEncoder, token_sizes
 
 TOKENIZER = ScratchGPTTokenizer.from_merges([(b"a", b"b"), (b"ab", b"c")], special_tokens=("<|endoftext|>",))
-END = TOKENIZER.eos_token_id
+END: Any = TOKENIZER.eos_token_id
 
 
 def make(folder: Path, tokenizer: Any = TOKENIZER, *, chunk: int = 40, made_from: str = "this") -> ShardEncoder:

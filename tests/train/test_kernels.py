@@ -1,6 +1,7 @@
 """The loss without logits, dropout and blocked attention, held against torch's own, and the model that uses them."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(kernels, "ATTENTION_SCORES", 40)
 
 
-def draw_problem(rows: int, vocabulary: int, bias: bool, dtype: torch.dtype = torch.float64):
+def draw_problem(rows: int, vocabulary: int, bias: bool, dtype: torch.dtype = torch.float64) -> Any:
     generator = torch.Generator().manual_seed(0)
     x_NE = torch.randn(rows, 4, dtype=dtype, generator=generator).requires_grad_()
     weight_VE = torch.randn(vocabulary, 4, dtype=dtype, generator=generator).requires_grad_()
@@ -100,7 +101,7 @@ def test_linear_cross_entropy_in_half_precision(small_chunks, dtype):
     torch.testing.assert_close(loss, expected, atol=2e-2, rtol=2e-2)
 
 
-def small_model(model_class=ScratchGPTForCausalLM, **fields):
+def small_model(model_class: Any = ScratchGPTForCausalLM, **fields: Any) -> Any:
     torch.manual_seed(0)
     return model_class(ScratchGPTConfig(vocab_size=50, hidden_size=24, num_hidden_layers=1, **fields))
 

@@ -78,20 +78,21 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
         unbroken = finished_run
     else:
         unbroken = train(with_fields(config, run__dir=fresh_run_dir("unbroken")), recipe="debug")
-    config = with_fields(config, run__dir=fresh_run_dir("broken"), run__resume=True)
+    broken = fresh_run_dir("broken")
+    config = with_fields(config, run__dir=broken, run__resume=True)
     for step in stops:
         with monkeypatch.context() as patch:
             stop_after(step, patch)
             train(config, recipe="debug")
-        status = json.loads((config.run.dir / "run.json").read_text())
+        status = json.loads((broken / "run.json").read_text())
         assert (status["status"], status["step"]) == ("stopped", step)
         evaluated = "checkpoints/step-000004" if step > 4 else None
         assert status["best_checkpoint"] in (evaluated, "checkpoints/step-000008")
     train(config, recipe="debug")
-    assert curve(config.run.dir) == curve(unbroken)
-    assert same_tensors(config.run.dir / WEIGHTS, unbroken / WEIGHTS)
-    assert same_tensors(config.run.dir / OPTIMIZER, unbroken / OPTIMIZER)
-    samples = [read_jsonl(run / "samples.jsonl")[-4:] for run in (config.run.dir, unbroken)]
+    assert curve(broken) == curve(unbroken)
+    assert same_tensors(broken / WEIGHTS, unbroken / WEIGHTS)
+    assert same_tensors(broken / OPTIMIZER, unbroken / OPTIMIZER)
+    samples = [read_jsonl(run / "samples.jsonl")[-4:] for run in (broken, unbroken)]
     assert samples[0] == samples[1]
 
 
@@ -155,7 +156,7 @@ def test_the_loss_of_an_evaluation_is_that_of_whole_documents(finished_run: Path
     from corpus.stories.generator import generate_stories
     from tokenization import load_tokenizer
 
-    tokenizer = load_tokenizer(finished_run / "tokenizer")
+    tokenizer: Any = load_tokenizer(finished_run / "tokenizer")
     stories = list(generate_stories(seed=tiny.corpus.seed, count=tiny.corpus.validation_stories))
     ids = [tokenizer.encode_ordinary(story.text) for story in stories]
     run = json.loads((finished_run / "run.json").read_text())

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -38,8 +39,8 @@ def config(tiny: Config) -> Config:
 def tokenizer_folder(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tokenizer of `tiny` with a mask token."""
     folder = tmp_path_factory.mktemp("tokenizers") / "tokenizer"
-    merges = load_tokenizer(finished_run / "tokenizer").merges
-    tokenizer = ScratchGPTTokenizer.from_merges(merges, special_tokens=("<|endoftext|>", "<|mask|>"))
+    original: Any = load_tokenizer(finished_run / "tokenizer")
+    tokenizer = ScratchGPTTokenizer.from_merges(original.merges, special_tokens=("<|endoftext|>", "<|mask|>"))
     tokenizer.add_special_tokens({"mask_token": "<|mask|>"})
     save_tokenizer(tokenizer, folder)
     return folder
@@ -81,15 +82,16 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
     unbroken = masked_run
     if windows == "random":
         unbroken = train(with_fields(config, run__dir=make_run_dir("unbroken")), recipe="debug")
-    config = with_fields(config, run__dir=make_run_dir("broken"), run__resume=True)
+    broken = make_run_dir("broken")
+    config = with_fields(config, run__dir=broken, run__resume=True)
     for step in (1, 10):
         with monkeypatch.context() as patch:
             stop_after(step, patch)
             train(config, recipe="debug")
     train(config, recipe="debug")
-    assert curve(config.run.dir) == curve(unbroken)
-    assert same_tensors(config.run.dir / WEIGHTS, unbroken / WEIGHTS)
-    assert same_tensors(config.run.dir / OPTIMIZER, unbroken / OPTIMIZER)
+    assert curve(broken) == curve(unbroken)
+    assert same_tensors(broken / WEIGHTS, unbroken / WEIGHTS)
+    assert same_tensors(broken / OPTIMIZER, unbroken / OPTIMIZER)
 
 
 def test_accumulation_gives_the_gradients_of_the_whole_batch(
@@ -125,7 +127,8 @@ def test_what_a_masked_run_leaves(masked_run: Path, capsys: pytest.CaptureFixtur
 def test_the_numbers_are_those_of_their_definitions(config: Config, masked_run: Path, validation: TokenSplit) -> None:
     """Written out with all logits: the loss at the selected positions; and one token hidden in each window, alone."""
     folder = masked_run / "checkpoints/step-000012"
-    tokenizer, model = load_tokenizer(folder), AutoModelForMaskedLM.from_pretrained(folder).eval()
+    model = AutoModelForMaskedLM.from_pretrained(folder).eval()
+    tokenizer: Any = load_tokenizer(folder)
     masking = Masking.of(tokenizer, config.data.mask_rate)
     batches = evaluation_batches(
         validation, batch_size=3, length=32, windows=16, end_of_text=tokenizer.convert_tokens_to_ids("<|endoftext|>")
@@ -155,12 +158,14 @@ def test_batches_without_a_target_are_left_out(masked_run: Path, validation: Tok
 
 def test_the_picture_names_what_it_shows(masked_run: Path, finished_run: Path) -> None:
     masked, causal = (read_jsonl(run / "metrics.jsonl") for run in (masked_run, finished_run))
-    figure = draw_losses(masked, SimpleNamespace(loss_label=MaskedObjective.loss_label, floor=None, bits_per_byte=0.0))
+    scale: Any = SimpleNamespace(loss_label=MaskedObjective.loss_label, floor=None, bits_per_byte=0.0)
+    figure = draw_losses(masked, scale)
     (axes,) = figure.axes
     assert axes.get_ylabel() == "masked loss (nats per hidden token)"
     assert [line.get_label() for line in axes.lines] == ["training", "validation"]
     assert not axes.child_axes  # no bits per byte
-    figure = draw_losses(causal, SimpleNamespace(loss_label="loss (nats per token)", floor=0.5, bits_per_byte=0.4))
+    scale = SimpleNamespace(loss_label="loss (nats per token)", floor=0.5, bits_per_byte=0.4)
+    figure = draw_losses(causal, scale)
     (axes,) = figure.axes
     assert axes.get_ylabel() == "loss (nats per token)"
     assert axes.lines[-1].get_label() == "floor: the text's own entropy"

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from storage.run_folder import RunFolder
 from train.run_log import RunLog
 
-SCALE = SimpleNamespace(loss_label="loss", floor=1.0, bits_per_byte=1.5)
+SCALE: Any = SimpleNamespace(loss_label="loss", floor=1.0, bits_per_byte=1.5)
 
 
 def test_the_picture_waits_for_its_time_or_the_end(tmp_path: Path) -> None:

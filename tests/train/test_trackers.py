@@ -71,7 +71,9 @@ def test_tensorboard(tiny: Config, fresh_run_dir: Callable[[str], Path], monkeyp
 
 def wandb_records(folder: Path) -> Iterator[Any]:
     """The records of an offline run: protobuf messages in the block format of LevelDB's log, after a 7 byte header."""
-    from wandb.proto import wandb_internal_pb2
+    from wandb.proto import wandb_internal_pb2 as protocol
+
+    messages: Any = protocol  # generated when it is imported
 
     (path,) = folder.glob("run-*.wandb")
     content = path.read_bytes()
@@ -84,7 +86,7 @@ def wandb_records(folder: Path) -> Iterator[Any]:
         pending += content[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):  # a whole record, or the last part of one
-            record = wandb_internal_pb2.Record()
+            record = messages.Record()
             record.ParseFromString(pending)
             yield record
             pending = b""
