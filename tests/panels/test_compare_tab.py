@@ -106,8 +106,8 @@ def test_on_zerogpu_the_model_is_called_where_the_gpu_is(context, line, monkeypa
     *said, last = run(context, line, choices=(OWN, OWN))
     assert said[-1] == "Writing both; they come when they are done …"
     own = context.loader.wait()
-    sides: Any = [Side(loaded=own, settings=each) for each in BOTH]
-    assert last == list(compare.compare(*sides, PROMPTS[0]))[-1]
+    one, other = (Side(loaded=own, settings=each) for each in BOTH)
+    assert last == list(compare.compare(one, other, PROMPTS[0]))[-1]
 
 
 def test_the_buttons_follow(context):
