@@ -22,7 +22,7 @@ BUNDLE ?= $(if $(CORPUS),bundles/$(NAME),bundle)
 
 demo: .venv/ready
 	@test -f "$(BUNDLE)/config.json" || $(VENV)/python -m train $(RECIPE) $(if $(CORPUS),--corpus "$(CORPUS)") --run-dir "$(RUN)" --resume
-	@test -f "$(BUNDLE)/config.json" || grep -q '"status": "finished"' "$(RUN)/run.json" || { echo "training is not finished: make demo goes on from here"; exit 1; }
+	@test -f "$(BUNDLE)/config.json" || grep -q '"status": "finished"' "$(RUN)/run.json" || { echo "training is not finished: make demo resumes from here"; exit 1; }
 	@test -f "$(BUNDLE)/config.json" || $(VENV)/python -m hub_export bundle "$(RUN)" --out "$(BUNDLE)"
 	@$(VENV)/python app.py --model "$(BUNDLE)" --port $(PORT)
 

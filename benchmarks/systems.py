@@ -3,7 +3,7 @@
 `python -m benchmarks.systems --corpus FOLDER --held-out FILE… [--megabytes 3] [--scale small|full] [--out DIR]`. Every
 system keeps its own tokenizer, architecture, optimizer and learning rate. At scale `small` they share a width of 128,
 four layers, windows of at most 256 tokens and 4,096 tokens a step, so that a CPU does it; `full` leaves all as it is.
-Systems that are done are taken from DIR; one that was stopped goes on.
+Systems that are done are taken from DIR; one that was stopped is resumed.
 """
 
 import argparse
@@ -120,7 +120,7 @@ def train_for_bytes(name: str, config: Config, folder: Path, megabytes: float) -
     train(config, recipe=name)
     status = json.loads((folder / "run.json").read_text())
     if status["status"] != "finished":
-        sys.exit(f"{name} was stopped; the same command goes on")
+        sys.exit(f"{name} was stopped; the same command resumes it")
     shutil.rmtree(folder / "tokens")  # the shards are large, and made again from the same text
     return {
         "parameters": status["parameters"],

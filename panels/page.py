@@ -65,7 +65,7 @@ def build_page(context: AppContext) -> gr.Blocks:
                 with gr.Tab(tab.TITLE, id=name, visible=tab is not fill or context.source.masked) as place:
                     parts += tab.build(context)
                 if tab in (write, fill) and context.source.folder is None:
-                    places.append(place)  # only these: a tab that is updated is built anew
+                    places.append(place)  # only these: a tab that is updated is rebuilt
         for tab in tabs:
             tab.add_endpoint(context)
 

@@ -1,4 +1,4 @@
-// The next token's bars: drawn from logits that came once, anew at every move of a slider, without asking the server.
+// The next token's bars: drawn from logits that came once, again at every move of a slider, without asking the server.
 const find = (id) => document.getElementById(id);
 const percent = (share) => window.scratch.percent(share).replace(/\s/g, ""); // the columns are narrow
 const rowCount = () => (matchMedia("(max-width: 640px)").matches ? 8 : 10);

@@ -1,4 +1,4 @@
-"""The next token's bars: its logits go to the page once, and the browser draws them anew at every move of a slider."""
+"""The next token's bars: its logits go to the page once, and the browser redraws them at every move of a slider."""
 
 from __future__ import annotations
 

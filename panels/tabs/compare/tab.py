@@ -280,7 +280,7 @@ def describe(cache: ModelCache, choice: str | None) -> str:
 
 
 def describe_end(comparison: Comparison) -> str:
-    """The status line of a comparison that goes on, or is done."""
+    """The status line of a comparison that is running, or is complete."""
     seed = f"seed {comparison.seed}"
     if not comparison.is_over:
         return render_status("busy", f"Both write … {seed}")

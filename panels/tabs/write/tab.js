@@ -62,7 +62,7 @@ function fill(index) {
     item.setAttribute("aria-label", `${data.labels[row.name]}, model ${percent(row.p)}, sampler ` +
       `${row.q === 0 ? "cut" : percent(row.q)}${notes && ", " + notes}`);
   }
-  make("p", "hint", "Choose one and the text goes on from there.", popover);
+  make("p", "hint", "Choose one and the text continues from there.", popover);
 }
 
 const isNarrow = () => window.matchMedia("(max-width: 640px)").matches;
