@@ -1,11 +1,12 @@
 """Draw docs/curves.png: the training loss of several runs, `python docs/curves.py NAME=RUN…`."""
 
 import argparse
-import json
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from storage.run_folder import RunFolder
 
 HERE = Path(__file__).parent
 
@@ -20,8 +21,11 @@ def main() -> None:
     axes = figure.subplots()
     for named in arguments.runs:
         name, _, folder = named.partition("=")
-        lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
-        lines = [line for line in lines if line["step"] <= arguments.steps and line["train_loss"] is not None]
+        lines = [
+            line
+            for line in RunFolder(Path(folder)).metrics()
+            if line["step"] <= arguments.steps and line["train_loss"] is not None
+        ]
         axes.plot([line["step"] for line in lines], [line["train_loss"] for line in lines], label=name)
     axes.set_xlabel("step")
     axes.set_ylabel("training loss (nats per token)")

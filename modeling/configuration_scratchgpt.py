@@ -17,7 +17,7 @@ import transformers
 from transformers import PretrainedConfig
 from transformers.activations import ACT2FN
 
-CODE_VERSION = "0.2.0"
+CODE_VERSION = "0.1.1"
 """Version of ScratchGPT that these files belong to; config.json keeps it as `scratchgpt_version`."""
 LOWEST_TRANSFORMERS, NEWEST_TRANSFORMERS = "4.57.6", "5.24.0"
 """The versions of transformers between which these files were run (docs/compatibility.md); newer ones are allowed."""
@@ -133,7 +133,7 @@ class ScratchGPTConfig(PretrainedConfig):
     rope_parameters: dict[str, Any] | None = None
     """Rotary positions as transformers' own models state them: rope_type (default, linear, dynamic, yarn or llama3),
     rope_theta, and the numbers of that type, which scale the positions to a longer context. None is the default type
-    with the field rope_theta; {} means positions that are not rotary."""
+    with the field rope_theta; {} stands for positions that are not rotary."""
     qk_norm: bool = False
     """True: norm each head's query and key before the rotation."""
     attention_bias: bool = False
@@ -159,7 +159,7 @@ class ScratchGPTConfig(PretrainedConfig):
     """Initial o_proj and down_proj: scaled by 1 / sqrt(2 x num_hidden_layers), like the rest, or zero."""
 
     use_cache: bool = True
-    """Return keys and values for the next step unless specified otherwise."""
+    """Return keys and values for the next step unless told otherwise."""
     bos_token_id: int | None = None
     """Id of the token that begins a text."""
     eos_token_id: int | list[int] | None = None

@@ -442,7 +442,7 @@ class ScratchGPTModel(ScratchGPTPreTrainedModel):
             rotation = self.rotary_emb(x_BLE, position_ids)
         x_BLE = self.dropout(x_BLE)
 
-        if not is_causal:  # only then: before 5.0 a True would mask a single token's view of the cache
+        if not is_causal:  # said only then: before 5.0 a True would mask a single token's view of the cache
             kwargs["is_causal"] = False
         hidden_states, attentions = [], []
         for block in self.layers:
@@ -560,7 +560,7 @@ def select_positions(x_BLE: torch.Tensor, logits_to_keep: int | torch.Tensor) ->
 
 
 class ScratchGPTForMaskedLM(ScratchGPTPreTrainedModel):
-    """The model that fills in blanks: every position sees all of the text."""
+    """The model that fills in blanks: every position sees the whole text."""
 
     _auto_class = "AutoModelForMaskedLM"
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
@@ -674,7 +674,7 @@ def yarn_scaling(settings: dict[str, Any]) -> float:
 
 # The name of the cache among a model's outputs, "cache" from 5.24 on: in every version the second field.
 CACHE_FIELD = fields(BaseModelOutputWithPast)[1].name
-# Before 5.4 a cache had to be given the positions of the tokens that it is given.
+# Before 5.4 a cache had to be told the positions of the tokens that it is given.
 CACHE_WANTS_POSITIONS = "cache_kwargs" in inspect.signature(Cache.update).parameters
 # 5.3 takes the tied weight of remote code for one that was in the file, and leaves it as it was: unset.
 LEAVES_TIED_WEIGHTS = version_numbers(transformers.__version__)[:2] == (5, 3)
@@ -723,7 +723,7 @@ def take_cache(arguments: dict[str, Any], cache: Any, implementation: str) -> An
 
 
 def is_paged(cache: Any) -> bool:
-    """Whether this is a cache that several requests share (continuous batching), which is given all arguments."""
+    """Whether this is a cache that several requests share (continuous batching), which is told all arguments."""
     return not isinstance(cache, Cache | dict | set) and callable(getattr(cache, "update", None))
 
 

@@ -1,7 +1,7 @@
 """The from-scratch byte-level BPE tokenizer, in the interface of transformers.
 
 Text is cut into pre-tokens by GPT-4's split pattern, each pre-token becomes its UTF-8 bytes, and pairs of neighbouring
-tokens are merged in the order in which they were learned. Ids: 0 to 255 are the bytes in order, then the merges in
+tokens are merged in the order in which they were learnt. Ids: 0 to 255 are the bytes in order, then the merges in
 order, then the special tokens. Every string survives `decode(encode(text))`, lone surrogates included.
 
 Inside, a token id is one character of a Python string (`chr(id)`), so a pre-token is a short string, a pair of tokens a
@@ -87,7 +87,7 @@ class Splitter:
         self.later = re.compile("[{}]".format("".join(_range(first, last) for first, last in borders)))
 
     def is_plain(self, text: str) -> bool:
-        """Whether GPT-4's pattern splits this text unchanged: it has none of `LATER_CHARACTERS`."""
+        """Whether GPT-4's pattern splits this text as it stands: it has none of `LATER_CHARACTERS`."""
         match = self.known.match(text)
         return self.is_gpt4 and match is not None and match.end() == len(text)
 
@@ -141,9 +141,9 @@ class ScratchGPTTokenizer(PreTrainedTokenizer):
 
     Args:
         vocab_file: `vocab.json`, from token to id, bytes written in GPT-2's printable alphabet.
-        merges_file: `merges.txt`, one merge a line in the order learned, same alphabet.
+        merges_file: `merges.txt`, one merge a line in the order learnt, same alphabet.
         pattern: the split pattern, in the syntax of the `regex` package.
-        bos_token, eos_token, pad_token: `<|endoftext|>` unless specified otherwise; none is added to a text by itself.
+        bos_token, eos_token, pad_token: `<|endoftext|>` unless told otherwise; none is added to a text by itself.
         add_prefix_space: whether a text that does not begin with a space gets one.
 
     There is no unknown token: every text has bytes.
@@ -183,7 +183,7 @@ class ScratchGPTTokenizer(PreTrainedTokenizer):
                 if ids.get(part, index) >= index:
                     raise ValueError(
                         f"merge {index - BYTES} joins {pair[0]!r} and {pair[1]!r}, but {part!r} is no byte "
-                        "and no earlier merge makes it: the merges must be in the order learned"
+                        "and no earlier merge makes it: the merges must be in the order learnt"
                     )
             merged[chr(ids[pair[0]]) + chr(ids[pair[1]])] = chr(index)
         self._cache = PretokenCache(merged)
@@ -276,7 +276,7 @@ class ScratchGPTTokenizer(PreTrainedTokenizer):
     def offsets(self, token_ids: Iterable[int]) -> list[tuple[int, int]]:
         """Where each token lies in the text that the ids were made of: first character, and the one after the last.
 
-        A token that holds a part of a character covers all of it.
+        A token that holds a part of a character lies over the whole of it.
         """
         return self._spans(self.convert_ids_to_tokens(list(token_ids)))
 

@@ -71,6 +71,11 @@ def shown(page: Any) -> list[tuple[str, str, str]]:
     return [tuple(row) for row in page.locator("#bars .bar").evaluate_all(SHOWN)]
 
 
+def compact(share: float) -> str:
+    """A percentage as the narrow columns of the bars show it."""
+    return re.sub(r"\s", "", percent(share))
+
+
 def expected(loaded: LoadedModel, text: str, **values: Any) -> tuple[str, dict[str, tuple[str, str]]]:
     """What the bars say by the sampler here: the count, and both numbers of each label."""
     ids = encode_prompt(loaded, text)
@@ -78,7 +83,7 @@ def expected(loaded: LoadedModel, text: str, **values: Any) -> tuple[str, dict[s
     model_V = torch.softmax(logits_V, -1)
     after_V = Sampler(SamplingSettings(**values), ids, len(logits_V)).distribution(logits_V)
     numbers = {
-        label(loaded.tokenizer, token_id): (percent(was), percent(share) if share else "cut")
+        label(loaded.tokenizer, token_id): (compact(was), compact(share) if share else "cut")
         for token_id, (was, share) in enumerate(zip(model_V.tolist(), after_V.tolist(), strict=True))
     }
     return f"{int((after_V > 0).sum()):,} of {len(logits_V):,} kept", numbers
