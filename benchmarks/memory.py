@@ -3,18 +3,18 @@
 Each job is a process of its own; its resident set is read every so often, its children's included.
 """
 
+import contextlib
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 GIGABYTE = 10**9
 BATCHES = 10_000
-PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 ENCODE = """
 import sys
@@ -88,32 +88,12 @@ def write_tokenizer(folder: Path) -> None:
 
 def watch(command: list[str]) -> list[int]:
     """Resident MiB of the process and its descendants, every fifth of a second until it ends."""
-    process = subprocess.Popen(command)
+    process = psutil.Popen(command)
     seen = []
     while process.poll() is None:
-        seen.append(sum(map(resident, [process.pid, *descendants(process.pid)])) // 2**20)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            seen.append(sum(each.memory_info().rss for each in [process, *process.children(recursive=True)]) // 2**20)
         time.sleep(0.2)
     if process.returncode:
         raise RuntimeError(f"{command[2][:20]!r} ended with status {process.returncode}")
     return seen
-
-
-def resident(pid: int) -> int:
-    """Resident bytes of a process; 0 once it is gone. Linux."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
-    except OSError:
-        return 0
-
-
-def descendants(pid: int) -> list[int]:
-    """Ids of the processes below `pid`. Linux."""
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = [int(child) for child in task.read_text().split()]
-        except OSError:
-            continue
-        for child in children:
-            found += [child, *descendants(child)]
-    return found

@@ -30,7 +30,7 @@ TEXT = "The lamp burned low, and the captain drew a line on the map from the har
 
 
 def run(*, clients: int = 20, new_tokens: int = 100, port: int = 7899) -> dict:
-    """Lets the clients write at the same time, then one after the other.
+    """Let the clients write at the same time, then one after the other.
 
     Args:
         clients: how many at once.
@@ -38,7 +38,7 @@ def run(*, clients: int = 20, new_tokens: int = 100, port: int = 7899) -> dict:
         port: a port that nobody listens on.
 
     Returns:
-        `served`, `refused` (told that the line is full), `mixed_up` (a text that is not the client's own), seconds from
+        `served`, `refused` (the queue was full), `mixed_up` (a text that is not the client's own), seconds from
         the common start `to_first_words` and `to_the_end` (median and last), `seconds_alone` (median), and `ratio`:
         tokens a second of all together to those of one alone; `first_paint`, seconds from the request of the page to
         its first content in a new browser.
@@ -92,7 +92,7 @@ def ask(client: Client, values: dict[str, Any], barrier: Barrier | None = None) 
         for text in client.submit(api_name="/generate", **values):
             if first is None and text != values["prompt"]:
                 first = time.perf_counter() - begun
-    except Exception as error:  # whatever the client library raises for what the page said
+    except Exception as error:  # whatever the client library raises for an error of the page
         return {"text": None, "first": None, "end": None, "error": str(error)}
     return {"text": text, "first": first, "end": time.perf_counter() - begun, "error": ""}
 
@@ -140,9 +140,12 @@ def page_of(model: Path, port: int) -> Iterator[str]:
     process = subprocess.Popen(command, cwd=model, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     try:
-        said = [process.stdout.readline() for _ in range(2)]
-        if "The page is on" not in said[-1]:
-            raise RuntimeError("".join(said) + process.stdout.read())
+        output = ""
+        while "The page is on" not in output:
+            line = process.stdout.readline()
+            if not line:
+                raise RuntimeError(output)
+            output += line
         address = f"http://127.0.0.1:{port}"
         client = Client(address, verbose=False)
         client.predict("The", max_new_tokens=1, api_name="/generate")

@@ -7,20 +7,18 @@ Systems that are done are taken from DIR; one that was stopped is resumed.
 """
 
 import argparse
-import json
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.bpe import BOOKS
 from corpus.local import find_files, read_local
-from modeling.loading import find_folder, load_causal_lm
-from storage.files import atomic_file
+from modeling.loading import load_causal_lm
+from storage.records import read_json_object, write_json
 from storage.run_folder import RunFolder
 from tokenization import load_tokenizer
-from train.config import Config
+from train.config import Config, replace_fields
 from train.data.prepare import prepare
 from train.loop import train
 from train.recipes import get_recipe
@@ -57,19 +55,13 @@ def compare(*, corpus: Path, held_out: list[Path], megabytes: float, scale: str,
         folder = out / name
         result = folder / "held-out.json"
         if not result.is_file():
-            config = sized(get_recipe(name), scale)
-            config = replace(
-                config,
-                corpus=replace(config.corpus, source="local", paths=files, books="any"),
-                run=replace(config.run, dir=folder, resume=True),
-            )
-            measured = train_for_bytes(name, config, folder, megabytes)
-            found = find_folder(str(folder))
-            assert found is not None
-            measured |= evaluate_text(load_causal_lm(found), load_tokenizer(found), texts)
-            with atomic_file(result) as stream:
-                json.dump(measured, stream)
-        results[name] = json.loads(result.read_text())
+            fields = {"corpus.source": "local", "corpus.paths": files, "corpus.books": "any"}
+            config = replace_fields(sized(get_recipe(name), scale), fields | {"run.dir": folder, "run.resume": True})
+            measured = train_for_bytes(name, config, RunFolder(folder), megabytes)
+            checkpoint = RunFolder(folder).checkpoint()
+            measured |= evaluate_text(load_causal_lm(checkpoint), load_tokenizer(checkpoint), texts)
+            write_json(result, measured)
+        results[name] = read_json_object(result)
     return {"megabytes": megabytes, "scale": scale, "held_out": [path.name for path in held_out], "systems": results}
 
 
@@ -80,56 +72,35 @@ def sized(recipe: Config, scale: str) -> Config:
     others' vocabularies, stands in for it.
     """
     if recipe.tokenizer.kind == "gpt2":
-        recipe = replace(recipe, tokenizer=replace(recipe.tokenizer, kind="bpe"))
+        recipe = replace_fields(recipe, {"tokenizer.kind": "bpe"})
     if scale == "full":
         return recipe
     context = min(256, recipe.model.max_position_embeddings)
-    modern = recipe.model.gated_mlp
-    return replace(
-        recipe,
-        model=replace(
-            recipe.model,
-            hidden_size=128,
-            num_hidden_layers=4,
-            num_attention_heads=2 if modern else recipe.model.num_attention_heads,
-            intermediate_size=352 if modern else None,
-            max_position_embeddings=context,
-        ),
-        data=replace(recipe.data, batch_size=STEP_TOKENS // context, evaluation_windows=64),
-    )
+    fields = {"model.hidden_size": 128, "model.num_hidden_layers": 4, "model.max_position_embeddings": context}
+    fields |= {"data.batch_size": STEP_TOKENS // context, "data.evaluation_windows": 64}
+    if recipe.model.gated_mlp:
+        fields |= {"model.intermediate_size": 352, "model.num_attention_heads": 2}
+    else:
+        fields |= {"model.intermediate_size": None}
+    return replace_fields(recipe, fields)
 
 
-def train_for_bytes(name: str, config: Config, folder: Path, megabytes: float) -> dict[str, Any]:
+def train_for_bytes(name: str, config: Config, run: RunFolder, megabytes: float) -> dict[str, Any]:
     """Train until so many megabytes of text were seen; the run's figures."""
-    prepared = prepare(config, RunFolder(folder), print)
+    prepared = prepare(config, run, print)
     bytes_per_token = prepared.train.bytes / prepared.train.tokens
     step_bytes = config.data.batch_size * config.model.max_position_embeddings * bytes_per_token
     steps = max(EVALUATIONS, round(megabytes * 1e6 / step_bytes))
-    config = replace(
-        config,
-        schedule=replace(config.schedule, warmup_steps=min(config.schedule.warmup_steps, steps // 10)),
-        run=replace(
-            config.run,
-            steps=steps,
-            evaluate_every=max(1, steps // EVALUATIONS),
-            checkpoint_every=max(1, steps // 2),
-            log_every=5,
-            output_tokens=0,
-        ),
-    )
-    train(config, recipe=name)
-    status = json.loads((folder / "run.json").read_text())
-    if status["status"] != "finished":
+    fields = {"schedule.warmup_steps": min(config.schedule.warmup_steps, steps // 10), "run.steps": steps}
+    fields |= {"run.evaluate_every": max(1, steps // EVALUATIONS), "run.checkpoint_every": max(1, steps // 2)}
+    train(replace_fields(config, fields | {"run.log_every": 5, "run.output_tokens": 0}), recipe=name)
+    state = run.peek_state()
+    if state["status"] != "finished":
         sys.exit(f"{name} was stopped; the same command resumes it")
-    shutil.rmtree(folder / "tokens")  # the shards are large, and made again from the same text
-    return {
-        "parameters": status["parameters"],
-        "vocabulary": len(prepared.tokenizer),
-        "bytes_per_token": bytes_per_token,
-        "steps": status["step"],
-        "tokens_seen": status["tokens_seen"],
-        "seconds": status["seconds"],
-    }
+    shutil.rmtree(run.tokens)  # the shards are large, and made again from the same text
+    figures = {key: state[key] for key in ("parameters", "tokens_seen", "seconds")}
+    size = {"vocabulary": len(prepared.tokenizer), "bytes_per_token": bytes_per_token, "steps": state["step"]}
+    return figures | size
 
 
 def as_table(comparison: dict[str, Any]) -> str:

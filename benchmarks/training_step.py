@@ -2,23 +2,20 @@
 
 Both models are 6 layers, 256 wide, context 256, vocabulary 8,257, dropout 0.2 everywhere. Ours has the recipe's 6 heads
 of 42, ReLU and an output layer of its own; GPT-2 has 4 heads of 64, since its heads must divide its width. A step is
-forward, loss, backward, and fused AdamW, in the same precision for both. The two take turns within one run, and the
-medians are compared, so that whatever else the machine does falls on both alike.
+forward, loss, backward, and fused AdamW, in the same precision for both. The two take turns.
 """
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
 
+from benchmarks._rounds import CONTEXT, VOCABULARY, gpt2_config, take_turns
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from train.kernels import use_kernels
 from train.objective import ModelWithLoss
-
-VOCABULARY = 8257
 
 
 def build_ours(dropout: float, device: str = "cpu") -> torch.nn.Module:
@@ -29,23 +26,6 @@ def build_ours(dropout: float, device: str = "cpu") -> torch.nn.Module:
     model = ScratchGPTForCausalLM(config)
     use_kernels(model, device)
     return ModelWithLoss(model)
-
-
-def build_gpt2(dropout: float) -> torch.nn.Module:
-    """GPT-2 of the same width, depth, context and vocabulary."""
-    config = GPT2Config(
-        vocab_size=VOCABULARY,
-        n_positions=256,
-        n_embd=256,
-        n_layer=6,
-        n_head=4,
-        resid_pdrop=dropout,
-        embd_pdrop=dropout,
-        attn_pdrop=dropout,
-        bos_token_id=VOCABULARY - 1,
-        eos_token_id=VOCABULARY - 1,
-    )
-    return GPT2LMHeadModel(config)
 
 
 def make_step(model: torch.nn.Module, inputs: dict[str, Any], precision: str) -> Callable[[], float]:
@@ -69,7 +49,7 @@ def make_step(model: torch.nn.Module, inputs: dict[str, Any], precision: str) ->
 def run(
     *,
     batch_size: int = 32,
-    sequence_length: int = 256,
+    sequence_length: int = CONTEXT,
     steps: int = 7,
     dropout: float = 0.2,
     precision: str = "fp32",
@@ -89,17 +69,12 @@ def run(
     ids_BL = torch.randint(VOCABULARY, (batch_size, sequence_length + 1), device=device)
     ours = {"input_BL": ids_BL[:, :-1], "target_BL": ids_BL[:, 1:]}
     theirs = {"input_ids": ids_BL[:, :-1], "labels": ids_BL[:, :-1], "use_cache": False}
+    gpt2: Any = GPT2LMHeadModel(gpt2_config(dropout))
     takers = {
         "scratchgpt": make_step(build_ours(dropout, device).to(device), ours, precision),
-        "gpt2": make_step(build_gpt2(dropout).to(device), theirs, precision),
+        "gpt2": make_step(gpt2.to(device), theirs, precision),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in takers}
-    for turn in range(steps + 1):
-        for name, take_step in takers.items():
-            start = time.perf_counter()
-            take_step()
-            if turn > 0:
-                seconds[name].append(time.perf_counter() - start)
+    seconds = take_turns(takers, steps)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     tokens = batch_size * sequence_length
     return {

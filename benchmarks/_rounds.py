@@ -1,0 +1,35 @@
+"""Peers that take turns, so that whatever else the machine does falls on all of them alike."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from transformers import GPT2Config
+
+VOCABULARY, CONTEXT = 8257, 256
+
+
+def take_turns(peers: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each peer in each round, after one call of each that is not measured."""
+    seconds: dict[str, list[float]] = {name: [] for name in peers}
+    for turn in range(rounds + 1):
+        for name, peer in peers.items():
+            start = time.perf_counter()
+            peer()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(seconds: Mapping[str, list[float]], name: str, base: str) -> float:
+    """How many times as fast as `base` a peer is: the median of the ratios within a round."""
+    return round(statistics.median(b / a for a, b in zip(seconds[name], seconds[base], strict=True)), 2)
+
+
+def gpt2_config(dropout: float = 0.0) -> GPT2Config:
+    """GPT-2 of the science-fiction recipe's size; its width must divide by its heads, so it has 4 heads of 64."""
+    return GPT2Config(
+        vocab_size=VOCABULARY, n_positions=CONTEXT, n_embd=256, n_layer=6, n_head=4, resid_pdrop=dropout,
+        embd_pdrop=dropout, attn_pdrop=dropout, bos_token_id=VOCABULARY - 1, eos_token_id=VOCABULARY - 1,
+    )  # fmt: skip
