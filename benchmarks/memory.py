@@ -4,7 +4,6 @@ Each job is a process of its own; its resident set is read every so often, its c
 """
 
 import contextlib
-import json
 import sys
 import tempfile
 import time
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from storage.shards import TokenSplit
 
 GIGABYTE = 10**9
 BATCHES = 10_000
@@ -32,12 +33,11 @@ recipe = replace(
 prepare(recipe, RunFolder(Path(sys.argv[3])), print)
 """
 READ = """
-import json, sys
+import sys
 from pathlib import Path
 from train.data.batches import RandomWindows
 from storage.shards import TokenSplit
-folder = Path(sys.argv[1])
-split = TokenSplit(folder, json.loads((folder / "manifest.json").read_text())["train"])
+split = TokenSplit.open(Path(sys.argv[1]), "train")
 batches = RandomWindows(split, batch_size=32, length=256, seed=1)
 for number in range(int(sys.argv[2])):
     batches.next()
@@ -54,7 +54,7 @@ def run(size: int = GIGABYTE) -> dict[str, Any]:
         encoding = watch([sys.executable, "-c", ENCODE, str(text), str(tokenizer), str(made)])
         seconds = time.monotonic() - begun
         reading = watch([sys.executable, "-c", READ, str(made / "tokens"), str(BATCHES)])
-        tokens = json.loads((made / "tokens/manifest.json").read_text())["train"]["tokens"]
+        tokens = len(TokenSplit.open(made / "tokens", "train"))
     half = len(reading) // 2
     return {
         "text_bytes": size,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from corpus.hub import connection_errors
+from modeling.loading import first_line
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -152,7 +153,7 @@ def _reason(cause: BaseException) -> str:
     from huggingface_hub.errors import HfHubHTTPError
 
     if isinstance(cause, HfHubHTTPError):
-        detail = cause.server_message or str(cause).strip().splitlines()[0]
+        detail = cause.server_message or first_line(cause)
         return f"the Hub answered {cause.response.status_code} ({detail.rstrip('.')})"
     if isinstance(cause, json.JSONDecodeError):
         return "the Hub answered something that is no JSON"

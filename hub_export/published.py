@@ -15,7 +15,7 @@ from hub_export.code_version import (
     refuse_newer,
 )
 from hub_export.verify import verify
-from modeling.loading import HUB_FILES
+from modeling.loading import HUB_FILES, first_line
 from storage.records import read_json_object
 from storage.run_folder import RunFolder
 
@@ -133,6 +133,6 @@ def _download(repo: str, revision: str | None) -> tuple[Path, str]:
         try:
             return hub.api.snapshot_download(repo, revision=found, allow_patterns=[*HUB_FILES, "*.py"])
         except LocalEntryNotFoundError as error:
-            raise ConnectionError(f"{error}".splitlines()[0].rstrip(".")) from error
+            raise ConnectionError(first_line(error).rstrip(".")) from error
 
     return Path(hub.call(f"downloading {repo}", download, again=False)), found  # the Hub's client tries again by itself
