@@ -121,7 +121,7 @@ def test_escape_stops_both(lab_page, tmp_path):
     open_tab(page, "Compare")
     status, go = page.locator("#compare-status"), page.get_by_role("button", name="Compare", exact=True)
     # The run's own model is done with its text, or ends it, before a busy browser has shown that it writes.
-    choose(page, "B", str(save_checkpoint(tmp_path / "slow", layers=96)))
+    choose(page, "B", str(save_checkpoint(tmp_path / "slow", layers=128)))
     expect(page.locator("#compare-note-b")).to_contain_text("parameters")
     page.get_by_label("number input for Length of each text").fill("500")
     go.click()
