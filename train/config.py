@@ -164,7 +164,9 @@ class OptimizerConfig(Section):
     eps: NotNegative = 1e-8
     """AdamW's epsilon."""
     weight_decay: NotNegative = 0.01
-    """Decoupled weight decay on matrices (AdamW); norms, biases and embeddings of positions have none."""
+    """Decoupled weight decay of AdamW."""
+    weight_decay_on: Literal["matrices", "everything"] = "matrices"
+    """Matrices: norms, biases and embeddings of positions do not decay. Everything: torch's default, all do."""
     muon_learning_rate: NotNegative = 0.02
     """Peak learning rate of Muon."""
     muon_momentum: Share = 0.95
