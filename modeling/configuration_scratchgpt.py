@@ -322,8 +322,8 @@ class ScratchGPTConfig(PretrainedConfig):
             )
         if self.initializer == "pytorch" and self.tie_word_embeddings:
             raise ValueError(
-                'initializer="pytorch" draws embeddings from N(0, 1), and as a tied output layer they would give logits '
-                'of sqrt(hidden_size): set tie_word_embeddings=False, or initializer="normal".'
+                'initializer="pytorch" draws embeddings from N(0, 1); as a tied output layer they would give logits of '
+                'sqrt(hidden_size): set tie_word_embeddings=False, or initializer="normal".'
             )
         if self.position_embedding != "rope" and self.rope_theta != 10000:
             raise ValueError(

@@ -575,7 +575,7 @@ class ScratchGPTForCausalLM(ScratchGPTWithOutputLayer, GenerationMixin):
             begin_BL = torch.full((prompt.shape[0], 1), bos, dtype=torch.long, device=prompt.device)
             kwargs.pop("input_ids", None)
             inputs, kwargs["attention_mask"] = begin_BL, torch.ones_like(begin_BL)
-        return super().generate(inputs, *args, **kwargs)
+        return super().generate(inputs, *args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def select_positions(x_BLE: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:

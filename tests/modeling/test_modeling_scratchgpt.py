@@ -134,7 +134,7 @@ def test_initial_values_are_the_documented_table(init, factor, norm, initializer
     fields = {"norm": norm, "attention_bias": True, "gated_mlp": True, "qk_norm": True, "output_projection_init": init}
     fields |= {"initializer_range": 0.03} if initializer == "normal" else {}
     model = ScratchGPTForCausalLM(ScratchGPTConfig(vocab_size=500, initializer=initializer, **fields))
-    modules = dict(model.named_modules())
+    modules: dict[str, Any] = dict(model.named_modules())
     for name, parameter in model.named_parameters():
         module = modules[name.rpartition(".")[0]]
         scale = factor if "o_proj" in name or "down_proj" in name else 1.0
