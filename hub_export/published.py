@@ -3,6 +3,9 @@
 import logging
 import re
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from hub_export.bundle import is_bundle, write_record
 from hub_export.client import AbsentError, HubClient
@@ -24,13 +27,13 @@ HUB_ID = r"(?P<repo>[\w-][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?"
 logger = logging.getLogger(__name__)
 
 
-def verify_target(target: str) -> str:
-    """Log which code a bundle, or a repository of the Hub, carries, and check it with the installed transformers.
+def verify_target(target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]) -> str:
+    """Say which code a bundle or a model on the Hub carries, and check it in an isolated process, where it generates.
 
-    The code is run, in an isolated process. Into a bundle the record of the check is written.
+    It runs the model's code, as trust_remote_code=True does. Into a bundle the record of the check is written.
 
     Args:
-        target: a model folder, or `user/name` with or without `@` and a revision, which is downloaded.
+        target: the bundle, or `user/name` on the Hub, with or without `@` and a revision.
 
     Returns:
         What was checked.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hub_export import card
 from hub_export.bundle import TOKENIZER_FILES, check_private, private_places
-from hub_export.exports.common import check_free, find_source, greedy, load_scratch
+from hub_export.exports.common import Run, check_free, find_source, greedy, load_scratch
 from hub_export.verify import PROBE_TEXT, PROMPT, probe_ids, run_isolated
 from modeling.loading import read_weights
 from storage.files import atomic_folder
@@ -27,15 +27,15 @@ _OPTIONAL_TOKENIZER_FILES = ("special_tokens_map.json", "added_tokens.json")
 
 
 def native(
-    run: str | Path,
-    out: str | Path,
+    run: Run,
+    out: Path,
     *,
     checkpoint: str = "best",
     force: bool = False,
     license: str = card.LICENSE,
     language: str = card.LANGUAGE,
 ) -> str:
-    """Write the weights as Qwen3ForCausalLM or GPT2LMHeadModel to the folder `out`, which gets its name once checked.
+    """Make a folder that transformers loads without remote code (as Qwen3 or GPT-2), and check it.
 
     An isolated process without remote code loads the folder: its logits must equal those of our own class to 1e-5 (plus
     1e-5 of their size), its greedy text and its token ids must be the same.
@@ -43,9 +43,10 @@ def native(
     Args:
         run: a run folder, or a bundle.
         out: the folder to make.
-        checkpoint: of a run: `best` (default), `latest` or `step-NNNNNN`.
-        force: whether such a folder that exists under this name is replaced (default: no; any other never is).
-        license, language: for the card's front matter (defaults: mit, en).
+        checkpoint: which one of a run: `best`, `latest` or `step-NNNNNN`.
+        force: replace such a folder that exists under this name; any other never is.
+        license: license of the weights, as the Hub spells it, for the card.
+        language: language of the corpus, as a code, for the card.
 
     Returns:
         What was written and what was checked.
@@ -58,7 +59,6 @@ def native(
     from hub_export.exports.stock import stock_model
     from tokenization.saving import name_known_class
 
-    out = Path(out)
     check_free(out, force, is_ours=_is_ours(out), kind="folder of `native`")
     source, run_folder = find_source(run, checkpoint)
     model = load_scratch(source)
