@@ -19,7 +19,7 @@ import zstandard
 
 from corpus.clean import choose_encoding, clean_gutenberg, decode_bytes
 from corpus.documents import LONGEST_UNCUT, Document, cut_document, cut_text
-from storage.text import replace_surrogates, unix_newlines
+from storage.text import first_line, replace_surrogates, unix_newlines
 
 KINDS = {
     ".txt": "text",
@@ -194,7 +194,7 @@ def _read_parquet(path: Path, text_field: str) -> Iterator[Document]:
     except (pa.ArrowException, OSError) as error:
         raise BrokenFileError(
             f"{name}: expected a parquet file, got one that is damaged or something else "
-            f"({str(error).splitlines()[0]}); fetch it again or leave it out"
+            f"({first_line(error)}); fetch it again or leave it out"
         ) from error
 
 
