@@ -49,4 +49,4 @@ def test_it_writes_on_from_the_prompt_of_a_readme(run: RunFolder) -> None:
     start = [tokenizer.eos_token_id, *plain_ids(tokenizer, "My self Har")]
     new = [step.token_id for step in stream(model, start, SamplingSettings(max_new_tokens=12, seed=1))]
     assert len(new) == 12
-    assert tokenizer.decode(new).strip()
+    assert str(tokenizer.decode(new)).strip()
