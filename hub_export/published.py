@@ -18,9 +18,10 @@ from hub_export.code_version import (
     refuse_newer,
 )
 from hub_export.verify import verify
-from modeling.loading import HUB_FILES, first_line
+from modeling.loading import HUB_FILES
 from storage.records import read_json_object
 from storage.run_folder import RunFolder
+from storage.text import first_line
 
 HUB_ID = r"(?P<repo>[\w-][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?"
 

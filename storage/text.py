@@ -23,3 +23,10 @@ def count_bytes(text: str) -> int:
 def unix_newlines(text: str) -> str:
     """`text` with `\\n` for every `\\r\\n` and every other `\\r`."""
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, at most 300 characters, for use in another one; its type where it is
+    empty."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

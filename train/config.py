@@ -200,7 +200,7 @@ class ScheduleConfig(Section):
     plateau_factor: Share = 0.1
     """What the learning rate is multiplied by on a plateau."""
     plateau_patience: Count = 5
-    """Evaluations without an improvement that make a plateau."""
+    """Evaluations in a row without an improvement that change nothing; after one more the learning rate falls."""
     plateau_threshold: Share = 1e-3
     """Relative fall of the validation loss that counts as an improvement."""
 
