@@ -140,6 +140,7 @@ class Vocabulary:
 
     mask_token: str | None
     surrounds: bool  # whether a call puts special tokens around the text
+    pads_with_end: bool  # whether one token ends texts and fills up rows
     spaces: Literal["joined", "dropped", "single"]  # part of the token behind them, no part of any, tokens themselves
 
     @classmethod
@@ -150,7 +151,8 @@ class Vocabulary:
             ValueError: one of them is damaged.
         """
         tokenizer = read_json_object(folder / "tokenizer.json")
-        mask: Any = read_json_object(folder / "tokenizer_config.json").get("mask_token")
+        config = read_json_object(folder / "tokenizer_config.json")
+        mask: Any = config.get("mask_token")
         model = tokenizer.get("model") or {}
         template = (tokenizer.get("post_processor") or {}).get("single") or ()
         special = {token.get("content") for token in tokenizer.get("added_tokens") or ()}
@@ -158,6 +160,7 @@ class Vocabulary:
         return cls(
             mask_token=mask.get("content") if isinstance(mask, dict) else mask,
             surrounds=any("SpecialToken" in piece for piece in template),
+            pads_with_end=None is not config.get("pad_token") == config.get("eos_token"),
             spaces="dropped" if model.get("type") == "WordPiece" else "single" if letters else "joined",
         )
 

@@ -116,12 +116,12 @@ def refuse_newer(code: Code | None, name: object) -> None:
 def put_code(folder: Path) -> None:
     """Puts this project's code into a bundle, in the place of the code that is there, and its version into config.json.
 
-    The tokenizer's class there becomes one that every transformers knows.
+    The tokenizer's class there becomes one that every transformers knows, and its longest text the model's context.
 
     Args:
         folder: the bundle: config, weights, tokenizers.
     """
-    from tokenization.saving import name_known_class
+    from tokenization.saving import complete_config
 
     for path in [*folder.glob("*_scratchgpt.py"), *(folder / "slow").glob("*_scratchgpt.py")]:
         path.unlink()
@@ -135,7 +135,7 @@ def put_code(folder: Path) -> None:
     if config.get(MARK) != mark:
         text = json.dumps(config | {MARK: mark}, indent=2, sort_keys=True) + "\n"
         (folder / "config.json").write_text(text, encoding="utf-8", newline="\n")
-    name_known_class(folder)
+    complete_config(folder)
 
 
 def differs_from_project(folder: Path) -> bool:
