@@ -23,3 +23,11 @@ def count_bytes(text: str) -> int:
 def unix_newlines(text: str) -> str:
     """`text` with `\\n` for every `\\r\\n` and every other `\\r`."""
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the two largest units that are not 0: 2 min 23 s."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    units = [(hours, "h"), (minutes, "min"), (rest, "s")]
+    return " ".join([f"{count} {unit}" for count, unit in units if count][:2]) or "less than a second"

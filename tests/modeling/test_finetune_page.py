@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForLanguageModeling, DataCollatorForSeq2Seq
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from tokenization import ScratchGPTTokenizer, save_tokenizer
+from tokenization.saving import build_fast
 
 PAGE = Path(__file__).parents[2] / "docs" / "finetune.md"
 
@@ -27,3 +28,17 @@ def test_the_program_of_the_page_makes_a_plain_model(clean_python, tmp_path):
     ids = AutoTokenizer.from_pretrained(tmp_path / "finetuned")("The keeper counts", return_tensors="pt")["input_ids"]
     assert type(after) is ScratchGPTForCausalLM
     assert after(ids, labels=ids).loss < before(ids, labels=ids).loss
+
+
+def test_the_ends_of_texts_are_padded_as_the_page_says():
+    """transformers' collator for language models takes the ends out of the loss, the one of the page does not."""
+    tokenizer = build_fast(ScratchGPTTokenizer.from_merges([]))
+    end = tokenizer.eos_token_id
+    assert tokenizer.pad_token_id == end
+    rows = [dict(tokenizer(text + tokenizer.eos_token)) for text in ("abc", "a")]
+    stock = DataCollatorForLanguageModeling(tokenizer, mlm=False)(rows)
+    assert stock["labels"].tolist() == [[97, 98, 99, -100], [97, -100, -100, -100]]
+    padded = DataCollatorForSeq2Seq(tokenizer)([{**row, "labels": row["input_ids"]} for row in rows])
+    assert padded["labels"].tolist() == [[97, 98, 99, end], [97, end, -100, -100]]
+    assert padded["input_ids"].tolist() == [[97, 98, 99, end], [97, end, end, end]]
+    assert padded["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
