@@ -64,6 +64,9 @@ class CorpusConfig(Section):
     """Its configuration, where it has several."""
     joined_rows: bool = False
     """The data set's rows are pieces of one running text, not documents of their own."""
+    passage_characters: CountOrZero = 0
+    """Cut text without borders into documents, each a number of lines with at least so many characters in all; 1: every
+    line with text is a document. 0: a file, record or data set's row is one."""
     books: Literal["any", "scifi"] = "any"
     """Scifi: files with the number of one of that recipe's books must have its title; the wrong book is refused."""
     gutenberg_url: str = "https://www.gutenberg.org"
@@ -166,7 +169,9 @@ class OptimizerConfig(Section):
     eps: NotNegative = 1e-8
     """AdamW's epsilon."""
     weight_decay: NotNegative = 0.01
-    """Decoupled weight decay on matrices (AdamW); norms, biases and embeddings of positions have none."""
+    """Decoupled weight decay of AdamW."""
+    weight_decay_on: Literal["matrices", "everything"] = "matrices"
+    """Matrices: norms, biases and embeddings of positions do not decay. Everything: torch's default, all do."""
     muon_learning_rate: NotNegative = 0.02
     """Peak learning rate of Muon."""
     muon_momentum: Share = 0.95
@@ -307,6 +312,11 @@ def validate(config: Config) -> None:
         )
     if config.corpus.source == "hub" and config.corpus.dataset is None:
         raise ValueError("--corpus.dataset: expected the id of a data set on the Hub, got none")
+    if config.corpus.source == "stories" and config.corpus.passage_characters:
+        raise ValueError(
+            "--corpus.passage-characters: expected 0 with stories, whose probabilities are known as a whole, got "
+            f"{config.corpus.passage_characters}"
+        )
     if config.data.objective == "masked" and config.run.output_tokens:
         raise ValueError(
             "--run.output-tokens: expected 0 with --data.objective masked, since a masked model fills blanks and "

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, StaticCache
 
@@ -127,21 +128,61 @@ def test_gradient_checkpointing_gives_the_same_gradients(rate):
 
 @pytest.mark.parametrize(("init", "factor"), [("scaled", 1 / math.sqrt(2 * 6)), ("normal", 1.0), ("zero", 0.0)])
 @pytest.mark.parametrize("norm", ["layernorm", "rmsnorm"])
-def test_initial_values_are_the_documented_table(init, factor, norm):
+@pytest.mark.parametrize("initializer", ["normal", "pytorch"])
+def test_initial_values_are_the_documented_table(init, factor, norm, initializer):
     torch.manual_seed(0)
     fields = {"norm": norm, "attention_bias": True, "gated_mlp": True, "qk_norm": True, "output_projection_init": init}
-    model = ScratchGPTForCausalLM(ScratchGPTConfig(vocab_size=500, initializer_range=0.03, **fields))
+    fields |= {"initializer_range": 0.03} if initializer == "normal" else {}
+    model = ScratchGPTForCausalLM(ScratchGPTConfig(vocab_size=500, initializer=initializer, **fields))
+    modules: dict[str, Any] = dict(model.named_modules())
     for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
+        module = modules[name.rpartition(".")[0]]
+        scale = factor if "o_proj" in name or "down_proj" in name else 1.0
+        if "norm" in name:
+            assert (parameter == (0 if name.endswith("bias") else 1)).all(), name
+        elif initializer == "normal" and name.endswith("bias"):
             assert not parameter.any(), name
-        elif "norm" in name:
-            assert (parameter == 1).all(), name
         else:
-            std = 0.03 * (factor if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0)
-            assert parameter.std().item() == pytest.approx(std, rel=0.02), name
-            assert abs(parameter.mean().item()) <= 0.02 * std, name
-    rows = [line for line in (ScratchGPTModel.__mro__[1].__doc__ or "").splitlines() if "|" in line]
-    assert any(f'"{init}"' in row for row in rows)
+            is_uniform = initializer == "pytorch" and isinstance(module, nn.Linear)
+            bound = module.in_features**-0.5 * scale if is_uniform else None
+            std = (0.03 if initializer == "normal" else 1.0) * scale if bound is None else bound / math.sqrt(3)
+            few = parameter.numel() < 10_000
+            assert parameter.std().item() == pytest.approx(std, rel=0.1 if few else 0.02), name
+            assert abs(parameter.mean().item()) <= (0.2 if few else 0.02) * std, name
+            if bound is not None:
+                assert 0.95 * bound <= parameter.abs().max().item() <= bound, name
+    rows = [line for line in (ScratchGPTModel.__mro__[1].__doc__ or "").splitlines() if initializer in line]
+    assert rows
+
+
+def test_the_pytorch_initializer_is_what_torch_gives():
+    """The same range, biases too, as an nn.Linear and an nn.Embedding that nobody touched."""
+    torch.manual_seed(0)
+    model = ScratchGPTForCausalLM(ScratchGPTConfig(initializer="pytorch", output_projection_init="normal"))
+    for name in ("q_proj", "o_proj", "up_proj", "down_proj"):
+        block: Any = model.model.layers[0]
+        ours = getattr(block.self_attn, name, None) or getattr(block.mlp, name)
+        theirs = nn.Linear(ours.in_features, ours.out_features)
+        assert ours.weight.abs().max().item() == pytest.approx(theirs.weight.abs().max().item(), rel=1e-3), name
+        assert ours.weight.std().item() == pytest.approx(theirs.weight.std().item(), rel=0.01), name
+    assert model.model.embed_tokens.weight.std().item() == pytest.approx(1, rel=0.01)
+
+
+def test_the_default_initial_weights_are_those_of_0_1_1():
+    """The same seed gives the same weights as before there was a choice; the sums are that version's."""
+    torch.manual_seed(1337)
+    model = ScratchGPTForCausalLM(ScratchGPTConfig(vocab_size=300, hidden_size=32, num_attention_heads=3))
+    sums = [parameter.double().abs().sum().item() for parameter in model.parameters()]
+    assert sums[0] == pytest.approx(152.8218871926747, abs=1e-9)
+    assert sum(sums) == pytest.approx(1658.7859664022424, abs=1e-8)
+
+
+def test_dropout_inside_the_mlp_acts_in_training_alone():
+    plain, dropped = build(), build(mlp_dropout=0.5)
+    ids_BL = draw_ids(2, 10)
+    with torch.no_grad():
+        assert torch.equal(plain(ids_BL).logits, dropped(ids_BL).logits)
+        assert not torch.allclose(plain.train()(ids_BL).logits, dropped.train()(ids_BL).logits)
 
 
 @pytest.mark.parametrize("position_embedding", POSITIONS)
