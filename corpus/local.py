@@ -1,11 +1,13 @@
 """Text files on this machine: single ones, folders and globs of them, in every format that `corpus.readers` reads."""
 
 import glob
+import hashlib
 import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from corpus.documents import Document
 from corpus.readers import COMPRESSIONS, KINDS, BrokenFileError, read_file
@@ -96,6 +98,65 @@ def find_files(paths: Sequence[str | Path]) -> list[Path]:
             for one in _text_files_below(file) if file.is_dir() else [file]:
                 found.setdefault(one.resolve(), one)
     return list(found.values())
+
+
+def fingerprint(paths: Sequence[str | Path], known: Iterable[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+    """What tells whether the files that `find_files` finds are still the same: a record a file, as JSON, in its order.
+
+    Args:
+        paths: files, folders and globs.
+        known: an earlier fingerprint; a file of the same size and time of modification is not read again.
+
+    Returns:
+        `{"path": …, "bytes": …, "modified": nanoseconds since 1970, "sha256": …}` a file.
+
+    Raises:
+        ValueError: as `find_files`, or a file cannot be read.
+    """
+    earlier = {record["path"]: record for record in known}
+    records = []
+    for path in find_files(paths):
+        try:
+            stat = path.stat()
+            record = {"path": path.as_posix(), "bytes": stat.st_size, "modified": stat.st_mtime_ns}
+            before = earlier.get(record["path"], {})
+            if record.items() <= before.items():
+                record["sha256"] = before["sha256"]
+            else:
+                with path.open("rb") as file:
+                    record["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ValueError(
+                f"{path}: expected a readable file, got: {error.strerror or error}; check its permissions"
+            ) from error
+        records.append(record)
+    return records
+
+
+def describe_changes(before: Iterable[dict[str, Any]], after: Iterable[dict[str, Any]]) -> str:
+    """What happened to the files between two fingerprints, such as "1 file added (b.txt), 1 edited (a.txt)".
+
+    Returns:
+        "" where the same bytes come in the same order, whatever the files are called.
+    """
+    old, new = ({record["path"]: record["sha256"] for record in records} for records in (before, after))
+    if list(old.values()) == list(new.values()):
+        return ""
+    kinds = {
+        "added": [path for path in new if path not in old],
+        "removed": [path for path in old if path not in new],
+        "edited": [path for path in new if path in old and new[path] != old[path]],
+    }
+    parts = [f"{_counted(len(found), 'file')} {kind} ({_some(found)})" for kind, found in kinds.items() if found]
+    return ", ".join(parts) or "the files come in another order"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join([*names[:3], *(["…"] if len(names) > 3 else [])])
 
 
 def _matches(path: Path) -> list[Path]:
