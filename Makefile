@@ -61,7 +61,7 @@ clean:
 lock:
 	$(PYTHON) .ci/lock.py $(UPGRADE)
 
-.venv/ready: pyproject.toml requirements.txt requirements-sweep.txt requirements.lock requirements-torch.lock
+.venv/ready: pyproject.toml requirements.txt requirements-readers.txt requirements-sweep.txt requirements.lock requirements-torch.lock
 	@$(PYTHON) -c 'import sys; sys.exit("expected Python 3.11 or newer, got " + sys.version.split()[0] + "; set PYTHON=") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv .venv
 	@echo "installing the exact set into .venv: $$(grep -c == requirements.lock) packages of requirements.lock, then $(TORCH)"

@@ -30,3 +30,11 @@ def first_line(error: BaseException) -> str:
     empty."""
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the two largest units that are not 0: 2 min 23 s."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    units = [(hours, "h"), (minutes, "min"), (rest, "s")]
+    return " ".join([f"{count} {unit}" for count, unit in units if count][:2]) or "less than a second"

@@ -82,7 +82,7 @@ class Window:
         self.page.on("console", lambda said: self._errors.append(said.text) if said.type == "error" else None)
         self.page.on("pageerror", lambda error: self._errors.append(str(error)))
         self.page.goto(address)
-        self.page.get_by_text("Ready.", exact=True).wait_for()
+        self.page.get_by_text("Ready.", exact=True).wait_for(timeout=120_000)
 
     @contextmanager
     def lent(self) -> Iterator[Any]:

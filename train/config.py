@@ -52,10 +52,13 @@ class CorpusConfig(Section):
     """Stories: our generator, with a known entropy. Gutenberg: books by id over HTTP. Hub: a data set of the Hugging
     Face Hub. Local: `paths`."""
     paths: Annotated[tuple[Path, ...], flag("--corpus")] = ()
-    """Files (txt, jsonl, parquet; gz, xz, zst of them), folders or globs. Given on the command line, they replace the
-    recipe's own source."""
+    """Files, folders or globs: txt, md, html, epub, docx, odt, pdf, subtitles, jsonl, json, csv, parquet, zip, tar, and
+    gz, xz, zst of them (docs/corpora.md). Given on the command line, they replace the recipe's own source."""
     text_field: str = "text"
-    """Field of jsonl records, or column of parquet files and data sets, that holds the text."""
+    """Field of JSON records, or column of tables, parquet files and data sets, that holds the text."""
+    encoding: str | None = None
+    """Encoding of texts that are not UTF-8, such as cp1251, koi8-r, gbk, big5, shift_jis, utf-16; unset: what the file
+    states or what is recognised."""
     skip_broken: bool = False
     """Leave out, by name, files that cannot be read, instead of stopping at the first."""
     dataset: str | None = None

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from hub_export import bundle
 from hub_export.bundle import RECORD, checksums
+from hub_export.client import files_of
 from storage.run_folder import RunFolder
 from tests.hub_double import Hub
 from tests.hub_export.families import MODERN, save_model
@@ -101,6 +102,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         for name, value in constants.items():
             monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
         yield served
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of a folder, by their path in it."""
+    return {name: path.read_bytes() for name, path in files_of(folder).items()}
 
 
 def plant(folder: Path, code: str) -> Path:

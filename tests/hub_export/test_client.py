@@ -12,6 +12,7 @@ from huggingface_hub import HfApi, hf_hub_download
 from hub_export.client import HubClient, Target, plan_upload, publish, tag_version
 from hub_export.push import push
 from tests.hub_double import WRITE_TOKEN, Fault, Hub
+from tests.hub_export.conftest import contents
 from tests.network_faults import FAULTS, serve_faults
 
 Push = Callable[..., str]
@@ -67,10 +68,6 @@ def error_of(action: Callable[..., Any], *arguments: Any, **options: Any) -> str
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (each test has its own message)
         action(*arguments, **options)
     return str(caught.value)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def is_complete(hub: Hub, folder: Path) -> bool:

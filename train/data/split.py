@@ -49,10 +49,16 @@ def _read_source(config: CorpusConfig) -> Iterator[Document]:
         )
     elif config.books == "scifi":
         yield from read_gutenberg_files(
-            config.paths, SCIFI_BOOKS, text_field=config.text_field, skip_broken=config.skip_broken
+            config.paths,
+            SCIFI_BOOKS,
+            text_field=config.text_field,
+            encoding=config.encoding,
+            skip_broken=config.skip_broken,
         )
     else:
-        yield from read_local(config.paths, text_field=config.text_field, skip_broken=config.skip_broken)
+        yield from read_local(
+            config.paths, text_field=config.text_field, encoding=config.encoding, skip_broken=config.skip_broken
+        )
 
 
 def cut_passages(documents: Iterable[Document], characters: int) -> Iterator[Document]:

@@ -83,7 +83,11 @@ GRID = """
   {% endfor %}
   </div>
   <div class="chosen">
-    <figure><div class="map"><canvas role="img"></canvas><i></i></div><figcaption></figcaption></figure>
+    <figure>
+      <div class="matrix"><div class="keys" aria-hidden="true"></div><div class="queries" aria-hidden="true"></div>
+        <div class="map"><canvas role="img"></canvas><i></i></div></div>
+      <figcaption></figcaption>
+    </figure>
     <div>
       <p class="choose">Choose the token that looks:</p>
       <div class="tokens roving" role="listbox" aria-label="Token that looks" dir="auto">

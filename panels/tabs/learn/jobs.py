@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import panels
-from corpus.clean import decode_bytes
+from corpus.encodings import decode_bytes
 from panels.tabs.learn.estimate import RunPlan, Size
 from storage.files import atomic_file
 from storage.records import read_json_object_or_empty, write_json
