@@ -15,7 +15,13 @@ from storage.run_folder import RunFolder
 from train import checkpoint
 from train.checkpoint import TrainState
 from train.config import Config, check_same_run, validate, write_recipe
-from train.data.batches import IGNORED, Batch, evaluation_batches, training_batches
+from train.data.batches import (
+    IGNORED,
+    Batch,
+    evaluation_batches,
+    training_batches,
+    training_evaluation_batches,
+)
 from train.data.prepare import Prepared, prepare
 from train.device import catch_signals, describe, make_accelerator, measure_peak_flops
 from train.kernels import use_kernels
@@ -117,8 +123,10 @@ class Trainer:
         self.batches = self.objective.training(
             training_batches(prepared.train, config.data.windows, **sizes, seed=config.run.seed)
         )
-        self.validation = self.objective.validation(
-            evaluation_batches(prepared.validation, **sizes, windows=config.data.evaluation_windows)
+        sizes["windows"] = config.data.evaluation_windows
+        self.validation = self.objective.validation(evaluation_batches(prepared.validation, **sizes))
+        self.train_evaluation = self.objective.evaluation(
+            training_evaluation_batches(prepared.train, prepared.validation, **sizes)
         )
         self.schedule = Schedule(config.schedule, config.run.steps)
         self.state = TrainState()
@@ -249,11 +257,20 @@ class Trainer:
         step, device = self.state.step, self.accelerator.device
         loss = mean_loss(self.model, self.validation, device)
         self.evaluation, self.evaluation_step = self.objective.metrics(self.model, loss, device), step
+        # Dropout is off for both losses, and a fixed part of the text measured: their distance is the generalization
+        # gap, which the mean of `train_loss`, of other windows under dropout, does not show.
+        self.evaluation["train_eval_loss"] = mean_loss(self.model, self.train_evaluation, device)
         if self.schedule.evaluated(loss):
             self.log.info(f"step {step}: the validation loss is on a plateau, the learning rate falls")
-        self.log.info(f"step {step}: {self.objective.summary(self.evaluation)}")
+        self.log.info(f"step {step}: {self._summary()}")
         if self.watch is not None:
             self._stop(self.watch(step, self.evaluation))
+
+    def _summary(self) -> str:
+        """One sentence on the latest evaluation."""
+        assert self.evaluation is not None
+        of_training = f"; training loss {self.evaluation['train_eval_loss']:.4f} in evaluation mode"
+        return self.objective.summary(self.evaluation) + of_training
 
     def _write_metrics(self) -> None:
         state = self.state
@@ -324,9 +341,8 @@ class Trainer:
 
     def _finish(self) -> None:
         """Report the result, and write the long sample of a recipe that has one."""
-        assert self.evaluation is not None
         self.log.info(f"finished after {self.state.step} steps, {self.state.seconds:.0f} s")
-        self.log.info(self.objective.summary(self.evaluation))
+        self.log.info(self._summary())
         if not self.config.run.output_tokens:
             return
         model = checkpoint.unsharded_model(self.unwrapped, self.accelerator)
@@ -353,8 +369,10 @@ class Trainer:
     def _advance_bar(self) -> None:
         shown = {"loss": f"{self.last_loss:.3f}"}
         if self.evaluation is not None:
-            key = "bits_per_byte" if "bits_per_byte" in self.evaluation else "validation_loss"
-            shown[key.replace("_per_", "/").replace("_", " ")] = f"{self.evaluation[key]:.4f}"
+            losses = (self.evaluation[key] for key in ("train_eval_loss", "validation_loss") if key in self.evaluation)
+            shown["train/val"] = "/".join(f"{loss:.4f}" for loss in losses)
+            if "bits_per_byte" in self.evaluation:
+                shown["bits/byte"] = f"{self.evaluation['bits_per_byte']:.4f}"
         self.log.advance(**shown, **{"tokens/s": f"{self.state.tokens_seen / self.state.seconds:,.0f}"})
 
     def _write_state(self, status: str) -> None:

@@ -120,9 +120,13 @@ class Objective:
         """What is trained on, from windows of the text."""
         return batches
 
+    def evaluation(self, batches: list[Batch]) -> list[Batch]:
+        """What is fixed for evaluations, from windows of the training text or of the validation text."""
+        return batches
+
     def validation(self, batches: list[Batch]) -> list[Batch]:
         """The fixed batches of `validation_loss`, from windows of the text."""
-        return batches
+        return self.evaluation(batches)
 
     def metrics(self, model: Any, loss: float, device: torch.device) -> dict[str, float]:
         """What an evaluation reports, from its validation loss."""
@@ -210,9 +214,12 @@ class MaskedObjective(Objective):
     def training(self, batches: Batches) -> Batches:
         return MaskedBatches(batches, self.masking, seed=self.config.run.seed)
 
+    def evaluation(self, batches: list[Batch]) -> list[Batch]:
+        return self.masking.hide_fixed(batches)
+
     def validation(self, batches: list[Batch]) -> list[Batch]:
         self.one_hidden = self.masking.hide_one(batches)
-        return self.masking.hide_fixed(batches)
+        return super().validation(batches)
 
     def metrics(self, model: Any, loss: float, device: torch.device) -> dict[str, float]:
         return {

@@ -115,10 +115,11 @@ def draw_losses(records: list[dict[str, Any]], loss: LossScale) -> Any:
     losses: list[float] = []
     for key, name, style in (
         ("train_loss", "training", {"color": "#9db4d6", "linewidth": 1.2}),
+        ("train_eval_loss", "training, in evaluation mode", {"color": "#5f7fb3", "marker": ".", "linestyle": ":"}),
         ("validation_loss", "validation", {"color": "#1f4e9c", "marker": "o", "markersize": 3}),
     ):
         points = [(record["tokens_seen"] / 1e6, record[key]) for record in records if record.get(key) is not None]
-        losses += [record[key] for record in records if record.get(key) is not None]
+        losses += [loss for _, loss in points]
         if points:
             axes.plot(*zip(*points, strict=True), label=name, **style)
     # A loss of several times the floor leaves no room to see the distance to it, unless the scale is logarithmic.

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, cast
 from corpus.documents import Document, text_documents
 from corpus.encodings import choose_encoding
 from corpus.readers.streams import BrokenFileError, Options
+from storage.text import first_line
 
 NO_ARRAY = ".json without an array of records"
 """Why a .json is left out of a folder or an archive: these are full of settings. Named by its user it is read."""
@@ -147,7 +148,7 @@ def read_parquet(stream: BinaryIO, name: str, options: Options) -> Iterator[Docu
     except (pa.ArrowException, OSError) as error:
         raise BrokenFileError(
             f"{name}: expected a parquet file, got one that is damaged or something else "
-            f"({str(error).splitlines()[0]}); fetch it again or leave it out"
+            f"({first_line(error)}); fetch it again or leave it out"
         ) from error
 
 

@@ -117,6 +117,9 @@ def test_attention_head_by_head(tab: Any, loaded: LoadedModel) -> None:
         ids = [token_id for token_id, _ in heads(loaded, text).tokens]
         weights_LHQK = attention(loaded.model, ids)
         layers, count, size, _ = weights_LHQK.shape
+        labels = [label(loaded.tokenizer, token_id) for token_id in ids][:: math.ceil(size / 26)]
+        for axis in ("queries", "keys"):
+            assert tab.locator(f".attention .{axis} span").all_text_contents() == labels
         choices = tab.locator(".attention .head")
         assert choices.count() == layers * count
         for head, weights_QK in enumerate(weights_LHQK.flatten(0, 1)):
@@ -134,6 +137,11 @@ def test_attention_head_by_head(tab: Any, loaded: LoadedModel) -> None:
     )
     box = tab.locator(".map").bounding_box()
     tab.locator(".map").click(position={"x": box["width"] / 2, "y": (5 + 0.5) * box["height"] / size})
+    key = int(size / 2)
+    assert tab.locator(".map").get_attribute("title") == (
+        f"6. {label(loaded.tokenizer, ids[5])} to {key + 1}. {label(loaded.tokenizer, ids[key])}: "
+        f"{percent(weights_QK[5, key].item())}"
+    )
     chosen = tab.locator('.attention .token[aria-selected="true"]')
     assert chosen.inner_text().startswith(label(loaded.tokenizer, ids[5]))
     chosen.focus()

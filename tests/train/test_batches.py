@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.shards import SplitWriter, TokenSplit
-from train.data.batches import IGNORED, PackedWindows, RandomWindows, evaluation_batches
+from train.data.batches import (
+    IGNORED,
+    PackedWindows,
+    RandomWindows,
+    evaluation_batches,
+    training_evaluation_batches,
+)
 
 END = 0
 
@@ -108,3 +114,22 @@ def test_evenly_spaced_windows(tmp_path: Path) -> None:
     assert starts == [0, 22, 45, 67, 90]
     one = evaluation_batches(split, batch_size=2, length=500, windows=5, end_of_text=END)
     assert one[0].input_BL.shape == (1, 100)
+
+
+def test_training_windows_are_evaluated_beside_those_of_validation(tmp_path: Path) -> None:
+    """As many as validate, of the same kind: windows, or complete documents where these are scored."""
+    train = write_split(tmp_path / "train", list(range(301)))
+    few, many = (write_split(tmp_path / str(size), list(range(size))) for size in (31, 101))
+    sizes = dict(batch_size=2, length=10, windows=5, end_of_text=END)
+    for validation, starts in ((few, [0, 145, 290]), (many, [0, 72, 145, 217, 290])):
+        batches = training_evaluation_batches(train, validation, **sizes)
+        assert [int(row[0]) for batch in batches for row in batch.input_BL] == starts
+        assert len(starts) == sum(len(batch.input_BL) for batch in evaluation_batches(validation, **sizes))
+    ids, documents = stream_of([3, 5, 4, 6, 2])
+    train = write_split(tmp_path / "documents", ids)
+    known = write_split(tmp_path / "known", ids, log_probability=-1.0)
+    for windows, chosen in ((1, [0]), (3, [0, 2, 4]), (9, [0])):  # its description says that one document validates
+        known.documents = 1 if windows == 9 else 5
+        batches = training_evaluation_batches(train, known, **(sizes | {"windows": windows}))
+        targets = [target for batch in batches for target in batch.target_BL.flatten().tolist() if target != IGNORED]
+        assert targets == [token for index in chosen for token in [*documents[index], END]]

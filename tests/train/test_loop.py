@@ -18,16 +18,19 @@ import pytest
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from storage.records import read_jsonl
 from storage.run_folder import RunFolder
+from storage.shards import TokenSplit
 from tests.train.conftest import with_fields
 from train import checkpoint
 from train.checkpoint import TrainState, random_states, set_random_states
 from train.config import Config
+from train.data.batches import training_evaluation_batches
 from train.device import measure_peak_flops
 from train.loop import NonFiniteLossError, Trainer, train
+from train.objective import ModelWithLoss, mean_loss
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = "checkpoints/step-000012/model.safetensors"
@@ -149,6 +152,8 @@ def test_a_checkpoint_loads_as_it_is(finished_run: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(finished_run / "checkpoints/step-000012", local_files_only=True)
     loss = model(torch.tensor([[5, 6, 7]]), labels=torch.tensor([[5, 6, 7]])).loss
     assert torch.isfinite(loss)
+    tokenizer = AutoTokenizer.from_pretrained(finished_run / "checkpoints/step-000012", trust_remote_code=False)
+    assert tokenizer.model_max_length == model.config.max_position_embeddings
 
 
 def test_the_loss_of_an_evaluation_is_that_of_whole_documents(finished_run: Path, tiny: Config) -> None:
@@ -166,6 +171,27 @@ def test_the_loss_of_an_evaluation_is_that_of_whole_documents(finished_run: Path
     assert run["floor_bits_per_byte"] == pytest.approx(floor / size)
     bits = run["evaluation"]["validation_loss"] * tokens / math.log(2)
     assert run["evaluation"]["bits_per_byte"] == pytest.approx(bits / size)
+
+
+def test_the_training_loss_of_an_evaluation_is_without_dropout_and_of_fixed_windows(
+    tiny: Config, finished_run: Path, fresh_run_dir: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """At the last step it is the loss of the last checkpoint; measuring it leaves the curve of training as it was."""
+    model = AutoModelForCausalLM.from_pretrained(finished_run / "checkpoints/step-000012", local_files_only=True)
+    train_split, validation = (TokenSplit.open(finished_run / "tokens", name) for name in ("train", "validation"))
+    batches = training_evaluation_batches(
+        train_split, validation, batch_size=1, length=32, windows=2, end_of_text=model.config.eos_token_id
+    )
+    expected = mean_loss(ModelWithLoss(model), batches, torch.device("cpu"))
+    lines = read_jsonl(finished_run / "metrics.jsonl")
+    assert [line["step"] for line in lines if "train_eval_loss" in line] == [4, 8, 12]
+    assert lines[-1]["train_eval_loss"] == pytest.approx(expected, rel=1e-5)
+    assert f"; training loss {expected:.4f} in evaluation mode" in (finished_run / "train.log").read_text()
+    capfd.readouterr()
+    rarely = with_fields(tiny, run__dir=fresh_run_dir("rarely"), run__evaluate_every=12)
+    losses = [line["train_loss"] for line in curve(train(rarely, recipe="debug"))]
+    assert losses == [line["train_loss"] for line in lines]
+    assert f"train/val={expected:.4f}/{lines[-1]['validation_loss']:.4f}, bits/byte=" in capfd.readouterr().err
 
 
 def test_a_second_process_is_refused(tiny: Config, tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_what_a_masked_run_leaves(masked_run: Path, capsys: pytest.CaptureFixtur
     run = json.loads((masked_run / "run.json").read_text())
     assert run["floor_bits_per_byte"] is None  # the floor is the entropy of a text read from one side
     evaluation = run["evaluation"]
-    assert set(evaluation) == {"validation_loss", "masked_perplexity", "pseudo_perplexity"}
+    assert set(evaluation) == {"validation_loss", "masked_perplexity", "pseudo_perplexity", "train_eval_loss"}
     assert evaluation["masked_perplexity"] == pytest.approx(math.exp(evaluation["validation_loss"]))
     lines = read_jsonl(masked_run / "metrics.jsonl")
     assert {"step", "tokens_seen", "train_loss", "learning_rate"} <= lines[0].keys()
@@ -162,7 +162,7 @@ def test_the_picture_names_what_it_shows(masked_run: Path, finished_run: Path) -
     figure = draw_losses(masked, scale)
     (axes,) = figure.axes
     assert axes.get_ylabel() == "masked loss (nats per hidden token)"
-    assert [line.get_label() for line in axes.lines] == ["training", "validation"]
+    assert [line.get_label() for line in axes.lines] == ["training", "training, in evaluation mode", "validation"]
     assert not axes.child_axes  # no bits per byte
     scale = SimpleNamespace(loss_label="loss (nats per token)", floor=0.5, bits_per_byte=0.4)
     figure = draw_losses(causal, scale)

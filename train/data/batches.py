@@ -155,20 +155,52 @@ def evaluation_batches(
     if split.log_probability is not None:
         rows = _complete_documents(split, length=length, end_of_text=end_of_text)
     else:
-        size = min(length + 1, len(split))
-        count = max(1, min(windows, (len(split) - 1) // (size - 1)))
-        starts = np.linspace(0, len(split) - size, count).astype(int)
-        read = [split.read(int(start), size) for start in starts]
-        rows = [(ids[:-1], ids[1:]) for ids in read]
+        rows = _spaced_windows(split, length=length, windows=windows)
+    return _batched(rows, batch_size)
+
+
+def training_evaluation_batches(
+    train: TokenSplit, validation: TokenSplit, *, batch_size: int, length: int, windows: int, end_of_text: int
+) -> list[Batch]:
+    """Fixed windows of the training text, evenly spaced, whose loss compares with that of `evaluation_batches`.
+
+    They are of the same kind, complete documents where these are scored, else windows: as many as validate, `windows`
+    at most.
+    """
+    if validation.log_probability is not None:
+        documents = min(windows, validation.documents)
+        rows = _complete_documents(train, length=length, end_of_text=end_of_text, documents=documents)
+    else:
+        windows = max(1, min(windows, (len(validation) - 1) // length))
+        rows = _spaced_windows(train, length=length, windows=windows)
+    return _batched(rows, batch_size)
+
+
+Row = tuple[np.ndarray, np.ndarray]  # input ids and targets, each of shape (L,)
+
+
+def _batched(rows: list[Row], batch_size: int) -> list[Batch]:
     inputs, targets = (torch.from_numpy(np.stack(side)) for side in zip(*rows, strict=True))
     return [Batch(*pair) for pair in zip(inputs.split(batch_size), targets.split(batch_size), strict=True)]
 
 
-def _complete_documents(split: TokenSplit, *, length: int, end_of_text: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def _spaced_windows(split: TokenSplit, *, length: int, windows: int) -> list[Row]:
+    size = min(length + 1, len(split))
+    count = max(1, min(windows, (len(split) - 1) // (size - 1)))
+    starts = np.linspace(0, len(split) - size, count).astype(int)
+    read = [split.read(int(start), size) for start in starts]
+    return [(ids[:-1], ids[1:]) for ids in read]
+
+
+def _complete_documents(split: TokenSplit, *, length: int, end_of_text: int, documents: int | None = None) -> list[Row]:
+    """Rows filled with complete documents: all of them, or `documents` of them, evenly spaced."""
     borders = document_borders(split, end_of_text)
-    rows: list[tuple[np.ndarray, np.ndarray]] = []
+    chosen = np.arange(len(borders) - 1)
+    if documents is not None and documents < len(chosen):
+        chosen = np.linspace(0, len(chosen) - 1, max(1, documents)).astype(int)
+    rows: list[Row] = []
     room = 0
-    for start, end in zip(borders[:-1], borders[1:], strict=True):
+    for start, end in zip(borders[chosen], borders[chosen + 1], strict=True):
         for piece in range(int(start), int(end), length):
             ids = split.read(piece, min(length, int(end) - piece) + 1)
             if len(ids) - 1 > room:

@@ -28,7 +28,7 @@ READING = """
     <label><input type="checkbox" class="all-numbers"> Number on every token</label>
   </div>
   <p class="detail" role="status">Point at a token, or go there with the Tab and arrow keys.</p>
-  <div class="tokens" role="listbox" aria-label="Tokens with their surprise" dir="auto">
+  <div class="tokens roving" role="listbox" aria-label="Tokens with their surprise" dir="auto">
   {%- for token in tokens -%}
     <span class="token" role="option" aria-selected="false" tabindex="{{ 0 if loop.first else -1 }}"
      {%- if token.bits is not none %} style="--share:{{ "%.2f" | format(token.share) }}"
@@ -49,7 +49,7 @@ LAYERS = """
     {{ tokens | length }} tokens are shown; the model has read the {{ left_out }} before them too, as far as its
     context reaches.{% endif %}</p>
   <div class="scroll">
-  <table role="grid" aria-label="Layer by position">
+  <table class="roving" role="grid" aria-label="Layer by position">
     <thead><tr><th scope="row">came next</th>
       {% for token in following %}<td>{{ "?" if token is none else token }}</td>{% endfor %}</tr></thead>
     <tbody>
@@ -74,7 +74,7 @@ GRID = """
   <p>How much each token (a row) takes from each token that it can see (a column), head by head.
     {%- if left_out %} For this the model was given only the {{ tokens | length }} tokens below; {{ left_out }} more of
     the text are left out.{% endif %}</p>
-  <div class="scroll heads" role="listbox" aria-label="Heads, a row for each layer">
+  <div class="scroll heads roving" role="listbox" aria-label="Heads, a row for each layer">
   {% for layer in range(1, layers + 1) %}
     <div class="layer" role="group" aria-label="Layer {{ layer }}"><span>Layer {{ layer }}</span>
     {% for head in range(1, heads + 1) %}<span class="head" role="option" aria-selected="false" tabindex="-1"
@@ -83,10 +83,14 @@ GRID = """
   {% endfor %}
   </div>
   <div class="chosen">
-    <figure><div class="map"><canvas role="img"></canvas><i></i></div><figcaption></figcaption></figure>
+    <figure>
+      <div class="matrix"><div class="keys" aria-hidden="true"></div><div class="queries" aria-hidden="true"></div>
+        <div class="map"><canvas role="img"></canvas><i></i></div></div>
+      <figcaption></figcaption>
+    </figure>
     <div>
       <p class="choose">Choose the token that looks:</p>
-      <div class="tokens" role="listbox" aria-label="Token that looks" dir="auto">
+      <div class="tokens roving" role="listbox" aria-label="Token that looks" dir="auto">
       {%- for token_id, label in tokens -%}
         <span class="token" role="option" aria-selected="false" tabindex="-1" data-id="{{ token_id }}">{{
           label }}</span>

@@ -31,9 +31,10 @@ PLAN = """
 """
 
 
-def build_form(context: AppContext, *, is_open: bool) -> tuple[gr.State, Any] | None:
-    """Lay out the form and wire it, or show why there is none. Returns the name of the run that was started, and the
-    event after which it is known; None: no run can be started."""
+def build_form(context: AppContext, *, is_open: bool, stopped: Any) -> tuple[gr.State, Any] | None:
+    """Lay out the form and wire it, or show why there is none; after the event `stopped` it shows the plan again.
+    Returns the name of the run that was started, and the event after which it is known; None: no run can be started.
+    """
     reason = unavailable(context)
     with gr.Accordion("Train on a text of your own", open=is_open, elem_id="start"):
         if reason is not None:
@@ -74,12 +75,13 @@ def build_form(context: AppContext, *, is_open: bool) -> tuple[gr.State, Any] | 
             run = launcher.start(read_text(text, upload), title=title, size=size, steps=as_integer(steps))
         except (ValueError, OSError) as error:
             return None, render_status("trouble", str(error))
-        return run.path.name, render_status("busy", f"{run.path.name} is running: its curves are above.")
+        return run.path.name, render_status("idle", f"{run.path.name} was started: its curves are above.")
 
     inputs, estimate = [text, upload, size, steps], partial(describe_plan, context)
     for change in (text.change, upload.change, size.input, steps.input):
         change(estimate, inputs, plan, trigger_mode="always_last", **quiet)
     size.input(lambda name: size_named(name).steps, size, steps, **quiet).then(estimate, inputs, plan, **quiet)
+    stopped.then(estimate, inputs, plan, **quiet)
     begun = start.click(begin, [text, upload, title, size, steps], [name, plan], **quiet)
     return name, begun
 
