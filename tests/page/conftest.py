@@ -9,7 +9,7 @@ import pytest
 
 from docs.screenshot import open_tab
 from storage.run_folder import RunFolder
-from tests.serving import SIZE, Window, button, serving, set_length
+from tests.serving import SEED, SIZE, Window, button, serving, set_length
 from train.config import replace_fields
 from train.loop import train
 from train.recipes import get_recipe
@@ -73,8 +73,8 @@ def window(lab_window: Window) -> Window:
     page.get_by_text("A new page.").wait_for()
     button(page, "Balanced").click()
     set_length(page, 200)
-    for field in ("Seed", "Stop text"):
-        page.get_by_label(field, exact=True).fill("")
+    page.locator(SEED).fill("")
+    page.get_by_label("Stop text").fill("")
     return lab_window
 
 
