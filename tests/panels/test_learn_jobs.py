@@ -29,7 +29,7 @@ TEXT = "The lamp burned low. " * 200
 TINY = SIZES["tiny"]
 
 
-class Pretended(Launcher):
+class StubLauncher(Launcher):
     """A launcher whose process holds the lock, or fails, and trains nothing."""
 
     script = (
@@ -51,7 +51,7 @@ class Pretended(Launcher):
 @pytest.fixture
 def launcher(tmp_path: Path):
     """A launcher of an empty home, and none of its processes left behind."""
-    launcher = Pretended(tmp_path)
+    launcher = StubLauncher(tmp_path)
     yield launcher
     for process in launcher._ours.values():
         process.kill()
@@ -199,7 +199,7 @@ def test_the_form_says_how_a_file_was_read(tmp_path: Path) -> None:
     assert "encoding: expected the name of an encoding" in plan("klingon")
 
 
-def test_a_run_is_a_process_of_its_own_that_stop_ends(launcher: Pretended, tmp_path: Path) -> None:
+def test_a_run_is_a_process_of_its_own_that_stop_ends(launcher: StubLauncher, tmp_path: Path) -> None:
     run = launcher.start(TEXT, title="Lamp", size=TINY, steps=50)
     assert run.path == (tmp_path / "runs" / "lamp").resolve()
     corpus = run.path / "lamp.txt"
@@ -223,7 +223,7 @@ def test_a_run_is_a_process_of_its_own_that_stop_ends(launcher: Pretended, tmp_p
         launcher.stop(run)
 
 
-def test_a_name_is_never_taken_twice(launcher: Pretended) -> None:
+def test_a_name_is_never_taken_twice(launcher: StubLauncher) -> None:
     runs = []
     for _ in range(2):
         runs.append(launcher.start(TEXT, title="Lamp", size=TINY, steps=50))
@@ -233,14 +233,14 @@ def test_a_name_is_never_taken_twice(launcher: Pretended) -> None:
 
 
 @pytest.mark.parametrize("refused", ["too short", "came without the training program"])
-def test_a_refused_start_leaves_nothing(refused: str, launcher: Pretended, tmp_path: Path) -> None:
-    launcher = launcher if refused == "too short" else Pretended(tmp_path, checkout=tmp_path)
+def test_a_refused_start_leaves_nothing(refused: str, launcher: StubLauncher, tmp_path: Path) -> None:
+    launcher = launcher if refused == "too short" else StubLauncher(tmp_path, checkout=tmp_path)
     with pytest.raises(ValueError, match=refused):
         launcher.start("short" if refused == "too short" else TEXT, title="Lamp", size=TINY, steps=50)
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_run_of_a_terminal_is_seen_and_not_stopped(launcher: Pretended, tmp_path: Path) -> None:
+def test_a_run_of_a_terminal_is_seen_and_not_stopped(launcher: StubLauncher, tmp_path: Path) -> None:
     run = RunFolder(save_run(tmp_path / "runs" / "terminal"))
     with run.lock():
         assert launcher.active() == run
@@ -249,7 +249,7 @@ def test_a_run_of_a_terminal_is_seen_and_not_stopped(launcher: Pretended, tmp_pa
     assert launcher.active() is None
 
 
-def test_a_process_that_took_over_a_number_is_left_alone(launcher: Pretended, tmp_path: Path) -> None:
+def test_a_process_that_took_over_a_number_is_left_alone(launcher: StubLauncher, tmp_path: Path) -> None:
     run = RunFolder(save_run(tmp_path / "runs" / "old"))
     innocent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
@@ -263,7 +263,7 @@ def test_a_process_that_took_over_a_number_is_left_alone(launcher: Pretended, tm
         innocent.wait()
 
 
-def test_a_run_resumes_from_its_recipe(launcher: Pretended, tmp_path: Path) -> None:
+def test_a_run_resumes_from_its_recipe(launcher: StubLauncher, tmp_path: Path) -> None:
     run = RunFolder(save_run(tmp_path / "runs" / "old"))
     launcher.resume(run)
     assert launcher.arguments == [str(run.recipe_file), "--resume", "--run-dir", str(run.path)]
@@ -284,7 +284,7 @@ def test_the_command_that_resumes_is_that_of_the_same_run(tmp_path: Path) -> Non
     assert again == dataclasses.replace(config, run=dataclasses.replace(config.run, resume=True))
 
 
-def test_the_last_error_of_a_process(launcher: Pretended, tmp_path: Path) -> None:
+def test_the_last_error_of_a_process(launcher: StubLauncher, tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     assert launcher.last_error(run) is None
     run.page_log.write_text("training\nerror: the corpus is too short\r 10%|# | error in a bar\n")
