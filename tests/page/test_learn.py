@@ -160,6 +160,25 @@ def test_a_prompt_of_ones_own_with_every_checkpoint(tab: Any, home: Path) -> Non
     assert tab.locator("#learn-timelapse img").count() == 0
 
 
+def test_a_file_is_read_in_the_encoding_that_is_chosen(tab: Any, home: Path) -> None:
+    from playwright.sync_api import expect
+
+    (home / "letters.txt").write_bytes("Лампа горела тихо, и море было спокойно.\n".encode("cp1251") * 100)
+    tab.get_by_role("button", name="Train on a text of your own").click()
+    tab.locator("#start-file input[type=file]").set_input_files(home / "letters.txt")
+    says(tab, "#start-plan", r"letters\.txt: .*cp1251.*Лампа горела")
+    tab.locator("#start-encoding input").fill("klingon")
+    tab.locator("#start-encoding input").press("Enter")
+    says(tab, "#start-plan", "encoding: expected the name of an encoding")
+    tab.locator("#start-encoding input").fill("cp1251")
+    tab.locator("#start-encoding input").press("Enter")
+    says(tab, "#start-plan", "On disk")
+    expect(tab.locator("#start-plan .note")).to_have_count(0)
+    tab.locator("#start-file").get_by_label("Clear").click()
+    expect(tab.locator("#start-encoding")).to_be_hidden()
+    tab.get_by_role("button", name="Train on a text of your own").click()
+
+
 def test_a_run_is_started_watched_stopped_and_lost(tab: Any, home: Path) -> None:
     tab.get_by_role("button", name="Train on a text of your own").click()
     tab.locator("#start-text textarea").fill("too short")
@@ -196,6 +215,7 @@ def test_a_run_is_started_watched_stopped_and_lost(tab: Any, home: Path) -> None
 
     tab.locator("#learn-stop").click()
     says(tab, "#learn-status", "Stopped, saved", SETTLED)
+    assert "is running" not in tab.locator("#start-plan").inner_text()
     state = read_json_object(run / "run.json")
     assert state["status"] == "stopped"
     assert 0 < state["step"] < 5000

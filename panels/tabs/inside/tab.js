@@ -15,7 +15,7 @@ document.addEventListener("pointermove", (event) => {
 
 function point(target, isChosen) {
   const item = target.closest?.(ITEM);
-  if (item?.closest(".reading")) showToken(item);
+  if (item?.closest(".surprisal")) showToken(item);
   else if (item?.closest(".lens")) showCell(item);
   else if (item && isChosen) drawChosen(item.closest(".attention"));
 }
@@ -26,7 +26,7 @@ function showToken(token) {
     : rank === "1" ? [`  ${bits} bits, probability ${probability}: the likeliest token here.`]
       : [`  ${bits} bits, probability ${probability}, number ${rank} on the model's list. It expected `,
         make("b", "", expected), ` (${share}).`];
-  token.closest(".reading").querySelector(".detail").replaceChildren(make("b", "", token.textContent), ...known);
+  token.closest(".surprisal").querySelector(".detail").replaceChildren(make("b", "", token.textContent), ...known);
 }
 
 // A title and bars below it, each of a label, its probability as text, and the length of the bar (0 to 1).
@@ -45,8 +45,8 @@ function showBars(section, title, bars) {
 
 function showCell(cell) {
   const bars = cell.dataset.top.split("\n").map((line) => line.split("\t"));
-  const came = cell.classList.contains("came") ? ": right, this came next" : "";
-  showBars(cell.closest(".lens"), [`${cell.dataset.layer}, after `, make("b", "", cell.dataset.token), came], bars);
+  const verdict = cell.classList.contains("correct") ? ": right, this came next" : "";
+  showBars(cell.closest(".lens"), [`${cell.dataset.layer}, after `, make("b", "", cell.dataset.token), verdict], bars);
 }
 
 // ---- attention
@@ -89,8 +89,8 @@ function paint(canvas, head) {
   context.putImageData(image, 0, 0);
 }
 
-// What a head does on average, in words.
-function habits(head) {
+// Where a head looks on average, in words.
+function averages(head) {
   const { size, ids, at } = attention;
   const queries = [...Array(size).keys()];
   const mean = (pairs) => pairs.reduce((sum, [query, key]) => sum + at(head, query, key), 0) / Math.max(1, pairs.length);
@@ -122,7 +122,7 @@ function drawChosen(section) {
   mark.style.top = `${(100 * query) / size}%`;
   mark.style.height = `${100 / size}%`;
   section.querySelector("figcaption").replaceChildren(
-    make("b", "", name), `. On average ${habits(head)}. Shades show the square root of a weight.`,
+    make("b", "", name), `. On average ${averages(head)}. Shades show the square root of a weight.`,
   );
   const row = tokens.map((_, key) => attention.at(head, query, key));
   tokens.forEach((token, key) => {
