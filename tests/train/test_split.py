@@ -32,9 +32,11 @@ def test_text_is_cut_at_line_starts_and_nothing_is_lost(texts: list[str], chunk:
 @given(texts=st.lists(lines.filter(bool), max_size=5), characters=st.integers(1, 90), is_in_pieces=st.booleans())
 def test_passages_are_the_text_and_long_enough(texts: list[str], characters: int, is_in_pieces: bool) -> None:
     documents = [Document(text=text, name=str(number)) for number, text in enumerate(texts)]
-    if is_in_pieces:
-        documents = [replace(document, name="0", is_complete=False) for document in documents[:-1]] + documents[-1:]
-        documents[-1:] = [replace(document, name="0") for document in documents[-1:]]
+    if is_in_pieces:  # of one text; pieces end after a line end or a word
+        documents = [
+            Document(text=text.rstrip(" \r") or "a", name="0", is_complete=number == len(texts) - 1)
+            for number, text in enumerate(texts)
+        ]
     passages = list(cut_passages(documents, characters))
     for name in {document.name for document in documents}:
         own = [passage.text for passage in passages if passage.name == name]
