@@ -28,6 +28,7 @@ def browser() -> Iterator[Any]:
         pytest.skip(f"no chromium at {CHROMIUM} (apt-get install chromium)")
     playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    playwright_api.expect.set_options(timeout=30_000)  # as long as a page's own waiting: the machine may be busy
     with playwright_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=flags)
         yield browser

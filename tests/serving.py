@@ -4,7 +4,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,30 @@ def serving(model: Path | str, *, cwd: Path) -> Iterator[tuple[str, psutil.Proce
     assert "Traceback" not in rest, rest
 
 
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait for `condition()`, as long as the browser waits for what it looks for."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+SEED = "#seed :is(input, textarea)"
+"""The Write tab's field; those of other tabs have a similar label."""
+
+
+def button(page: Any, name: str) -> Any:
+    """The button with this name."""
+    return page.get_by_role("button", name=name, exact=True)
+
+
+def set_length(page: Any, tokens: int) -> None:
+    """Move the slider for the length."""
+    field = page.get_by_label("number input for Length", exact=True)
+    field.fill(str(tokens))
+    field.blur()
+
+
 SIZE = {"width": 1280, "height": 720}
 
 
@@ -61,7 +86,7 @@ class Window:
         self.page.on("console", lambda said: self._errors.append(said.text) if said.type == "error" else None)
         self.page.on("pageerror", lambda error: self._errors.append(str(error)))
         self.page.goto(address)
-        self.page.get_by_text("Ready.", exact=True).wait_for()
+        self.page.get_by_text("Ready.", exact=True).wait_for(timeout=120_000)
 
     @contextmanager
     def lent(self) -> Iterator[Any]:

@@ -9,8 +9,7 @@ import pytest
 from modeling.infilling import fill_in
 from panels.models import load_model
 from tests.panels.tiny_model import save_masked_checkpoint
-from tests.serving import Window, serving
-from tests.test_app import button
+from tests.serving import Window, button, serving
 from tokenization import plain_ids
 
 

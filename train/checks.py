@@ -51,6 +51,7 @@ _COUNTS_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
     "corpus.dataset": ("corpus.source", ("hub",)),
     "corpus.dataset_config": ("corpus.source", ("hub",)),
     "corpus.joined_rows": ("corpus.source", ("hub",)),
+    "corpus.passage_characters": ("corpus.source", ("gutenberg", "hub", "local")),
     "corpus.text_field": ("corpus.source", ("hub", "local")),
     "corpus.skip_broken": ("corpus.source", ("local",)),
     "corpus.gutenberg_url": ("corpus.source", ("gutenberg",)),

@@ -53,10 +53,14 @@ class CorpusConfig(Section):
     """Stories: our generator, with a known entropy. Gutenberg: books by id over HTTP. Hub: a data set of the Hugging
     Face Hub. Local: `paths`."""
     paths: Annotated[tuple[Path, ...], flag("--corpus")] = ()
-    """Files (txt, jsonl, parquet; gz, xz, zst of them), folders or globs; or one .npy file of `python -m tokenization
-    encode`, its tokenizer in `tokenizer.path`. Given on the command line, they replace the recipe's own source."""
+    """Files, folders or globs: txt, md, html, epub, docx, odt, pdf, subtitles, jsonl, json, csv, parquet, zip, tar, and
+    gz, xz, zst of them (docs/corpora.md); or one .npy file of `python -m tokenization encode`, its tokenizer in
+    `tokenizer.path`. Given on the command line, they replace the recipe's own source."""
     text_field: str = "text"
-    """Field of jsonl records, or column of parquet files and data sets, that holds the text."""
+    """Field of JSON records, or column of tables, parquet files and data sets, that holds the text."""
+    encoding: str | None = None
+    """Encoding of texts that are not UTF-8, such as cp1251, koi8-r, gbk, big5, shift_jis, utf-16; unset: what the file
+    states or what is recognised."""
     skip_broken: bool = False
     """Leave out, by name, files that cannot be read, instead of stopping at the first."""
     dataset: str | None = None
@@ -65,6 +69,9 @@ class CorpusConfig(Section):
     """Its configuration, where it has several."""
     joined_rows: bool = False
     """The data set's rows are pieces of one running text, not documents of their own."""
+    passage_characters: CountOrZero = 0
+    """Cut text without borders into documents, each a number of lines with at least so many characters in all; 1: every
+    line with text is a document. 0: a file, record or data set's row is one."""
     books: Literal["any", "scifi"] = "any"
     """Scifi: files with the number of one of that recipe's books must have its title; the wrong book is refused."""
     gutenberg_url: str = "https://www.gutenberg.org"
@@ -167,7 +174,9 @@ class OptimizerConfig(Section):
     eps: NotNegative = 1e-8
     """AdamW's epsilon."""
     weight_decay: NotNegative = 0.01
-    """Decoupled weight decay on matrices (AdamW); norms, biases and embeddings of positions have none."""
+    """Decoupled weight decay of AdamW."""
+    weight_decay_on: Literal["matrices", "everything"] = "matrices"
+    """Matrices: norms, biases and embeddings of positions do not decay. Everything: torch's default, all do."""
     muon_learning_rate: NotNegative = 0.02
     """Peak learning rate of Muon."""
     muon_momentum: Decay = 0.95
@@ -193,7 +202,7 @@ class ScheduleConfig(Section):
     plateau_factor: Share = 0.1
     """What the learning rate is multiplied by on a plateau."""
     plateau_patience: Count = 5
-    """Evaluations without an improvement that make a plateau."""
+    """Evaluations in a row without an improvement that change nothing; after one more the learning rate falls."""
     plateau_threshold: Share = 1e-3
     """Relative fall of the validation loss that counts as an improvement."""
 

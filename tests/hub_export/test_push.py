@@ -3,18 +3,20 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Literal
 
 import pytest
 from huggingface_hub import ModelCard
 
 from hub_export.__main__ import main
-from tests.hub_double import BOBS_TOKEN, FINE_TOKEN, READ_TOKEN, WRITE_TOKEN, Hub
+from hub_export.client import HubClient, Target, plan_upload
+from hub_export.push import publish_model
+from tests.hub_double import BOBS_TOKEN, FINE_TOKEN, READ_TOKEN, WRITE_TOKEN, Fault, Hub
 from tests.hub_export.conftest import SECRET_TEXT
-from tests.hub_export.hub_processes import ROOT, run_python
+from tests.hub_export.hub_processes import ROOT, environment, run_python
 from tests.hub_export.test_bundle import BUNDLE_FILES
 
 PUSH = ("-m", "hub_export", "push")
@@ -62,12 +64,6 @@ def published(pristine_run: Path, pristine_bundle: Path, tmp_path_factory: pytes
         pushed = run_python("-c", PUSHER, folder, pristine_run, hub=hub.url, home=home)
         loaded = run_python("-c", CLEAN, hub=hub.url, home=elsewhere, ours=False)
     return Published(hub=hub, pushed=pushed, loaded=loaded, home=home)
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with Hub().serve() as served:
-        yield served
 
 
 def changes(hub: Hub) -> list[str]:
@@ -133,6 +129,46 @@ def test_a_bundle_is_published_with_its_space(hub: Hub, pristine_bundle: Path, t
     card = model.files["README.md"].decode()
     assert 'from_pretrained("alice/moons", trust_remote_code=True)' in card
     assert "your-name" not in card
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")  # huggingface_hub's upload of large files
+@pytest.mark.parametrize(
+    ("request_kind", "answer", "reason"),
+    [
+        ("^(GET|HEAD) /lfs/", 503, "503"),  # the weights, which another host sends
+        pytest.param("^GET /alice/moons/resolve/[0-9a-f]+/tokenizer.json", "cut", "tokenizer", marks=pytest.mark.slow),
+    ],
+)
+def test_a_fault_while_the_commit_is_loaded_is_reported_and_the_same_push_completes_it(
+    hub: Hub,
+    pristine_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request_kind: str,
+    answer: int | Literal["cut"],
+    reason: str,
+) -> None:
+    for name, value in environment(hub.url, tmp_path).items():  # of the isolated process that loads it
+        monkeypatch.setenv(name, value)
+    client, target = HubClient(), Target(repo="alice/moons")
+
+    def publish() -> tuple[str, str]:
+        return publish_model(client, plan_upload(client, pristine_bundle, target), pristine_bundle)
+
+    hub.faults.append(Fault(request=request_kind, answer=answer))
+    with pytest.raises(ValueError, match="loading alice/moons from the Hub by commit ") as caught:
+        publish()
+    repository = hub.repositories["alice/moons"]
+    assert reason in str(caught.value)
+    assert str(caught.value).endswith(
+        f"alice/moons is on the Hub, complete, at commit {repository.head}, but without the tag of its version. "
+        "Run the same command again: it loads it once more, and tags it when that works."
+    )
+    assert (len(repository.commits), repository.tags) == (2, {})
+    hub.repair()
+    hub.faults.append(Fault(request=request_kind, answer=answer, times=1))  # once: it is loaded again by itself
+    assert publish() == (repository.head, "v1")
+    assert (len(repository.commits), hub.faults[0].times) == (2, 0)
 
 
 def test_a_bundle_that_is_dirty_or_was_not_proved_is_refused(hub: Hub, made: Path, tmp_path: Path) -> None:

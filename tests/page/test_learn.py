@@ -18,6 +18,15 @@ from storage.records import read_json_object, read_jsonl
 from tests.serving import Window
 
 STRANGE = "</script><img src=x onerror=alert(1)> ${1+1}"
+RECORD = """
+() => {
+  window.seen = [];
+  new MutationObserver(() => {
+    const step = document.querySelector("#learn-timelapse .position").textContent.split(" ·")[0];
+    if (window.seen.at(-1) !== step) window.seen.push(step);
+  }).observe(document.querySelector("#learn-timelapse"), {subtree: true, childList: true, characterData: true});
+}
+"""
 SETTLED = 60_000  # milliseconds for a process to have begun, on a busy machine
 
 
@@ -31,12 +40,20 @@ def home(lab_run: Path) -> Iterator[Path]:
             os.kill(read_json_object(note)["pid"], signal.SIGKILL)
 
 
+@pytest.fixture(scope="module")
+def window(browser: Any, lab_address: str) -> Iterator[Window]:
+    """A page whose Learn tab nobody has opened yet."""
+    window = Window(browser, lab_address)
+    yield window
+    window.page.close()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def opened(window: Window) -> None:
     """The tab is open and up to date."""
     with window.page.expect_response(lambda response: '[null,"lab"]' in (response.request.post_data or "")):
         window.page.get_by_role("tab", name="Learn").click()  # the timer's first tick, after which nothing is asked
-    window.page.locator("#learn-curves .loss .field").wait_for()
+    window.page.locator("#learn-curves .loss .plot-area").wait_for()
 
 
 @pytest.fixture
@@ -63,9 +80,11 @@ def test_the_curves_and_the_time_lapse_are_those_of_the_run(tab: Any, home: Path
     points = json.loads(tab.locator("#learn-curves .curves").get_attribute("data-points"))
     assert [point[0] for point in points] == [line["step"] for line in metrics]
     for point, line in zip(points, metrics, strict=True):
-        assert point[2] == pytest.approx(line["train_loss"], rel=1e-5)
-        assert point[3] == pytest.approx(line["validation_loss"], rel=1e-5) if "validation_loss" in line else True
-    state = tab.locator("#learn-state .run-state").inner_text()
+        assert point[1] == pytest.approx(line["train_loss"], rel=1e-5)
+        for column, name in ((2, "train_eval_loss"), (3, "validation_loss")):
+            assert point[column] == (pytest.approx(line[name], rel=1e-5) if name in line else None)
+    assert "train_eval_loss" in metrics[-1]
+    state = tab.locator("#learn-status .run-status").inner_text()
     assert "Finished" in state
     assert f"step {metrics[-1]['step']} of" in state
     assert "python app.py --model runs/lab" in state
@@ -73,70 +92,91 @@ def test_the_curves_and_the_time_lapse_are_those_of_the_run(tab: Any, home: Path
 
     # The keyboard goes from point to point, in all plots at once, and the text says where.
     readout = tab.locator("#learn-curves .loss .readout")
-    field = tab.locator("#learn-curves .loss .field")
-    field.focus()
-    field.press("Home")
+    area = tab.locator("#learn-curves .loss .plot-area")
+    area.focus()
+    area.press("Home")
     assert f"Step {metrics[0]['step']} · training {metrics[0]['train_loss']:.4g}" in readout.inner_text()
-    field.press("ArrowRight")
+    area.press("ArrowRight")
     assert f"Step {metrics[1]['step']} · training {metrics[1]['train_loss']:.4g}" in readout.inner_text()
-    assert field.get_attribute("aria-valuetext") == readout.inner_text()
-    plots = tab.locator("#learn-curves .field:visible").count()
+    assert area.get_attribute("aria-valuetext") == readout.inner_text()
+    plots = tab.locator("#learn-curves .plot-area:visible").count()
     assert tab.locator("#learn-curves .cursor:visible").count() == plots >= 3
-    field.press("End")
+    area.press("End")
     assert f"validation {metrics[-1]['validation_loss']:.4g}" in readout.inner_text()
-    field.hover(position={"x": 2, "y": 20})
+    area.hover(position={"x": 2, "y": 20})
     assert f"Step {metrics[0]['step']} " in readout.inner_text()
 
     tab.get_by_text("The numbers as a table").click()
     tab.locator("#learn-curves table").wait_for()
     assert tab.locator("#learn-curves table tbody tr").count() == len(metrics)
-    last = tab.locator("#learn-curves table tbody tr").last.locator("td").all_inner_texts()
-    assert last[0] == str(metrics[-1]["step"])
-    assert float(last[3]) == pytest.approx(metrics[-1]["validation_loss"], rel=1e-4)
+    names = tab.locator("#learn-curves table th").all_inner_texts()
+    last = dict(zip(names, tab.locator("#learn-curves table tr").last.locator("td").all_inner_texts(), strict=True))
+    assert last["Step"] == str(metrics[-1]["step"])
+    assert float(last["Validation loss"]) == pytest.approx(metrics[-1]["validation_loss"], rel=1e-4)
     tab.get_by_text("The numbers as a table").click()
-    tab.locator("#learn-curves .loss .closer input").check()
-    assert tab.locator("#learn-curves .late .field").is_visible()
-    assert not field.is_visible()
-    tab.locator("#learn-curves .late .closer input").uncheck()
+    tab.locator("#learn-curves .loss .zoom-choice input").check()
+    assert tab.locator("#learn-curves .zoomed .plot-area").is_visible()
+    assert not area.is_visible()
+    tab.locator("#learn-curves .zoomed .zoom-choice input").uncheck()
 
     # The slider moves through the samples without asking anybody.
     requests: list[str] = []
     tab.on("request", lambda request: requests.append(request.url))
-    reel, text, where = (tab.locator(f"#learn-lapse {name}") for name in ("input[type=range]", ".sheet", ".where"))
+    slider, text, position = (tab.locator(f"#learn-timelapse {name}") for name in ("input", ".text", ".position"))
     for index, prompt in enumerate(dict.fromkeys(sample["prompt"] for sample in samples)):
-        tab.locator("#learn-lapse select").select_option(str(index))
+        tab.locator("#learn-timelapse select").select_option(str(index))
         frames = [sample for sample in samples if sample["prompt"] == prompt]
-        reel.press("Home")
+        slider.press("Home")
         for frame in frames:
             assert text.evaluate("element => element.textContent") == frame["text"]
-            assert where.inner_text().startswith(f"Step {frame['step']} · validation loss ")
-            reel.press("ArrowRight")
-    tab.locator("#learn-lapse .play").click()
-    says(tab, "#learn-lapse", f"Step {samples[0]['step']} ·")
-    says(tab, "#learn-lapse", f"Step {samples[-1]['step']} ·")
-    says(tab, "#learn-lapse", "Play")
+            assert position.inner_text().startswith(f"Step {frame['step']} · validation loss ")
+            slider.press("ArrowRight")
+    tab.evaluate(RECORD)
+    tab.locator("#learn-timelapse .play").click()
+    tab.wait_for_function("(count) => window.seen.length >= count", arg=len(frames))
+    says(tab, "#learn-timelapse", "Play")
+    assert tab.evaluate("window.seen") == [f"Step {frame['step']}" for frame in frames]
     assert requests == []
 
 
 def test_a_prompt_of_ones_own_with_every_checkpoint(tab: Any, home: Path) -> None:
     tab.get_by_role("button", name="Write a prompt of your own").click()
-    tab.locator("#film-prompt textarea").fill(STRANGE)
-    tab.locator("#film-seed").locator("input, textarea").fill("not a number")
-    tab.locator("#film-make").click()
-    says(tab, "#film-state", "seed")
-    tab.locator("#film-seed").locator("input, textarea").fill("11")
-    tab.locator("#film-length input[type=number]").fill("12")
-    tab.locator("#film-make").click()
-    says(tab, "#film-state", "Done: 2 of 2 checkpoints, seed 11", SETTLED)
+    tab.locator("#timelapse-prompt textarea").fill(STRANGE)
+    tab.locator("#timelapse-seed").locator("input, textarea").fill("not a number")
+    tab.locator("#timelapse-make").click()
+    says(tab, "#timelapse-status", "seed")
+    tab.locator("#timelapse-seed").locator("input, textarea").fill("11")
+    tab.locator("#timelapse-length input[type=number]").fill("12")
+    tab.locator("#timelapse-make").click()
+    says(tab, "#timelapse-status", "Done: 2 of 2 checkpoints, seed 11", SETTLED)
     checkpoints = sorted((home / "runs" / "lab" / "checkpoints").glob("step-*"))
-    reel, text = tab.locator("#learn-lapse input[type=range]"), tab.locator("#learn-lapse .sheet")
-    reel.press("Home")
+    slider, text = tab.locator("#learn-timelapse input"), tab.locator("#learn-timelapse .text")
+    slider.press("Home")
     for folder in checkpoints:
         *_, draft = generate(load_model(folder), STRANGE, SamplingSettings(max_new_tokens=12, seed=11))
         assert text.evaluate("element => element.textContent") == draft.text
         assert text.locator("b").inner_text() == STRANGE
-        reel.press("ArrowRight")
-    assert tab.locator("#learn-lapse img").count() == 0
+        slider.press("ArrowRight")
+    assert tab.locator("#learn-timelapse img").count() == 0
+
+
+def test_a_file_is_read_in_the_encoding_that_is_chosen(tab: Any, home: Path) -> None:
+    from playwright.sync_api import expect
+
+    (home / "letters.txt").write_bytes("Лампа горела тихо, и море было спокойно.\n".encode("cp1251") * 100)
+    tab.get_by_role("button", name="Train on a text of your own").click()
+    tab.locator("#start-file input[type=file]").set_input_files(home / "letters.txt")
+    says(tab, "#start-plan", r"letters\.txt: .*cp1251.*Лампа горела")
+    tab.locator("#start-encoding input").fill("klingon")
+    tab.locator("#start-encoding input").press("Enter")
+    says(tab, "#start-plan", "encoding: expected the name of an encoding")
+    tab.locator("#start-encoding input").fill("cp1251")
+    tab.locator("#start-encoding input").press("Enter")
+    says(tab, "#start-plan", "On disk")
+    expect(tab.locator("#start-plan .note")).to_have_count(0)
+    tab.locator("#start-file").get_by_label("Clear").click()
+    expect(tab.locator("#start-encoding")).to_be_hidden()
+    tab.get_by_role("button", name="Train on a text of your own").click()
 
 
 def test_a_run_is_started_watched_stopped_and_lost(tab: Any, home: Path) -> None:
@@ -152,20 +192,20 @@ def test_a_run_is_started_watched_stopped_and_lost(tab: Any, home: Path) -> None
     says(tab, "#start-plan", "5.12 M tokens")
     tab.locator("#start-title").locator("input, textarea").fill("Lamp & <b>sea</b>")
     tab.locator("#start-run").click()
-    says(tab, "#start-plan", "lamp-b-sea-b is running")
-    says(tab, "#learn-state", "Preparing|Running")
+    says(tab, "#start-plan", "lamp-b-sea-b was started")
+    says(tab, "#learn-status", "Preparing|Running")
     run = home / "runs" / "lamp-b-sea-b"
     tab.locator("#start-run").click()
     says(tab, "#start-plan", "One run at a time: lamp-b-sea-b is running")
 
     # The curves grow while it runs; what the reader opened and pointed at stays.
-    says(tab, "#learn-state", "Running", SETTLED)
+    says(tab, "#learn-status", "Running", SETTLED)
     tab.wait_for_function("document.querySelector('#learn-curves .curves')?.dataset.run === 'lamp-b-sea-b'")
     count = "JSON.parse(document.querySelector('#learn-curves .curves').dataset.points).length"
     tab.get_by_text("The numbers as a table").click()
-    field = tab.locator("#learn-curves .loss .field")
-    field.focus()
-    field.press("Home")
+    area = tab.locator("#learn-curves .loss .plot-area")
+    area.focus()
+    area.press("Home")
     first = tab.locator("#learn-curves .loss .readout").inner_text()
     before = tab.evaluate(count)
     tab.wait_for_function(f"{count} > {before}", timeout=SETTLED)
@@ -174,7 +214,8 @@ def test_a_run_is_started_watched_stopped_and_lost(tab: Any, home: Path) -> None
     assert tab.locator("#learn-curves table tbody tr").count() == tab.evaluate(count)
 
     tab.locator("#learn-stop").click()
-    says(tab, "#learn-state", "Stopped, saved", SETTLED)
+    says(tab, "#learn-status", "Stopped, saved", SETTLED)
+    assert "is running" not in tab.locator("#start-plan").inner_text()
     state = read_json_object(run / "run.json")
     assert state["status"] == "stopped"
     assert 0 < state["step"] < 5000
@@ -186,11 +227,11 @@ def test_a_run_is_started_watched_stopped_and_lost(tab: Any, home: Path) -> None
     tab.locator("#learn-resume").wait_for()
     (run / "run.json").write_text(json.dumps(state | {"status": "running"}))
     tab.get_by_role("button", name="Refresh").click()
-    says(tab, "#learn-state", "Crashed: its process ended without saving")
+    says(tab, "#learn-status", "Crashed: its process ended without saving")
     tab.locator("#learn-resume").wait_for()
     run.rename(home / "elsewhere")
     tab.get_by_role("button", name="Refresh").click()
-    says(tab, "#learn-state", "This run's folder is missing")
+    says(tab, "#learn-status", "This run's folder is missing")
     tab.locator("#learn-run input").click()
     tab.get_by_role("option", name=re.compile("lab · finished")).click()
-    says(tab, "#learn-state", "Finished")
+    says(tab, "#learn-status", "Finished")

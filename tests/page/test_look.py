@@ -40,7 +40,7 @@ def test_every_tab_can_be_read(look: str, request: pytest.FixtureRequest) -> Non
     assert names == ["Write", "Tokens", "Inside", "Learn", "Compare", "About"]
     for name in names:
         open_tab(looking, name)
-        looking.wait_for_timeout(700)
+        looking.wait_for_timeout(300)
         problems += [f"{name}: {problem}" for problem in looking.evaluate(LOOK)]
     assert not problems, "\n".join(problems)
 
@@ -61,3 +61,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(lab_page: Any) ->
     lab_page.keyboard.press("Tab")
     lab_page.keyboard.press("Enter")
     lab_page.get_by_role("tab", name="Tokens", selected=True).wait_for()
+    for key, name in (("ArrowRight", "Inside"), ("ArrowLeft", "Tokens"), ("End", "About"), ("Home", "Write")):
+        lab_page.keyboard.press(key)
+        lab_page.get_by_role("tab", name=name, selected=True).wait_for()
+        assert lab_page.evaluate("document.activeElement.textContent") == name

@@ -1,7 +1,6 @@
 """The Write tab in the browser: the canvas with mouse, keyboard and finger, branches, Retry, odd texts."""
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from panels import generate as writing
 from panels.models import load_model
 from panels.sampling import settings_from
 from panels.tabs.write.view import ALTERNATIVES
-from tests.test_app import button, set_length, wait_until
+from tests.serving import SEED, button, set_length, wait_until
 
 MARKUP = "<img src=x onerror=alert(1)></script> The"
 
@@ -32,7 +31,7 @@ def write(page: Any, prompt: str | None, *, tokens: int = 40, seed: str = "5") -
     document = page.get_by_label("Your text")
     if prompt is not None:
         document.fill(prompt)
-    page.get_by_label("Seed").fill(seed)
+    page.locator(SEED).fill(seed)
     set_length(page, tokens)
     before = document.input_value()
     page.locator("#generate").click()
@@ -137,7 +136,7 @@ def test_retry_writes_the_last_go_anew(page):
     first = write(page, "About", tokens=20)
     longer = write(page, None, tokens=20)
     assert longer.startswith(first)
-    page.get_by_label("Seed").fill("")
+    page.locator(SEED).fill("")
     button(page, "Retry").click()
     wait_until(lambda: document.input_value() != longer)
     over(page)
@@ -146,7 +145,7 @@ def test_retry_writes_the_last_go_anew(page):
     assert other != longer
     button(page, "Undo").click()
     expect(document).to_have_value(longer)
-    page.get_by_label("Seed").fill("8")
+    page.locator(SEED).fill("8")
     button(page, "Retry").click()
     expect(page.locator("#status")).to_contain_text("seed 8")
     over(page)
@@ -156,7 +155,7 @@ def test_retry_writes_the_last_go_anew(page):
     assert document.input_value() == with_seed
 
 
-def test_the_canvas_and_stop_on_a_phone(browser, lab_address):
+def test_the_canvas_on_a_phone(browser, lab_address):
     from playwright.sync_api import expect
 
     context = browser.new_context(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
@@ -174,13 +173,6 @@ def test_the_canvas_and_stop_on_a_phone(browser, lab_address):
     assert min(options(page).nth(index).bounding_box()["height"] for index in range(10)) >= 40
     sheet.get_by_role("button", name="Close").tap()
     expect(sheet).to_be_hidden()
-    set_length(page, 1000)
-    button(page, "Continue").tap()
-    expect(page.locator("#canvas .token").nth(80)).to_be_attached()
-    page.keyboard.press("Escape")
-    expect(page.locator("#status")).to_contain_text(re.compile("Stopped|The end"))
-    over(page)
-    assert page.get_by_label("Your text").input_value().endswith(canvas_text(page))
     context.close()
 
 
@@ -259,6 +251,6 @@ def test_no_text_is_too_odd(page):
         assert page.locator("#canvas .token").count() == 5
         page.locator("#canvas .token").nth(2).click()
         assert options(page).count() >= 10
-        page.locator("#document textarea").click()
+        page.keyboard.press("Escape")  # or the popover may lie over what is clicked next
         button(page, "Clear").click()
         page.get_by_text("A new page.").wait_for()

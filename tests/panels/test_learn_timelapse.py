@@ -10,15 +10,15 @@ import pytest
 from modeling.generation import SamplingSettings
 from panels.generate import generate
 from panels.models import load_model
-from panels.tabs.learn.timelapse import MOST_FRAMES, Film, Frame, films_of, make_film, render_films
+from panels.tabs.learn.timelapse import MOST_FRAMES, Frame, Timelapse, make_timelapse, render_timelapses, timelapses_of
 from storage.run_folder import RunFolder
 from tests.panels.tiny_model import save_checkpoint, save_masked_checkpoint
 
 STRANGE = '</script><img src=x onerror=alert(1)> "quoted" \ud800'
 
 
-def films_on(page: str) -> list[dict]:
-    found = re.search(r'data-films="([^"]*)"', page)
+def timelapses_on(page: str) -> list[dict]:
+    found = re.search(r'data-timelapses="([^"]*)"', page)
     assert found
     return json.loads(html.unescape(found[1]))
 
@@ -36,9 +36,9 @@ def run(tmp_path_factory) -> Path:
     return run
 
 
-def test_samples_become_films_in_the_order_of_their_steps() -> None:
+def test_samples_become_time_lapses_in_the_order_of_their_steps() -> None:
     lines = [sample(20, "", "b"), sample(20, "A", "Ab"), sample(10, "", "a"), sample(20, "", "c"), {"step": 3}]
-    found = films_of(lines)
+    found = timelapses_of(lines)
     assert [(each.prompt, [(frame.step, frame.text) for frame in each.frames]) for each in found] == [
         ("", [(10, "a"), (20, "c")]),
         ("A", [(20, "Ab")]),
@@ -48,26 +48,27 @@ def test_samples_become_films_in_the_order_of_their_steps() -> None:
 
 def test_the_page_gets_texts_and_losses_as_data_only() -> None:
     metrics = [{"step": 10, "validation_loss": 2.5, "bits_per_byte": 1.25}]
-    page = render_films(films_of([sample(10, STRANGE, STRANGE + "x"), sample(20, STRANGE, "y")]), metrics, run="<b>")
+    samples = [sample(10, STRANGE, STRANGE + "x"), sample(20, STRANGE, "y")]
+    page = render_timelapses(timelapses_of(samples), metrics, run="<b>")
     assert "<img" not in page
     assert "</script" not in page
     assert "<b>" not in page.replace("<b></b>", "")
     clean = STRANGE.replace("\ud800", "\ufffd")
-    [shown] = films_on(page)
+    [shown] = timelapses_on(page)
     assert shown["frames"] == [[10, 2.5, 1.25, clean + "x", None], [20, None, None, "y", None]]
     assert shown["prompt"] == clean
-    assert render_films([], metrics) == ""
+    assert render_timelapses([], metrics) == ""
 
 
-def test_a_long_film_is_thinned_to_its_ends() -> None:
+def test_a_long_time_lapse_is_thinned_to_its_ends() -> None:
     frames = tuple(Frame(step=step, text=str(step)) for step in range(1000))
-    [shown] = films_on(render_films([Film(prompt="", seed=None, frames=frames)], []))
+    [shown] = timelapses_on(render_timelapses([Timelapse(prompt="", seed=None, frames=frames)], []))
     assert len(shown["frames"]) == MOST_FRAMES
     assert (shown["frames"][0][0], shown["frames"][-1][0]) == (0, 999)
 
 
 def test_every_checkpoint_writes_what_it_writes_alone(run: Path) -> None:
-    seen = list(make_film(RunFolder(run), "The lamp", seed=5, tokens=12, should_stop=lambda: False))
+    seen = list(make_timelapse(RunFolder(run), "The lamp", seed=5, tokens=12, should_stop=lambda: False))
     assert [(len(made.frames), expected) for made, expected in seen] == [(1, 2), (2, 2)]
     last = seen[-1][0]
     assert last.is_own
@@ -85,18 +86,19 @@ def test_a_checkpoint_that_cannot_be_read_says_so_and_the_others_write(run: Path
         broken = tmp_path / "checkpoints" / f"step-{step:06d}"
         broken.mkdir()
         (broken / "config.json").write_text("{}" if step == 10 else '{"model_type": "scratchgpt"')
-    *_, (made, expected) = make_film(RunFolder(tmp_path), "The lamp", seed=5, tokens=3, should_stop=lambda: False)
+    *_, (made, expected) = make_timelapse(RunFolder(tmp_path), "The lamp", seed=5, tokens=3, should_stop=lambda: False)
     assert expected == 3
     assert [bool(frame.trouble) for frame in made.frames] == [True, True, False]
     assert all((frame.trouble or "").startswith("This checkpoint could not be read: ") for frame in made.frames[:2])
 
 
-def test_a_film_stops_within_a_text(run: Path) -> None:
+def test_a_time_lapse_stops_within_a_text(run: Path) -> None:
     asked = iter([False] * 10)
-    assert not list(make_film(RunFolder(run), "The lamp", seed=5, tokens=1000, should_stop=lambda: next(asked, True)))
+    frames = make_timelapse(RunFolder(run), "The lamp", seed=5, tokens=1000, should_stop=lambda: next(asked, True))
+    assert not list(frames)
 
 
-def test_what_cannot_be_filmed_is_refused(run: Path, tmp_path: Path) -> None:
+def test_what_has_no_time_lapse_is_refused(run: Path, tmp_path: Path) -> None:
     save_masked_checkpoint(tmp_path / "masked" / "checkpoints" / "step-000010")
     for folder, prompt, message in (
         (tmp_path, "", "has kept no checkpoint yet"),
@@ -104,4 +106,4 @@ def test_what_cannot_be_filmed_is_refused(run: Path, tmp_path: Path) -> None:
         (tmp_path / "masked", "", "fills blanks and does not write"),
     ):
         with pytest.raises(ValueError, match=message):
-            list(make_film(RunFolder(folder), prompt, seed=1, tokens=1, should_stop=lambda: False))
+            list(make_timelapse(RunFolder(folder), prompt, seed=1, tokens=1, should_stop=lambda: False))

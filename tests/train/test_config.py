@@ -20,17 +20,18 @@ from train.recipes import RECIPES, get_recipe, load_recipe
 
 # Golden parameter counts, from the formulas of each architecture; the first is the tutorial's 9,010,752 plus
 # `<|endoftext|>` in the embedding, in the output layer and in its bias (256 + 256 + 1).
-# GPT-2 small has 124,439,808. 47,987,712 is the WikiText tutorial's own number, at the vocabulary that it came to.
+# GPT-2 small has 124,439,808. 47,987,712 is the WikiText tutorial's own number, at the 28,144 tokens of its README.
+# 19,837,954 is what the notebook of the wiki.txt tutorial prints.
 PARAMETERS = {
     "scifi": 9_011_265,
     "bookcorpus": 124_439_808,
     "openwebtext": 14_313_316,
     "wikitext": 47_987_712,
-    "wiki": 15_691_776,
+    "wiki": 19_837_954,
     "modern": 6_934_784,
     "stories": 1_197_696,
 }
-VOCABULARIES = {"openwebtext": 100, "wikitext": 28_144}
+VOCABULARIES = {"openwebtext": 100}
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -58,6 +58,43 @@ def test_what_fits_is_used_again_and_what_does_not_is_refused(tiny: Config, tmp_
         prepare(local(tiny, tmp_path / "b.txt"), run, print)
 
 
+def test_tokens_of_an_older_version_are_used_again(tiny: Config, tmp_path: Path) -> None:
+    """Their manifest lacks the fields of the corpus that were added since: those count with their defaults."""
+    (tmp_path / "a.txt").write_text(TEXT)
+    run, config = RunFolder(tmp_path / "run"), local(tiny, tmp_path / "a.txt")
+    prepare(config, run, print)
+    manifest = json.loads((run.tokens / "manifest.json").read_text())
+    del manifest["made_from"]["corpus"]["passage_characters"]
+    (run.tokens / "manifest.json").write_text(json.dumps(manifest))
+    prepare(config, run, print)
+    with pytest.raises(ValueError, match="expected tokens of this run's corpus"):
+        prepare(with_fields(config, corpus__passage_characters=9), run, print)
+
+
+@pytest.mark.parametrize(("characters", "documents"), [(0, 1), (1, 60), (100, 30)])
+def test_each_passage_ends_with_the_separator(tiny: Config, tmp_path: Path, characters: int, documents: int) -> None:
+    """What precedes every text that a model writes is in the training text as often as texts begin."""
+    line = TEXT[:59]
+    (tmp_path / "rows.txt").write_text(f"{line}\n\n" * 60)
+    config = local(tiny, tmp_path / "rows.txt", corpus__passage_characters=characters)
+    prepared = prepare(config, RunFolder(tmp_path / "run"), print)
+    ids = [id for split in (prepared.train, prepared.validation) for id in split.read(0, len(split)).tolist()]
+    assert ids.count(prepared.end_of_text) == documents + 1
+    assert prepared.tokenizer.decode([id for id in ids if id != prepared.end_of_text]) == f"{line}\n\n" * 60
+
+
+def test_the_characters_lie_beside_a_character_tokenizer(tiny: Config, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("b\ta\u2028\u00e9\\ " + TEXT, encoding="utf-8")
+    config = local(tiny, tmp_path / "a.txt", tokenizer__kind="characters", data__split="text")
+    run = RunFolder(tmp_path / "run")
+    tokenizer = prepare(config, run, print).tokenizer
+    lines = run.vocabulary.read_text(encoding="utf-8").split("\n")[:-1]
+    assert lines[:4] == ["\\t", " ", "!", "."]
+    assert lines[-4:] == ["\u00e9", "\\u2028", "[UNK]", "<|endoftext|>"]
+    assert len(lines) == len(tokenizer)
+    assert [lines.index(line) for line in ("\\", "b")] == tokenizer.convert_tokens_to_ids(["\\", "b"])
+
+
 def test_a_tokenizer_that_exists_already(tiny: Config, finished_run: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(TEXT)
     config = local(tiny, tmp_path / "a.txt", tokenizer__path=finished_run / "tokenizer")
@@ -70,7 +107,7 @@ def test_a_tokenizer_that_exists_already(tiny: Config, finished_run: Path, tmp_p
     ("text", "message"),
     [
         ("", "empty"),
-        ("A word or two, " * 4, "the corpus is too short: expected at least 34 training tokens .* got \\d+; give"),
+        ("A word or two, " * 4, r"the corpus is too short: expected at least 34 training tokens .* got \d\d; give"),
         ("Too short.", "the corpus is too short: expected at least 34 training tokens .* got a text of 10 bytes"),
     ],
 )
@@ -99,7 +136,7 @@ def test_a_corpus_that_has_changed_is_refused_unless_its_tokens_are_kept(
     texts = tmp_path / "texts"
     texts.mkdir()
     for name in ("a.txt", "b.txt"):
-        (texts / name).write_text(TEXT)
+        (texts / name).write_text(name + TEXT)
     run = RunFolder(tmp_path / "run")
     config = local(tiny, texts)
     before = prepare(config, run, print)

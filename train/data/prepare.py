@@ -100,6 +100,11 @@ def prepare_tokenizer(config: Config, run: RunFolder, log: Callable[[str], None]
     if masked and tokenizer.mask_token_id is None:
         tokenizer = add_mask_token(tokenizer)
     save_tokenizer(tokenizer, run.tokenizer)
+    if config.tokenizer.kind == "characters" and config.tokenizer.path is None:
+        # Characters that would break the lines of the file are written as in a Python literal: \n, \t, \u2028.
+        tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+        lines = [token if token.isprintable() else token.encode("unicode_escape").decode() for token in tokens]
+        run.vocabulary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return tokenizer
 
 

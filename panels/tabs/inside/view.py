@@ -15,8 +15,8 @@ from panels.templates import render
 DARKEST = 12.0
 """Bits from which on a token is no darker."""
 
-READING = """
-<section class="reading" aria-label="Surprise">
+SURPRISAL = """
+<section class="surprisal" aria-label="Surprise">
   <dl>
   {% for name, value in figures %}<div><dt>{{ name }}</dt><dd>{{ value }}</dd></div>{% endfor %}
   </dl>
@@ -28,7 +28,7 @@ READING = """
     <label><input type="checkbox" class="all-numbers"> Number on every token</label>
   </div>
   <p class="detail" role="status">Point at a token, or go there with the Tab and arrow keys.</p>
-  <div class="tokens" role="listbox" aria-label="Tokens with their surprise" dir="auto">
+  <div class="tokens roving" role="listbox" aria-label="Tokens with their surprise" dir="auto">
   {%- for token in tokens -%}
     <span class="token" role="option" aria-selected="false" tabindex="{{ 0 if loop.first else -1 }}"
      {%- if token.bits is not none %} style="--share:{{ "%.2f" | format(token.share) }}"
@@ -42,21 +42,21 @@ READING = """
   </div>
 </section>
 """
-LAYERS = """
+LENS = """
 <section class="lens" aria-label="Logit lens">
   <p>What each layer would say next if it were the last one. Read upwards, from what the model was given to its answer.
-    A <b class="came">framed</b> guess is what came next in the text.{% if left_out %} Only the last
+    A <b class="correct">framed</b> guess is what came next in the text.{% if left_out %} Only the last
     {{ tokens | length }} tokens are shown; the model has read the {{ left_out }} before them too, as far as its
     context reaches.{% endif %}</p>
   <div class="scroll">
-  <table role="grid" aria-label="Layer by position">
+  <table class="roving" role="grid" aria-label="Layer by position">
     <thead><tr><th scope="row">came next</th>
       {% for token in following %}<td>{{ "?" if token is none else token }}</td>{% endfor %}</tr></thead>
     <tbody>
     {% for layer in layers %}
       <tr><th scope="row">{{ layer.name }}</th>
       {% for cell in layer.cells %}<td role="gridcell" tabindex="{{ 0 if loop.last and layer.first else -1 }}"
-        class="cell{{ " came" if cell.came }}" style="--share:{{ cell.share }}" data-layer="{{ layer.name }}"
+        class="cell{{ " correct" if cell.is_correct }}" style="--share:{{ cell.share }}" data-layer="{{ layer.name }}"
         data-token="{{ tokens[loop.index0] }}" data-top="{{ cell.top }}"><span>{{ cell.label }}</span><small>{{
         cell.percent }}</small></td>{% endfor %}</tr>
     {% endfor %}
@@ -68,13 +68,13 @@ LAYERS = """
   <div class="detail" role="status"></div>
 </section>
 """
-GRID = """
+HEADS = """
 <section class="attention" aria-label="Attention" data-layers="{{ layers }}" data-heads="{{ heads }}"
     data-causal="{{ causal | int }}" data-weights="{{ weights }}">
   <p>How much each token (a row) takes from each token that it can see (a column), head by head.
     {%- if left_out %} For this the model was given only the {{ tokens | length }} tokens below; {{ left_out }} more of
     the text are left out.{% endif %}</p>
-  <div class="scroll heads" role="listbox" aria-label="Heads, a row for each layer">
+  <div class="scroll heads roving" role="listbox" aria-label="Heads, a row for each layer">
   {% for layer in range(1, layers + 1) %}
     <div class="layer" role="group" aria-label="Layer {{ layer }}"><span>Layer {{ layer }}</span>
     {% for head in range(1, heads + 1) %}<span class="head" role="option" aria-selected="false" tabindex="-1"
@@ -83,10 +83,14 @@ GRID = """
   {% endfor %}
   </div>
   <div class="chosen">
-    <figure><div class="map"><canvas role="img"></canvas><i></i></div><figcaption></figcaption></figure>
+    <figure>
+      <div class="matrix"><div class="keys" aria-hidden="true"></div><div class="queries" aria-hidden="true"></div>
+        <div class="map"><canvas role="img"></canvas><i></i></div></div>
+      <figcaption></figcaption>
+    </figure>
     <div>
       <p class="choose">Choose the token that looks:</p>
-      <div class="tokens" role="listbox" aria-label="Token that looks" dir="auto">
+      <div class="tokens roving" role="listbox" aria-label="Token that looks" dir="auto">
       {%- for token_id, label in tokens -%}
         <span class="token" role="option" aria-selected="false" tabindex="-1" data-id="{{ token_id }}">{{
           label }}</span>
@@ -99,12 +103,12 @@ GRID = """
 """
 
 
-def render_reading(text: ScoredText, held_out: float | None = None) -> str:
+def render_surprisal(text: ScoredText, held_out: float | None = None) -> str:
     """A text with its surprisal; `held_out` is the model's bits per byte on text that it was not trained on."""
     known = "" if held_out is None else f" (its test text: {held_out:.3f})"
     per_byte = "–" if text.bits_per_byte is None else f"{text.bits_per_byte:.3f}{known}"
     return render(
-        READING,
+        SURPRISAL,
         figures=[
             ("Tokens", f"{len(text.tokens):,}"),
             ("Surprise", f"{text.bits:,.1f} bits"),
@@ -134,7 +138,7 @@ def render_lens(view: Lens) -> str:
     """The layers as a table, the output on top."""
     last = len(view.rows) - 1
     return render(
-        LAYERS,
+        LENS,
         tokens=view.tokens,
         following=view.following,
         left_out=view.left_out,
@@ -147,7 +151,7 @@ def render_lens(view: Lens) -> str:
                         "label": cell.guesses[0][0],
                         "percent": percent(cell.guesses[0][1]),
                         "share": f"{cell.guesses[0][1]:.2f}",
-                        "came": cell.came,
+                        "is_correct": cell.is_correct,
                         "top": "\n".join(f"{label}\t{percent(share)}\t{share:.3f}" for label, share in cell.guesses),
                     }
                     for cell in view.rows[index]
@@ -160,7 +164,7 @@ def render_lens(view: Lens) -> str:
 
 def render_heads(view: Heads) -> str:
     """The heads, whose weights the browser draws."""
-    return render(GRID, **dataclasses.asdict(view))
+    return render(HEADS, **dataclasses.asdict(view))
 
 
 def _short(number: float) -> str:

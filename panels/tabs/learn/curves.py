@@ -23,8 +23,8 @@ MOST_POINTS = 300
 """Points that are drawn; of more, evaluations and evenly spread others are taken."""
 LATE, LATE_POINTS = 0.1, 8
 """The share of the steps that the closer view of the loss leaves out, and the fewest points for which there is one."""
-MOST_MARKS = 40
-"""Evaluations up to which each has a dot."""
+EVALUATIONS, MOST_DOTS = ("evaluation", "validation"), 40
+"""The curves whose points are evaluations, and up to how many of these each has a dot."""
 SMALLEST, LARGEST = 1e-12, 1e12
 """Magnitudes that are drawn; others than these and 0 are treated as missing."""
 LOG_RATIO = 4.0
@@ -32,17 +32,18 @@ LOG_RATIO = 4.0
 
 
 class Point(NamedTuple):
-    """One record of metrics.jsonl. The browser gets the numbers in this order."""
+    """One record of metrics.jsonl. The browser gets the numbers in this order (COLUMNS in tab.js)."""
 
     step: int
-    tokens_seen: int | None = None
-    train_loss: float | None = None  # nats per token, mean since the record before
+    train_loss: float | None = None  # nats per token, mean since the record before, with dropout
+    train_eval_loss: float | None = None  # of the same training windows each time, in evaluation mode; old runs: none
     validation_loss: float | None = None  # nats per token (of a masked model: per hidden token)
     bits_per_byte: float | None = None  # of the validation text
     learning_rate: float | None = None
+    gradient_norm: float | None = None  # before clipping
     tokens_per_second: float | None = None  # mean since the run began
     model_flops_utilization: float | None = None  # 0 to 1
-    gradient_norm: float | None = None  # before clipping
+    tokens_seen: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,17 +73,13 @@ class Axis:
         return min(1.0, max(0.0, (at - low) / (high - low)))
 
     def ticks(self, count: int) -> list[float]:
-        """About `count` round values."""
-        if self.logarithmic and self.high / self.low > LOG_RATIO:
-            return self._log_ticks(count)
-        rough = (self.high - self.low) / count
-        power = 10.0 ** math.floor(math.log10(rough))
-        spacing = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-        first, last = math.ceil(self.low / spacing - 1e-9), math.floor(self.high / spacing + 1e-9)
-        return [index * spacing for index in range(first, last + 1)]
-
-    def _log_ticks(self, count: int) -> list[float]:
-        """1, 1.5, 2 and so on times powers of ten; fewer of them where that is too many."""
+        """About `count` round values; on a logarithmic axis 1, 1.5, 2 … times powers of ten, or fewer."""
+        if not self.logarithmic or self.high / self.low <= LOG_RATIO:
+            rough = (self.high - self.low) / count
+            power = 10.0 ** math.floor(math.log10(rough))
+            spacing = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+            first, last = math.ceil(self.low / spacing - 1e-9), math.floor(self.high / spacing + 1e-9)
+            return [index * spacing for index in range(first, last + 1)]
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         for factors in ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3), (1,)):
             ticks = [factor * 10.0**decade for decade in decades for factor in factors]
@@ -104,7 +101,7 @@ class Axis:
 class Curve:
     """One line of a plot."""
 
-    kind: str  # its look: "training", "validation", "floor" or "only"
+    kind: str  # its look: "training", "evaluation", "validation", "floor" or "only"
     label: str
     points: list[tuple[float, float]]  # steps and values
     column: int | None = None  # of `Point`
@@ -116,9 +113,39 @@ class Curve:
         return cls(kind, label, [pair for pair in values if pair[1] is not None], Point._fields.index(name))
 
     @property
-    def has_marks(self) -> bool:
+    def has_dots(self) -> bool:
         """Whether each point has a dot: evaluations, while they are few, and a point without a line."""
-        return len(self.points) == 1 or (self.kind == "validation" and len(self.points) <= MOST_MARKS)
+        return len(self.points) == 1 or (self.kind in EVALUATIONS and len(self.points) <= MOST_DOTS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plot:
+    """Curves over the steps, with what the template needs of them."""
+
+    name: str
+    title: str
+    unit: str
+    curves: list[Curve]
+    x: Axis
+    y: Axis
+    bits_per_nat: float | None = None  # where there is one, the axis on the right is in bits per byte
+
+    @property
+    def ticks(self) -> dict[str, list[tuple[str, float]]]:
+        """The labels of each axis."""
+        count, ratio = 5 if self.title == "Loss" else 4, self.bits_per_nat or 0.0
+        bits = Axis(low=self.y.low * ratio, high=self.y.high * ratio, logarithmic=self.y.logarithmic)
+        return {
+            "left": self.y.labels(count), "right": bits.labels(count) if ratio else [], "below": self.x.labels(count)
+        }  # fmt: skip
+
+    def path(self, curve: Curve, *, dots: bool = False) -> str:
+        """The `d` of an SVG path through a curve's points, inside WIDTH times HEIGHT; or of `dots` at them, which are
+        strokes of no length, whose caps stay round when the plot is stretched."""
+        places = [(WIDTH * self.x.place(step), HEIGHT * (1 - self.y.place(value))) for step, value in curve.points]
+        if dots:
+            return "".join(f"M{left:.1f} {top:.1f}h0" for left, top in places)
+        return "M" + " L".join(f"{left:.1f} {top:.1f}" for left, top in places)
 
 
 def read_points(records: Iterable[dict[str, Any]]) -> list[Point]:
@@ -126,8 +153,8 @@ def read_points(records: Iterable[dict[str, Any]]) -> list[Point]:
     points = {
         record["step"]: Point(
             record["step"],
-            integer(record.get("tokens_seen")),
-            *(_plausible(record.get(name)) for name in Point._fields[2:]),
+            *(_plausible(record.get(name)) for name in Point._fields[1:-1]),
+            tokens_seen=integer(record.get("tokens_seen")),
         )
         for record in records
         if 0 <= record["step"] <= LARGEST
@@ -171,33 +198,34 @@ def render_curves(
         return ""
     points = thin(everything)
     x = Axis(low=0, high=max(1, points[-1].step, steps or 0))
-    masked = any("masked_perplexity" in record for record in records)
-    both = [(point.bits_per_byte, point.validation_loss) for point in everything]
-    ratios = (bits / nats for bits, nats in both if bits and nats)
-    bits_per_nat = next(ratios, None)
+    per_token = f"nats per {'hidden ' if any('masked_perplexity' in record for record in records) else ''}token"
+    both = ((point.bits_per_byte, point.validation_loss) for point in everything)
+    bits_per_nat = next((bits / nats for bits, nats in both if bits and nats), None)
     floor = floor_bits_per_byte / bits_per_nat if floor_bits_per_byte and bits_per_nat else None
 
-    def loss_plot(name: str, points: list[Point], x: Axis) -> dict[str, Any]:
+    def loss_plot(name: str, points: list[Point], x: Axis) -> Plot:
         curves = [
             Curve.of(points, "train_loss", "training", "training"),
+            Curve.of(points, "train_eval_loss", "evaluation", "training, in evaluation mode"),
             Curve.of(points, "validation_loss", "validation", "validation"),
         ]
         if floor is not None:
             curves.append(Curve("floor", "floor: no model can get below", [(x.low, floor), (x.high, floor)]))
+        curves = [curve for curve in curves if curve.points]
         y = Axis.around([value for curve in curves for _, value in curve.points])
-        unit = f"nats per {'hidden ' if masked else ''}token{', logarithmic' if y.logarithmic else ''}"
-        return _plot(name, "Loss", unit, curves, x, y, bits_per_nat=bits_per_nat)
+        unit = f"{per_token}{', logarithmic' if y.logarithmic else ''}"
+        return Plot(name=name, title="Loss", unit=unit, curves=curves, x=x, y=y, bits_per_nat=bits_per_nat)
 
-    def single_plot(name: str, title: str, unit: str = "", *, may_be_log: bool = False) -> dict[str, Any]:
+    def single_plot(name: str, title: str, unit: str = "", *, may_be_log: bool = False) -> Plot:
         curve = Curve.of(points, name, "only", title)
         y = Axis.around([value for _, value in curve.points], may_be_log=may_be_log, from_zero=True)
-        return _plot(name, title, unit, [curve], x, y)
+        return Plot(name=name, title=title, unit=unit, curves=[curve] if curve.points else [], x=x, y=y)
 
     plots = [loss_plot("loss", points, x)]
     late = thin([point for point in everything if point.step >= LATE * everything[-1].step])
     if len(late) >= LATE_POINTS and late[0].step < late[-1].step:
-        plots.append(loss_plot("late", late, Axis(low=late[0].step, high=x.high)))
-    has_late = len(plots) > 1
+        plots.append(loss_plot("zoomed", late, Axis(low=late[0].step, high=x.high)))
+    has_zoom = len(plots) > 1
     plots += [
         single_plot("learning_rate", "Learning rate"),
         single_plot("tokens_per_second", "Tokens per second", "mean since the beginning"),
@@ -207,59 +235,13 @@ def render_curves(
     return render(
         CURVES,
         run=run,
-        plots=[plot for plot in plots if plot["curves"]],
-        has_late=has_late,
+        plots=[plot for plot in plots if plot.curves],
+        evaluations=EVALUATIONS,
+        has_zoom=has_zoom,
         points=json.dumps(rows),
         left_out=len(everything) - len(points),
         broken=broken,
-        last=len(points) - 1,
     )
-
-
-def path_of(points: Iterable[tuple[float, float]], x: Axis, y: Axis) -> str:
-    """The `d` of an SVG path through points, inside WIDTH times HEIGHT."""
-    places = [f"{left:.1f} {top:.1f}" for left, top in _places(points, x, y)]
-    return f"M{' L'.join(places)}" if places else ""
-
-
-def marks_of(points: Iterable[tuple[float, float]], x: Axis, y: Axis) -> str:
-    """The `d` of an SVG path with a dot at each point: strokes of no length, whose caps stay round when stretched."""
-    return "".join(f"M{left:.1f} {top:.1f}h0" for left, top in _places(points, x, y))
-
-
-def _places(points: Iterable[tuple[float, float]], x: Axis, y: Axis) -> Iterable[tuple[float, float]]:
-    return ((WIDTH * x.place(step), HEIGHT * (1 - y.place(value))) for step, value in points)
-
-
-def _plot(
-    name: str, title: str, unit: str, curves: list[Curve], x: Axis, y: Axis, *, bits_per_nat: float | None = None
-) -> dict[str, Any]:
-    """What the template needs of one plot; with `bits_per_nat` the axis on the right is in bits per byte."""
-    count = 5 if name in ("loss", "late") else 4
-    right = None
-    if bits_per_nat is not None:
-        right = Axis(low=y.low * bits_per_nat, high=y.high * bits_per_nat, logarithmic=y.logarithmic).labels(count)
-    return {
-        "name": name,
-        "title": title,
-        "unit": unit,
-        "x": x,
-        "y": y,
-        "left": y.labels(count),
-        "right": right,
-        "below": x.labels(count),
-        "curves": [
-            {
-                "kind": curve.kind,
-                "label": curve.label,
-                "path": path_of(curve.points, x, y),
-                "marks": marks_of(curve.points, x, y) if curve.has_marks else "",
-                "column": curve.column,
-            }
-            for curve in curves
-            if curve.points
-        ],
-    }
 
 
 def _plausible(value: object) -> float | None:
@@ -278,49 +260,51 @@ def _tick_text(value: float, decimals: int) -> str:
 CURVES = """
 <div class="curves" data-run="{{ run }}" data-points="{{ points }}">
 {% for plot in plots %}
+  {% set ticks = plot.ticks %}
   <figure class="plot {{ plot.name }}">
     <figcaption><b>{{ plot.title }}</b> <span class="quiet">{{ plot.unit }}</span></figcaption>
-    {% if plot.name in ('loss', 'late') and has_late %}
-    <label class="closer"><input type="checkbox"> without the first tenth</label>
+    {% if plot.title == 'Loss' and has_zoom %}
+    <label class="zoom-choice"><input type="checkbox"> without the first tenth</label>
     {% endif %}
     {% if plot.curves | length > 1 %}
     <ul class="legend">
     {% for curve in plot.curves %}
       <li><svg class="key" viewBox="0 0 34 10" aria-hidden="true"><path class="line {{ curve.kind }}" d="M1 5H33"/>
-        {% if curve.kind == 'validation' %}<path class="marks {{ curve.kind }}" d="M17 5h0"/>{% endif %}
+        {% if curve.kind in evaluations %}<path class="dots {{ curve.kind }}" d="M17 5h0"/>{% endif %}
         </svg>{{ curve.label }}</li>
     {% endfor %}
     </ul>
     {% endif %}
-    <div class="frame {{ 'sided' if plot.right else '' }}">
-      <div class="field" tabindex="0" role="slider" aria-label="{{ plot.title }}, point by point"
-          data-plot="{{ plot.name }}" aria-valuemin="0" aria-valuemax="{{ last }}" aria-valuenow="{{ last }}"
+    <div class="axes {{ 'two' if ticks.right else '' }}">
+      <div class="plot-area" tabindex="0" role="slider" aria-label="{{ plot.title }}, point by point"
+          data-plot="{{ plot.name }}" aria-valuemin="0" aria-valuemax="0" aria-valuenow="0"
           data-from="{{ plot.x.low }}" data-to="{{ plot.x.high }}" data-low="{{ plot.y.low }}"
           data-high="{{ plot.y.high }}" data-log="{{ 'yes' if plot.y.logarithmic else '' }}">
         <svg viewBox="0 0 1000 400" preserveAspectRatio="none" aria-hidden="true">
-          {% for _, place in plot.left %}<path class="grid" d="M0 {{ 400 - 4 * place }}H1000"/>{% endfor %}
+          {% for _, place in ticks.left %}<path class="grid" d="M0 {{ 400 - 4 * place }}H1000"/>{% endfor %}
           {% for curve in plot.curves %}
-          <path class="line {{ curve.kind }}" d="{{ curve.path }}"/>
-          {% if curve.marks %}<path class="marks {{ curve.kind }}" d="{{ curve.marks }}"/>{% endif %}
+          <path class="line {{ curve.kind }}" d="{{ plot.path(curve) }}"/>
+          {% if curve.has_dots %}<path class="dots {{ curve.kind }}" d="{{ plot.path(curve, dots=True) }}"/>{% endif %}
           {% endfor %}
         </svg>
         <i class="cursor" hidden></i>
         {% for curve in plot.curves if curve.column %}
-        <i class="spot {{ curve.kind }}" data-column="{{ curve.column }}" hidden></i>
+        <i class="marker {{ curve.kind }}" data-column="{{ curve.column }}" hidden></i>
         {% endfor %}
       </div>
-      {% for side in ('left', 'right') %}{% for text, place in plot[side] or () %}
+      {% for side in ('left', 'right') %}{% for text, place in ticks[side] %}
       <span class="tick {{ side }}" style="bottom:{{ place }}%">{{ text }}</span>
       {% endfor %}{% endfor %}
-      {% if plot.right %}<span class="side">bits per byte</span>{% endif %}
-      <div class="below" aria-hidden="true">{% for text, place in plot.below %}
+      {% if ticks.right %}<span class="right-unit">bits per byte</span>{% endif %}
+      <div class="steps" aria-hidden="true">{% for text, place in ticks.below %}
         <span class="{{ 'end' if place > 96 else '' }}" style="left:{{ place }}%">{{ text }}</span>
       {% endfor %}<em>step</em></div>
     </div>
-    {% if plot.name in ('loss', 'late') %}<p class="readout"></p>{% endif %}
+    {% if plot.title == 'Loss' %}<p class="readout"></p>{% endif %}
   </figure>
 {% endfor %}
-  <details class="numbers"><summary>The numbers as a table</summary><div class="table"></div></details>
+  <details class="numbers"><summary>The numbers as a table</summary>
+    <div class="table" tabindex="0" role="region" aria-label="The numbers of the curves"></div></details>
   {% if left_out %}<p class="quiet">{{ left_out }} records between these points are not drawn.</p>{% endif %}
   {% if broken %}<p class="quiet">{{ broken }} line{{ '' if broken == 1 else 's' }} of metrics.jsonl could not be read
     and {{ 'is' if broken == 1 else 'are' }} left out.</p>{% endif %}

@@ -32,7 +32,7 @@ class Frame:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Film:
+class Timelapse:
     """The frames of one prompt, in the order of their steps."""
 
     prompt: str
@@ -41,32 +41,32 @@ class Film:
     is_own: bool = False  # asked for on the page, not written by the training
 
 
-def films_of(samples: Iterable[dict[str, Any]]) -> list[Film]:
-    """The films in the records of samples.jsonl, in the order in which their prompts came first.
+def timelapses_of(samples: Iterable[dict[str, Any]]) -> list[Timelapse]:
+    """The time-lapses in the records of samples.jsonl, in the order in which their prompts came first.
 
     Of several frames of the same step the last counts.
     """
-    films: dict[str, dict[int, Frame]] = {}
+    lapses: dict[str, dict[int, Frame]] = {}
     seeds: dict[str, int | None] = {}
     for record in samples:
         prompt, text, step = record.get("prompt"), record.get("text"), record["step"]
         if isinstance(prompt, str) and isinstance(text, str):
             seeds[prompt] = integer(record.get("seed"))
-            films.setdefault(prompt, {})[step] = Frame(step=step, text=replace_surrogates(text))
+            lapses.setdefault(prompt, {})[step] = Frame(step=step, text=replace_surrogates(text))
     found = []
-    for prompt, frames in list(films.items())[:MOST_PROMPTS]:
+    for prompt, frames in list(lapses.items())[:MOST_PROMPTS]:
         ordered = tuple(frames[step] for step in sorted(frames))
-        found.append(Film(prompt=replace_surrogates(prompt), seed=seeds[prompt], frames=ordered))
+        found.append(Timelapse(prompt=replace_surrogates(prompt), seed=seeds[prompt], frames=ordered))
     return found
 
 
-def make_film(
+def make_timelapse(
     run: RunFolder, prompt: str, *, seed: int, tokens: int, should_stop: Callable[[], bool]
-) -> Iterator[tuple[Film, int]]:
+) -> Iterator[tuple[Timelapse, int]]:
     """Write a text with every checkpoint of a run, at temperature 1 as the training's own samples.
 
-    Yields the film so far and how many frames it will have; a checkpoint that cannot be read gives a frame with the
-    reason. ValueError: the prompt is too long, the run has no checkpoint, or its model is masked.
+    Yields the time-lapse so far and how many frames it will have; a checkpoint that cannot be read gives a frame with
+    the reason. ValueError: the prompt is too long, the run has no checkpoint, or its model is masked.
     """
     from modeling.generation import SamplingSettings
     from modeling.loading import is_masked_lm
@@ -97,48 +97,48 @@ def make_film(
             frames.append(Frame(step=step, text=text))
         except (ValueError, OSError) as error:
             frames.append(Frame(step=step, text="", trouble=f"This checkpoint could not be read: {error}"))
-        yield Film(prompt=prompt, seed=seed, frames=tuple(frames), is_own=True), len(checkpoints)
+        yield Timelapse(prompt=prompt, seed=seed, frames=tuple(frames), is_own=True), len(checkpoints)
 
 
-def render_films(films: Iterable[Film], metrics: Iterable[dict[str, Any]], *, run: str = "") -> str:
+def render_timelapses(lapses: Iterable[Timelapse], metrics: Iterable[dict[str, Any]], *, run: str = "") -> str:
     """The time-lapse, all of it as data, so that the slider moves without a request; "" where there is no frame."""
-    films = [film for film in films if film.frames]
-    if not films:
+    lapses = [lapse for lapse in lapses if lapse.frames]
+    if not lapses:
         return ""
     losses = {point.step: (point.validation_loss, point.bits_per_byte) for point in read_points(metrics)}
     data = [
         {
-            "prompt": film.prompt,
-            "seed": film.seed,
-            "own": film.is_own,
+            "prompt": lapse.prompt,
+            "seed": lapse.seed,
+            "own": lapse.is_own,
             "frames": [
                 [frame.step, *losses.get(frame.step, (None, None)), frame.text, frame.trouble]
-                for frame in spread(film.frames, MOST_FRAMES)
+                for frame in spread(lapse.frames, MOST_FRAMES)
             ],
         }
-        for film in films
+        for lapse in lapses
     ]
-    return render(LAPSE, run=run, films=json.dumps(data), labels=map(_label, films))
+    return render(TIMELAPSE, run=run, lapses=json.dumps(data), labels=map(_label, lapses))
 
 
-def _label(film: Film) -> str:
-    prompt = " ".join(film.prompt.split())
+def _label(lapse: Timelapse) -> str:
+    prompt = " ".join(lapse.prompt.split())
     prompt = f"{prompt[:60]} …" if len(prompt) > 60 else prompt or "(empty: the model begins)"
-    return f"{prompt} · yours, seed {film.seed}" if film.is_own else prompt
+    return f"{prompt} · yours, seed {lapse.seed}" if lapse.is_own else prompt
 
 
-LAPSE = """
-<section class="lapse" aria-label="Time-lapse" data-run="{{ run }}" data-films="{{ films }}">
+TIMELAPSE = """
+<section class="timelapse" aria-label="Time-lapse" data-run="{{ run }}" data-timelapses="{{ lapses }}">
   <h3>Time-lapse</h3>
   <p class="what">The same prompt and the same seed at one checkpoint after the other.</p>
   <label class="choose"><span>Prompt</span>
     <select>{% for label in labels %}<option value="{{ loop.index0 }}">{{ label }}</option>{% endfor %}</select>
   </label>
-  <div class="reel">
+  <div class="controls">
     <button type="button" class="play" aria-label="Play the time-lapse">Play</button>
     <input type="range" min="0" step="1" aria-label="Checkpoint">
   </div>
-  <p class="where" role="status" aria-live="off"></p>
-  <p class="sheet"><b></b><span></span></p>
+  <p class="position" role="status" aria-live="off"></p>
+  <p class="text"><b></b><span></span></p>
 </section>
 """

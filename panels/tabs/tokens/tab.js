@@ -3,6 +3,7 @@
 const COLOURS = 5;
 const PACE_MS = 450;
 const number = (value) => value.toLocaleString("en");
+const counted = (count, unit) => `${number(count)} ${unit}${count === 1 ? "" : "s"}`;
 const { make } = window.scratch;
 
 let drawnData = null;
@@ -15,88 +16,69 @@ let timer = null;
 // A label with its signs for white space set apart, and a line break behind a token that holds one.
 const writeLabel = (node, label) => {
   for (const part of label.split(/([␣↵⇥]+)/)) {
-    if (/^[␣↵⇥]/.test(part)) node.append(make("i", "", part));
+    if (/^[␣↵⇥]/.test(part)) make("i", "", part, node);
     else if (part) node.append(part);
   }
 };
 const isBreak = (label) => label.includes("↵");
 
-const fillList = (list, column, write) => {
-  const nodes = [];
-  column.tokens.forEach((token, index) => {
-    const node = make("span", `token hue-${index % COLOURS}`);
+// One list of a column: the labels of its tokens, or their ids.
+const makeList = (data, place, className, name, write) => {
+  const list = make("div", `token-list roving ${className}`);
+  list.setAttribute("role", "listbox");
+  list.setAttribute("aria-label", `${name} of ${data.name}`);
+  list.dataset.column = place;
+  const nodes = data.tokens.map((token, index) => {
+    const node = make("span", `token hue-${index % COLOURS}`, undefined, list);
     node.setAttribute("role", "option");
     node.setAttribute("aria-selected", "false");
     node.tabIndex = index ? -1 : 0;
     node.dataset.index = index;
     write(node, token);
-    list.append(node);
-    nodes.push(node);
+    return node;
   });
-  return nodes;
+  return [list, nodes];
 };
 
 const drawColumn = (data, place) => {
   const box = make("section", "tokenizer");
   box.setAttribute("aria-label", `Tokens of ${data.name}`);
-  box.append(make("h3", "", data.name));
-  const counts = make("p", "counts");
-  const facts = [
-    [data.count, data.count === 1 ? "token" : "tokens"],
-    [data.characters, data.characters === 1 ? "character" : "characters"],
-    [data.bytes, data.bytes === 1 ? "byte" : "bytes"],
-  ].map(([value, unit]) => [number(value), unit]);
-  if (data.count) facts.push([(data.bytes / data.count).toFixed(2), "bytes per token"]);
-  for (const [value, unit] of facts) {
-    const fact = make("span");
-    fact.append(make("b", "", value), ` ${unit}`);
-    counts.append(fact);
+  make("h3", "", data.name, box);
+  const counts = make("p", "counts", undefined, box);
+  const facts = [counted(data.count, "token"), counted(data.characters, "character"), counted(data.bytes, "byte")];
+  if (data.count) facts.push(`${(data.bytes / data.count).toFixed(2)} bytes per token`);
+  for (const fact of facts) {
+    const [value, ...unit] = fact.split(" ");
+    const node = make("span", "", undefined, counts);
+    make("b", "", value, node);
+    node.append(` ${unit.join(" ")}`);
   }
-  box.append(counts);
   if (data.count > data.tokens.length) {
-    box.append(make("p", "quiet", `The first ${number(data.tokens.length)} of ${number(data.count)} tokens are shown.`));
+    make("p", "quiet", `The first ${number(data.tokens.length)} of ${number(data.count)} tokens are shown.`, box);
   }
-  const detail = make("p", "token-detail quiet", data.count ? "Point at a token, or go through them with the arrow keys." : "No text, no tokens.");
+  const hint = data.count ? "Point at a token, or go through them with the arrow keys." : "No text, no tokens.";
+  const detail = make("p", "token-detail quiet", hint, box);
   detail.setAttribute("role", "status");
-  box.append(detail);
-  const column = { data, detail, byId: new Map() };
-  data.tokens.forEach((token, index) => {
-    if (!column.byId.has(token[0])) column.byId.set(token[0], []);
-    column.byId.get(token[0]).push(index);
-  });
-  const lists = [
-    ["token-text", `Tokens of ${data.name}`, (node, token) => writeLabel(node, token[1] || "∅")],
-    ["token-ids", `Ids of the tokens of ${data.name}`, (node, token) => node.append(String(token[0]))],
-  ].map(([className, label, write]) => {
-    const list = make("div", `token-list ${className}`);
-    list.setAttribute("role", "listbox");
-    list.setAttribute("aria-label", label);
-    list.dataset.column = place;
-    const nodes = fillList(list, data, write);
-    if (className === "token-text") {
-      nodes.forEach((node, index) => { if (isBreak(data.tokens[index][1])) node.after(make("br")); });
-    }
-    return [list, nodes];
-  });
-  column.lists = lists.map(([, nodes]) => nodes);
-  if (data.count) {
-    box.append(lists[0][0], make("h4", "", "Ids"), lists[1][0]);
-  }
-  columns.push(column);
+  const byId = new Map();
+  data.tokens.forEach(([id], index) => byId.set(id, [...(byId.get(id) ?? []), index]));
+  const [text, texts] = makeList(data, place, "token-text", "Tokens", (node, token) => writeLabel(node, token[1] || "∅"));
+  const [ids, numbers] = makeList(data, place, "token-ids", "Ids of the tokens", (node, token) => node.append(token[0]));
+  texts.forEach((node, index) => { if (isBreak(data.tokens[index][1])) node.after(make("br")); });
+  if (data.count) box.append(text, make("h4", "", "Ids"), ids);
+  columns.push({ data, detail, byId, lists: [texts, numbers] });
   return box;
 };
 
 const addMark = (node, className) => {
   node.classList.add(className);
   if (className === "here") node.setAttribute("aria-selected", "true");
-  marked.push([node, className]);
+  marked.push(node);
 };
 const clearMarks = () => {
-  for (const [node, className] of marked) {
-    node.classList.remove(className);
-    if (className === "here") node.setAttribute("aria-selected", "false");
+  for (const node of marked.splice(0)) {
+    node.classList.remove("here", "same");
+    node.setAttribute("aria-selected", "false");
   }
-  marked = [];
 };
 const mark = (place, index) => {
   const column = columns[place];
@@ -118,7 +100,7 @@ const mark = (place, index) => {
   const where = end - start > 1 ? `characters ${number(start + 1)} to ${number(end)}` : `character ${number(start + 1)}`;
   column.detail.replaceChildren(
     `Token ${number(index + 1)}: `, make("code", "", label || "∅"),
-    ` is id ${id}, ${bytes} ${bytes === 1 ? "byte" : "bytes"}, ${where}${times}.`,
+    ` is id ${id}, ${counted(bytes, "byte")}, ${where}${times}.`,
   );
 };
 
@@ -163,18 +145,16 @@ const drawStep = () => {
     : `${position}: before the first merge`);
   if (merge) {
     const [rank, first, second, whole, count, places] = merge;
-    const code = (id) => {
-      const node = make("code");
-      writeLabel(node, replay.labels[id]);
-      return node;
-    };
     const pair = make("span", "pair");
-    pair.append(code(first), " + ", code(second), " → ", code(whole));
+    [[first, " + "], [second, " → "], [whole, ""]].forEach(([id, sign]) => {
+      writeLabel(make("code", "", undefined, pair), replay.labels[id]);
+      pair.append(sign);
+    });
     const known = count === null ? "count in the training text not recorded"
-      : `${number(count)} time${count === 1 ? "" : "s"} in the training text`;
+      : `${counted(count, "time")} in the training text`;
     line.replaceChildren(
       make("b", "", `Merge ${number(rank)} of ${number(replay.learnt)}`), pair, make("span", "", known),
-      make("span", "", `${places} place${places === 1 ? "" : "s"} here`), make("span", "", `${left} tokens now`),
+      make("span", "", `${counted(places, "place")} here`), make("span", "", `${left} tokens now`),
     );
   } else {
     line.replaceChildren(make("b", "", "Before the first merge"), make("span", "", `${left} tokens`));
@@ -182,15 +162,11 @@ const drawStep = () => {
   const words = drawnView.querySelector(".replay-words");
   words.replaceChildren(...state.flatMap((word) => {
     const box = make("span", "word");
-    let hasBreak = false;
     word.forEach((id, index) => {
-      const label = replay.labels[id];
-      const node = make("span", `token hue-${index % COLOURS}${merge && id === merge[3] ? " here" : ""}`);
-      writeLabel(node, label);
-      hasBreak ||= isBreak(label);
-      box.append(node);
+      const here = merge && id === merge[3] ? " here" : "";
+      writeLabel(make("span", `token hue-${index % COLOURS}${here}`, undefined, box), replay.labels[id]);
     });
-    return hasBreak ? [box, make("br")] : [box];
+    return word.some((id) => isBreak(replay.labels[id])) ? [box, make("br")] : [box];
   }));
   drawnView.querySelector('[data-replay="back"]').disabled = step === 0;
   drawnView.querySelector('[data-replay="on"]').disabled = step === replay.merges.length;
@@ -235,33 +211,12 @@ const draw = () => {
 new MutationObserver(draw).observe(document.body, { childList: true, subtree: true, attributeFilter: ["data-tokens"] });
 draw();
 
-const tokenAt = (event) => {
-  const node = event.target.closest?.("#tokens-view .token-list .token");
-  return node && { node, list: node.parentElement, index: Number(node.dataset.index) };
-};
 for (const type of ["pointerover", "focusin"]) {
   document.addEventListener(type, (event) => {
-    const found = tokenAt(event);
-    if (!found) return;
-    mark(Number(found.list.dataset.column), found.index);
-    if (type === "focusin") {
-      for (const other of found.list.querySelectorAll('[tabindex="0"]')) other.tabIndex = -1;
-      found.node.tabIndex = 0;
-    }
+    const node = event.target.closest?.("#tokens-view .token-list .token");
+    if (node) mark(Number(node.parentElement.dataset.column), Number(node.dataset.index));
   });
 }
-document.addEventListener("keydown", (event) => {
-  const found = tokenAt(event);
-  if (!found) return;
-  const nodes = found.list.querySelectorAll(".token");
-  const goals = {
-    ArrowRight: found.index + 1, ArrowDown: found.index + 1, ArrowLeft: found.index - 1, ArrowUp: found.index - 1,
-    Home: 0, End: nodes.length - 1,
-  };
-  if (!(event.key in goals)) return;
-  event.preventDefault();
-  nodes[Math.min(nodes.length - 1, Math.max(0, goals[event.key]))].focus();
-});
 document.addEventListener("input", (event) => {
   if (!event.target.closest?.("#tokens-view .replay input")) return;
   stop();
