@@ -126,7 +126,7 @@ def train_reference(corpus: Path, folder: RunFolder, steps: int, batch_size: int
         if step % 10 == 0 or step == steps:
             record = {"step": step, "train_loss": sum(losses) / len(losses)}
             losses = []
-            if step % config.run.evaluate_every == 0 or step == steps or step == 50:
+            if step % config.run.evaluate_every == 0 or step == steps:
                 record["validation_loss"] = evaluate(model, validation, half)
             folder.append_metrics(record)
             print(record, flush=True)

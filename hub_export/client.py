@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from corpus.hub import connection_errors
-from modeling.loading import first_line
+from storage.text import first_line
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -117,12 +117,12 @@ def refuse_newer(code: Code | None, name: object) -> None:
 def put_code(folder: Path) -> None:
     """Puts this project's code into a bundle, in the place of the code that is there, and its version into config.json.
 
-    The tokenizer's class there becomes one that every transformers knows.
+    The tokenizer's class there becomes one that every transformers knows, and its longest text the model's context.
 
     Args:
         folder: the bundle: config, weights, tokenizers.
     """
-    from tokenization.saving import name_known_class
+    from tokenization.saving import complete_config
 
     for path in [*folder.glob("*_scratchgpt.py"), *(folder / "slow").glob("*_scratchgpt.py")]:
         path.unlink()
@@ -131,7 +131,7 @@ def put_code(folder: Path) -> None:
     config, mark = read_json_object(folder / "config.json"), project_code().version
     if config.get(MARK) != mark:
         write_config(folder, config | {MARK: mark})
-    name_known_class(folder)
+    complete_config(folder)
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:

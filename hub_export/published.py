@@ -15,7 +15,8 @@ from hub_export.code_version import (
     project_code,
 )
 from hub_export.verify import code_of, verify
-from modeling.loading import HUB_FILES, first_line, split_hub_id
+from modeling.loading import HUB_FILES, split_hub_id
+from storage.text import first_line
 
 logger = logging.getLogger(__name__)
 

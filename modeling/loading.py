@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from modeling import quick_imports, register
 from storage.records import read_json_object
 from storage.run_folder import RunFolder
+from storage.text import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -269,12 +270,6 @@ def _log_other_transformers(folder: Path, installed: str) -> None:
             installed,
             folder,
         )
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, for use in another one."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def _with_config(folder: Path) -> Path:

@@ -39,6 +39,7 @@ END_OF_TEXT = "<|endoftext|>"
 MASK = "<|mask|>"
 VOCAB_FILES_NAMES = {"vocab_file": "vocab.json", "merges_file": "merges.txt"}
 BYTES = 256
+CONTINUATION = bytes(range(0x80, 0xC0))  # the bytes of UTF-8 that begin no character
 CACHE_ENTRIES = 500_000
 # From this many bytes on, going once through all merges is faster than looking for the next one to make.
 LONG_WORD = 256
@@ -70,6 +71,18 @@ codecs.register_error("scratchgpt", _decode_errors)
 def bytes_to_text(data: bytes) -> str:
     """The inverse of `text_to_bytes`; bytes that are no text become U+FFFD, as everywhere."""
     return data.decode("utf-8", "scratchgpt")
+
+
+def spans_of(contents: Iterable[bytes]) -> list[tuple[int, int]]:
+    """Where tokens lie in the text that their bytes make: first character, and the one after the last."""
+    spans = []
+    end = 0
+    for content in contents:
+        begins_inside = bool(content) and content[0] & 0xC0 == 0x80
+        start = max(0, end - begins_inside)
+        end += len(content.translate(None, CONTINUATION))
+        spans.append((start, end))
+    return spans
 
 
 class Splitter:
@@ -291,17 +304,7 @@ class ScratchGPTTokenizer(PreTrainedTokenizer):
 
         A token that holds a part of a character lies over the whole of it.
         """
-        return self._spans(self.convert_ids_to_tokens(list(token_ids)))
-
-    def _spans(self, tokens: Iterable[str]) -> list[tuple[int, int]]:
-        spans = []
-        end = 0
-        for data in map(self._bytes_of, tokens):
-            begins_inside = bool(data) and data[0] & 0xC0 == 0x80
-            start = max(0, end - begins_inside)
-            end += sum(byte & 0xC0 != 0x80 for byte in data)
-            spans.append((start, end))
-        return spans
+        return spans_of(map(self._bytes_of, self.convert_ids_to_tokens(list(token_ids))))
 
     def _bytes_of(self, token: str) -> bytes:
         return self.token_bytes[self._ids[token]] if token in self._ids else text_to_bytes(token)
@@ -333,7 +336,7 @@ class ScratchGPTTokenizer(PreTrainedTokenizer):
         for single, row in zip(texts, rows, strict=True):
             tokens = self.tokenize(single, split_special_tokens=split_special_tokens)
             added = len(self.prepare_for_tokenization(single)[0]) - len(single)
-            spans = [(max(0, start - added), end - added) for start, end in self._spans(tokens)]
+            spans = [(max(0, start - added), end - added) for start, end in spans_of(map(self._bytes_of, tokens))]
             if limit is not None and len(spans) > limit:
                 spans = spans[:limit] if self.truncation_side == "right" else spans[len(spans) - limit :]
             padding = [(0, 0)] * (len(row) - len(spans))

@@ -57,7 +57,7 @@ def native(
         OSError: the folder cannot be written, or the disk is full.
     """
     from hub_export.exports.stock import stock_model
-    from tokenization.saving import name_known_class
+    from tokenization.saving import complete_config
 
     check_free(out, force, is_ours=_is_ours(out), kind="folder of `native`")
     source, run_folder = find_source(run, checkpoint)
@@ -69,7 +69,7 @@ def native(
         for name in ("generation_config.json", *TOKENIZER_FILES, *_OPTIONAL_TOKENIZER_FILES):
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
-        name_known_class(folder)
+        complete_config(folder)
         text = _render_card(folder, source, run_folder, out.name, license, language)
         (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
         check_private(folder, machine_paths=private_places(source, out))

@@ -1,5 +1,6 @@
 import io
 import random
+from typing import Any
 
 import pytest
 import sentencepiece
@@ -7,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.tokenization.conftest import ids_of
-from tokenization import encode_corpus, encoding, load_tokenizer, save_tokenizer
+from tokenization import add_mask_token, encode_corpus, encoding, load_tokenizer, save_tokenizer
 from tokenization.sentencepieces import convert_sentencepiece, train_sentencepiece, warnings_logged
 
 TEXT = st.one_of(st.text(), st.text("  the quick1\n\t\u2581é你😀"), st.text("ab \u2581-="))
@@ -101,6 +102,14 @@ def test_the_files_are_those_of_the_library(tmp_path):
         path.read_text().splitlines() for path in (tmp_path / "theirs.vocab", tmp_path / "saved" / "tokenizer.vocab")
     )
     assert ours == theirs
+
+
+def test_a_mask_token_stays_beside_the_model(tmp_path):
+    tokenizer: Any = add_mask_token(train_sentencepiece(["a b c"], 265))
+    save_tokenizer(tokenizer, tmp_path)
+    loaded: Any = load_tokenizer(tmp_path)
+    assert (loaded.mask_token_id, len(loaded)) == (265, 266)
+    assert loaded.sentencepiece_model == tokenizer.sentencepiece_model
 
 
 def test_sizes():

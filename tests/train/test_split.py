@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from corpus.documents import Document
 from tests.train.conftest import with_fields
-from train.config import Config, validate
+from train.checks import validate
+from train.config import Config
 from train.data.split import cut_passages, labelled_documents, split_documents, split_files, split_text
 
 lines = st.lists(st.text(st.sampled_from("ab \n\r"), max_size=40), max_size=30).map("\n".join)

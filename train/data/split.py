@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from corpus.documents import Document
@@ -23,13 +24,15 @@ _SPACE = re.compile(r"(?<=\S)(?=\s)")
 
 
 def read_corpus(config: CorpusConfig) -> Iterator[Document]:
-    """The documents of a corpus: as its source yields them, or in passages (`cut_passages`).
+    """The documents of a corpus: as its source yields them, or in passages (`cut_passages`); stories are never cut.
 
     Raises:
         ValueError: for a source without what it needs; the sources raise more of their own.
     """
     documents = _read_source(config)
-    return cut_passages(documents, config.passage_characters) if config.passage_characters else documents
+    if not config.passage_characters or config.source == "stories":
+        return documents
+    return cut_passages(documents, config.passage_characters)
 
 
 def _read_source(config: CorpusConfig) -> Iterator[Document]:
@@ -49,10 +52,16 @@ def _read_source(config: CorpusConfig) -> Iterator[Document]:
         )
     elif config.books == "scifi":
         yield from read_gutenberg_files(
-            config.paths, SCIFI_BOOKS, text_field=config.text_field, skip_broken=config.skip_broken
+            config.paths,
+            SCIFI_BOOKS,
+            text_field=config.text_field,
+            encoding=config.encoding,
+            skip_broken=config.skip_broken,
         )
     else:
-        yield from read_local(config.paths, text_field=config.text_field, skip_broken=config.skip_broken)
+        yield from read_local(
+            config.paths, text_field=config.text_field, encoding=config.encoding, skip_broken=config.skip_broken
+        )
 
 
 def cut_passages(documents: Iterable[Document], characters: int) -> Iterator[Document]:
@@ -147,6 +156,21 @@ def split_documents(documents: Iterable[Document], fraction: float) -> Iterator[
         split: Split = "validation" if is_heldout else "train"
         yield document if document.split else replace(document, split=split)
         number += document.is_complete
+
+
+def encoded_file(config: CorpusConfig) -> Path | None:
+    """The .npy file of ids that is the corpus; None for a corpus of text.
+
+    Raises:
+        ValueError: it is not alone.
+    """
+    arrays = [path for path in config.paths if path.suffix == ".npy"] if config.source == "local" else []
+    if arrays and len(config.paths) > 1:
+        raise ValueError(
+            f"--corpus: expected a .npy file of token ids alone, got {len(config.paths)} paths: give the texts "
+            "themselves, or encode all of them into one file (`python -m tokenization encode`)"
+        )
+    return arrays[0] if arrays else None
 
 
 def known_size(config: CorpusConfig) -> int | None:

@@ -11,9 +11,9 @@ def wiki() -> Config:
 
     Source: the tutorial "Small Language Model Project" after the course "LLM Mastery" (its notebook prints 19.837954
     million parameters). Command: `python -m train wiki [--corpus wiki.txt] [--tracker wandb] [--resume]`. Cost: 10,000
-    steps of 8,192 tokens, about an hour on a GPU of a desktop; the tutorial's schedule has 100,000. Expected: its
-    README states no figure, its notebook validation losses of 3.62 at step 5,300 and 3.09 at 6,950; see
-    docs/recipes.md for what we measured.
+    steps of 8,192 tokens, about twelve minutes at the pace of its notebook (RTX 3080 Ti); the tutorial's schedule has
+    100,000. Expected: its README states no figure, its notebook validation losses of 3.62 at step 5,300 and 3.09 at
+    6,950; see docs/recipes.md for what we measured.
     """
     return Config(
         corpus=config.CorpusConfig(source="local", paths=(Path("wiki.txt"),), passage_characters=2000),
