@@ -45,7 +45,10 @@ def verify_target(target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(met
     logger.info("%s", describe(code, name, again=_again(repo, target)))
     if code.version == project_code().version and differs_from_project(folder):
         logger.info("its code files differ from those of this project: somebody may have edited them")
-    verification = verify(folder, name=name)
+    try:
+        verification = verify(folder)
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(folder), name)) from error
     if repo is None and is_bundle(folder):
         write_record(folder, verification)
     return f"{name}: {verification}"

@@ -48,7 +48,7 @@ class Verification:
         )
 
 
-def verify(folder: str | Path, *, checkpoint: str | Path | None = None, name: str | None = None) -> Verification:
+def verify(folder: str | Path, *, checkpoint: str | Path | None = None) -> Verification:
     """Load `folder` in an isolated process, without this project installed, and compare it with `checkpoint`.
 
     It loads the config, both models, the tokenizers (with and without remote code, and the from-scratch one) and a
@@ -65,7 +65,6 @@ def verify(folder: str | Path, *, checkpoint: str | Path | None = None, name: st
     Args:
         folder: the bundle.
         checkpoint: where the reference weights are (default: `folder` itself).
-        name: what the folder is called in messages (default: its path).
 
     Raises:
         ValueError: `folder` is no model folder, its code is later than this project's, or a check failed; the message
@@ -73,8 +72,7 @@ def verify(folder: str | Path, *, checkpoint: str | Path | None = None, name: st
     """
     start = time.perf_counter()
     folder = Path(folder)
-    name = name or str(folder)
-    code = code_of(folder, name)
+    code = code_of(folder, str(folder))
     weights = read_weights(folder)
     logger.info("checking the folder in an isolated process (about ten seconds, a large model takes longer) …")
     report = run_isolated(
@@ -97,7 +95,7 @@ def verify(folder: str | Path, *, checkpoint: str | Path | None = None, name: st
                 "it with this project's code."
             )
         raise ValueError(
-            f"{name}: expected a folder that works anywhere, but with transformers {transformers} the check "
+            f"{folder}: expected a folder that works anywhere, but with transformers {transformers} the check "
             f"{report['failed']!r} failed: {report['error']}. Nothing should be published from it; {advice}"
         )
     return Verification(

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from huggingface_hub import SpaceHardware, metadata_load
 
+from hub_export.__main__ import main
 from hub_export.space import HARDWARE, ROOT, Pin, make_space, page_files, requirements
 from panels.generate import TIME_LIMIT
 from tests.hub_double import Hub
 from tests.hub_export.conftest import contents
-from tests.hub_export.hub_processes import environment, run_python
+from tests.hub_export.hub_processes import environment
 from tests.processes import CLEAN, running_page
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -202,18 +203,16 @@ def test_a_name_that_is_not_free(pristine_bundle: Path, space: Path, tmp_path: P
         make_space(pristine_bundle, tmp_path / "new", hardware="t4")
 
 
-def test_the_command_pins_what_is_on_the_hub(pristine_bundle: Path, tmp_path: Path) -> None:
+def test_the_command_pins_what_is_on_the_hub(hub: Hub, pristine_bundle: Path, tmp_path: Path) -> None:
     files = contents(pristine_bundle)
-    command = ("-m", "hub_export", "space", pristine_bundle, "--out", tmp_path / "space", "--repo", "alice/moons")
-    with Hub().serve() as hub:
-        absent = run_python(*command, hub=hub.url, home=tmp_path)
-        hub.create("alice/moons", files=files | {"model.safetensors": b"other weights"})
-        other = run_python(*command, hub=hub.url, home=tmp_path)
-        commit = hub.create("alice/moons", files=files).head
-        done = run_python(*command, hub=hub.url, home=tmp_path)
-    assert "but alice/moons is not there. Publish it with `python -m hub_export push" in absent.stderr
-    assert "but alice/moons holds other weights. Publish it with" in other.stderr
-    assert done.returncode == 0, done.stderr
+    command = ["space", str(pristine_bundle), "--out", str(tmp_path / "space"), "--repo", "alice/moons"]
+    with pytest.raises(SystemExit, match=r"but alice/moons is not there\. Publish it with `python -m hub_export push"):
+        main(command)
+    hub.create("alice/moons", files=files | {"model.safetensors": b"other weights"})
+    with pytest.raises(SystemExit, match=r"but alice/moons holds other weights\. Publish it with"):
+        main(command)
+    commit = hub.create("alice/moons", files=files).head
+    main(command)
     assert json.loads((tmp_path / "space" / "model.json").read_text()) == {"repo": "alice/moons", "revision": commit}
 
 
