@@ -1,4 +1,4 @@
-"""What is checked before a run begins: that a config fits itself, that flags have an effect, that a folder is its own."""
+"""What is checked before a run begins: that a config fits itself and its folder, and that flags have an effect."""
 
 from typing import Any
 

@@ -129,7 +129,7 @@ def test_a_value_out_of_range_is_named(field: str, value: float, message: str) -
         ),
         (
             {"data__objective": "masked", "run__output_tokens": 5},
-            "--run.output-tokens: expected 0 with --data.objective masked, since a masked model fills blanks and writes",
+            "--run.output-tokens: expected 0 with --data.objective masked, since a masked model fills blanks",
         ),
     ],
 )
@@ -143,8 +143,8 @@ def test_values_that_do_not_fit_together_are_named(fields: dict[str, Any], messa
     [
         (
             "debug --schedule.plateau-patience 2",
-            "--schedule.plateau-patience: expected it with --schedule.name plateau only, got it with wsd, where it changes "
-            "nothing; leave it out, or give --schedule.name too",
+            "--schedule.plateau-patience: expected it with --schedule.name plateau only, got it with wsd, where it "
+            "changes nothing; leave it out, or give --schedule.name too",
         ),
         ("scifi --optimizer.muon-momentum 0.9", "it with --optimizer.name muon only, got it with adamw"),
         ("debug --data.mask-rate 0.5", "it with --data.objective masked only, got it with causal"),
