@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 UV = "uv==0.13.9"
-RANGES = ("requirements.txt", "requirements-sweep.txt")  # what `make demo` installs
+RANGES = ("requirements.txt", "requirements-readers.txt", "requirements-sweep.txt")  # what `make demo` installs
 RANGES_DEV = ("requirements-trackers.txt", "requirements-dev.txt")
 LOCK, LOCK_DEV, LOCK_TORCH = "requirements.lock", "requirements-dev.lock", "requirements-torch.lock"
 OWN_BUILDS = r"torch|triton|(nvidia|cuda)-.+"  # one version, several builds: no hash is right on every machine

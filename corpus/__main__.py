@@ -64,13 +64,13 @@ class Download:
             yield Batch([(book.text, True)], len(book.text.encode()), number)
 
     def _rows(self, start: dict[str, Any] | None) -> Iterator["Batch"]:
+        from corpus.documents import text_documents
         from corpus.hub import open_hub
-        from corpus.readers import record_documents
         from corpus.resumable import Batch
 
         opened = open_hub(self.dataset, self.config, version=start["version"] if start else None)
         for rows in opened.read(self.split, self.text_field, start=start["rows"] if start else None):
-            documents = [document for text in rows.texts for document in record_documents(text, self.dataset)]
+            documents = [document for text in rows.texts for document in text_documents(text, self.dataset)]
             yield Batch(
                 texts=[(document.text, document.is_complete) for document in documents],
                 source_bytes=sum(len(document.text.encode()) for document in documents),
@@ -86,12 +86,14 @@ class Clean:
     """
 
     paths: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE…")]
-    """Files (txt, jsonl, parquet, tar; gz, xz, zst of them), folders or globs."""
+    """Files, folders or globs, of every kind that docs/corpora.md lists."""
     out: Path
     """The file to make: .txt, .jsonl (a record a document; of a text of over 16 MB one a megabyte), or one of these
     with .zst."""
     text_field: str = "text"
-    """Field of jsonl records, or column of parquet files, that holds the text."""
+    """Field of JSON records, or column of tables and parquet files, that holds the text."""
+    encoding: str | None = None
+    """Encoding of texts that are not UTF-8; unset: what the file states or what is recognised."""
     skip_broken: bool = False
     """Leave out, by name, files that cannot be read, instead of stopping at the first."""
 
@@ -104,10 +106,13 @@ class Clean:
         stats = [file.stat() for file in files]
         found = [[file.as_posix(), stat.st_size, stat.st_mtime_ns] for file, stat in zip(files, stats, strict=True)]
         made_from = {"files": found, "text_field": self.text_field, "skip_broken": self.skip_broken}
+        made_from["encoding"] = self.encoding
 
         def read(start: dict[str, Any] | None) -> Iterator[Batch]:
             done, last_line = (start["documents"], start["last_line"]) if start else (0, "")
-            documents = read_files(files, text_field=self.text_field, skip_broken=self.skip_broken)
+            documents = read_files(
+                files, text_field=self.text_field, encoding=self.encoding, skip_broken=self.skip_broken
+            )
             for number, document in enumerate(islice(documents, done, None), start=done + 1):
                 text, last_line = clean_lines(document.text, last_line)
                 if document.is_complete:

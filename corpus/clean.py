@@ -1,23 +1,19 @@
-"""Cleaning of text: its encoding, its lines, and what Project Gutenberg adds to a book.
+"""Cleaning of text: its lines, and what Project Gutenberg adds to a book.
 
 Project Gutenberg has wrapped its books in many ways since 1991: start and end markers between stars, a "small print"
 licence above or below the book, credits of the volunteers, notes on the transcription. The rules here were written
 against the forms that 31 files of 1991 to 2018 show. A text without any such marker is left as it is.
 """
 
-import codecs
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from storage.text import unix_newlines
 
 _LINE_ENDS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")
 _INVISIBLE = re.compile("[\0-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\xad\u200b\u2060\ufeff]")
 _SPACES = re.compile(r"[^\S\n]+")
-
-_CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1a\x1b")) + b"\x7f"
-_NOT_IN_CP1252 = b"\x81\x8d\x8f\x90\x9d"
 
 _START = re.compile(r"^[ \t]*\*{2,}[ \t]*START OF (?:THE |THIS )?PROJECT GUTENBERG.*$", re.M | re.I)
 # Both the marker between stars and the plain line that older files have instead of it or above it.
@@ -50,54 +46,6 @@ _FRONT_BLOCKS = 12  # credits and addresses are among the first paragraphs
 _TAIL_SHARE = 0.9  # a heading "Transcriber's Notes" in the last tenth opens the last section of the file
 _LONGEST_HEADER = 20_000  # characters, the small print on top included
 _LONGEST_NOTE = 4_000  # characters; a longer paragraph is a book without blank lines, never a notice
-
-
-def decode_bytes(raw: bytes, name: str) -> str:
-    """Text of a file whose encoding is unknown: UTF-8 with or without BOM, else cp1252, else latin-1.
-
-    Declared encodings are not looked at: some are wrong. Line ends stay as they are.
-
-    Args:
-        raw: the complete file.
-        name: what to call it in messages.
-
-    Raises:
-        ValueError: the bytes are no text: they hold NUL bytes, or more than one in twenty is a control character.
-    """
-    return raw.decode(choose_encoding([raw], name))
-
-
-def choose_encoding(chunks: Iterable[bytes], name: str) -> str:
-    """The encoding in which `decode_bytes` reads the bytes that `chunks` make together, found in one pass over them.
-
-    Args:
-        chunks: the complete file, in parts of any size.
-        name: what to call it in messages.
-
-    Returns:
-        "utf-8-sig", "cp1252" or "latin-1".
-
-    Raises:
-        ValueError: the bytes are no text.
-    """
-    utf8: codecs.IncrementalDecoder | None = codecs.getincrementaldecoder("utf-8")()
-    is_cp1252, start, size, controls = True, b"", 0, 0
-    for chunk in chunks:
-        if len(start) < 2:
-            start += chunk[:2]
-            if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-                raise ValueError(f"{name}: expected text in UTF-8, got UTF-16; save it as UTF-8 and try again")
-        if b"\0" in chunk:
-            raise ValueError(_binary(name, "NUL bytes"))
-        size += len(chunk)
-        controls += len(chunk) - len(chunk.translate(None, _CONTROLS))
-        utf8 = utf8 if utf8 is not None and _decodes(utf8, chunk) else None
-        is_cp1252 = is_cp1252 and len(chunk.translate(None, _NOT_IN_CP1252)) == len(chunk)
-    if controls * 20 > size:
-        raise ValueError(_binary(name, "mostly control characters"))
-    if utf8 is not None and _decodes(utf8, b"", final=True):
-        return "utf-8-sig"
-    return "cp1252" if is_cp1252 else "latin-1"
 
 
 def clean_lines(text: str, last_line: str = "") -> tuple[str, str]:
@@ -170,18 +118,6 @@ def check_title(text: str, expected: str, name: str) -> None:
             f"{name}: expected {expected!r}, got {title!r}: the number belongs to another book; "
             "look the right number up at gutenberg.org and correct the list of books"
         )
-
-
-def _binary(name: str, reason: str) -> str:
-    return f"{name}: expected plain text, got a binary file ({reason}); give a .txt file or leave it out"
-
-
-def _decodes(decoder: codecs.IncrementalDecoder, chunk: bytes, final: bool = False) -> bool:
-    try:
-        decoder.decode(chunk, final)
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _cut_at_markers(text: str) -> Iterator[str]:

@@ -3,7 +3,9 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
+
+from storage.text import replace_surrogates, unix_newlines
 
 PIECE = 1_000_000  # characters
 LONGEST_UNCUT = 16_000_000  # characters (or bytes, before decoding); longer texts come in pieces
@@ -69,6 +71,16 @@ def cut_text(texts: Iterable[str], size: int = PIECE) -> Iterator[tuple[str, boo
             length = len(joined) - start
     if length:
         yield "".join(pending), True
+
+
+def text_documents(text: str | None, name: str, **labels: Any) -> Iterable[Document]:
+    """The document of a text, cut if it is long; nothing where the text is blank or null.
+
+    Line ends become `\\n`; surrogates are replaced as in `storage.text.replace_surrogates`.
+    """
+    if not text or text.isspace():
+        return ()
+    return cut_document(Document(text=replace_surrogates(unix_newlines(text)), name=name, **labels))
 
 
 def cut_document(document: Document) -> Iterable[Document]:

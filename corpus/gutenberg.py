@@ -17,8 +17,9 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
-from corpus.clean import check_title, clean_gutenberg, decode_bytes
+from corpus.clean import check_title, clean_gutenberg
 from corpus.documents import Document
+from corpus.encodings import decode_bytes
 from corpus.local import find_files, read_files
 from storage.files import atomic_file, explain_write_errors
 
@@ -114,7 +115,12 @@ def read_gutenberg(
 
 
 def read_gutenberg_files(
-    paths: Sequence[str | Path], books: Sequence[Book], *, text_field: str = "text", skip_broken: bool = False
+    paths: Sequence[str | Path],
+    books: Sequence[Book],
+    *,
+    text_field: str = "text",
+    encoding: str | None = None,
+    skip_broken: bool = False,
 ) -> Iterator[Document]:
     """Files on disk as `read_local` reads them, those whose names carry the number of one of `books` checked.
 
@@ -124,7 +130,7 @@ def read_gutenberg_files(
     Args:
         paths: files, folders and globs.
         books: the books whose titles are known.
-        text_field: as for `read_local`.
+        text_field, encoding: as for `read_local`.
         skip_broken: as for `read_local`; a book under the wrong number is an error all the same.
 
     Raises:
@@ -135,16 +141,22 @@ def read_gutenberg_files(
     def read_known(path: Path) -> Document | None:
         number = re.search(r"(?:^|_|pg)(\d+)(?:-[08])?\.txt$", path.name, re.I)
         book = expected.get(int(number.group(1))) if number else None
-        return None if book is None else _read_book(path, book)
+        return None if book is None else _read_book(path, book, encoding)
 
-    return read_files(find_files(paths), text_field=text_field, skip_broken=skip_broken, read_special=read_known)
+    return read_files(
+        find_files(paths),
+        text_field=text_field,
+        encoding=encoding,
+        skip_broken=skip_broken,
+        read_special=read_known,
+    )
 
 
-def _read_book(path: Path, book: Book) -> Document:
+def _read_book(path: Path, book: Book, encoding: str | None = None) -> Document:
     """The cleaned text of a raw file that must be the given book."""
     name = f"{book.name} ({path})"
     try:
-        text = decode_bytes(path.read_bytes(), name)
+        text = decode_bytes(path.read_bytes(), name, encoding)
     except OSError as error:
         raise ValueError(f"{name}: expected a readable file, got: {error.strerror}; check its permissions") from error
     check_title(text, book.title, name)

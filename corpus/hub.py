@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from corpus.documents import Document, cut_text
-from corpus.readers import missing_field, record_documents
+from corpus.documents import Document, cut_text, text_documents
+from corpus.readers.records import missing_field
 from storage.text import unix_newlines
 
 _BATCH = 1000  # rows in memory at a time
@@ -145,7 +145,7 @@ def read_hub(
         else:
             for rows in batches:
                 for number, text in enumerate(rows.texts, start=rows.first):
-                    yield from record_documents(text, f"{name}#{number}", split=label)
+                    yield from text_documents(text, f"{name}#{number}", split=label)
 
 
 def _by_name(splits: Mapping[Any, Any]) -> dict[str, Any]:

@@ -56,6 +56,10 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
         time.sleep(0.02)
 
 
+SEED = "#seed :is(input, textarea)"
+"""The Write tab's field; those of other tabs have a similar label."""
+
+
 def button(page: Any, name: str) -> Any:
     """The button with this name."""
     return page.get_by_role("button", name=name, exact=True)
@@ -63,7 +67,7 @@ def button(page: Any, name: str) -> Any:
 
 def set_length(page: Any, tokens: int) -> None:
     """Move the slider for the length."""
-    field = page.get_by_label("number input for Length")
+    field = page.get_by_label("number input for Length", exact=True)
     field.fill(str(tokens))
     field.blur()
 
@@ -82,7 +86,7 @@ class Window:
         self.page.on("console", lambda said: self._errors.append(said.text) if said.type == "error" else None)
         self.page.on("pageerror", lambda error: self._errors.append(str(error)))
         self.page.goto(address)
-        self.page.get_by_text("Ready.", exact=True).wait_for()
+        self.page.get_by_text("Ready.", exact=True).wait_for(timeout=120_000)
 
     @contextmanager
     def lent(self) -> Iterator[Any]:

@@ -67,7 +67,7 @@ def version_of(lines: list[str]) -> str:
     return lines[0].split("==")[1].split()[0]
 
 
-RANGES = ("requirements.txt", "requirements-sweep.txt")
+RANGES = ("requirements.txt", "requirements-readers.txt", "requirements-sweep.txt")
 RANGES_DEV = ("requirements-trackers.txt", "requirements-dev.txt")
 RUN, DEV, TORCH = locked("requirements.lock"), locked("requirements-dev.lock"), locked("requirements-torch.lock")
 
@@ -154,7 +154,7 @@ def test_make_lock_writes_what_changed_and_says_so(
 ) -> None:
     (tmp_path / "requirements.txt").write_text("torch==2.13.0\naccelerate>=1.10\n")
     (tmp_path / "requirements-dev.txt").write_text("pytest>=9\n")
-    for name in ("requirements-sweep.txt", "requirements-trackers.txt"):
+    for name in ("requirements-readers.txt", "requirements-sweep.txt", "requirements-trackers.txt"):
         (tmp_path / name).write_text("")
     asked: list[list[str]] = []
 

@@ -260,13 +260,9 @@ def _add_vocabulary(writer: Any, config: Any, vocabulary: Vocabulary) -> None:
     writer.add_token_merges(vocabulary.merges)
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)
-    for value, add in (
-        (config.bos_token_id, writer.add_bos_token_id),
-        (config.eos_token_id, writer.add_eos_token_id),
-        (config.pad_token_id, writer.add_pad_token_id),
-    ):
-        if value is not None:
-            add(value[0] if isinstance(value, list) else value)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if (value := getattr(config, name)) is not None:
+            getattr(writer, f"add_{name}")(value[0] if isinstance(value, list) else value)
 
 
 def _add_tensor(writer: Any, name: str, values: "np.ndarray", weights: Weights) -> None:

@@ -1,6 +1,5 @@
 """A model folder under a stock architecture: for everybody who wants no remote code, or another program."""
 
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hub_export import card
 from hub_export.bundle import TOKENIZER_FILES, check_private, private_places
+from hub_export.code_version import write_config
 from hub_export.exports.common import Run, check_free, find_source, greedy, load_scratch
 from hub_export.verify import PROBE_TEXT, PROMPT, probe_ids, run_isolated
 from modeling.loading import read_weights
@@ -65,7 +65,7 @@ def native(
     stock = stock_model(model)
     with atomic_folder(out, replace=force) as folder:
         stock.to(_stored_dtype(source)).save_pretrained(folder)
-        _keep_old_keys(folder / "config.json")
+        _keep_old_keys(folder)
         for name in ("generation_config.json", *TOKENIZER_FILES, *_OPTIONAL_TOKENIZER_FILES):
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
@@ -95,15 +95,15 @@ def _stored_dtype(source: Path) -> Any:
     return getattr(torch, str(read_json_object(source / "config.json").get("dtype") or "float32"))
 
 
-def _keep_old_keys(path: Path) -> None:
+def _keep_old_keys(folder: Path) -> None:
     """Writes what `rope_parameters` say under the names that transformers 4, and programs that follow it, read only."""
-    config = read_json_object(path)
+    config = read_json_object(folder / "config.json")
     if config["model_type"] == "qwen3":
         scaling = dict(config["rope_parameters"])
         config["rope_theta"] = scaling.pop("rope_theta")
         if scaling["rope_type"] != "default":
             config["rope_scaling"] = scaling
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
+    write_config(folder, config)
 
 
 def _render_card(

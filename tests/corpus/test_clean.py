@@ -5,10 +5,11 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.clean import check_title, choose_encoding, clean_gutenberg, clean_lines, decode_bytes
+from corpus.clean import check_title, clean_gutenberg, clean_lines
+from corpus.encodings import decode_bytes
 
 BOOK = "THE TITLE\n\nby Somebody\n\n\nIt began. The heat produced by\nthe sun * * * was great.\n\n***\n\nTHE END\n"
 HEADER = "The Project Gutenberg EBook of The Title, by Somebody\n\nTitle: The Title\n\nAuthor: Somebody\n\n"
@@ -179,35 +180,6 @@ def test_talk_of_gutenberg_is_no_marker(text: str) -> None:
     assert clean_gutenberg(text) == text
 
 
-@given(st.binary(max_size=60) | st.text(max_size=30).map(str.encode), st.integers(1, 7))
-@settings(deadline=None, max_examples=300)
-def test_the_encoding_is_the_same_in_any_chunks(raw: bytes, size: int) -> None:
-    chunks = [raw[start : start + size] for start in range(0, len(raw), size)]
-    try:
-        expected = choose_encoding([raw], "a")
-    except ValueError as error:
-        with pytest.raises(
-            ValueError, match="^" + re.escape(str(error)) if "UTF-16" in str(error) else "^a: expected plain"
-        ):
-            choose_encoding(chunks, "a")
-        return
-    assert choose_encoding(chunks, "a") == expected
-    assert decode_bytes(raw, "a") == raw.decode(expected)
-    if expected != "utf-8-sig":
-        with pytest.raises(UnicodeDecodeError):
-            raw.decode("utf-8")
-    if expected == "latin-1":
-        with pytest.raises(UnicodeDecodeError):
-            raw.decode("cp1252")
-
-
-@given(st.text(st.characters(exclude_categories=["Cs"])), st.sampled_from(["utf-8", "utf-8-sig"]))
-def test_utf8_is_read_back(text: str, encoding: str) -> None:
-    if "\0" in text or text.startswith("\ufeff") or sum(map(text.count, map(chr, [*range(32), 127]))):
-        return
-    assert decode_bytes(text.encode(encoding), "x") == text
-
-
 @pytest.mark.parametrize("filling", ["\n", "*", " ", "***\n", "-", "* ", "( \n", "Project Gutenberg ", "+|\n"])
 def test_odd_files_take_no_longer_than_others(filling: str) -> None:
     text = "*** START OF THE PROJECT GUTENBERG EBOOK\n" + filling * (200_000 // len(filling))
@@ -216,12 +188,6 @@ def test_odd_files_take_no_longer_than_others(filling: str) -> None:
     with pytest.raises(ValueError, match="expected 'x', got"):
         check_title(text[5:], "x", "x")
     assert time.process_time() - start < 2
-
-
-def test_encodings_in_order() -> None:
-    assert decode_bytes("“é”".encode(), "x") == "“é”"
-    assert decode_bytes("“é”".encode("cp1252"), "x") == "“é”"
-    assert decode_bytes(b"L\xfcbeck \x81", "x") == "Lübeck \x81"
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpus.clean import clean_gutenberg, decode_bytes
+from corpus.clean import clean_gutenberg
 from corpus.documents import LONGEST_UNCUT
+from corpus.encodings import decode_bytes
 from corpus.local import file_of, find_files, read_local
 
 ROOT = Path(__file__).parents[2]
@@ -55,12 +56,12 @@ def test_compressed_text_records_and_archives(tmp_path: Path, ending: str) -> No
     for name, content in {
         "a.txt": b"\xef\xbb\xbfone\r\ntwo",
         "b.jsonl": records("three", "four"),
-        "c": archive({"x/5.txt": b"five", "x/6#.TXT": "sïx".encode("cp1252"), "x/empty.txt": b"", "x/y.png": b"\0"}),
+        "c": archive({"x/5.txt": b"five", "x/6#.TXT": "sïxth".encode("cp1252"), "x/empty.txt": b"", "x/y.png": b"\0"}),
         "d": b"seven",
     }.items():
         (tmp_path / f"{name}.{ending}").write_bytes(COMPRESS[ending](content))
     documents = list(read_local([tmp_path]))
-    assert [document.text for document in documents] == ["one\ntwo", "three", "four", "five", "sïx", "seven"]
+    assert [document.text for document in documents] == ["one\ntwo", "three", "four", "five", "sïxth", "seven"]
     suffixes = [document.name.removeprefix(tmp_path.as_posix()) for document in documents]
     assert suffixes == [
         f"/a.txt.{ending}",
@@ -266,16 +267,16 @@ def test_what_holds_no_text_is_named(tmp_path: Path) -> None:
         ("a.jsonl", b"\n", "a.jsonl: expected text, got an empty file"),
         ("a.xz", lzma.compress(b""), "a.xz: expected text, got an empty file"),
         ("a.zst", b"", "a.zst: expected text, got an empty file"),
-        ("a.tar.gz", gzip.compress(archive({})), "a.tar.gz: expected an archive with .txt files, got one with nothing"),
+        ("a.tar.gz", gzip.compress(archive({})), "a.tar.gz: expected an archive with texts, got one with nothing"),
         (
             "b.xz",
             lzma.compress(archive({"a.xz": b"x"})),
-            r"b.xz: expected an archive .*, got one with a.xz …; unpack it",
+            r"b.xz: expected an archive with texts, got one with 1 .xz; unpack it",
         ),
         (
-            "a.docx",
+            "a.doc",
             b"PK\0",
-            r"a.docx: expected a text or one of the endings .txt, .*, got a binary file with the ending",
+            r"a.doc: expected a text or one of the endings .txt, .*, got a binary file with the ending",
         ),
         ("a.bz2", b"BZh\0", r"a.bz2: expected a text or one of the endings .*\.xz.*ending \.bz2; convert it"),
     ]:
@@ -297,28 +298,19 @@ def test_a_folder_is_read_sorted_and_a_file_once(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
     (tmp_path / "link.txt").symlink_to(tmp_path / "b.txt")
-    assert texts(tmp_path) == ["a/y.txt", "a/z.TXT", "b.txt"]
+    assert texts(tmp_path) == ["a/y.txt", "a/z.TXT", "b.txt", "c.md"]
     assert next(read_local([tmp_path])).name == (tmp_path / "a/y.txt").as_posix()
     assert texts(tmp_path / "c.md", tmp_path / "b.txt", tmp_path, tmp_path / "c.md")[:2] == ["c.md", "b.txt"]
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "expected text, got an empty file; remove it"),
-        (b"\xef\xbb\xbf \r\n\t\n", "expected text, got an empty file; remove it"),
-        (b"PK\x03\x04\0\0", r"expected plain text, got a binary file \(NUL bytes\)"),
-        (b"A line of text.\n" * 1_100_000 + b"\0", r"expected plain text, got a binary file \(NUL bytes\)"),
-        (bytes(range(1, 32)) * 10, r"expected plain text, got a binary file \(mostly control characters\)"),
-        ("é".encode("utf-16"), "expected text in UTF-8, got UTF-16; save it as UTF-8"),
-    ],
-)
-def test_a_file_without_text_is_named_before_its_first_piece(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_long_file_without_text_is_named_before_its_first_piece(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"good")
-    (tmp_path / "b.txt").write_bytes(content)
+    (tmp_path / "b.txt").write_bytes(b"Text.\n" * 3_000_000 + b"\0")
     documents = read_local([tmp_path])
     assert next(documents).text == "good"
-    with pytest.raises(ValueError, match=f"b.txt: {message}"):
+    with pytest.raises(
+        ValueError, match=r"b.txt: expected plain text, got 1 NUL byte at offset 18,000,000, line 3,000,001"
+    ):
         next(documents)
 
 

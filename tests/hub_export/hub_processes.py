@@ -2,11 +2,10 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from tests.hub_double import WRITE_TOKEN
-from tests.processes import CLEAN
+from tests.processes import CLEAN, Python
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,12 +23,4 @@ def run_python(
     *arguments: str | Path, hub: str, home: Path, token: str | None = WRITE_TOKEN, ours: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Runs Python elsewhere, against the Hub at `hub`; only with `ours` can it import this project."""
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=home,
-        env=environment(hub, home, token=token, ours=ours),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return Python(home, environment(hub, home, token=token, ours=ours)).run(*map(str, arguments))

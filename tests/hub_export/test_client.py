@@ -1,20 +1,19 @@
 """The Hub client: what one commit changes, and every way in which the network or the Hub can fail, over real HTTP."""
 
-import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi
 
 from hub_export.client import HubClient, Target, plan_upload, publish, tag_version
 from hub_export.push import push
 from tests.hub_double import WRITE_TOKEN, Fault, Hub
+from tests.hub_export.conftest import contents
 from tests.network_faults import FAULTS, serve_faults
 
-Push = Callable[..., str]
 NOTHING, EMPTY = "Nothing has been uploaded.", "The repository alice/moons is there, without its files."
 UNKNOWN = f"{EMPTY} Whether the commit arrived is not known; the same command finds out."
 UNTAGGED = "alice/moons is on the Hub, complete, at commit "
@@ -67,10 +66,6 @@ def error_of(action: Callable[..., Any], *arguments: Any, **options: Any) -> str
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (each test has its own message)
         action(*arguments, **options)
     return str(caught.value)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def is_complete(hub: Hub, folder: Path) -> bool:
@@ -263,17 +258,6 @@ def test_what_the_hub_or_the_plan_refuses(hub: Hub, folder: Path) -> None:
     assert len(hub.repositories["alice/moons"].commits) == 1
 
 
-@pytest.fixture
-def push_quickly(monkeypatch: pytest.MonkeyPatch) -> Push:
-    """`push` to alice/moons, which then fetches the config from there instead of loading the model."""
-
-    def fetch_config(hub: HubClient, repo: str, commit: str, folder: Path) -> None:
-        hub.call("loading", hf_hub_download, repo, "config.json", revision=commit, again=False, force_download=True)
-
-    monkeypatch.setattr("hub_export.push.check_published", fetch_config)
-    return functools.partial(push, repo="moons")
-
-
 NO_SPACE = "Its Space is not there yet."
 SPACE_EMPTY = "The repository spaces/alice/moons is there, without its files."
 
@@ -289,14 +273,15 @@ SPACE_EMPTY = "The repository spaces/alice/moons is there, without its files."
         ("POST /api/spaces/alice/moons/commit", "cut", ["as v1.", SPACE_EMPTY]),
     ],
 )
+@pytest.mark.usefixtures("only_the_config_is_loaded")
 def test_a_push_that_fails_is_completed_by_the_next(
-    hub: Hub, push_quickly: Push, pristine_bundle: Path, request_kind: str, answer: Any, states: list[str]
+    hub: Hub, pristine_bundle: Path, request_kind: str, answer: Any, states: list[str]
 ) -> None:
     hub.faults.append(Fault(request=request_kind, answer=answer, spared=NO_SPACE in states))
-    error = error_of(push_quickly, pristine_bundle, space=True)
+    error = error_of(push, pristine_bundle, "moons", space=True)
     assert [state for state in states if state not in error] == []
     hub.repair()
-    published = push_quickly(pristine_bundle, space=True)
+    published = push(pristine_bundle, "moons", space=True)
     model, page = hub.repositories["alice/moons"], hub.repositories["spaces/alice/moons"]
     assert published == (
         f"published: {hub.url}/alice/moons/commit/{model.head} (v1)\npublished: {hub.url}/spaces/alice/moons"
@@ -305,10 +290,11 @@ def test_a_push_that_fails_is_completed_by_the_next(
     assert json.loads(page.files["model.json"]) == {"repo": "alice/moons", "revision": model.head}
 
 
-def test_a_run_whose_samples_hold_line_separators_is_published(hub: Hub, push_quickly: Push, run: Path) -> None:
+@pytest.mark.usefixtures("only_the_config_is_loaded")
+def test_a_run_whose_samples_hold_line_separators_is_published(hub: Hub, run: Path) -> None:
     text = "First line.\u2028Second line.\x85Third line.\u2029And so on."
     sample = json.dumps({"step": 10, "prompt": "First", "text": text, "seed": 0}, ensure_ascii=False)
     (run / "samples.jsonl").write_text(f"{sample}\n", encoding="utf-8", newline="\n")
-    assert "published: " in push_quickly(run)
+    assert "published: " in push(run, "moons")
     card = hub.repositories["alice/moons"].files["README.md"].decode()
     assert "\n```text\nFirst line. Second line. Third line. And so on.\n```\n" in card

@@ -57,35 +57,35 @@ def test_surprise_token_by_token(lab_page: Any, loaded: LoadedModel) -> None:
     page.locator("#document textarea").fill(STRANGE)
     page.get_by_role("tab", name="Inside").click()
     page.get_by_role("button", name="Take the text of the Write tab").click()
-    page.locator(".reading").wait_for()
+    page.locator(".surprisal").wait_for()
     assert page.locator("#inside-text textarea").input_value() == STRANGE
-    reading = surprisal(loaded, STRANGE)
-    tokens = page.locator(".reading .tokens .token")
-    assert tokens.all_inner_texts() == [token.piece.label for token in reading.tokens]
+    scored = surprisal(loaded, STRANGE)
+    tokens = page.locator(".surprisal .tokens .token")
+    assert tokens.all_inner_texts() == [token.piece.label for token in scored.tokens]
     assert page.locator("#inside-result img, #inside-result script").count() == 0
-    figures = page.locator(".reading dl").inner_text().replace("\n", " ")
-    assert f"Surprise {reading.bits:,.1f} bits" in figures
-    assert f"Bits per byte {reading.bits_per_byte:.3f}" in figures
+    figures = page.locator(".surprisal dl").inner_text().replace("\n", " ")
+    assert f"Surprise {scored.bits:,.1f} bits" in figures
+    assert f"Bits per byte {scored.bits_per_byte:.3f}" in figures
 
-    page.locator(".reading .all-numbers").focus()
+    page.locator(".surprisal .all-numbers").focus()
     page.keyboard.press("Tab")
-    for step, (piece, found, likeliest) in enumerate(reading.tokens[:4]):
+    for step, (piece, found, likeliest) in enumerate(scored.tokens[:4]):
         assert page.evaluate("document.activeElement.ariaSelected") == "true"
-        told = page.locator(".reading .detail").inner_text()
+        told = page.locator(".surprisal .detail").inner_text()
         assert told.startswith(f"{piece.label}  {found.bits:.2f} bits, probability {percent(2 ** -(found.bits or 0))}")
         if found.rank != 1:
             assert f"number {found.rank:,} on the model's list. It expected {likeliest} (" in told
-        assert page.locator('.reading [tabindex="0"]').count() == 1, step
+        assert page.locator('.surprisal [tabindex="0"]').count() == 1, step
         page.keyboard.press("ArrowRight")
     page.keyboard.press("End")
-    assert page.locator(".reading .detail").inner_text().startswith(f"{reading.tokens[-1].piece.label}  ")
+    assert page.locator(".surprisal .detail").inner_text().startswith(f"{scored.tokens[-1].piece.label}  ")
     assert page.evaluate("parseFloat(getComputedStyle(document.activeElement).outlineWidth)") >= 2
     tokens.nth(2).hover()
-    assert page.locator(".reading .detail").inner_text().startswith(f"{reading.tokens[2].piece.label}  ")
+    assert page.locator(".surprisal .detail").inner_text().startswith(f"{scored.tokens[2].piece.label}  ")
     content = "(token) => getComputedStyle(token, '::after').content"
     assert tokens.nth(2).evaluate(content) == "none"
     page.get_by_label("Number on every token").check()
-    assert tokens.nth(2).evaluate(content) == f'"{reading.tokens[2].surprisal.bits:.2f}"'
+    assert tokens.nth(2).evaluate(content) == f'"{scored.tokens[2].surprisal.bits:.2f}"'
 
 
 def test_the_lens_layer_by_layer(tab: Any, loaded: LoadedModel) -> None:
@@ -99,8 +99,10 @@ def test_the_lens_layer_by_layer(tab: Any, loaded: LoadedModel) -> None:
     for row, layer in zip(rows.all(), layers, strict=True):
         shown = row.locator(".cell span").all_inner_texts()
         assert shown == [label(loaded.tokenizer, guesses[0].token_id) for guesses in layer]
-    came = sum(guesses[0].token_id == token for row in layers for guesses, token in zip(row, ids[-47:], strict=False))
-    assert tab.locator(".lens .cell.came").count() == came
+    correct = sum(
+        guesses[0].token_id == token for row in layers for guesses, token in zip(row, ids[-47:], strict=False)
+    )
+    assert tab.locator(".lens .cell.correct").count() == correct
     tab.locator(".lens .cell").first.focus()
     tab.keyboard.press("ArrowRight")
     tab.keyboard.press("ArrowDown")
@@ -117,6 +119,9 @@ def test_attention_head_by_head(tab: Any, loaded: LoadedModel) -> None:
         ids = [token_id for token_id, _ in heads(loaded, text).tokens]
         weights_LHQK = attention(loaded.model, ids)
         layers, count, size, _ = weights_LHQK.shape
+        labels = [label(loaded.tokenizer, token_id) for token_id in ids][:: math.ceil(size / 26)]
+        for axis in ("queries", "keys"):
+            assert tab.locator(f".attention .{axis} span").all_text_contents() == labels
         choices = tab.locator(".attention .head")
         assert choices.count() == layers * count
         for head, weights_QK in enumerate(weights_LHQK.flatten(0, 1)):
@@ -134,6 +139,11 @@ def test_attention_head_by_head(tab: Any, loaded: LoadedModel) -> None:
     )
     box = tab.locator(".map").bounding_box()
     tab.locator(".map").click(position={"x": box["width"] / 2, "y": (5 + 0.5) * box["height"] / size})
+    key = int(size / 2)
+    assert tab.locator(".map").get_attribute("title") == (
+        f"6. {label(loaded.tokenizer, ids[5])} to {key + 1}. {label(loaded.tokenizer, ids[key])}: "
+        f"{percent(weights_QK[5, key].item())}"
+    )
     chosen = tab.locator('.attention .token[aria-selected="true"]')
     assert chosen.inner_text().startswith(label(loaded.tokenizer, ids[5]))
     chosen.focus()

@@ -40,6 +40,14 @@ def home(lab_run: Path) -> Iterator[Path]:
             os.kill(read_json_object(note)["pid"], signal.SIGKILL)
 
 
+@pytest.fixture(scope="module")
+def window(browser: Any, lab_address: str) -> Iterator[Window]:
+    """A page whose Learn tab nobody has opened yet."""
+    window = Window(browser, lab_address)
+    yield window
+    window.page.close()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def opened(window: Window) -> None:
     """The tab is open and up to date."""
@@ -73,7 +81,9 @@ def test_the_curves_and_the_time_lapse_are_those_of_the_run(tab: Any, home: Path
     assert [point[0] for point in points] == [line["step"] for line in metrics]
     for point, line in zip(points, metrics, strict=True):
         assert point[1] == pytest.approx(line["train_loss"], rel=1e-5)
-        assert point[2] == pytest.approx(line["validation_loss"], rel=1e-5) if "validation_loss" in line else True
+        for column, name in ((2, "train_eval_loss"), (3, "validation_loss")):
+            assert point[column] == (pytest.approx(line[name], rel=1e-5) if name in line else None)
+    assert "train_eval_loss" in metrics[-1]
     state = tab.locator("#learn-status .run-status").inner_text()
     assert "Finished" in state
     assert f"step {metrics[-1]['step']} of" in state
@@ -82,30 +92,31 @@ def test_the_curves_and_the_time_lapse_are_those_of_the_run(tab: Any, home: Path
 
     # The keyboard goes from point to point, in all plots at once, and the text says where.
     readout = tab.locator("#learn-curves .loss .readout")
-    field = tab.locator("#learn-curves .loss .plot-area")
-    field.focus()
-    field.press("Home")
+    area = tab.locator("#learn-curves .loss .plot-area")
+    area.focus()
+    area.press("Home")
     assert f"Step {metrics[0]['step']} · training {metrics[0]['train_loss']:.4g}" in readout.inner_text()
-    field.press("ArrowRight")
+    area.press("ArrowRight")
     assert f"Step {metrics[1]['step']} · training {metrics[1]['train_loss']:.4g}" in readout.inner_text()
-    assert field.get_attribute("aria-valuetext") == readout.inner_text()
+    assert area.get_attribute("aria-valuetext") == readout.inner_text()
     plots = tab.locator("#learn-curves .plot-area:visible").count()
     assert tab.locator("#learn-curves .cursor:visible").count() == plots >= 3
-    field.press("End")
+    area.press("End")
     assert f"validation {metrics[-1]['validation_loss']:.4g}" in readout.inner_text()
-    field.hover(position={"x": 2, "y": 20})
+    area.hover(position={"x": 2, "y": 20})
     assert f"Step {metrics[0]['step']} " in readout.inner_text()
 
     tab.get_by_text("The numbers as a table").click()
     tab.locator("#learn-curves table").wait_for()
     assert tab.locator("#learn-curves table tbody tr").count() == len(metrics)
-    last = tab.locator("#learn-curves table tbody tr").last.locator("td").all_inner_texts()
-    assert last[0] == str(metrics[-1]["step"])
-    assert float(last[2]) == pytest.approx(metrics[-1]["validation_loss"], rel=1e-4)
+    names = tab.locator("#learn-curves table th").all_inner_texts()
+    last = dict(zip(names, tab.locator("#learn-curves table tr").last.locator("td").all_inner_texts(), strict=True))
+    assert last["Step"] == str(metrics[-1]["step"])
+    assert float(last["Validation loss"]) == pytest.approx(metrics[-1]["validation_loss"], rel=1e-4)
     tab.get_by_text("The numbers as a table").click()
     tab.locator("#learn-curves .loss .zoom-choice input").check()
     assert tab.locator("#learn-curves .zoomed .plot-area").is_visible()
-    assert not field.is_visible()
+    assert not area.is_visible()
     tab.locator("#learn-curves .zoomed .zoom-choice input").uncheck()
 
     # The slider moves through the samples without asking anybody.
@@ -149,6 +160,25 @@ def test_a_prompt_of_ones_own_with_every_checkpoint(tab: Any, home: Path) -> Non
     assert tab.locator("#learn-timelapse img").count() == 0
 
 
+def test_a_file_is_read_in_the_encoding_that_is_chosen(tab: Any, home: Path) -> None:
+    from playwright.sync_api import expect
+
+    (home / "letters.txt").write_bytes("Лампа горела тихо, и море было спокойно.\n".encode("cp1251") * 100)
+    tab.get_by_role("button", name="Train on a text of your own").click()
+    tab.locator("#start-file input[type=file]").set_input_files(home / "letters.txt")
+    says(tab, "#start-plan", r"letters\.txt: .*cp1251.*Лампа горела")
+    tab.locator("#start-encoding input").fill("klingon")
+    tab.locator("#start-encoding input").press("Enter")
+    says(tab, "#start-plan", "encoding: expected the name of an encoding")
+    tab.locator("#start-encoding input").fill("cp1251")
+    tab.locator("#start-encoding input").press("Enter")
+    says(tab, "#start-plan", "On disk")
+    expect(tab.locator("#start-plan .note")).to_have_count(0)
+    tab.locator("#start-file").get_by_label("Clear").click()
+    expect(tab.locator("#start-encoding")).to_be_hidden()
+    tab.get_by_role("button", name="Train on a text of your own").click()
+
+
 def test_a_run_is_started_watched_stopped_and_lost(tab: Any, home: Path) -> None:
     tab.get_by_role("button", name="Train on a text of your own").click()
     tab.locator("#start-text textarea").fill("too short")
@@ -173,9 +203,9 @@ def test_a_run_is_started_watched_stopped_and_lost(tab: Any, home: Path) -> None
     tab.wait_for_function("document.querySelector('#learn-curves .curves')?.dataset.run === 'lamp-b-sea-b'")
     count = "JSON.parse(document.querySelector('#learn-curves .curves').dataset.points).length"
     tab.get_by_text("The numbers as a table").click()
-    field = tab.locator("#learn-curves .loss .plot-area")
-    field.focus()
-    field.press("Home")
+    area = tab.locator("#learn-curves .loss .plot-area")
+    area.focus()
+    area.press("Home")
     first = tab.locator("#learn-curves .loss .readout").inner_text()
     before = tab.evaluate(count)
     tab.wait_for_function(f"{count} > {before}", timeout=SETTLED)
@@ -185,6 +215,7 @@ def test_a_run_is_started_watched_stopped_and_lost(tab: Any, home: Path) -> None
 
     tab.locator("#learn-stop").click()
     says(tab, "#learn-status", "Stopped, saved", SETTLED)
+    assert "is running" not in tab.locator("#start-plan").inner_text()
     state = read_json_object(run / "run.json")
     assert state["status"] == "stopped"
     assert 0 < state["step"] < 5000

@@ -66,10 +66,13 @@ def test_training_facts_come_from_the_run(tmp_path):
     (run / "run.json").write_text(json.dumps(state | {"seconds": 143.2}))
     recipe = json.loads((run / "recipe.json").read_text())
     versions = {"git_commit": "0123456789abcdef", "versions": {"torch": "2.13.0", "transformers": "5.23.0"}}
+    recipe["config"]["data"] = {"batch_size": 14}
     (run / "recipe.json").write_text(json.dumps(recipe | versions))
     facts = dict(training_facts(find_model(run), RunFolder(run)))
     assert facts["tokens seen"].startswith("12,000, ")
-    assert (facts["recipe"], facts["steps"], facts["time"]) == ("stories", "20", "2 min 23 s")
+    assert (facts["recipe"], facts["steps"], facts["time"]) == (
+        "stories", "20, each on 14 windows of text", "2 min 23 s"
+    )  # fmt: skip
     assert facts["on unseen text"].startswith("1.5000 bits per byte, 500\u00a0% above the floor of 0.2500")
     assert facts["made with"] == "torch 2.13.0, transformers 5.23.0"
     assert facts["code"] == "git commit 0123456789ab"

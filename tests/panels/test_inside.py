@@ -36,7 +36,7 @@ from panels.tabs.inside.analysis import (
     next_tokens,
     surprisal,
 )
-from panels.tabs.inside.view import render_heads, render_lens, render_reading
+from panels.tabs.inside.view import render_heads, render_lens, render_surprisal
 from storage.text import replace_surrogates
 from tests.panels.test_inside_requests import shown
 from tests.panels.test_vocabularies import make, make_tokenizer
@@ -87,15 +87,15 @@ def functions(context: AppContext) -> dict[str, Any]:
     return inside.endpoints(context)
 
 
-@pytest.mark.parametrize("text", ["The lamp", TEXT, TEXT * 3, (TEXT * 20)[:2_000], *NASTY])
+@pytest.mark.parametrize("text", ["The lamp", TEXT, TEXT * 3, (TEXT * 4)[:700], *NASTY])
 def test_bits_per_byte_are_those_of_evaluate(loaded: LoadedModel, gpt2: LoadedModel, text: str) -> None:
     for each in (loaded, gpt2):
-        reading = surprisal(each, text)
+        scored = surprisal(each, text)
         expected = evaluate_text(each.model, each.tokenizer, [replace_surrogates(text)])
-        assert reading.bits_per_byte == pytest.approx(expected["bits_per_byte"], abs=1e-5)
-        assert reading.perplexity == pytest.approx(expected["perplexity"], rel=1e-5)
-        assert (len(reading.tokens), reading.bytes) == (expected["tokens"], expected["bytes"])
-        found = [piece for piece, _, _ in reading.tokens]
+        assert scored.bits_per_byte == pytest.approx(expected["bits_per_byte"], abs=1e-5)
+        assert scored.perplexity == pytest.approx(expected["perplexity"], rel=1e-5)
+        assert (len(scored.tokens), scored.bytes) == (expected["tokens"], expected["bytes"])
+        found = [piece for piece, _, _ in scored.tokens]
         assert {place for piece in found for place in range(piece.start, piece.end)} == set(range(len(text)))
 
 
@@ -103,11 +103,11 @@ def test_bits_per_byte_are_those_of_evaluate(loaded: LoadedModel, gpt2: LoadedMo
 def test_every_tokenizer_is_read_as_evaluate_reads_it(kind: str, tmp_path: Path) -> None:
     model = make(kind, tmp_path / kind, masked=False)
     text = TEXT[:80]
-    reading = surprisal(model, text)
+    scored = surprisal(model, text)
     expected = evaluate_text(model.model, model.tokenizer, [text])
-    assert reading.bits_per_byte == pytest.approx(expected["bits_per_byte"], abs=1e-5)
-    assert (len(reading.tokens), reading.bytes) == (expected["tokens"], expected["bytes"])
-    assert [token.piece.token_id for token in reading.tokens] == encode_prompt(model, text)[len(model.prefix_ids) :]
+    assert scored.bits_per_byte == pytest.approx(expected["bits_per_byte"], abs=1e-5)
+    assert (len(scored.tokens), scored.bytes) == (expected["tokens"], expected["bytes"])
+    assert [token.piece.token_id for token in scored.tokens] == encode_prompt(model, text)[len(model.prefix_ids) :]
     assert lens(model, text).rows
     assert heads(model, text).layers == 1
     if kind == "wordpiece":
@@ -119,12 +119,12 @@ def test_a_model_without_a_token_to_begin_with_leaves_the_first_out(loaded: Load
     tokenizer = copy.deepcopy(loaded.tokenizer)
     tokenizer.bos_token = tokenizer.eos_token = None
     bare = dataclasses.replace(loaded, start_ids=(), prefix_ids=(), tokenizer=tokenizer)
-    reading = surprisal(bare, "The lamp")
-    first, *rest = reading.tokens
+    scored = surprisal(bare, "The lamp")
+    first, *rest = scored.tokens
     assert (first.surprisal.bits, first.surprisal.rank, first.expected) == (None, None, None)
     assert all(token.surprisal.bits is not None for token in rest)
-    assert reading.bytes == len("The lamp") - first.piece.end
-    assert "not scored" in render_reading(reading)
+    assert scored.bytes == len("The lamp") - first.piece.end
+    assert "not scored" in render_surprisal(scored)
     single = surprisal(bare, "T")
     assert (single.bits_per_byte, single.perplexity) == (None, None)
     with pytest.raises(ValueError, match="prompt: expected text, since this model has no token to begin with"):
@@ -177,8 +177,8 @@ def test_the_lens_shows_the_end_of_a_text_and_what_came_next(loaded: LoadedModel
     whole = lens(loaded, "The lamp")
     assert (whole.tokens[0], whole.left_out) == ("<|endoftext|>", 0)
     for row in whole.rows:
-        for cell, came in zip(row, whole.following, strict=True):
-            assert cell.came == (cell.guesses[0][0] == came)
+        for cell, target in zip(row, whole.following, strict=True):
+            assert cell.is_correct == (cell.guesses[0][0] == target)
 
 
 def test_attention_travels_as_two_bytes_a_weight(loaded: LoadedModel, masked: LoadedModel) -> None:
@@ -258,9 +258,9 @@ def test_html_says_each_number() -> None:
         return ScoredToken(piece, found, expected)
 
     tokens = [token("a\u21b5", 0.0, 1, "a", 1.0), token("b", 6.0, 3000, '"', 0.5), token("c", math.inf, 9, "d", 0.1)]
-    reading = ScoredText(tokens=tokens[:2], bytes=3, vocabulary=1024)
-    html = re.sub(r"\s+", " ", render_reading(reading, 1.5))
-    assert (reading.bits, reading.bits_per_byte, reading.perplexity) == (6.0, 2.0, 8.0)
+    scored = ScoredText(tokens=tokens[:2], bytes=3, vocabulary=1024)
+    html = re.sub(r"\s+", " ", render_surprisal(scored, 1.5))
+    assert (scored.bits, scored.bits_per_byte, scored.perplexity) == (6.0, 2.0, 8.0)
     for expected in (
         "6.0 bits",
         "2.000 (its test text: 1.500)",
@@ -272,11 +272,11 @@ def test_html_says_each_number() -> None:
         assert expected in html
     endless = ScoredText(tokens=tokens, bytes=4, vocabulary=1024)
     assert endless.perplexity is None
-    assert 'data-bits="inf"' in render_reading(endless)
-    cells = [Cell(guesses=[("<b>", 0.25), ("x", 0.05)], came=True)]
+    assert 'data-bits="inf"' in render_surprisal(endless)
+    cells = [Cell(guesses=[("<b>", 0.25), ("x", 0.05)], is_correct=True)]
     html = render_lens(Lens(tokens=["a"], following=["<b>"], rows=[cells, cells, cells], left_out=3))
     assert re.findall(r'"row">([^<]+)</th>\s+<td role', html) == ["output", "layer 1", "input"]
-    assert (html.count('class="cell came"'), html.count('tabindex="0"')) == (3, 1)
+    assert (html.count('class="cell correct"'), html.count('tabindex="0"')) == (3, 1)
     assert 'data-top="&lt;b&gt;\t25.0\u00a0%\t0.250\nx\t5.0\u00a0%\t0.050"' in html
     assert "the model has read the 3 before them too" in html
     html = render_heads(Heads(tokens=[(7, "</script>")], layers=2, heads=3, causal=True, weights="AA==", left_out=5))
@@ -291,8 +291,8 @@ def test_the_api_gives_surprise_as_json(functions: dict[str, Any], loaded: Loade
         json.dumps(answer, allow_nan=False, ensure_ascii=False).encode()
         assert answer.keys() == {"tokens", "bits", "bytes", "bits_per_byte"}
         assert answer["tokens"][0].keys() == {"token_id", "text", "start", "end", "bits"}
-        reading = surprisal(loaded, text)
-        assert answer["bits"] == pytest.approx(reading.bits)
+        scored = surprisal(loaded, text)
+        assert answer["bits"] == pytest.approx(scored.bits)
         assert answer["bits_per_byte"] == pytest.approx(answer["bits"] / answer["bytes"])
         for token in answer["tokens"]:
             assert replace_surrogates(text)[token["start"] : token["end"]] == token["text"]
@@ -308,10 +308,7 @@ def test_the_api_gives_next_tokens(functions: dict[str, Any], loaded: LoadedMode
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("surprise", [None], "text: expected text, got NoneType"),
         ("surprise", [""], "text: expected at least one character, got none"),
-        ("surprise", ["a" * 20_001], "expected at most 20,000 characters, got 20,001"),
-        ("next_token", [["a"]], "prompt: expected text, got list"),
         ("next_token", ["a" * 100_000], "prompt: expected at most 20,000 characters, got 100,000"),
         ("next_token", ["a", 0], "top: expected a whole number from 1 to 1,000, got 0"),
         ("next_token", ["a", 1001], "top: expected a whole number from 1 to 1,000, got 1001"),

@@ -75,7 +75,7 @@ def test_a_full_queue_is_an_error_and_the_page_works_on(context: AppContext) -> 
         with pytest.raises(gr.Error, match="The request queue is full"):
             inside.endpoints(context)["surprise"]("The lamp")
     assert "got 100,000" in shown(context, "x" * 100_000, inside.SURPRISE)[0]  # the queue is left after an error
-    assert 'class="reading' in shown(context, "The lamp", inside.SURPRISE)[1]
+    assert 'class="surprisal' in shown(context, "The lamp", inside.SURPRISE)[1]
     assert len(context.queue) == 0
 
 

@@ -44,7 +44,7 @@ def test_nothing_is_sent_where_nothing_is_new(context: AppContext) -> None:
         assert all(map(is_nothing, follow_run(context, state, "lamp")))
         stream.write('loss": 1.5}\n')
     changed = follow_run(context, state, "lamp")
-    assert any("[20, 1.5, null" in str(update) for update in changed)
+    assert any("[20, 1.5, null, null" in str(update) for update in changed)
 
 
 def test_a_late_look_at_another_run_does_not_come_between(context: AppContext) -> None:

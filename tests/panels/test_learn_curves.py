@@ -27,7 +27,7 @@ from panels.tabs.learn.curves import (
 LINES: list[dict[str, Any]] = [
     {"step": 10, "tokens_seen": 100, "train_loss": 5.25, "learning_rate": 0.001, "tokens_per_second": 11091},
     {"step": 20, "tokens_seen": 200, "train_loss": 3.5, "learning_rate": 0.002, "tokens_per_second": 11400,
-     "validation_loss": 3.0, "perplexity": 20.1, "bits_per_byte": 0.9},
+     "train_eval_loss": 2.5, "validation_loss": 3.0, "perplexity": 20.1, "bits_per_byte": 0.9},
     {"step": 30, "tokens_seen": 300, "train_loss": None, "learning_rate": 7.83764e-06, "tokens_per_second": 9000,
      "model_flops_utilization": 0.31, "gradient_norm": 1.75},
 ]  # fmt: skip
@@ -47,9 +47,9 @@ def places(path: str) -> list[tuple[float, float]]:
 def test_the_pages_numbers_are_those_of_the_file() -> None:
     page = render_curves(LINES, floor_bits_per_byte=0.6)
     assert json.loads(attribute(page, "data-points")[0]) == [
-        [10, 5.25, None, None, 0.001, None, 11091, None, 100],
-        [20, 3.5, 3.0, 0.9, 0.002, None, 11400, None, 200],
-        [30, None, None, None, 7.83764e-06, 1.75, 9000, 0.31, 300],
+        [10, 5.25, None, None, None, 0.001, None, 11091, None, 100],
+        [20, 3.5, 2.5, 3.0, 0.9, 0.002, None, 11400, None, 200],
+        [30, None, None, None, None, 7.83764e-06, 1.75, 9000, 0.31, 300],
     ]
 
 
@@ -140,6 +140,8 @@ def test_thinning_keeps_the_ends_and_the_evaluations() -> None:
 
 def test_what_is_in_the_file_decides_what_is_drawn() -> None:
     assert 'data-plot="gradient_norm"' in render_curves(LINES)
+    assert "training, in evaluation mode" in render_curves(LINES)
+    assert "in evaluation mode" not in render_curves(LINES[:1])
     assert 'data-plot="gradient_norm"' not in render_curves(LINES[:2])
     page = render_curves([{"step": 1, "train_loss": 2.0, "validation_loss": 2.0, "masked_perplexity": 7.4}])
     assert "nats per hidden token" in page

@@ -2,10 +2,13 @@
 
 import dataclasses
 import datetime
+import io
 import json
+import re
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import psutil
@@ -20,13 +23,14 @@ from panels.tabs.learn.jobs import CHECKOUT, LARGEST_FILE, Launcher, read_text, 
 from storage.run_folder import RunFolder
 from tests.panels.tiny_model import save_run
 from train.__main__ import parse
-from train.config import check_same_run, write_recipe
+from train.checks import check_same_run
+from train.config import write_recipe
 
 TEXT = "The lamp burned low. " * 200
 TINY = SIZES["tiny"]
 
 
-class Pretended(Launcher):
+class StubLauncher(Launcher):
     """A launcher whose process holds the lock, or fails, and trains nothing."""
 
     script = (
@@ -48,7 +52,7 @@ class Pretended(Launcher):
 @pytest.fixture
 def launcher(tmp_path: Path):
     """A launcher of an empty home, and none of its processes left behind."""
-    launcher = Pretended(tmp_path)
+    launcher = StubLauncher(tmp_path)
     yield launcher
     for process in launcher._ours.values():
         process.kill()
@@ -128,33 +132,75 @@ def test_names_are_harmless(title: str, name: str) -> None:
     assert slug(title, today=datetime.datetime(2026, 11, 21, 14, 5)) == name
 
 
-def test_the_text_is_the_files_or_the_pasted_one(tmp_path: Path) -> None:
-    file = tmp_path / "book.txt"
-    file.write_bytes("\ufeffcafé\r\nnaïve".encode())
-    assert read_text("pasted", file) == "café\nnaïve"
-    assert read_text("a lone \ud800 surrogate", None) == "a lone \ufffd surrogate"
+def zipped(**members: str) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(f"{name}.txt", text)
+    return content.getvalue()
+
+
+RUSSIAN = "Лампа горела тихо, и море было спокойно.\n" * 20
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("name", "content", "options", "text", "note"),
     [
-        (None, r"book\.txt could not be read \(No such file"),
-        (b"\n", "got an empty file"),
-        (bytes(range(256)), r"book\.txt: expected plain text, got a binary file"),
-        (bytes(LARGEST_FILE + 1), "expected at most 20 MB, got 20 MB"),
+        ("book.txt", "\ufeffcafé\r\nnaïve".encode(), {}, "café\nnaïve", None),
+        ("old.txt", RUSSIAN.encode("cp1251"), {}, RUSSIAN, r"old\.txt: .*cp1251.*Лампа горела"),
+        ("old.txt", RUSSIAN.encode("koi8-r"), {"encoding": "koi8-r"}, RUSSIAN, None),
+        ("bad.txt", "Café naïve\nwas ".encode() + b"\xff", {}, "naïve\nwas \ufffd", r"bad\.txt: 1 byte .*line 2"),
+        ("page.html", b"<title>T</title><p>The <b>lamp</b> &amp; sea</p>", {}, "The lamp & sea", None),
+        ("notes.json", b'[{"text": "one"}, {"text": "two"}]', {}, "one\n\ntwo", None),
+        ("rows.csv", b"id,body\n1,The lamp\n2,The sea\n", {"text_field": "body"}, "The lamp\n\nThe sea", None),
+        ("two.zip", zipped(a="The lamp", b="The sea"), {}, "The lamp\n\nThe sea", None),
+    ],
+    ids=["utf-8", "cp1251", "koi8-r", "bad byte", "html", "json", "csv", "zip"],
+)
+def test_files_of_every_kind_are_read(
+    name: str, content: bytes, options: dict[str, str], text: str, note: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    found, notes = read_text("pasted", tmp_path / name, **options)
+    assert text in found
+    assert len(notes) == (note is not None)
+    assert note is None or re.match(note, notes[0])
+    assert read_text("a lone \ud800 surrogate", None) == ("a lone \ufffd surrogate", [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("gone.txt", None, r"gone\.txt could not be read \(No such file"),
+        ("empty.txt", b"\n", r"^empty\.txt: expected text, got an empty file"),
+        ("binary.txt", bytes(range(256)), r"^binary\.txt: expected plain text, got "),
+        ("large.txt", bytes(LARGEST_FILE + 1), "expected at most 20 MB, got 20 MB"),
+        ("rows.csv", b"id,body\n1,The lamp\n", "^rows.csv: expected a column 'text'"),
     ],
 )
-def test_files_that_are_no_text_are_refused(content: bytes | None, message: str, tmp_path: Path) -> None:
-    file = tmp_path / "book.txt"
+def test_files_that_hold_no_text_are_refused(name: str, content: bytes | None, message: str, tmp_path: Path) -> None:
     if content is not None:
-        file.write_bytes(content)
+        (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        read_text("", file)
+        read_text("", tmp_path / name)
     with pytest.raises(ValueError, match="Expected a text to train on, got none: paste one, or choose"):
         read_text(" \n", None)
 
 
-def test_a_run_is_a_process_of_its_own_that_stop_ends(launcher: Pretended, tmp_path: Path) -> None:
+def test_the_form_says_how_a_file_was_read(tmp_path: Path) -> None:
+    context = AppContext(loader=ModelLoader(ModelSource(given="x", name="x")), home=tmp_path)
+    (tmp_path / "old.txt").write_bytes(RUSSIAN.encode("cp1251"))
+
+    def plan(encoding: str) -> str:
+        return describe_plan(context, "", str(tmp_path / "old.txt"), encoding, "text", "tiny", 100)
+
+    assert "read as cp1251 (recognised): “Лампа горела" in plan("automatic")
+    assert "if that is wrong: choose the encoding above" in plan("automatic")
+    assert 'class="note"' not in plan("cp1251")
+    assert "encoding: expected the name of an encoding" in plan("klingon")
+
+
+def test_a_run_is_a_process_of_its_own_that_stop_ends(launcher: StubLauncher, tmp_path: Path) -> None:
     run = launcher.start(TEXT, title="Lamp", size=TINY, steps=50)
     assert run.path == (tmp_path / "runs" / "lamp").resolve()
     corpus = run.path / "lamp.txt"
@@ -178,7 +224,7 @@ def test_a_run_is_a_process_of_its_own_that_stop_ends(launcher: Pretended, tmp_p
         launcher.stop(run)
 
 
-def test_a_name_is_never_taken_twice(launcher: Pretended) -> None:
+def test_a_name_is_never_taken_twice(launcher: StubLauncher) -> None:
     runs = []
     for _ in range(2):
         runs.append(launcher.start(TEXT, title="Lamp", size=TINY, steps=50))
@@ -188,14 +234,14 @@ def test_a_name_is_never_taken_twice(launcher: Pretended) -> None:
 
 
 @pytest.mark.parametrize("refused", ["too short", "came without the training program"])
-def test_a_refused_start_leaves_nothing(refused: str, launcher: Pretended, tmp_path: Path) -> None:
-    launcher = launcher if refused == "too short" else Pretended(tmp_path, checkout=tmp_path)
+def test_a_refused_start_leaves_nothing(refused: str, launcher: StubLauncher, tmp_path: Path) -> None:
+    launcher = launcher if refused == "too short" else StubLauncher(tmp_path, checkout=tmp_path)
     with pytest.raises(ValueError, match=refused):
         launcher.start("short" if refused == "too short" else TEXT, title="Lamp", size=TINY, steps=50)
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_run_of_a_terminal_is_seen_and_not_stopped(launcher: Pretended, tmp_path: Path) -> None:
+def test_a_run_of_a_terminal_is_seen_and_not_stopped(launcher: StubLauncher, tmp_path: Path) -> None:
     run = RunFolder(save_run(tmp_path / "runs" / "terminal"))
     with run.lock():
         assert launcher.active() == run
@@ -204,7 +250,7 @@ def test_a_run_of_a_terminal_is_seen_and_not_stopped(launcher: Pretended, tmp_pa
     assert launcher.active() is None
 
 
-def test_a_process_that_took_over_a_number_is_left_alone(launcher: Pretended, tmp_path: Path) -> None:
+def test_a_process_that_took_over_a_number_is_left_alone(launcher: StubLauncher, tmp_path: Path) -> None:
     run = RunFolder(save_run(tmp_path / "runs" / "old"))
     innocent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
@@ -218,7 +264,7 @@ def test_a_process_that_took_over_a_number_is_left_alone(launcher: Pretended, tm
         innocent.wait()
 
 
-def test_a_run_resumes_from_its_recipe(launcher: Pretended, tmp_path: Path) -> None:
+def test_a_run_resumes_from_its_recipe(launcher: StubLauncher, tmp_path: Path) -> None:
     run = RunFolder(save_run(tmp_path / "runs" / "old"))
     launcher.resume(run)
     assert launcher.arguments == [str(run.recipe_file), "--resume", "--run-dir", str(run.path)]
@@ -239,7 +285,7 @@ def test_the_command_that_resumes_is_that_of_the_same_run(tmp_path: Path) -> Non
     assert again == dataclasses.replace(config, run=dataclasses.replace(config.run, resume=True))
 
 
-def test_the_last_error_of_a_process(launcher: Pretended, tmp_path: Path) -> None:
+def test_the_last_error_of_a_process(launcher: StubLauncher, tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     assert launcher.last_error(run) is None
     run.page_log.write_text("training\nerror: the corpus is too short\r 10%|# | error in a bar\n")
@@ -255,11 +301,13 @@ def test_a_public_page_trains_only_where_it_may(tmp_path: Path) -> None:
 
 def test_the_plan_on_the_page(tmp_path: Path) -> None:
     context = AppContext(loader=ModelLoader(ModelSource(given="x", name="x")), home=tmp_path)
-    page = describe_plan(context, "x" * 50_000, None, "tiny", 100)
+
+    def describe(text: str, size: str, steps: float) -> str:
+        return describe_plan(context, text, None, "automatic", "text", size, steps)
+
+    page = describe("x" * 50_000, "tiny", 100)
     assert f"{RunPlan.of(text_bytes=50_000, size=TINY, steps=100).parameters:,}" in page
     assert "assuming" in page
-    assert "shown here before it starts" in describe_plan(context, " ", None, "tiny", 100)
-    assert "Size: expected one of tiny, small, medium, got &#39;&lt;b&gt;&#39;" in describe_plan(
-        context, TEXT, None, "<b>", 9
-    )
-    assert "from 10 to 5,000, got 12.5" in describe_plan(context, TEXT, None, "tiny", 12.5)
+    assert "shown here before it starts" in describe(" ", "tiny", 100)
+    assert "Size: expected one of tiny, small, medium, got &#39;&lt;b&gt;&#39;" in describe(TEXT, "<b>", 9)
+    assert "from 10 to 5,000, got 12.5" in describe(TEXT, "tiny", 12.5)

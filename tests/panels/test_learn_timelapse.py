@@ -10,7 +10,7 @@ import pytest
 from modeling.generation import SamplingSettings
 from panels.generate import generate
 from panels.models import load_model
-from panels.tabs.learn.timelapse import MOST_FRAMES, Timelapse, Frame, timelapses_of, make_timelapse, render_timelapses
+from panels.tabs.learn.timelapse import MOST_FRAMES, Frame, Timelapse, make_timelapse, render_timelapses, timelapses_of
 from storage.run_folder import RunFolder
 from tests.panels.tiny_model import save_checkpoint, save_masked_checkpoint
 
@@ -48,7 +48,8 @@ def test_samples_become_time_lapses_in_the_order_of_their_steps() -> None:
 
 def test_the_page_gets_texts_and_losses_as_data_only() -> None:
     metrics = [{"step": 10, "validation_loss": 2.5, "bits_per_byte": 1.25}]
-    page = render_timelapses(timelapses_of([sample(10, STRANGE, STRANGE + "x"), sample(20, STRANGE, "y")]), metrics, run="<b>")
+    samples = [sample(10, STRANGE, STRANGE + "x"), sample(20, STRANGE, "y")]
+    page = render_timelapses(timelapses_of(samples), metrics, run="<b>")
     assert "<img" not in page
     assert "</script" not in page
     assert "<b>" not in page.replace("<b></b>", "")
@@ -93,7 +94,8 @@ def test_a_checkpoint_that_cannot_be_read_says_so_and_the_others_write(run: Path
 
 def test_a_time_lapse_stops_within_a_text(run: Path) -> None:
     asked = iter([False] * 10)
-    assert not list(make_timelapse(RunFolder(run), "The lamp", seed=5, tokens=1000, should_stop=lambda: next(asked, True)))
+    frames = make_timelapse(RunFolder(run), "The lamp", seed=5, tokens=1000, should_stop=lambda: next(asked, True))
+    assert not list(frames)
 
 
 def test_what_has_no_time_lapse_is_refused(run: Path, tmp_path: Path) -> None:

@@ -25,6 +25,13 @@ PICTURE_LIMIT = 200_000
 NEW_TOKENS = 100
 """Tokens that the code asks for, or half a context where that is less."""
 NEUTRAL_PROMPT = "Once"
+_KINDS = {
+    "normalisation": r"(?i)norm|\bln_|(^|\.)ln\d*(\.|$)",
+    "positions": r"\bwpe\b|position",
+    "attention": r"attn|attention|\b[qkvo]_proj",
+    "feed-forward": r"mlp|feed_?forward|ffn|\bfc\d|dense|gate|up_proj|down_proj|intermediate|output",
+}
+"""What a weight belongs to, by patterns in its name, in this order."""
 
 
 def parts_of(model: Any) -> dict[str, int]:
@@ -39,7 +46,7 @@ def parts_of(model: Any) -> dict[str, int]:
         elif weight is head or re.match(r"lm_head|embed_out", name):
             kind = "output layer"
         else:
-            kind = _kind_of(name)
+            kind = next((kind for kind, pattern in _KINDS.items() if re.search(pattern, name)), "other")
         sums[kind] = sums.get(kind, 0) + weight.numel()
     return dict(sorted(sums.items(), key=lambda item: -item[1]))
 
@@ -50,15 +57,19 @@ def model_facts(loaded: LoadedModel) -> Facts:
     weights = list(model.parameters())
     parameters = sum(weight.numel() for weight in weights)
     facts = [("architecture", type(model).__name__), ("parameters", f"{parameters:,}")]
-    facts += _shape_facts(config)
+    shape, values_per_token = _shape(config)
+    if shape:
+        facts.append(("shape", shape))
+    if config.model_type == "scratchgpt":
+        facts.append(("family", describe_architecture(config.to_dict())))
     if loaded.context_length:
         facts.append(("context", f"{loaded.context_length:,} tokens"))
     facts.append(("vocabulary", f"{len(loaded.tokenizer):,} tokens"))
     size = sum(weight.numel() * weight.element_size() for weight in weights)
     number_format = str(weights[0].dtype).removeprefix("torch.")
     memory = f"{file_size(size)} of weights ({number_format})"
-    if per_token := _cache_bytes(config, weights[0].element_size()):
-        memory += f", and {file_size(per_token)} for each token it has read"
+    if values_per_token:
+        memory += f", and {file_size(values_per_token * weights[0].element_size())} for each token it has read"
     facts.append(("memory", memory))
     if config.model_type == "scratchgpt":
         from modeling.sizing import flops_per_token
@@ -84,7 +95,7 @@ def training_facts(source: ModelSource, run: RunFolder | None) -> Facts:
         "trained on": source.trained_on,
         "recipe": recipe.get("recipe"),
         "tokens seen": f"{seen:,}{share}" if seen else None,
-        "steps": f"{step:,}{f' of {windows:,} windows' if windows else ''}" if step else None,
+        "steps": f"{step:,}{f', each on {windows:,} windows of text' if windows else ''}" if step else None,
         "time": duration(seconds) if seconds else None,
         "on unseen text": _quality(bits, source.floor_bits_per_byte) if bits is not None else None,
         "perplexity": f"{perplexity:.3g} per token" if perplexity is not None else None,
@@ -147,13 +158,6 @@ def picture(path: Path) -> str | None:
     return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
 
 
-_KINDS = {
-    "normalisation": r"(?i)norm|\bln_|(^|\.)ln\d*(\.|$)",
-    "positions": r"\bwpe\b|position",
-    "attention": r"attn|attention|\b[qkvo]_proj",
-    "feed-forward": r"mlp|feed_?forward|ffn|\bfc\d|dense|gate|up_proj|down_proj|intermediate|output",
-}
-"""What a weight belongs to, by patterns in its name, in this order."""
 _CAUSAL_CODE = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -170,44 +174,22 @@ for guess in fill({text}):
     print(f"{{guess['score']:.3f}}", guess["sequence"])"""
 
 
-def _kind_of(name: str) -> str:
-    return next((kind for kind, pattern in _KINDS.items() if re.search(pattern, name)), "other")
-
-
-def _shape_facts(config: Any) -> Facts:
+def _shape(config: Any) -> tuple[str, int]:
+    """The shape in words, as far as a config tells it, and the numbers that the key-value cache holds of one token."""
     names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
     layers, width, heads, inner = (getattr(config, name, None) for name in names)
     if not (isinstance(layers, int) and isinstance(width, int)):
-        return []
-    shape = [f"{layers:,} layer{'' if layers == 1 else 's'}, {width:,} wide"]
+        return "", 0
+    shape, cached = [f"{layers:,} layer{'' if layers == 1 else 's'}, {width:,} wide"], 0
     if isinstance(heads, int):
-        keys, head_dim = _keys(config)
-        shared = "" if keys == heads else f" over {keys} heads of keys and values"
+        key_heads = getattr(config, "num_key_value_heads", None) or heads
+        head_dim = getattr(config, "head_dim", None) or width // heads
+        shared = "" if key_heads == heads else f" over {key_heads} heads of keys and values"
         shape.append(f"{heads} heads of {head_dim}{shared}")
+        cached = 2 * layers * key_heads * head_dim
     if isinstance(inner, int):
         shape.append(f"{inner:,} wide inside the feed-forward part")
-    facts = [("shape", ", ".join(shape))]
-    if config.model_type == "scratchgpt":
-        facts.append(("family", describe_architecture(config.to_dict())))
-    return facts
-
-
-def _cache_bytes(config: Any, bytes_per_value: int) -> int | None:
-    """Keys and values of one token in all layers; None for a config that does not tell."""
-    names = ("num_hidden_layers", "num_attention_heads", "hidden_size")
-    if not all(isinstance(getattr(config, name, None), int) for name in names):
-        return None
-    keys, head_dim = _keys(config)
-    return 2 * config.num_hidden_layers * keys * head_dim * bytes_per_value
-
-
-def _keys(config: Any) -> tuple[int, int]:
-    """Heads of keys and values, and the size of each."""
-    heads = config.num_attention_heads
-    return (
-        getattr(config, "num_key_value_heads", None) or heads,
-        getattr(config, "head_dim", None) or config.hidden_size // heads,
-    )
+    return ", ".join(shape), cached
 
 
 def _quality(bits: float, floor: float | None) -> str:

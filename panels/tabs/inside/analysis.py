@@ -74,7 +74,7 @@ class Cell:
     """What the logit lens shows in one place."""
 
     guesses: list[tuple[str, float]]  # label and probability, the likeliest first
-    came: bool  # the likeliest is the token that came next
+    is_correct: bool  # the likeliest is the token that came next
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,9 +172,9 @@ def lens(loaded: LoadedModel, text: str) -> Lens:
         [
             Cell(
                 guesses=[(label(loaded.tokenizer, guess.token_id), guess.probability) for guess in guesses],
-                came=guesses[0].token_id == came,
+                is_correct=guesses[0].token_id == target,
             )
-            for guesses, came in zip(layer, following, strict=True)
+            for guesses, target in zip(layer, following, strict=True)
         ]
         for layer in layers
     ]

@@ -1,6 +1,7 @@
 // The Inside tab: shows what is known of the token, cell or head that is pointed at or in focus, and draws attention.
 const ITEM = '#inside-result :is([role="option"], [role="gridcell"])';
 const TEAL = [13, 148, 136];
+const MOST_LABELS = 26; // of the rows, and of the columns, of the large map
 const { choose, make, percent } = window.scratch;
 
 document.addEventListener("focusin", (event) => point(event.target, true));
@@ -14,7 +15,7 @@ document.addEventListener("pointermove", (event) => {
 
 function point(target, isChosen) {
   const item = target.closest?.(ITEM);
-  if (item?.closest(".reading")) showToken(item);
+  if (item?.closest(".surprisal")) showToken(item);
   else if (item?.closest(".lens")) showCell(item);
   else if (item && isChosen) drawChosen(item.closest(".attention"));
 }
@@ -25,7 +26,7 @@ function showToken(token) {
     : rank === "1" ? [`  ${bits} bits, probability ${probability}: the likeliest token here.`]
       : [`  ${bits} bits, probability ${probability}, number ${rank} on the model's list. It expected `,
         make("b", "", expected), ` (${share}).`];
-  token.closest(".reading").querySelector(".detail").replaceChildren(make("b", "", token.textContent), ...known);
+  token.closest(".surprisal").querySelector(".detail").replaceChildren(make("b", "", token.textContent), ...known);
 }
 
 // A title and bars below it, each of a label, its probability as text, and the length of the bar (0 to 1).
@@ -44,8 +45,8 @@ function showBars(section, title, bars) {
 
 function showCell(cell) {
   const bars = cell.dataset.top.split("\n").map((line) => line.split("\t"));
-  const came = cell.classList.contains("came") ? ": right, this came next" : "";
-  showBars(cell.closest(".lens"), [`${cell.dataset.layer}, after `, make("b", "", cell.dataset.token), came], bars);
+  const verdict = cell.classList.contains("correct") ? ": right, this came next" : "";
+  showBars(cell.closest(".lens"), [`${cell.dataset.layer}, after `, make("b", "", cell.dataset.token), verdict], bars);
 }
 
 // ---- attention
@@ -88,8 +89,8 @@ function paint(canvas, head) {
   context.putImageData(image, 0, 0);
 }
 
-// What a head does on average, in words.
-function habits(head) {
+// Where a head looks on average, in words.
+function averages(head) {
   const { size, ids, at } = attention;
   const queries = [...Array(size).keys()];
   const mean = (pairs) => pairs.reduce((sum, [query, key]) => sum + at(head, query, key), 0) / Math.max(1, pairs.length);
@@ -121,7 +122,7 @@ function drawChosen(section) {
   mark.style.top = `${(100 * query) / size}%`;
   mark.style.height = `${100 / size}%`;
   section.querySelector("figcaption").replaceChildren(
-    make("b", "", name), `. On average ${habits(head)}. Shades show the square root of a weight.`,
+    make("b", "", name), `. On average ${averages(head)}. Shades show the square root of a weight.`,
   );
   const row = tokens.map((_, key) => attention.at(head, query, key));
   tokens.forEach((token, key) => {
@@ -135,16 +136,35 @@ function drawChosen(section) {
   showBars(section, [`${name}, from `, make("b", "", `${query + 1}. ${labels[query]}`), " to:"], strongest.slice(0, 8));
 }
 
-// Clicking into the large map chooses the row; the tokens beside it do the same for the keyboard.
-document.addEventListener("click", (event) => {
-  const map = event.target.closest?.("#inside-result .map");
-  if (!map) return;
-  const { tokens, size } = attention;
-  const area = map.querySelector("canvas").getBoundingClientRect();
-  const query = Math.min(size - 1, Math.max(0, Math.floor((size * (event.clientY - area.top)) / area.height)));
-  choose(tokens[query]);
-  drawChosen(map.closest(".attention"));
-});
+// The labels of the large map's rows and columns, as many as have room.
+function labelMap(section) {
+  const { labels, size } = attention;
+  const every = Math.ceil(size / MOST_LABELS);
+  for (const [name, side] of [["queries", "top"], ["keys", "left"]]) {
+    section.querySelector(`.${name}`).replaceChildren(...labels.map((label, index) => {
+      const node = make("span", "", label);
+      node.style[side] = `${(100 * (index + 0.5)) / size}%`;
+      return node;
+    }).filter((_, index) => index % every === 0));
+  }
+}
+
+// The large map: pointing at a weight names it, and a click chooses its row; the tokens beside it do that for the keyboard.
+for (const type of ["pointermove", "click"]) {
+  document.addEventListener(type, (event) => {
+    const map = event.target.closest?.("#inside-result .map");
+    if (!map) return;
+    const { labels, tokens, size, at } = attention;
+    const area = map.querySelector("canvas").getBoundingClientRect();
+    const index = (share) => Math.min(size - 1, Math.max(0, Math.floor(size * share)));
+    const query = index((event.clientY - area.top) / area.height);
+    const key = index((event.clientX - area.left) / area.width);
+    map.title = `${query + 1}. ${labels[query]} to ${key + 1}. ${labels[key]}: ${percent(at(last.head, query, key))}`;
+    if (type !== "click") return;
+    choose(tokens[query]);
+    drawChosen(map.closest(".attention"));
+  });
+}
 
 // Gradio writes a new result into the elements of the one before.
 new MutationObserver(() => {
@@ -152,6 +172,7 @@ new MutationObserver(() => {
   if (!section) return;
   section.dataset.drawn = "";
   attention = readAttention(section);
+  labelMap(section);
   const heads = [...section.querySelectorAll(".head")];
   heads.forEach((item, head) => paint(item.querySelector("canvas"), head));
   choose(heads[last?.count === heads.length ? last.head : 0]);

@@ -17,7 +17,7 @@ from panels.context import AppContext
 from panels.request_queue import LatestRequest, waiting_message
 from panels.sampling import DEFAULTS, number, settings_from
 from panels.tabs.inside.analysis import TEXT_LIMIT, heads, lens, next_tokens, surprisal
-from panels.tabs.inside.view import render_heads, render_lens, render_reading
+from panels.tabs.inside.view import render_heads, render_lens, render_surprisal
 from storage.text import replace_surrogates
 
 TITLE = "Inside"
@@ -145,7 +145,7 @@ def analyse(context: AppContext, text: str, view: str, should_stop: Callable[[],
         return render_lens(context.loader.call(lens, text))
     if view == ATTENTION:
         return render_heads(context.loader.call(heads, text))
-    return render_reading(context.loader.call(surprisal, text, should_stop=should_stop), context.source.bits_per_byte)
+    return render_surprisal(context.loader.call(surprisal, text, should_stop=should_stop), context.source.bits_per_byte)
 
 
 def ask_to_stop(visitor: LatestRequest) -> list[Any]:

@@ -15,8 +15,8 @@ from panels.templates import render
 DARKEST = 12.0
 """Bits from which on a token is no darker."""
 
-READING = """
-<section class="reading" aria-label="Surprise">
+SURPRISAL = """
+<section class="surprisal" aria-label="Surprise">
   <dl>
   {% for name, value in figures %}<div><dt>{{ name }}</dt><dd>{{ value }}</dd></div>{% endfor %}
   </dl>
@@ -42,10 +42,10 @@ READING = """
   </div>
 </section>
 """
-LAYERS = """
+LENS = """
 <section class="lens" aria-label="Logit lens">
   <p>What each layer would say next if it were the last one. Read upwards, from what the model was given to its answer.
-    A <b class="came">framed</b> guess is what came next in the text.{% if left_out %} Only the last
+    A <b class="correct">framed</b> guess is what came next in the text.{% if left_out %} Only the last
     {{ tokens | length }} tokens are shown; the model has read the {{ left_out }} before them too, as far as its
     context reaches.{% endif %}</p>
   <div class="scroll">
@@ -56,7 +56,7 @@ LAYERS = """
     {% for layer in layers %}
       <tr><th scope="row">{{ layer.name }}</th>
       {% for cell in layer.cells %}<td role="gridcell" tabindex="{{ 0 if loop.last and layer.first else -1 }}"
-        class="cell{{ " came" if cell.came }}" style="--share:{{ cell.share }}" data-layer="{{ layer.name }}"
+        class="cell{{ " correct" if cell.is_correct }}" style="--share:{{ cell.share }}" data-layer="{{ layer.name }}"
         data-token="{{ tokens[loop.index0] }}" data-top="{{ cell.top }}"><span>{{ cell.label }}</span><small>{{
         cell.percent }}</small></td>{% endfor %}</tr>
     {% endfor %}
@@ -68,7 +68,7 @@ LAYERS = """
   <div class="detail" role="status"></div>
 </section>
 """
-GRID = """
+HEADS = """
 <section class="attention" aria-label="Attention" data-layers="{{ layers }}" data-heads="{{ heads }}"
     data-causal="{{ causal | int }}" data-weights="{{ weights }}">
   <p>How much each token (a row) takes from each token that it can see (a column), head by head.
@@ -83,7 +83,11 @@ GRID = """
   {% endfor %}
   </div>
   <div class="chosen">
-    <figure><div class="map"><canvas role="img"></canvas><i></i></div><figcaption></figcaption></figure>
+    <figure>
+      <div class="matrix"><div class="keys" aria-hidden="true"></div><div class="queries" aria-hidden="true"></div>
+        <div class="map"><canvas role="img"></canvas><i></i></div></div>
+      <figcaption></figcaption>
+    </figure>
     <div>
       <p class="choose">Choose the token that looks:</p>
       <div class="tokens roving" role="listbox" aria-label="Token that looks" dir="auto">
@@ -99,12 +103,12 @@ GRID = """
 """
 
 
-def render_reading(text: ScoredText, held_out: float | None = None) -> str:
+def render_surprisal(text: ScoredText, held_out: float | None = None) -> str:
     """A text with its surprisal; `held_out` is the model's bits per byte on text that it was not trained on."""
     known = "" if held_out is None else f" (its test text: {held_out:.3f})"
     per_byte = "–" if text.bits_per_byte is None else f"{text.bits_per_byte:.3f}{known}"
     return render(
-        READING,
+        SURPRISAL,
         figures=[
             ("Tokens", f"{len(text.tokens):,}"),
             ("Surprise", f"{text.bits:,.1f} bits"),
@@ -134,7 +138,7 @@ def render_lens(view: Lens) -> str:
     """The layers as a table, the output on top."""
     last = len(view.rows) - 1
     return render(
-        LAYERS,
+        LENS,
         tokens=view.tokens,
         following=view.following,
         left_out=view.left_out,
@@ -147,7 +151,7 @@ def render_lens(view: Lens) -> str:
                         "label": cell.guesses[0][0],
                         "percent": percent(cell.guesses[0][1]),
                         "share": f"{cell.guesses[0][1]:.2f}",
-                        "came": cell.came,
+                        "is_correct": cell.is_correct,
                         "top": "\n".join(f"{label}\t{percent(share)}\t{share:.3f}" for label, share in cell.guesses),
                     }
                     for cell in view.rows[index]
@@ -160,7 +164,7 @@ def render_lens(view: Lens) -> str:
 
 def render_heads(view: Heads) -> str:
     """The heads, whose weights the browser draws."""
-    return render(GRID, **dataclasses.asdict(view))
+    return render(HEADS, **dataclasses.asdict(view))
 
 
 def _short(number: float) -> str:

@@ -23,8 +23,8 @@ MOST_POINTS = 300
 """Points that are drawn; of more, evaluations and evenly spread others are taken."""
 LATE, LATE_POINTS = 0.1, 8
 """The share of the steps that the closer view of the loss leaves out, and the fewest points for which there is one."""
-MOST_DOTS = 40
-"""Evaluations up to which each has a dot."""
+EVALUATIONS, MOST_DOTS = ("evaluation", "validation"), 40
+"""The curves whose points are evaluations, and up to how many of these each has a dot."""
 SMALLEST, LARGEST = 1e-12, 1e12
 """Magnitudes that are drawn; others than these and 0 are treated as missing."""
 LOG_RATIO = 4.0
@@ -35,7 +35,8 @@ class Point(NamedTuple):
     """One record of metrics.jsonl. The browser gets the numbers in this order (COLUMNS in tab.js)."""
 
     step: int
-    train_loss: float | None = None  # nats per token, mean since the record before
+    train_loss: float | None = None  # nats per token, mean since the record before, with dropout
+    train_eval_loss: float | None = None  # of the same training windows each time, in evaluation mode; old runs: none
     validation_loss: float | None = None  # nats per token (of a masked model: per hidden token)
     bits_per_byte: float | None = None  # of the validation text
     learning_rate: float | None = None
@@ -100,7 +101,7 @@ class Axis:
 class Curve:
     """One line of a plot."""
 
-    kind: str  # its look: "training", "validation", "floor" or "only"
+    kind: str  # its look: "training", "evaluation", "validation", "floor" or "only"
     label: str
     points: list[tuple[float, float]]  # steps and values
     column: int | None = None  # of `Point`
@@ -114,7 +115,7 @@ class Curve:
     @property
     def has_dots(self) -> bool:
         """Whether each point has a dot: evaluations, while they are few, and a point without a line."""
-        return len(self.points) == 1 or (self.kind == "validation" and len(self.points) <= MOST_DOTS)
+        return len(self.points) == 1 or (self.kind in EVALUATIONS and len(self.points) <= MOST_DOTS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,6 +206,7 @@ def render_curves(
     def loss_plot(name: str, points: list[Point], x: Axis) -> Plot:
         curves = [
             Curve.of(points, "train_loss", "training", "training"),
+            Curve.of(points, "train_eval_loss", "evaluation", "training, in evaluation mode"),
             Curve.of(points, "validation_loss", "validation", "validation"),
         ]
         if floor is not None:
@@ -234,6 +236,7 @@ def render_curves(
         CURVES,
         run=run,
         plots=[plot for plot in plots if plot.curves],
+        evaluations=EVALUATIONS,
         has_zoom=has_zoom,
         points=json.dumps(rows),
         left_out=len(everything) - len(points),
@@ -267,7 +270,7 @@ CURVES = """
     <ul class="legend">
     {% for curve in plot.curves %}
       <li><svg class="key" viewBox="0 0 34 10" aria-hidden="true"><path class="line {{ curve.kind }}" d="M1 5H33"/>
-        {% if curve.kind == 'validation' %}<path class="dots {{ curve.kind }}" d="M17 5h0"/>{% endif %}
+        {% if curve.kind in evaluations %}<path class="dots {{ curve.kind }}" d="M17 5h0"/>{% endif %}
         </svg>{{ curve.label }}</li>
     {% endfor %}
     </ul>

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from corpus.readers import accepted_suffixes
 from panels.components.status import render_status
 from panels.context import AppContext
 from panels.formats import duration, file_size, short_number
@@ -20,11 +21,15 @@ NOT_ALLOWED = (
     "Training is switched off on this public page, since its visitors share one processor. In a copy of your own, a "
     "run on a text of yours can be started here."
 )
+AUTOMATIC = "automatic"
+ENCODINGS = (AUTOMATIC, "utf-8", "cp1252", "cp1251", "koi8-r", "gbk", "big5", "shift_jis", "euc-kr", "utf-16")
+"""Encodings of a file to choose from; any other that Python knows may be typed."""
 EMPTY = "Paste a text or choose a file: what the run would cost is shown here before it starts."
 
 PLAN = """
 <div class="plan" role="status">
   <dl>{% for name, value in facts %}<div><dt>{{ name }}</dt><dd>{{ value }}</dd></div>{% endfor %}</dl>
+  {% for note in notes %}<p class="note">{{ note }}</p>{% endfor %}
   <p class="quiet">{{ source }}</p>
   {% if warning %}<p class="warning">{{ warning }}</p>{% endif %}
 </div>
@@ -50,9 +55,23 @@ def build_form(context: AppContext, *, is_open: bool, stopped: Any) -> tuple[gr.
                 scale=3,
                 min_width=260,
             )
-            kinds = [".txt", ".md"]
             upload = gr.File(
-                label="or a text file", file_types=kinds, elem_id="start-file", scale=1, min_width=200, height=190
+                label="or a file", file_types=[*accepted_suffixes()], elem_id="start-file", min_width=200, height=190
+            )
+        with gr.Row(visible=False, elem_id="start-reading") as reading:
+            encoding = gr.Dropdown(
+                ENCODINGS,
+                label="Encoding",
+                info="Of a text file that is not UTF-8. Choose the right one where the first words are garbled.",
+                allow_custom_value=True,
+                elem_id="start-encoding",
+            )
+            column = gr.Textbox(
+                "text",
+                label="Text field",
+                info="Of JSON records, or the column of a table, that holds the text.",
+                max_lines=1,
+                elem_id="start-field",
             )
         first = next(iter(SIZES.values()))
         choices = [(f"{size.name} ({size.about})", size.name) for size in SIZES.values()]
@@ -68,21 +87,24 @@ def build_form(context: AppContext, *, is_open: bool, stopped: Any) -> tuple[gr.
     name = gr.State(None)
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-    def begin(text: str, upload: str | None, title: str, size_name: str, steps: float) -> tuple[Any, Any]:
+    def begin(
+        text: str, upload: str | None, encoding: str, column: str, size_name: str, steps: float, title: str
+    ) -> tuple[Any, Any]:
         try:
             size, title = size_named(size_name), title or (Path(upload).stem if upload else "")
-            launcher = launcher_of(context.home)
-            run = launcher.start(read_text(text, upload), title=title, size=size, steps=as_integer(steps))
+            text, _ = read_text(text, upload, encoding=codec_of(encoding), text_field=column)
+            run = launcher_of(context.home).start(text, title=title, size=size, steps=as_integer(steps))
         except (ValueError, OSError) as error:
             return None, render_status("trouble", str(error))
         return run.path.name, render_status("idle", f"{run.path.name} was started: its curves are above.")
 
-    inputs, estimate = [text, upload, size, steps], partial(describe_plan, context)
-    for change in (text.change, upload.change, size.input, steps.input):
+    inputs, estimate = [text, upload, encoding, column, size, steps], partial(describe_plan, context)
+    for change in (text.change, upload.change, encoding.input, column.change, size.input, steps.input):
         change(estimate, inputs, plan, trigger_mode="always_last", **quiet)
+    upload.change(lambda upload: gr.Row(visible=upload is not None), upload, reading, **quiet)
     size.input(lambda name: size_named(name).steps, size, steps, **quiet).then(estimate, inputs, plan, **quiet)
     stopped.then(estimate, inputs, plan, **quiet)
-    begun = start.click(begin, [text, upload, title, size, steps], [name, plan], **quiet)
+    begun = start.click(begin, [*inputs, title], [name, plan], **quiet)
     return name, begun
 
 
@@ -96,13 +118,23 @@ def as_integer(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def describe_plan(context: AppContext, text: str, upload: str | None, size_name: str, steps: float) -> str:
-    """What a run would be: parameters, tokens, time, disk space; or what is wrong with it."""
+def codec_of(encoding: str | None) -> str | None:
+    """The encoding that was chosen or typed; None for the automatic choice."""
+    chosen = (encoding or "").strip()
+    return None if chosen in ("", AUTOMATIC) else chosen
+
+
+def describe_plan(
+    context: AppContext, text: str, upload: str | None, encoding: str, column: str, size_name: str, steps: float
+) -> str:
+    """What a run would be: parameters, tokens, time, disk space; how the file was read; or what is wrong with it."""
     if upload is None and not (text or "").strip():
         return render_status("idle", EMPTY)
     try:
         size = size_named(size_name)
-        count = len(read_text(text, upload).encode())
+        text, notes = read_text(text, upload, encoding=codec_of(encoding), text_field=column)
+        notes = [note.replace("--corpus.encoding NAME", "choose the encoding above") for note in notes]
+        count = len(text.encode())
         speed = measured_speed(known_runs(context).values(), size)
         plan = RunPlan.of(text_bytes=count, size=size, steps=as_integer(steps), speed=speed)
     except ValueError as error:
@@ -118,7 +150,7 @@ def describe_plan(context: AppContext, text: str, upload: str | None, size_name:
     source = (
         f"Time: {plan.speed.source}. Tokens: English prose at {size.bytes_per_token} bytes each; counted when it runs."
     )
-    return render(PLAN, facts=facts, source=source, warning=plan.warning)
+    return render(PLAN, facts=facts, notes=notes, source=source, warning=plan.warning)
 
 
 def rough_duration(seconds: float) -> str:

@@ -14,17 +14,17 @@ import threading
 import time
 import unicodedata
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import panels
-from corpus.clean import decode_bytes
+from corpus.local import read_text as read_corpus
 from panels.tabs.learn.estimate import RunPlan, Size
 from storage.files import atomic_file
 from storage.records import read_json_object_or_empty, write_json
 from storage.run_folder import RunFolder
-from storage.text import replace_surrogates, unix_newlines
+from storage.text import replace_surrogates
 
 if TYPE_CHECKING:
     import psutil
@@ -35,8 +35,8 @@ ENDING = 8.0
 """Seconds that a process may take to end after it has saved."""
 NICENESS = 5
 """The nice value of training processes, so that the page stays quick."""
-LARGEST_FILE = 20_000_000
-"""Bytes of an uploaded text."""
+LARGEST_FILE, LARGEST_TEXT = 20_000_000, 100_000_000
+"""Bytes of an uploaded file, and characters of the text in it."""
 
 
 class Launcher:
@@ -191,26 +191,36 @@ def slug(title: str, *, today: datetime.datetime | None = None) -> str:
     return f"{now:run-%Y-%m-%d-%H%M}" if not name else f"run-{name}" if reserved else name
 
 
-def read_text(pasted: str, upload: str | Path | None) -> str:
-    """The text to train on: that of the uploaded file where there is one, else the pasted one.
+def read_text(
+    pasted: str, upload: str | Path | None, *, encoding: str | None = None, text_field: str = "text"
+) -> tuple[str, list[str]]:
+    """The text to train on, and lines about how it was read: that of the uploaded file, of any kind that
+    `corpus.local.read_text` reads, where there is one, else the pasted one.
 
-    ValueError: there is none, or the file is too large or no text.
+    ValueError: there is none, the file or its text is too large, or it cannot be read.
     """
     if upload is None:
         text = replace_surrogates(pasted or "")
         if not text.strip():
-            raise ValueError("Expected a text to train on, got none: paste one, or choose a .txt file.")
-        return text
+            raise ValueError("Expected a text to train on, got none: paste one, or choose a file.")
+        return text, []
     path = Path(upload)
     try:
-        size = path.stat().st_size
-        raw = path.read_bytes() if size <= LARGEST_FILE else b""
+        found = path.stat()
     except OSError as error:
         raise ValueError(f"{path.name} could not be read ({error.strerror}); choose it again.") from error
-    if size > LARGEST_FILE:
-        limits = f"expected at most {LARGEST_FILE // 10**6} MB, got {size / 1e6:.0f} MB"
-        raise ValueError(f"{path.name}: {limits}. Train on it with `python -m train modern --corpus {path.name}`.")
-    text = unix_newlines(decode_bytes(raw, path.name))
-    if not text.strip():
-        raise ValueError(f"{path.name}: expected a text, got an empty file.")
-    return text
+    command = f"Train on it with `python -m train modern --corpus {path.name}`."
+    if found.st_size > LARGEST_FILE:
+        size = f"expected at most {LARGEST_FILE // 10**6} MB, got {found.st_size / 1e6:.0f} MB"
+        raise ValueError(f"{path.name}: {size}. {command}")
+    text, notes = _read_file(path, found.st_mtime_ns, encoding, (text_field or "").strip() or "text")
+    if len(text) > LARGEST_TEXT:
+        size = f"expected at most {LARGEST_TEXT // 10**6} million characters in it, got {len(text) / 1e6:.0f} million"
+        raise ValueError(f"{path.name}: {size}. {command}")
+    return text, notes
+
+
+@lru_cache(maxsize=2)
+def _read_file(path: Path, stamp: int, encoding: str | None, text_field: str) -> tuple[str, list[str]]:
+    """Once for all estimates of a form; `stamp` says which version of the file it is."""
+    return read_corpus(path, encoding=encoding, text_field=text_field)

@@ -11,10 +11,11 @@ const written = (value, digits) =>
   value === null ? "–" : Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en-US")
     : value !== 0 && Math.abs(value) < 1e-4 ? value.toExponential(digits - 1) : String(+value.toPrecision(digits));
 // For each number of a point (`Point` in curves.py): its name, digits in the table and in the sentence, and the words of
-// the sentence. Masked models have no bits per byte, old runs no utilization and no gradient norm.
+// the sentence. Masked models have no bits per byte, old runs no loss in evaluation mode, no utilization and no gradient norm.
 const COLUMNS = [
   ["Step", 9, 9, (value) => `Step ${value}`],
   ["Training loss", 5, 4, (value) => `training ${value}`],
+  ["Training loss, evaluation mode", 5, 4, (value) => `training in evaluation mode ${value}`],
   ["Validation loss", 5, 4, (value) => `validation ${value}`],
   ["Bits per byte", 5, 4, (value) => `${value} bits per byte`],
   ["Learning rate", 3, 3, (value) => `learning rate ${value}`],

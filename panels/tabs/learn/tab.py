@@ -53,7 +53,7 @@ STATUS_TEXTS: dict[Status, str] = {
 STATE = """
 <div class="run-status status {{ state }}" role="status" aria-live="off">
   <p><span><i class="dot" aria-hidden="true"></i><b>{{ message }}</b></span>
-  {% for fact in facts %}<span>{{ fact }}</span>{% endfor %}</p>
+  {% for fact in facts if fact %}<span>{{ fact }}</span>{% endfor %}</p>
   {% if share is not none %}
   <div class="bar" role="progressbar" aria-label="Steps" aria-valuemin="0" aria-valuemax="100"
     aria-valuenow="{{ share }}"><i style="width:{{ share }}%"></i></div>
@@ -246,25 +246,20 @@ def _timelapses(monitor: RunMonitor, own: list[Timelapse], name: str) -> str:
 
 def describe_view(view: RunView, folder: str, *, last_error: str | None = None, stopping: bool = False) -> str:
     """The status line of a run: its status, step, time left, tokens, speed; below it what to do next."""
-    facts = [view.name] if view.status == "missing" else []
-    if view.steps:
-        facts.append(f"step {view.step:,} of {view.steps:,}")
-    if view.seconds_left is not None:
-        facts.append(f"{rough_duration(view.seconds_left)} left")
-    elif view.seconds:
-        facts.append(f"{rough_duration(view.seconds)} of training")
-    if view.tokens_seen:
-        facts.append(f"{short_number(view.tokens_seen)} tokens seen")
-    if view.tokens_per_second and view.is_active:
-        facts.append(f"{view.tokens_per_second:,.0f} tokens/s")
-    if view.model_flops_utilization is not None:
-        facts.append(f"{percent(view.model_flops_utilization)} of the peak FLOP/s")
-    if view.bits_per_byte is not None:
-        floor = view.floor_bits_per_byte
-        above = f", {view.bits_per_byte / floor - 1:.1%} above the floor" if floor else ""
-        facts.append(f"{view.bits_per_byte:.3f} bits per byte{above}")
-    if view.parameters:
-        facts.append(f"{short_number(view.parameters)} parameters")
+    floor, bits, left, speed = view.floor_bits_per_byte, view.bits_per_byte, view.seconds_left, view.tokens_per_second
+    above = f", {bits / floor - 1:.1%} above the floor" if bits is not None and floor else ""
+    utilization = view.model_flops_utilization
+    facts = [
+        view.name if view.status == "missing" else "",
+        f"step {view.step:,} of {view.steps:,}" if view.steps else "",
+        f"{rough_duration(left)} left" if left is not None else "",
+        f"{rough_duration(view.seconds)} of training" if left is None and view.seconds else "",
+        f"{short_number(view.tokens_seen)} tokens seen" if view.tokens_seen else "",
+        f"{speed:,.0f} tokens/s" if speed and view.is_active else "",
+        f"{percent(utilization)} of the peak FLOP/s" if utilization is not None else "",
+        f"{bits:.3f} bits per byte{above}" if bits is not None else "",
+        f"{short_number(view.parameters)} parameters" if view.parameters else "",
+    ]
     warning = command = None
     message, is_trouble = STATUS_TEXTS[view.status], view.status in ("failed", "crashed", "missing")
     if stopping and view.is_active:

@@ -49,7 +49,7 @@ VIEW = """
 def build(context: AppContext) -> list[Component]:
     """Lay out the tab and wire it. Returns the text's tokens, the status line and the list of second tokenizers, which
     `arrived` brings up to date."""
-    with gr.Row(elem_id="tokens-desk"):
+    with gr.Row(elem_id="tokens-input"):
         text = gr.Textbox(
             FIRST_TEXT,
             label="Your text",

@@ -1,0 +1,132 @@
+"""Readers of archives (tar, zip): each member that is text is read as a file of its kind is."""
+
+import shutil
+import tarfile
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import BinaryIO, cast
+
+from corpus.documents import LONGEST_UNCUT, Document
+from corpus.readers.records import NO_ARRAY, begins_with_bracket
+from corpus.readers.streams import BrokenFileError, Options
+
+Reader = Callable[[BinaryIO, str, Options], Iterator[Document]]
+
+# What a zip may expand to: deflate makes at most 1,032 bytes of one, text three to ten, a row of dashes hundreds.
+_ALWAYS_FINE = 64_000_000  # bytes
+_MOST_EXPANSION = 200  # times
+
+
+class _CheckedTarInfo(tarfile.TarInfo):
+    """Raises where the header of a member is damaged; the library takes it for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, archive: tarfile.TarFile
+    ) -> tarfile.TarInfo:
+        try:
+            return super().fromtarfile(archive)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(str(error)) from error
+
+
+def read_tar(stream: BinaryIO, name: str, options: Options, readers: dict[str, Reader]) -> Iterator[Document]:
+    """The documents of a tar archive, those of a member named `NAME#MEMBER`."""
+
+    def members(archive: tarfile.TarFile) -> Iterator[tuple[str, BinaryIO]]:
+        for member in iter(archive.next, None):
+            archive.members.clear()  # type: ignore[attr-defined]  # the library keeps all of them in memory
+            if member.isfile():
+                yield member.name, cast(BinaryIO, archive.extractfile(member))
+
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_CheckedTarInfo) as archive:
+        yield from _read_members(members(archive), name, options, readers)
+
+
+def read_zip(stream: BinaryIO, name: str, options: Options, readers: dict[str, Reader]) -> Iterator[Document]:
+    """The documents of a zip archive, those of a member named `NAME#MEMBER`."""
+    with open_zip(stream, name) as archive:
+        names = [info.filename for info in archive.infolist() if not info.is_dir()]
+        yield from _read_members(
+            ((member, cast(BinaryIO, archive.open(member))) for member in names), name, options, readers
+        )
+
+
+def open_zip(stream: BinaryIO, name: str) -> zipfile.ZipFile:
+    """A zip archive, or a book or document that is one, whose directory promises no harm.
+
+    Raises:
+        BrokenFileError: it is encrypted, expands to far more than text does, or is compressed in an unusual way.
+        zipfile.BadZipFile: it is damaged.
+    """
+    archive = zipfile.ZipFile(stream)
+    infos = archive.infolist()
+    size, packed = (sum(getattr(info, field) for info in infos) for field in ("file_size", "compress_size"))
+    if size > max(_ALWAYS_FINE, packed * _MOST_EXPANSION):
+        raise BrokenFileError(
+            f"{name}: expected an archive of texts, got one that expands from {packed:,} to {size:,} bytes, as no "
+            "text does (a decompression bomb?); it is not read. If you trust it, unpack it and give the folder"
+        )
+    for info in infos:
+        check_member(info.filename, name)
+        if info.flag_bits & 1:
+            raise BrokenFileError(f"{name}: expected an archive without a password, got one with; unpack it first")
+    return archive
+
+
+def check_member(member: str, name: str) -> None:
+    """Refuse an archive whose member would lie outside of the folder into which it is unpacked.
+
+    Nothing is ever written under these names, but who made such an archive means harm.
+    """
+    path = PurePosixPath(member.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or (path.parts[:1] and path.parts[0].endswith(":")):
+        raise BrokenFileError(
+            f"{name}: expected an archive of texts, got one with a member {member!r}, whose name leaves the folder; "
+            "it is not read"
+        )
+
+
+def _read_members(
+    members: Iterator[tuple[str, BinaryIO]], name: str, options: Options, readers: dict[str, Reader]
+) -> Iterator[Document]:
+    left_out: Counter[str] = Counter()
+    has_text = False
+    for member, stream in members:
+        check_member(member, name)
+        path = PurePosixPath(member)
+        reader = readers.get(path.suffix.lower())
+        if reader is None or path.parts[0] == "__MACOSX" or path.name.startswith("."):
+            left_out[path.suffix.lower() or path.name] += 1
+            continue
+        place = f"{name}#{member.replace('#', '%23')}"
+        with tempfile.SpooledTemporaryFile(LONGEST_UNCUT) as file:
+            try:
+                with stream:
+                    shutil.copyfileobj(stream, file)
+                file.seek(0)
+                if path.suffix.lower() == ".json" and not begins_with_bracket(cast(BinaryIO, file)):
+                    left_out[NO_ARRAY] += 1
+                    continue
+                file.seek(0)
+                is_empty = True
+                for document in reader(cast(BinaryIO, file), place, options):
+                    is_empty, has_text = False, True
+                    number = document.name[len(place) :].replace("#", ":")
+                    yield replace(document, name=place + number)
+                if is_empty:
+                    left_out["without text"] += 1
+            except BrokenFileError as error:
+                has_text = True
+                options.on_broken(error)
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in left_out.most_common(6))
+    if not has_text:
+        raise BrokenFileError(
+            f"{name}: expected an archive with texts, got one with {kinds or 'nothing'}; unpack it first"
+        )
+    if left_out:
+        options.say(f"{name}: left out of it: {kinds}")
