@@ -1,10 +1,12 @@
 # Two commands do everything: `make demo` and `make test`. Both make .venv when it is missing.
-#   make demo [PORT=7860] [CORPUS=file-or-folder] [RECIPE=stories]
+#   make demo [PORT=7860] [RECIPE=stories]
+#             [CORPUS=file-or-folder [ENCODING=cp1251] [KEEP_TOKENS=1: although the text has changed]]
 # Packages: docs/dependencies.md. `make lock [UPGRADE="name name" | UPGRADE=all]` renews the exact set.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 7860
 CORPUS ?=
+ENCODING ?=
 RECIPE ?= stories
 VERSION :=
 VENV := .venv/bin
@@ -16,12 +18,14 @@ NOT_FITTING := { echo "error: what is in .venv does not fit together (above). rm
 NAME := $(RECIPE)$(if $(CORPUS),-$(shell basename "$(CORPUS)" .txt | tr -c 'A-Za-z0-9\n' '-')-$(shell realpath -m "$(CORPUS)" | cksum | cut -d' ' -f1))
 RUN ?= runs/$(NAME)
 BUNDLE ?= $(if $(CORPUS),bundles/$(NAME),bundle)
+KEEP := $(if $(KEEP_TOKENS),--keep-tokens)
 
 .PHONY: demo test test-slow hf-suite interop compat checks format bench lock clean
 .NOTPARALLEL:
 
 demo: .venv/ready
-	@test -f "$(BUNDLE)/config.json" || $(VENV)/python -m train $(RECIPE) $(if $(CORPUS),--corpus "$(CORPUS)") --run-dir "$(RUN)" --resume
+	@$(if $(CORPUS),test ! -f "$(BUNDLE)/config.json" || $(VENV)/python -m train.data.sources "$(RUN)" $(KEEP))
+	@test -f "$(BUNDLE)/config.json" || $(VENV)/python -m train $(RECIPE) $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(ENCODING),--corpus.encoding "$(ENCODING)") --run-dir "$(RUN)" --resume $(KEEP)
 	@test -f "$(BUNDLE)/config.json" || grep -q '"status": "finished"' "$(RUN)/run.json" || { echo "training is not finished: make demo resumes from here"; exit 1; }
 	@test -f "$(BUNDLE)/config.json" || $(VENV)/python -m hub_export bundle "$(RUN)" --out "$(BUNDLE)"
 	@$(VENV)/python app.py --model "$(BUNDLE)" --port $(PORT)

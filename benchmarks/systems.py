@@ -78,10 +78,10 @@ def sized(recipe: Config, scale: str) -> Config:
     context = min(256, recipe.model.max_position_embeddings)
     fields = {"model.hidden_size": 128, "model.num_hidden_layers": 4, "model.max_position_embeddings": context}
     fields |= {"data.batch_size": STEP_TOKENS // context, "data.evaluation_windows": 64}
-    if recipe.model.gated_mlp:
-        fields |= {"model.intermediate_size": 352, "model.num_attention_heads": 2}
-    else:
-        fields |= {"model.intermediate_size": None}
+    if recipe.model.intermediate_size is not None:  # as many times the width as at full size
+        fields |= {"model.intermediate_size": recipe.model.intermediate_size * 128 // recipe.model.hidden_size}
+    if recipe.model.head_dim is not None:
+        fields |= {"model.num_attention_heads": 128 // recipe.model.head_dim}
     return replace_fields(recipe, fields)
 
 

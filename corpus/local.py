@@ -1,5 +1,6 @@
 """Text files on this machine: single ones, folders and globs of them, in every format that `corpus.readers` reads."""
 
+import contextlib
 import filecmp
 import glob
 import hashlib
@@ -197,27 +198,24 @@ def fingerprint(paths: Sequence[str | Path], known: Iterable[dict[str, Any]] = (
         known: an earlier fingerprint; a file of the same size and time of modification is not read again.
 
     Returns:
-        `{"path": …, "bytes": …, "modified": nanoseconds since 1970, "sha256": …}` a file.
+        `{"path": …, "bytes": …, "modified": nanoseconds since 1970, "sha256": …}` a file; None for what cannot be read.
 
     Raises:
-        ValueError: as `find_files`, or a file cannot be read.
+        ValueError: as `find_files`.
     """
     earlier = {record["path"]: record for record in known}
     records = []
     for path in find_files(paths):
-        try:
+        record: dict[str, Any] = {"path": path.as_posix(), "bytes": None, "modified": None, "sha256": None}
+        with contextlib.suppress(OSError):  # of a file that cannot be read; who reads it says so, or leaves it out
             stat = path.stat()
-            record = {"path": path.as_posix(), "bytes": stat.st_size, "modified": stat.st_mtime_ns}
+            record |= {"bytes": stat.st_size, "modified": stat.st_mtime_ns}
             before = earlier.get(record["path"], {})
-            if record.items() <= before.items():
+            if all(record[key] == before.get(key) for key in ("bytes", "modified")):
                 record["sha256"] = before["sha256"]
             else:
                 with path.open("rb") as file:
                     record["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise ValueError(
-                f"{path}: expected a readable file, got: {error.strerror or error}; check its permissions"
-            ) from error
         records.append(record)
     return records
 

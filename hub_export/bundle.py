@@ -15,7 +15,7 @@ from typing import Any
 
 from hub_export import card
 from hub_export.code_version import MARK, ROOT, project_code, put_code, read_code, refuse_newer
-from hub_export.exports.common import check_free
+from hub_export.exports.common import Run, check_free
 from hub_export.verify import Verification, verify
 from modeling.loading import CHECK_RECORD as RECORD
 from modeling.loading import WEIGHTS_NAME, read_weights
@@ -44,8 +44,8 @@ logger = logging.getLogger(__name__)
 
 
 def bundle(
-    run: str | Path,
-    out: str | Path,
+    run: Run,
+    out: Path,
     *,
     checkpoint: str = "best",
     force: bool = False,
@@ -53,7 +53,7 @@ def bundle(
     license: str = card.LICENSE,
     language: str = card.LANGUAGE,
 ) -> Path:
-    """Export one checkpoint of a run to the folder `out`, which gets its name once it is checked.
+    """Make the model folder that goes to the Hub; it gets its name once an isolated process has checked it.
 
     Nothing is converted. What is copied is named one by one, so no training state, training text or stray file comes
     along. The code is this project's, also for a checkpoint that an earlier version saved.
@@ -61,10 +61,11 @@ def bundle(
     Args:
         run: the run folder.
         out: the bundle to make.
-        checkpoint: `best` (default), `latest` or `step-NNNNNN`.
-        force: whether a bundle that exists under this name is replaced (default: no; any other folder never is).
-        repo: `user/name` on the Hub, for the card; None (default) when it is not known yet.
-        license, language: for the card's front matter (defaults: mit, en).
+        checkpoint: `best`, `latest` or `step-NNNNNN`.
+        force: replace a bundle that exists under this name; any other folder never is.
+        repo: `user/name` on the Hub, for the card, where it is known already.
+        license: license of the weights, as the Hub spells it, for the card.
+        language: language of the corpus, as a code, for the card.
 
     Returns:
         `out` as a path.
@@ -73,7 +74,6 @@ def bundle(
         ValueError: the run, the checkpoint or `out` is not what is expected, or the check failed.
         OSError: the folder cannot be written, or the disk is full.
     """
-    out = Path(out)
     check_free(out, force, is_ours=out.is_dir() and is_bundle(out), kind="bundle")
     run_folder = RunFolder.open(run)
     source = run_folder.checkpoint(checkpoint)

@@ -12,6 +12,7 @@ from modeling.loading import Weights, is_masked_lm, read_weights
 from storage.model_card import FACTS, card_title, read_card
 from storage.records import read_json_object
 from storage.run_folder import RunFolder, describe_corpus, hub_dataset, read_prompts, step_of
+from storage.text import duration
 
 LICENSE = "mit"
 LANGUAGE = "en"
@@ -139,6 +140,8 @@ class Vocabulary:
     """What a card must know of a tokenizer, read from its files without loading it."""
 
     mask_token: str | None
+    begin_token: str | None  # what precedes each text of the training
+    end_token: str | None  # where it pads too
     surrounds: bool  # whether a call puts special tokens around the text
     spaces: Literal["joined", "dropped", "single"]  # part of the token behind them, no part of any, tokens themselves
 
@@ -149,14 +152,17 @@ class Vocabulary:
         Raises:
             ValueError: one of them is damaged.
         """
-        tokenizer = read_json_object(folder / "tokenizer.json")
-        mask: Any = read_json_object(folder / "tokenizer_config.json").get("mask_token")
+        tokenizer, config = (read_json_object(folder / name) for name in ("tokenizer.json", "tokenizer_config.json"))
+        values = ((name, config.get(f"{name}_token")) for name in ("bos", "eos", "pad", "mask"))
+        named = {name: value.get("content") if isinstance(value, dict) else value for name, value in values}
         model = tokenizer.get("model") or {}
         template = (tokenizer.get("post_processor") or {}).get("single") or ()
         special = {token.get("content") for token in tokenizer.get("added_tokens") or ()}
         letters = all(len(token) == 1 for token in model.get("vocab") or () if token not in special)
         return cls(
-            mask_token=mask.get("content") if isinstance(mask, dict) else mask,
+            mask_token=named["mask"],
+            begin_token=named["bos"],
+            end_token=named["eos"] if named["eos"] == named["pad"] else None,
             surrounds=any("SpecialToken" in piece for piece in template),
             spaces="dropped" if model.get("type") == "WordPiece" else "single" if letters else "joined",
         )
@@ -255,7 +261,7 @@ def _training_facts(run: RunFolder, facts: dict[str, Any], progress: dict[str, A
     if batch_size := _config(run, "data").get("batch_size"):
         rows.append(("windows per step", f"{batch_size:,}"))
     if seconds := progress.get("seconds"):
-        rows.append(("time", _duration(seconds)))
+        rows.append(("time", duration(seconds)))
     return rows
 
 
@@ -294,10 +300,3 @@ def _rounded(parameters: int) -> str:
         if parameters >= size:
             return f"{parameters / size:.1f} {word}"
     return str(parameters)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = ((hours, "h"), (minutes, "min"), (rest, "s"))
-    return " ".join(f"{value} {unit}" for value, unit in parts if value) or "less than a second"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from corpus.hub import connection_errors
-from modeling.loading import first_line
+from storage.text import first_line
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -225,6 +225,11 @@ class Target:
         """`user/name` or `spaces/user/name`."""
         return self.repo if self.kind == "model" else f"spaces/{self.repo}"
 
+    @property
+    def place(self) -> dict[str, Any]:
+        """The arguments by which huggingface_hub knows the repository."""
+        return {"repo_id": self.repo, "repo_type": self.kind}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Remote:
@@ -291,7 +296,7 @@ def is_same_file(path: Path, remote: Any) -> bool:
 def look(hub: HubClient, target: Target) -> Remote | None:
     """The repository as it is now; None when there is none (or it is private and somebody else's)."""
     try:
-        info = hub.call(f"looking at {target.address}", hub.api.repo_info, target.repo, repo_type=target.kind)
+        info = hub.call(f"looking at {target.address}", hub.api.repo_info, **target.place)
         return hub.call(f"looking at the files of {target.address}", _read_remote, hub, target, info, again=False)
     except AbsentError:
         return None
@@ -343,16 +348,10 @@ def publish(hub: HubClient, upload: Upload) -> str:
     """
     target, remote = upload.target, upload.remote
     if remote is None:
-        space = {"space_sdk": "gradio", "space_hardware": target.hardware} if target.kind == "space" else {}
-        hub.call(
-            f"making the repository {target.address}",
-            hub.api.create_repo,
-            target.repo,
-            repo_type=target.kind,
-            private=target.private or None,
-            exist_ok=True,
-            **space,
-        )
+        options: dict[str, Any] = {"private": target.private or None, "exist_ok": True}
+        if target.kind == "space":
+            options |= {"space_sdk": "gradio", "space_hardware": target.hardware}
+        hub.call(f"making the repository {target.address}", hub.api.create_repo, **target.place, **options)
         hub.hub_state = f"The repository {target.address} is there, without its files."
         remote = look(hub, target)
         if remote is None:
@@ -371,22 +370,15 @@ def _commit(hub: HubClient, upload: Upload, remote: Remote) -> str:
     target, api = upload.target, hub.api
     additions = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in upload.files.items()]
     deletions = [CommitOperationDelete(path_in_repo=name) for name in upload.deleted]
-    hub.call(
-        f"uploading to {target.address}",
-        api.preupload_lfs_files,
-        again=False,  # it retries by itself, and skips what is there
-        repo_id=target.repo,
-        repo_type=target.kind,
-        additions=additions,
-        free_memory=False,
-    )
+    large = {"additions": additions, "free_memory": False}
+    # Not again: it retries by itself, and skips what is there.
+    hub.call(f"uploading to {target.address}", api.preupload_lfs_files, again=False, **target.place, **large)
     message = "Upload a ScratchGPT model" if target.kind == "model" else "Upload the page of a ScratchGPT model"
 
     def commit() -> str:
         try:
             made = api.create_commit(
-                target.repo,
-                repo_type=target.kind,
+                **target.place,
                 operations=[*additions, *deletions],
                 commit_message=message,
                 parent_commit=remote.head,  # refused when somebody else has committed since the plan was made
@@ -395,7 +387,7 @@ def _commit(hub: HubClient, upload: Upload, remote: Remote) -> str:
         except Exception:
             # The commit may have arrived and only its answer been lost; a second one would then be refused.
             with contextlib.suppress(Exception):
-                now = _read_remote(hub, target, api.repo_info(target.repo, repo_type=target.kind))
+                now = _read_remote(hub, target, api.repo_info(**target.place))
                 if now.head != remote.head and upload.is_done(now):
                     logger.info("the commit had arrived, only its answer was lost")
                     return now.head
@@ -410,25 +402,18 @@ def _commit(hub: HubClient, upload: Upload, remote: Remote) -> str:
 def _read_remote(hub: HubClient, target: Target, info: Any) -> Remote:
     from huggingface_hub.hf_api import RepoFile
 
-    tree = hub.api.list_repo_tree(target.repo, repo_type=target.kind, revision=info.sha, recursive=True)
+    tree = hub.api.list_repo_tree(**target.place, revision=info.sha, recursive=True)
     files: dict[str, Any] = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
     return Remote(head=str(info.sha), private=bool(info.private), files=files)
 
 
 def tag_version(hub: HubClient, target: Target, commit: str) -> str:
     """Give a commit the next version, `v1`, `v2` …, unless it has one; return the tag."""
-    refs = hub.call(f"reading the tags of {target.address}", hub.api.list_repo_refs, target.repo, repo_type=target.kind)
+    refs = hub.call(f"reading the tags of {target.address}", hub.api.list_repo_refs, **target.place)
     versions = {tag.name: tag.target_commit for tag in refs.tags if re.fullmatch(r"v\d+", tag.name)}
     if name := next((name for name, at in versions.items() if at == commit), None):
         return name
     name = f"v{1 + max((int(name[1:]) for name in versions), default=0)}"
-    hub.call(
-        f"tagging {target.address}",
-        hub.api.create_tag,
-        target.repo,
-        repo_type=target.kind,
-        tag=name,
-        revision=commit,
-        exist_ok=True,
-    )
+    tag = {"tag": name, "revision": commit, "exist_ok": True}
+    hub.call(f"tagging {target.address}", hub.api.create_tag, **target.place, **tag)
     return name

@@ -12,6 +12,7 @@ import shutil
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from modeling.loading import is_masked_lm
 from storage.records import read_json_object
@@ -116,37 +117,44 @@ def refuse_newer(code: Code | None, name: object) -> None:
 def put_code(folder: Path) -> None:
     """Puts this project's code into a bundle, in the place of the code that is there, and its version into config.json.
 
-    The tokenizer's class there becomes one that every transformers knows.
+    The tokenizer's class there becomes one that every transformers knows, and its longest text the model's context.
 
     Args:
         folder: the bundle: config, weights, tokenizers.
     """
-    from tokenization.saving import name_known_class
+    from tokenization.saving import complete_config
 
     for path in [*folder.glob("*_scratchgpt.py"), *(folder / "slow").glob("*_scratchgpt.py")]:
         path.unlink()
-    for name in MODEL_CODE:
-        shutil.copyfile(ROOT / "modeling" / name, folder / name)
-    if (folder / "slow").is_dir():
-        # At the root transformers looks for it, whatever the subfolder; beside slow/'s files, a copy of it alone works.
-        for place in (folder, folder / "slow"):
-            shutil.copyfile(ROOT / "tokenization" / TOKENIZER_CODE, place / TOKENIZER_CODE)
+    for name, path in _code_files(folder).items():
+        shutil.copyfile(path, folder / name)
     config, mark = read_json_object(folder / "config.json"), project_code().version
     if config.get(MARK) != mark:
-        text = json.dumps(config | {MARK: mark}, indent=2, sort_keys=True) + "\n"
-        (folder / "config.json").write_text(text, encoding="utf-8", newline="\n")
-    name_known_class(folder)
+        write_config(folder, config | {MARK: mark})
+    complete_config(folder)
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Write a config.json in the form that transformers writes."""
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8", newline="\n")
 
 
 def differs_from_project(folder: Path) -> bool:
     """Whether a folder's code files are not, byte for byte, those of this project."""
-    ours = {name: ROOT / "modeling" / name for name in MODEL_CODE}
-    if (folder / "slow").is_dir():
-        ours |= {name: ROOT / "tokenization" / TOKENIZER_CODE for name in (TOKENIZER_CODE, f"slow/{TOKENIZER_CODE}")}
     return any(
         not (folder / name).is_file() or (folder / name).read_bytes() != path.read_bytes()
-        for name, path in ours.items()
+        for name, path in _code_files(folder).items()
     )
+
+
+def _code_files(folder: Path) -> dict[str, Path]:
+    """The code that a bundle has: each file's name there, and where it is in this project."""
+    code = {name: ROOT / "modeling" / name for name in MODEL_CODE}
+    if (folder / "slow").is_dir():
+        # At the root transformers looks for it, whatever the subfolder; beside slow/'s files, a copy of it alone works.
+        code |= {name: ROOT / "tokenization" / TOKENIZER_CODE for name in (TOKENIZER_CODE, f"slow/{TOKENIZER_CODE}")}
+    return code
 
 
 def _constants(body: list[ast.stmt]) -> dict[str, str]:

@@ -1,8 +1,10 @@
 """`verify`: which version of our code a bundle or a repository of the Hub carries, and whether it works here."""
 
 import logging
-import re
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from hub_export.bundle import is_bundle, write_record
 from hub_export.client import AbsentError, HubClient
@@ -11,26 +13,21 @@ from hub_export.code_version import (
     differs_from_project,
     installed_transformers,
     project_code,
-    read_code,
-    refuse_newer,
 )
-from hub_export.verify import verify
-from modeling.loading import HUB_FILES, first_line
-from storage.records import read_json_object
-from storage.run_folder import RunFolder
-
-HUB_ID = r"(?P<repo>[\w-][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?"
+from hub_export.verify import code_of, verify
+from modeling.loading import HUB_FILES, split_hub_id
+from storage.text import first_line
 
 logger = logging.getLogger(__name__)
 
 
-def verify_target(target: str) -> str:
-    """Log which code a bundle, or a repository of the Hub, carries, and check it with the installed transformers.
+def verify_target(target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]) -> str:
+    """Say which code a bundle or a model on the Hub carries, and check it in an isolated process, where it generates.
 
-    The code is run, in an isolated process. Into a bundle the record of the check is written.
+    It runs the model's code, as trust_remote_code=True does. Into a bundle the record of the check is written.
 
     Args:
-        target: a model folder, or `user/name` with or without `@` and a revision, which is downloaded.
+        target: the bundle, or `user/name` on the Hub, with or without `@` and a revision.
 
     Returns:
         What was checked.
@@ -40,11 +37,11 @@ def verify_target(target: str) -> str:
             not work with the installed transformers; the message says what to do.
     """
     folder, name, repo = Path(target).expanduser(), target, None
-    if not folder.exists() and (match := re.fullmatch(HUB_ID, target)) and not Path(target.split("/")[0]).is_dir():
-        repo = match["repo"]
-        folder, commit = _download(repo, match["revision"])
+    if (place := split_hub_id(target)) and "/" in place[0]:
+        repo, revision = place
+        folder, commit = _download(repo, revision)
         name = f"{repo} at commit {commit[:8]}"
-    code = _code(folder, name)
+    code = code_of(folder, name)
     logger.info("%s", describe(code, name, again=_again(repo, target)))
     if code.version == project_code().version and differs_from_project(folder):
         logger.info("its code files differ from those of this project: somebody may have edited them")
@@ -72,29 +69,6 @@ def describe(code: Code, name: str, *, again: str) -> str:
     if code.version != ours.version:
         text += f" {again} publishes it with the code of {ours.version}, for {ours.range}."
     return text
-
-
-def _code(folder: Path, name: str) -> Code:
-    """The code in a model folder of ours; raises ValueError for any other folder."""
-    if RunFolder(folder).has_state:
-        raise ValueError(
-            f"{name}: expected a bundle, but this is a run. `python -m hub_export bundle {name} --out DIR` makes one, "
-            "and checks it."
-        )
-    if not (folder / "config.json").is_file():
-        raise ValueError(
-            f"{name}: expected a model folder, but it has no config.json. Give a folder that `python -m hub_export "
-            "bundle RUN --out DIR` wrote, or a model on the Hub, `user/name`."
-        )
-    model_type = read_json_object(folder / "config.json").get("model_type")
-    code = read_code(folder)
-    if model_type != "scratchgpt" or code is None:
-        raise ValueError(
-            f"{name}: expected a model with code of ours, model_type 'scratchgpt', got {model_type!r} "
-            f"{'without' if code is None else 'with'} configuration_scratchgpt.py. Only such a model can be verified."
-        )
-    refuse_newer(code, name)
-    return code
 
 
 def _again(repo: str | None, target: str) -> str:

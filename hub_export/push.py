@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Literal
 
 from hub_export import card
 from hub_export.bundle import (
@@ -36,6 +37,7 @@ from hub_export.client import (
     tag_version,
 )
 from hub_export.code_version import MARK, installed_transformers, project_code, put_code, read_code, refuse_newer
+from hub_export.exports.common import Run
 from hub_export.space import HARDWARE, Pin, check_space_target, make_space
 from hub_export.verify import PROBE_TEXT, run_isolated, verify
 from modeling.loading import WEIGHTS_NAME
@@ -48,19 +50,19 @@ logger = logging.getLogger(__name__)
 
 
 def push(
-    run: str | Path,
+    run: Run,
     repo: str,
     *,
     private: bool = False,
     space: bool = False,
-    hardware: str = "zero",
+    hardware: Literal["zero", "cpu-basic"] = "zero",
     dry_run: bool = False,
     force: bool = False,
     checkpoint: str = "best",
     license: str = card.LICENSE,
     language: str = card.LANGUAGE,
 ) -> str:
-    """Publish a run, or a bundle that is as it was checked; an older one gets this project's code and a new check.
+    """Publish a run, or a bundle that was checked, on the Hugging Face Hub: one commit, loaded from there, tagged.
 
     The account, the name and what is on the Hub under it are looked at first. Then the bundle is made and checked, and
     the plan of the upload is logged, before anything changes on the Hub. The model is uploaded in one commit, loaded
@@ -68,14 +70,16 @@ def push(
     step finds out whether it was done already, so the same call again completes what was interrupted.
 
     Args:
-        run: the run folder, or a bundle made from one.
+        run: the run folder, or a bundle that is as it was checked; an older one gets this project's code and a check.
         repo: `user/name`, or `name` for a repository of the token's own user.
-        private: whether repositories that are made now are private (default: no); one that exists must be.
-        space: whether a Space with the page is published too, under the same name (default: no).
-        hardware: the Space's, `zero` (default) or `cpu-basic`.
-        dry_run: only look, and log the plan (default: no).
-        force: replace repositories that are not ours (default: no).
-        checkpoint, license, language: as those of `bundle`; only for a run.
+        private: make new repositories private; one that exists must be.
+        space: publish the page too, as a Space of the same name.
+        hardware: what the Space runs on: ZeroGPU, which is free, or a CPU.
+        dry_run: only look, and print what would be uploaded.
+        force: replace what a repository holds that is not ours.
+        checkpoint: `best`, `latest` or `step-NNNNNN`; only of a run, as what follows.
+        license: license of the weights, as the Hub spells it, for the card.
+        language: language of the corpus, as a code, for the card.
 
     Returns:
         What was published, with its addresses.
@@ -126,32 +130,34 @@ def push(
 
 
 def space(
-    run: str | Path,
-    out: str | Path,
+    run: Run,
+    out: Path,
     *,
     repo: str | None = None,
-    hardware: str = "zero",
+    hardware: Literal["zero", "cpu-basic"] = "zero",
     force: bool = False,
     checkpoint: str = "best",
     license: str = card.LICENSE,
     language: str = card.LANGUAGE,
 ) -> Path:
-    """Make the folder of a Space.
+    """Make the folder of a Space: the page, what it needs, and the model or where it is on the Hub.
 
     Args:
         run: the run folder, or a bundle.
         out: the folder to make.
-        repo: `user/name` of the model on the Hub; its present commit is pinned, and must hold the weights of `run`.
-            None (default) puts a copy of the model into the Space.
-        hardware: `zero` (default) or `cpu-basic`.
-        force: whether a Space that exists under this name is replaced (default: no).
-        checkpoint, license, language: as those of `bundle`; only for a run.
+        repo: the model on the Hub (`user/name`, pushed before), which the page then loads at its present commit; unset:
+            a copy of the model comes along.
+        hardware: what it runs on: ZeroGPU, which is free, or a CPU.
+        force: replace a Space that exists under this name.
+        checkpoint: `best`, `latest` or `step-NNNNNN`; only of a run, as what follows.
+        license: license of the weights, as the Hub spells it, for the card.
+        language: language of the corpus, as a code, for the card.
 
     Raises:
         ValueError: as `push`, or the model is not on the Hub.
         OSError: the folder cannot be written.
     """
-    run, out = Path(run), Path(out)
+    run = Path(run)
     check_space_target(out, force)
     with _bundled(run, repo, checkpoint=checkpoint, license=license, language=language) as folder:
         pin = None
@@ -168,7 +174,7 @@ def space(
 
 
 def check_account(repo: str) -> str:
-    """Whether a model may be published under a name, before anything is made that takes long.
+    """Say who you are on the Hub, and whether a repository may be published under a name; changes nothing.
 
     Args:
         repo: `user/name`, or `name` for a repository of the token's own user.

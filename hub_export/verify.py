@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hub_export.code_version import differs_from_project, installed_transformers, read_code, refuse_newer
+from hub_export.code_version import Code, differs_from_project, installed_transformers, read_code, refuse_newer
 from modeling import quick_imports, register
 from modeling.loading import is_masked_lm, read_weights
+from storage.records import read_json_object
+from storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,13 +72,7 @@ def verify(folder: str | Path, *, checkpoint: str | Path | None = None) -> Verif
     """
     start = time.perf_counter()
     folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise ValueError(
-            f"{folder}: expected a model folder, but it has no config.json. "
-            "Give a folder that `python -m hub_export bundle RUN --out DIR` wrote."
-        )
-    code = read_code(folder)
-    refuse_newer(code, folder)
+    code = code_of(folder, str(folder))
     weights = read_weights(folder)
     logger.info("checking the folder in an isolated process (about ten seconds, a large model takes longer) …")
     report = run_isolated(
@@ -93,7 +89,7 @@ def verify(folder: str | Path, *, checkpoint: str | Path | None = None) -> Verif
     transformers = report.get("transformers") or installed_transformers()
     if "failed" in report:
         advice = "export another checkpoint, or report the message if the checkpoint itself loads."
-        if code is not None and not code.takes(transformers):
+        if not code.takes(transformers):
             advice = (
                 f"its code is of version {code.version}, made for {code.range}: `python -m hub_export push` publishes "
                 "it with this project's code."
@@ -108,6 +104,33 @@ def verify(folder: str | Path, *, checkpoint: str | Path | None = None) -> Verif
         seconds=time.perf_counter() - start,
         transformers=transformers,
     )
+
+
+def code_of(folder: Path, name: str) -> Code:
+    """The code in a model folder of ours.
+
+    Raises:
+        ValueError: it is another folder, or its code is later than this project's; the message calls it `name`.
+    """
+    if RunFolder(folder).has_state:
+        raise ValueError(
+            f"{name}: expected a bundle, but this is a run. `python -m hub_export bundle {name} --out DIR` makes one, "
+            "and checks it."
+        )
+    if not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{name}: expected a model folder, but it has no config.json. Give a folder that `python -m hub_export "
+            "bundle RUN --out DIR` wrote, or a model on the Hub, `user/name`."
+        )
+    model_type = read_json_object(folder / "config.json").get("model_type")
+    code = read_code(folder)
+    if model_type != "scratchgpt" or code is None:
+        raise ValueError(
+            f"{name}: expected a model with code of ours, model_type 'scratchgpt', got {model_type!r} "
+            f"{'without' if code is None else 'with'} configuration_scratchgpt.py. Only such a model can be verified."
+        )
+    refuse_newer(code, name)
+    return code
 
 
 def run_isolated(

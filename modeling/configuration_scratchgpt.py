@@ -17,7 +17,7 @@ import transformers
 from transformers import PretrainedConfig
 from transformers.activations import ACT2FN
 
-CODE_VERSION = "0.1.1"
+CODE_VERSION = "0.2.0"
 """Version of ScratchGPT that these files belong to; config.json keeps it as `scratchgpt_version`."""
 LOWEST_TRANSFORMERS, NEWEST_TRANSFORMERS = "4.57.6", "5.24.0"
 """The versions of transformers between which these files were run (docs/compatibility.md); newer ones are allowed."""
@@ -153,13 +153,18 @@ class ScratchGPTConfig(PretrainedConfig):
     """Probability of dropping an attention weight while training."""
     residual_dropout: float | int = 0.0
     """Probability of dropping a value of an attention's or MLP's output while training."""
+    mlp_dropout: float | int = 0.0
+    """Probability of dropping a value of the MLP's hidden layer while training."""
+    initializer: Literal["normal", "pytorch"] = "normal"
+    """normal: initial embeddings and projections from N(0, initializer_range), biases zero. pytorch: torch's own
+    defaults, embeddings from N(0, 1), weights and biases of projections uniform up to 1 / sqrt(inputs)."""
     initializer_range: float | int = 0.02
-    """Standard deviation of the initial embeddings and projections."""
+    """Standard deviation of the initial embeddings and projections; read only with initializer="normal"."""
     output_projection_init: Literal["scaled", "normal", "zero"] = "scaled"
     """Initial o_proj and down_proj: scaled by 1 / sqrt(2 x num_hidden_layers), like the rest, or zero."""
 
     use_cache: bool = True
-    """Return keys and values for the next step unless told otherwise."""
+    """Return keys and values for the next step unless specified otherwise."""
     bos_token_id: int | None = None
     """Id of the token that begins a text."""
     eos_token_id: int | list[int] | None = None
@@ -272,7 +277,7 @@ class ScratchGPTConfig(PretrainedConfig):
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
-        for name in ("embedding_dropout", "attention_dropout", "residual_dropout"):
+        for name in ("embedding_dropout", "attention_dropout", "residual_dropout", "mlp_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is a probability, at least 0 and below 1; got {getattr(self, name)}.")
         for name in ("norm_eps", "rope_theta", "initializer_range"):
@@ -309,6 +314,16 @@ class ScratchGPTConfig(PretrainedConfig):
             raise ValueError(
                 f"sinusoidal positions are pairs of sine and cosine, so hidden_size must be even; "
                 f"got {self.hidden_size}."
+            )
+        if self.initializer == "pytorch" and self.initializer_range != 0.02:
+            raise ValueError(
+                f'initializer_range {self.initializer_range} has no effect with initializer="pytorch": leave it out, '
+                'or set initializer="normal".'
+            )
+        if self.initializer == "pytorch" and self.tie_word_embeddings:
+            raise ValueError(
+                'initializer="pytorch" draws embeddings from N(0, 1); as a tied output layer they would give logits of '
+                'sqrt(hidden_size): set tie_word_embeddings=False, or initializer="normal".'
             )
         if self.position_embedding != "rope" and self.rope_theta != 10000:
             raise ValueError(

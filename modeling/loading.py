@@ -18,10 +18,12 @@ from safetensors import SafetensorError, safe_open
 from modeling import quick_imports, register
 from storage.records import read_json_object
 from storage.run_folder import RunFolder
+from storage.text import first_line
 
 logger = logging.getLogger(__name__)
 
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "README.md", "slow/*")
+HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
 CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel")
 MASKED_HEADS = ("ForMaskedLM",)
 CHECK_RECORD = "proof.json"
@@ -54,12 +56,19 @@ def find_folder(source: str | Path) -> Path | None:
         return _with_config(run.checkpoint() if run.has_state else path)
     if path.exists():
         raise ValueError(f"{source} is a file: expected a folder (a bundle, a checkpoint or a run) or a Hub id")
-    parts = str(source).split("/")
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?(@[\w.-]+)?", str(source)) or (
-        len(parts) > 1 and Path(parts[0]).is_dir()
-    ):
+    if split_hub_id(source) is None:
         raise ValueError(f"there is no folder {source}: expected a bundle, a checkpoint, a run folder or a Hub id")
     return None
+
+
+def split_hub_id(source: str | Path) -> tuple[str, str | None] | None:
+    """The repository and the revision of `user/name@revision`; None for what must be a path: something is there, or in
+    a folder of the user's name."""
+    found = HUB_ID.fullmatch(str(source))
+    repo = found["repo"] if found else ""
+    if not found or Path(source).expanduser().exists() or ("/" in repo and Path(repo.split("/")[0]).is_dir()):
+        return None
+    return repo, found["revision"]
 
 
 def fetch(repo: str, *, files: Sequence[str] = HUB_FILES) -> Path:
@@ -261,12 +270,6 @@ def _log_other_transformers(folder: Path, installed: str) -> None:
             installed,
             folder,
         )
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, for use in another one."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def _with_config(folder: Path) -> Path:

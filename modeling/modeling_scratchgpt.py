@@ -265,11 +265,12 @@ class ScratchGPTMLP(nn.Module):
         if config.gated_mlp:
             self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.gated = config.gated_mlp
+        self.dropout = nn.Dropout(config.mlp_dropout)
 
     def forward(self, x_BLE: torch.Tensor) -> torch.Tensor:
         if self.gated:
-            return self.down_proj(self.act_fn(self.gate_proj(x_BLE)) * self.up_proj(x_BLE))
-        return self.down_proj(self.act_fn(self.up_proj(x_BLE)))
+            return self.down_proj(self.dropout(self.act_fn(self.gate_proj(x_BLE)) * self.up_proj(x_BLE)))
+        return self.down_proj(self.dropout(self.act_fn(self.up_proj(x_BLE))))
 
 
 class ScratchGPTBlock(GradientCheckpointingLayer):
@@ -297,16 +298,18 @@ class ScratchGPTBlock(GradientCheckpointingLayer):
 class ScratchGPTPreTrainedModel(PreTrainedModel):
     """What the base model and its heads share: names for transformers' tools, and the initialisation.
 
-    | parameters                                | initial value                                            |
-    |-------------------------------------------|----------------------------------------------------------|
-    | embed_tokens, embed_positions             | normal, initializer_range                                |
-    | q_proj, k_proj, v_proj, gate_proj, up_proj | normal, initializer_range                               |
-    | lm_head weight, where it is not tied      | normal, initializer_range                                |
-    | o_proj, down_proj, "scaled"               | normal, initializer_range / sqrt(2 x num_hidden_layers)  |
-    | o_proj, down_proj, "normal"               | normal, initializer_range                                |
-    | o_proj, down_proj, "zero"                 | 0                                                        |
-    | norm weights                              | 1                                                        |
-    | all biases                                | 0                                                        |
+    | parameters                                | initializer "normal"        | initializer "pytorch"          |
+    |-------------------------------------------|-----------------------------|--------------------------------|
+    | embed_tokens, embed_positions             | normal, initializer_range   | normal, 1                      |
+    | q_proj, k_proj, v_proj, gate_proj, up_proj | normal, initializer_range  | uniform, up to 1/sqrt(inputs)  |
+    | lm_head weight, where it is not tied      | normal, initializer_range   | uniform, up to 1/sqrt(inputs)  |
+    | o_proj, down_proj weights                 | the same, times the factor  | the same, times the factor     |
+    | norm weights                              | 1                           | 1                              |
+    | norm biases                               | 0                           | 0                              |
+    | projections' biases                       | 0                           | as their weights               |
+
+    The factor is 1 / sqrt(2 x num_hidden_layers), 1 or 0 where output_projection_init is "scaled", "normal" or "zero".
+    "pytorch" is what torch gives nn.Embedding and nn.Linear (Kaiming uniform with a = sqrt(5)).
     """
 
     config_class = ScratchGPTConfig
@@ -331,13 +334,18 @@ class ScratchGPTPreTrainedModel(PreTrainedModel):
             head.weight = self.get_input_embeddings().weight
 
     def _init_weights(self, module: nn.Module) -> None:
-        std = self.config.initializer_range
+        config, factor = self.config, 1.0
         if getattr(module, "is_residual_projection", False):
-            std *= {"scaled": (2 * self.config.num_hidden_layers) ** -0.5, "normal": 1.0, "zero": 0.0}[
-                self.config.output_projection_init
-            ]
+            factors = {"scaled": (2 * config.num_hidden_layers) ** -0.5, "normal": 1.0, "zero": 0.0}
+            factor = factors[config.output_projection_init]
+        as_pytorch = config.initializer == "pytorch"
+        if as_pytorch and isinstance(module, nn.Linear):
+            bound = factor * module.in_features**-0.5
+            for parameter in module.parameters(recurse=False):
+                init.uniform_(parameter, -bound, bound)
+            return
         if isinstance(module, nn.Linear | nn.Embedding):
-            init.normal_(module.weight, std=std)
+            init.normal_(module.weight, std=1.0 if as_pytorch else config.initializer_range * factor)
         elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
             init.ones_(module.weight)
         elif isinstance(module, PositionFrequencies):
@@ -442,7 +450,7 @@ class ScratchGPTModel(ScratchGPTPreTrainedModel):
             rotation = self.rotary_emb(x_BLE, position_ids)
         x_BLE = self.dropout(x_BLE)
 
-        if not is_causal:  # said only then: before 5.0 a True would mask a single token's view of the cache
+        if not is_causal:  # only then: before 5.0 a True would mask a single token's view of the cache
             kwargs["is_causal"] = False
         hidden_states, attentions = [], []
         for block in self.layers:
@@ -484,10 +492,9 @@ class ScratchGPTModel(ScratchGPTPreTrainedModel):
             )
 
 
-class ScratchGPTForCausalLM(ScratchGPTPreTrainedModel, GenerationMixin):
-    """The model that predicts the next token."""
+class ScratchGPTWithOutputLayer(ScratchGPTPreTrainedModel):
+    """The base model and a linear layer from its hidden states to the vocabulary."""
 
-    _auto_class = "AutoModelForCausalLM"
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
     _tp_plan = {"lm_head": "colwise_gather_output"}  # noqa: RUF012
 
@@ -496,6 +503,12 @@ class ScratchGPTForCausalLM(ScratchGPTPreTrainedModel, GenerationMixin):
         self.model = ScratchGPTModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.lm_head_bias)
         self.post_init()
+
+
+class ScratchGPTForCausalLM(ScratchGPTWithOutputLayer, GenerationMixin):
+    """The model that predicts the next token."""
+
+    _auto_class = "AutoModelForCausalLM"
 
     def forward(
         self,
@@ -547,6 +560,23 @@ class ScratchGPTForCausalLM(ScratchGPTPreTrainedModel, GenerationMixin):
         outputs = CausalLMOutputWithPast(loss, logits, cache, outputs.hidden_states, outputs.attentions)
         return outputs if (self.config.return_dict if return_dict is None else return_dict) else outputs.to_tuple()
 
+    def generate(self, inputs: torch.Tensor | None = None, *args, **kwargs):
+        """As transformers' own, but an empty prompt (B, 0), which is what the tokenizers make of "", begins a text.
+
+        The token `bos_token_id` then takes its place, as where no prompt is given. Raises ValueError if there is none.
+        """
+        prompt = inputs if inputs is not None else kwargs.get("input_ids")
+        if isinstance(prompt, torch.Tensor) and prompt.dim() == 2 and prompt.shape[1] == 0:
+            settings = kwargs.get("generation_config") or self.generation_config
+            bos = kwargs.get("bos_token_id", getattr(settings, "bos_token_id", None))
+            bos = self.config.bos_token_id if bos is None else bos
+            if bos is None:
+                raise ValueError("expected a prompt, got one without tokens, and this model has no bos_token_id.")
+            begin_BL = torch.full((prompt.shape[0], 1), bos, dtype=torch.long, device=prompt.device)
+            kwargs.pop("input_ids", None)
+            inputs, kwargs["attention_mask"] = begin_BL, torch.ones_like(begin_BL)
+        return super().generate(inputs, *args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+
 
 def select_positions(x_BLE: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
     """The hidden states of the positions that logits are wanted for (see `ScratchGPTForCausalLM.forward`)."""
@@ -559,18 +589,10 @@ def select_positions(x_BLE: torch.Tensor, logits_to_keep: int | torch.Tensor) ->
     return x_BLE.take_along_dim(logits_to_keep[..., None], dim=1)
 
 
-class ScratchGPTForMaskedLM(ScratchGPTPreTrainedModel):
+class ScratchGPTForMaskedLM(ScratchGPTWithOutputLayer):
     """The model that fills in blanks: every position sees the whole text."""
 
     _auto_class = "AutoModelForMaskedLM"
-    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
-    _tp_plan = {"lm_head": "colwise_gather_output"}  # noqa: RUF012
-
-    def __init__(self, config: ScratchGPTConfig) -> None:
-        super().__init__(config)
-        self.model = ScratchGPTModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.lm_head_bias)
-        self.post_init()
 
     def forward(
         self,
@@ -674,7 +696,7 @@ def yarn_scaling(settings: dict[str, Any]) -> float:
 
 # The name of the cache among a model's outputs, "cache" from 5.24 on: in every version the second field.
 CACHE_FIELD = fields(BaseModelOutputWithPast)[1].name
-# Before 5.4 a cache had to be told the positions of the tokens that it is given.
+# Before 5.4 a cache had to be given the positions of the tokens that it is given.
 CACHE_WANTS_POSITIONS = "cache_kwargs" in inspect.signature(Cache.update).parameters
 # 5.3 takes the tied weight of remote code for one that was in the file, and leaves it as it was: unset.
 LEAVES_TIED_WEIGHTS = version_numbers(transformers.__version__)[:2] == (5, 3)
@@ -723,7 +745,7 @@ def take_cache(arguments: dict[str, Any], cache: Any, implementation: str) -> An
 
 
 def is_paged(cache: Any) -> bool:
-    """Whether this is a cache that several requests share (continuous batching), which is told all arguments."""
+    """Whether this is a cache that several requests share (continuous batching), which is passed all arguments."""
     return not isinstance(cache, Cache | dict | set) and callable(getattr(cache, "update", None))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from storage.text import duration as duration
+
 if TYPE_CHECKING:
     from panels.models import ModelSource
 
@@ -41,14 +43,6 @@ def file_size(count: float) -> str:
         if count >= size:
             return f"{count / size:.3g} {unit}"
     return f"{count:.0f} bytes"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the two largest units that are not 0: 2 min 23 s."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    units = [(hours, "h"), (minutes, "min"), (rest, "s")]
-    return " ".join([f"{count} {unit}" for count, unit in units if count][:2]) or "less than a second"
 
 
 def percent(probability: float) -> str:

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from modeling import loading
-from modeling.loading import context_length, fetch, find_folder, first_line, is_masked_lm, read_weights
+from modeling.loading import context_length, fetch, find_folder, is_masked_lm, read_weights
 from panels import zerogpu
 from storage.model_card import FACTS, card_metrics, card_title, read_card
 from storage.records import read_json_object
 from storage.run_folder import RunFolder, describe_corpus, read_prompts
+from storage.text import first_line
 
 T = TypeVar("T")
 

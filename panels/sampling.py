@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from modeling.generation import SamplingSettings
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Control:
     """One sampling setting as people see it."""
 
@@ -32,76 +32,41 @@ class Control:
 
 CONTROLS = (
     Control(
-        name="max_new_tokens",
-        label="Length",
-        info="Tokens to write at most",
-        hint="Tokens to write at most",
-        default=200,
-        minimum=1,
-        maximum=1000,
-        step=1,
+        "max_new_tokens", "Length",
+        "Tokens to write at most", "Tokens to write at most",
+        default=200, minimum=1, maximum=1000, step=1,
     ),
     Control(
-        name="temperature",
-        label="Temperature",
-        info="Low is safe, high is wild, 0 is greedy",
-        hint="0: greedy. High: wild",
-        default=0.8,
-        minimum=0.0,
-        maximum=2.0,
-        step=0.05,
+        "temperature", "Temperature",
+        "Low is safe, high is wild, 0 is greedy", "0: greedy. High: wild",
+        default=0.8, minimum=0.0, maximum=2.0, step=0.05,
     ),
     Control(
-        name="top_k",
-        label="Top-k",
-        info="The k likeliest tokens. 0: all",
-        hint="The k likeliest. 0: all",
-        default=0,
-        minimum=0,
-        maximum=200,
-        step=1,
+        "top_k", "Top-k",
+        "The k likeliest tokens. 0: all", "The k likeliest. 0: all",
+        default=0, minimum=0, maximum=200, step=1,
     ),
     Control(
-        name="top_p",
-        label="Top-p",
-        info="The likeliest, up to this share. 1: all",
-        hint="Up to this share. 1: all",
-        default=0.95,
-        minimum=0.05,
-        maximum=1.0,
-        step=0.01,
+        "top_p", "Top-p",
+        "The likeliest, up to this share. 1: all", "Up to this share. 1: all",
+        default=0.95, minimum=0.05, maximum=1.0, step=0.01,
     ),
     Control(
-        name="min_p",
-        label="Min-p",
-        info="At least this share of the likeliest. 0: all",
-        hint="Of the likeliest. 0: all",
-        default=0.0,
-        minimum=0.0,
-        maximum=0.5,
-        step=0.01,
+        "min_p", "Min-p",
+        "At least this share of the likeliest. 0: all", "Of the likeliest. 0: all",
+        default=0.0, minimum=0.0, maximum=0.5, step=0.01,
     ),
     Control(
-        name="typical_p",
-        label="Typical",
-        info="Those nearest the expected surprise, up to this share. 1: all",
-        hint="No plain, no odd. 1: all",
-        default=1.0,
-        minimum=0.05,
-        maximum=1.0,
-        step=0.01,
+        "typical_p", "Typical",
+        "Those nearest the expected surprise, up to this share. 1: all", "No plain, no odd. 1: all",
+        default=1.0, minimum=0.05, maximum=1.0, step=0.01,
     ),
     Control(
-        name="repetition_penalty",
-        label="Repetition",
-        info="Above 1: less of what was said",
-        hint="Above 1: fewer repeats",
-        default=1.0,
-        minimum=1.0,
-        maximum=2.0,
-        step=0.05,
+        "repetition_penalty", "Repetition",
+        "Above 1: less of what was said", "Above 1: fewer repeats",
+        default=1.0, minimum=1.0, maximum=2.0, step=0.05,
     ),
-)
+)  # fmt: skip
 DEFAULTS: dict[str, float] = {control.name: control.default for control in CONTROLS}
 
 

@@ -29,8 +29,8 @@ from storage.records import (
 )
 
 STATE, RECIPE, METRICS, SAMPLES, PROMPTS = "run.json", "recipe.json", "metrics.jsonl", "samples.jsonl", "prompts.json"
-CHECKPOINTS, TOKENIZER, TOKENS, PICTURE, LOG, OUTPUT = (
-    "checkpoints", "tokenizer", "tokens", "loss.png", "train.log", "output.txt"
+CHECKPOINTS, TOKENIZER, TOKENS, PICTURE, LOG, OUTPUT, VOCABULARY = (
+    "checkpoints", "tokenizer", "tokens", "loss.png", "train.log", "output.txt", "vocab.txt"
 )  # fmt: skip
 STARTED_BY_PAGE, PAGE_LOG = "page.json", "page.log"
 
@@ -86,6 +86,11 @@ class RunFolder:
     def tokenizer(self) -> Path:
         """The folder of the tokenizer."""
         return self.path / TOKENIZER
+
+    @property
+    def vocabulary(self) -> Path:
+        """vocab.txt: the characters of a character tokenizer, one a line in the order of their ids."""
+        return self.path / VOCABULARY
 
     @property
     def tokens(self) -> Path:

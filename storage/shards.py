@@ -145,3 +145,40 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 def tokenizer_hash(folder: Path) -> str:
     """What identifies the tokenizer in a folder: the SHA-256 of its tokenizer.json."""
     return hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
+
+
+def describe_ids(
+    path: Path, *, tokenizer: str, tokens: int, texts: int, ends: bool, sources: list[dict[str, Any]]
+) -> None:
+    """Write `PATH.json` beside an array of ids, which makes it one that `read_ids` takes.
+
+    Args:
+        path: the .npy file.
+        tokenizer: `tokenizer_hash` of the folder that the tokenizer is in when it is saved.
+        tokens: in the array.
+        texts: that were encoded.
+        ends: whether the end-of-text token is after each text.
+        sources: a fingerprint of the files that the texts are from; none for another source.
+    """
+    facts = {"tokenizer": tokenizer, "tokens": tokens, "texts": texts, "ends": ends, "sources": sources}
+    write_json(_facts_file(path), {"format": 1, **facts})
+
+
+def read_ids(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """A memory-mapped array of ids [tokens], and what `describe_ids` wrote about it.
+
+    Raises:
+        ValueError: it was not written by `python -m tokenization encode`, or is not complete.
+    """
+    facts, again = _facts_file(path), "write it again with `python -m tokenization encode`"
+    if not facts.is_file():
+        raise ValueError(f"{path}: expected {facts.name} beside it, which says whose ids they are, got none: {again}")
+    described, ids = read_json_object(facts), np.load(path, mmap_mode="r")
+    if ids.shape != (described["tokens"],) or not len(ids):
+        expected = f"{described['tokens']:,} tokens, as {facts.name} says"
+        raise ValueError(f"{path}: expected {expected}, got an array of shape {ids.shape}: {again}")
+    return ids, described
+
+
+def _facts_file(path: Path) -> Path:
+    return path.with_name(path.name + ".json")

@@ -2,7 +2,7 @@
 
 It answers the calls that a push, a load of a model or a Space, and the streaming of a data set make: files by path,
 large ones by the LFS protocol, a commit id per commit, branches and tags. What it was asked is in `requests`. `faults`
-break chosen requests; from `dies_at` on, the network is gone.
+break chosen requests.
 """
 
 import base64
@@ -75,8 +75,6 @@ class Hub:
     large_files: dict[str, bytes] = field(default_factory=dict)  # by sha256
     requests: list[str] = field(default_factory=list)  # "METHOD /path", in order
     faults: list[Fault] = field(default_factory=list)
-    dies_at: int | None = None  # from this request on (0: the next one is the first) every connection is cut …
-    dies_with: int | None = None  # … or every answer is this status
     pays: bool = True  # whether the account may have Spaces on a CPU
 
     def create(
@@ -97,7 +95,6 @@ class Hub:
         """Forget the requests and the faults: the network works again."""
         self.requests.clear()
         self.faults.clear()
-        self.dies_at = self.dies_with = None
 
     @contextlib.contextmanager
     def serve(self) -> Iterator["Hub"]:
@@ -178,8 +175,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _fault(self, request: str) -> Fault:
         """What happens to this request."""
-        if self.hub.dies_at is not None and len(self.hub.requests) >= self.hub.dies_at:
-            return Fault(request="", answer=self.hub.dies_with or "cut")
         fault = next((fault for fault in self.hub.faults if fault.times and re.search(fault.request, request)), None)
         if fault is None or fault.spared:
             if fault:

@@ -56,6 +56,10 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
         time.sleep(0.02)
 
 
+SEED = "#seed :is(input, textarea)"
+"""The Write tab's field; those of other tabs have a similar label."""
+
+
 def button(page: Any, name: str) -> Any:
     """The button with this name."""
     return page.get_by_role("button", name=name, exact=True)
@@ -63,7 +67,7 @@ def button(page: Any, name: str) -> Any:
 
 def set_length(page: Any, tokens: int) -> None:
     """Move the slider for the length."""
-    field = page.get_by_label("number input for Length")
+    field = page.get_by_label("number input for Length", exact=True)
     field.fill(str(tokens))
     field.blur()
 

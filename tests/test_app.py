@@ -18,7 +18,7 @@ from panels.models import LoadedModel, load_model
 from panels.request_queue import WORKERS
 from panels.sampling import settings_from
 from tests.panels.tiny_model import PROMPTS, save_checkpoint
-from tests.serving import ROOT, Window, button, free_port, serving, set_length, start, wait_until
+from tests.serving import ROOT, SEED, Window, button, free_port, serving, set_length, start, wait_until
 
 LONG = 1_000_000  # more tokens than any test waits for
 
@@ -161,7 +161,7 @@ def page(window) -> Iterator[Any]:
     with window.lent() as page:
         button(page, "Clear").click()
         page.get_by_text("A new page.").wait_for()
-        page.get_by_label("Seed").fill("")
+        page.locator(SEED).fill("")
         yield page
 
 
@@ -171,7 +171,7 @@ def test_write_continue_and_undo(page, loaded):
     assert page.locator("#actions button:visible").all_inner_texts() == ["Generate", "Stop", "Retry", "Undo", "Clear"]
     document = page.get_by_label("Your text")
     document.fill("The lamp")
-    page.get_by_label("Seed").fill("5")
+    page.locator(SEED).fill("5")
     set_length(page, 30)
     button(page, "Generate").click()
     button(page, "Continue").wait_for()
@@ -265,16 +265,16 @@ def test_beginnings_clear_and_dice(page):
     button(page, "Undo").click()
     expect(document).to_have_value(PROMPTS[1])
     button(page, "Roll").click()
-    expect(page.get_by_label("Seed")).to_have_value(re.compile(r"^\d+$"))
+    expect(page.locator(SEED)).to_have_value(re.compile(r"^\d+$"))
 
 
 def test_a_wrong_seed_is_told_and_the_page_goes_on(page):
     from playwright.sync_api import expect
 
-    page.get_by_label("Seed").fill("dice")
+    page.locator(SEED).fill("dice")
     button(page, "Generate").click()
     expect(page.locator("#status")).to_contain_text("seed: expected a whole number, got 'dice'.")
-    page.get_by_label("Seed").fill("")
+    page.locator(SEED).fill("")
     set_length(page, 5)
     button(page, "Generate").click()
     button(page, "Continue").wait_for()

@@ -133,7 +133,7 @@ def test_remote_files_import_only_what_a_hub_repository_has(name: str) -> None:
 @pytest.mark.parametrize("path", SOURCES + OTHERS, ids=name_of)
 def test_a_file_is_short(path: Path) -> None:
     # The model is published as one file, so what it does without transformers (masks, scaled positions) is in it too.
-    limits = {"app.py": 80, "modeling_scratchgpt.py": 750}
+    limits = {"app.py": 80, "modeling_scratchgpt.py": 775}
     assert len(path.read_text(encoding="utf-8").splitlines()) <= limits.get(path.name, 450)
 
 

@@ -8,6 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from corpus.documents import Document
-from corpus.local import read_local
+from corpus.local import fingerprint, read_local
 from storage.files import atomic_file
 from storage.run_folder import RunFolder
+from storage.shards import describe_ids, tokenizer_hash
 from storage.text import count_bytes, replace_surrogates
 from tokenization.encoding import encode_corpus, token_dtype
 from tokenization.report import as_json, as_table, compare, decode_ids
@@ -58,7 +60,9 @@ def parser() -> argparse.ArgumentParser:
     encode_ = commands.add_parser("encode", help="print the token ids of texts, one text a line")
     encode_.add_argument("tokenizer", type=Path, metavar="DIR", help="folder of a tokenizer, run, checkpoint or bundle")
     encode_.add_argument("files", nargs="*", metavar="FILE", help="text files, folders, patterns; none: standard input")
-    encode_.add_argument("--out", type=Path, metavar="FILE.npy", help="write the ids of all texts into one array")
+    encode_.add_argument(
+        "--out", type=Path, metavar="FILE.npy", help="write the ids of all texts into one array, which training reads"
+    )
     encode_.add_argument("--end", action="store_true", help="put the end-of-text token after each text")
     encode_.add_argument("--workers", type=int, default=1, metavar="N", help="threads, for our own tokenizer")
     encode_.set_defaults(command=encode)
@@ -131,7 +135,12 @@ def encode(given: argparse.Namespace) -> None:
         for ids, ends in with_ends():
             print(*ids.tolist(), end="\n" if ends else " ")
         return
+    sources = fingerprint([Path(file).resolve() for file in given.files]) if given.files else []
     tokens = write_array(given.out, (ids for ids, _ in with_ends()), token_dtype(len(tokenizer)))
+    with TemporaryDirectory() as folder:
+        save_tokenizer(tokenizer, Path(folder) / "tokenizer")  # as a run saves it
+        identity = tokenizer_hash(Path(folder) / "tokenizer")
+    describe_ids(given.out, tokenizer=identity, tokens=tokens, texts=texts, ends=given.end, sources=sources)
     print(f"{given.out}: {tokens:,} tokens of {texts:,} texts")
 
 

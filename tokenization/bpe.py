@@ -269,7 +269,11 @@ def _apply(
     before: defaultdict[str, list[int]] = defaultdict(list)
     after: defaultdict[str, list[int]] = defaultdict(list)
     between: list[int] = []
+    done = -1
     for index in places:
+        if index == done:  # the places of a word follow each other; without this, long words would take quadratic time
+            continue
+        done = index
         left, found, right = words[index].partition(pair)
         if not found:
             continue

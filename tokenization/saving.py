@@ -60,6 +60,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> No
     for path in made.iterdir():
         path.replace(folder / path.name)
     made.rmdir()
+    complete_config(folder)
 
 
 def build_fast(tokenizer: ScratchGPTTokenizer) -> PreTrainedTokenizerFast:
@@ -140,18 +141,25 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     raise ValueError(f"{folder}: expected a tokenizer folder with {CONFIG}, got none: check the path")
 
 
-def name_known_class(folder: str | Path) -> None:
-    """Names in a folder's tokenizer_config.json the class that every transformers and transformers.js know.
+def complete_config(folder: str | Path) -> None:
+    """Writes into a folder's tokenizer_config.json, and that of its `slow/`, what saving a tokenizer leaves open.
 
-    A tokenizer that is its tokenizer.json is called `TokenizersBackend` by transformers 5, which 4 does not know;
-    `PreTrainedTokenizerFast` is the same class for both. Any other class, and a folder without the file, stay.
+    `model_max_length` becomes the context of the model whose config.json lies in the folder, so that `truncation=True`
+    and `padding="max_length"` mean that length. The class becomes one that every transformers and transformers.js know:
+    a tokenizer that is its tokenizer.json is called `TokenizersBackend` by transformers 5, which 4 does not know;
+    `PreTrainedTokenizerFast` is the same class for both. Any other class stays, as does a folder without the file.
 
     Raises:
-        ValueError: the file is no JSON object.
+        ValueError: one of the files is no JSON object.
     """
-    path = Path(folder) / CONFIG
-    if path.is_file() and read_json_object(path).get("tokenizer_class") == BACKEND_CLASS:
-        _edit_config(path.parent, drop=(), set_={"tokenizer_class": KNOWN_CLASS})
+    folder = Path(folder)
+    model = read_json_object(folder / "config.json") if (folder / "config.json").is_file() else {}
+    context = model.get("max_position_embeddings", model.get("n_positions"))  # GPT-2's name for it
+    for place in (folder, folder / SLOW):
+        if (place / CONFIG).is_file():
+            is_backend = read_json_object(place / CONFIG).get("tokenizer_class") == BACKEND_CLASS
+            known = {"tokenizer_class": KNOWN_CLASS} if is_backend else {}
+            _edit_config(place, known if context is None else known | {"model_max_length": context})
 
 
 def merge_listing(tokenizer: ScratchGPTTokenizer) -> str:
@@ -182,10 +190,23 @@ def _readable(token: bytes) -> str:
 
 
 def _write(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    if not is_from_scratch(tokenizer):
+    if is_from_scratch(tokenizer):
+        assert isinstance(tokenizer, ScratchGPTTokenizer) or hasattr(tokenizer, "merges")
+        build_fast(tokenizer).save_pretrained(folder)  # pyright: ignore[reportArgumentType]
+        _edit_config(folder, drop=TRACES_OF_LOADING)
+        slow = folder / SLOW
+        tokenizer.save_pretrained(slow)
+        name = ScratchGPTTokenizer.__name__
+        auto_map = {"AutoTokenizer": [f"{SOURCE.stem}.{name}", None]}
+        _edit_config(slow, {"tokenizer_class": name, "auto_map": auto_map}, drop=TRACES_OF_LOADING)
+        for place in (folder, slow):
+            shutil.copyfile(SOURCE, place / SOURCE.name)
+        (slow / LISTING).write_text(merge_listing(tokenizer), encoding="utf-8")  # pyright: ignore[reportArgumentType]
+        if counts := merge_counts(tokenizer):
+            (slow / COUNTS_FILE).write_text(json.dumps(counts, indent=0) + "\n", encoding="utf-8")
+    else:
         tokenizer.save_pretrained(folder)
         _edit_config(folder, drop=("auto_map", *TRACES_OF_LOADING) if tokenizer.is_fast else TRACES_OF_LOADING)
-        name_known_class(folder)
         if "auto_map" in read_json_object(folder / CONFIG):
             raise ValueError(
                 f"expected a tokenizer that loads without remote code, got {type(tokenizer).__name__}: "
@@ -193,26 +214,14 @@ def _write(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
             )
         if hasattr(tokenizer, "sentencepiece_model"):
             write_sentencepiece(cast(PreTrainedTokenizerFast, tokenizer), folder)
-        return
-    assert isinstance(tokenizer, ScratchGPTTokenizer) or hasattr(tokenizer, "merges")
-    build_fast(tokenizer).save_pretrained(folder)  # pyright: ignore[reportArgumentType]
-    _edit_config(folder, drop=TRACES_OF_LOADING)
-    name_known_class(folder)
-    slow = folder / SLOW
-    tokenizer.save_pretrained(slow)
-    name = ScratchGPTTokenizer.__name__
-    auto_map = {"AutoTokenizer": [f"{SOURCE.stem}.{name}", None]}
-    _edit_config(slow, drop=TRACES_OF_LOADING, set_={"tokenizer_class": name, "auto_map": auto_map})
-    for place in (folder, slow):
-        shutil.copyfile(SOURCE, place / SOURCE.name)
-    (slow / LISTING).write_text(merge_listing(tokenizer), encoding="utf-8")  # pyright: ignore[reportArgumentType]
-    if counts := merge_counts(tokenizer):
-        (slow / COUNTS_FILE).write_text(json.dumps(counts, indent=0) + "\n", encoding="utf-8")
+    complete_config(folder)
 
 
-def _edit_config(folder: Path, *, drop: tuple[str, ...], set_: dict[str, Any] | None = None) -> None:
+def _edit_config(folder: Path, changes: dict[str, Any] | None = None, *, drop: tuple[str, ...] = ()) -> None:
     path = folder / CONFIG
-    config = {key: value for key, value in read_json_object(path).items() if key not in drop} | (set_ or {})
-    with atomic_file(path) as file:
-        json.dump(config, file, ensure_ascii=False, indent=2, sort_keys=True)
-        file.write("\n")
+    before = read_json_object(path)
+    config = {key: value for key, value in before.items() if key not in drop} | (changes or {})
+    if config != before:
+        with atomic_file(path) as file:
+            json.dump(config, file, ensure_ascii=False, indent=2, sort_keys=True)
+            file.write("\n")

@@ -5,9 +5,13 @@ there no space is put before a text, so that decoding gives the text back and a 
 """
 
 import io
+import logging
+import os
 import re
+import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import sentencepiece
@@ -19,10 +23,14 @@ from storage.text import replace_surrogates
 from tokenization.bpe import check_found, read_texts
 from tokenization.spans import SENTENCEPIECE_WORDS, SPACE
 
+logger = logging.getLogger(__name__)
 MODEL_FILE = "tokenizer.model"
 VOCAB_FILE = "tokenizer.vocab"
-# The same over a text. The library learns from lines, and a tab ends a word in the format in which it reads counts.
-COUNTED = re.compile(r" +[^ \t\n\r\0]*|[^ \t\n\r\0]+")
+# The same over a text. The library learns from lines, and a tab ends a word in the format in which it reads counts. It
+# leaves out lines of more than 4,192 bytes, so longer words are cut, as Chinese has them: at most 512 x (3 + 4) bytes.
+COUNTED = re.compile(r" {1,512}[^ \t\n\r\0]{0,512}|[^ \t\n\r\0]{1,512}")
+# A warning in the library's log, with its message.
+WARNING = re.compile(r"^W\d{4} .*?\] (.*)", re.MULTILINE)
 PROBES = ("a", "  a  b ", "ﬁ Å e\u0301 ½\u3000Ａ\u00a0\u200b")
 
 
@@ -37,6 +45,8 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int, *, progress: bool
         texts: the documents; an iterator is read once and not kept.
         vocab_size: all tokens together.
 
+    The library's warnings are logged as one.
+
     Raises:
         ValueError: texts without a word, or a vocabulary larger than they support, or too small for their characters.
     """
@@ -46,24 +56,40 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int, *, progress: bool
     check_found(counts, "none with a word")
     model = io.BytesIO()
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=(f"{word}\t{count}" for word, count in counts.items()),
-            input_format="tsv",
-            model_writer=model,
-            model_type="bpe",
-            vocab_size=vocab_size,
-            byte_fallback=True,
-            split_digits=True,
-            allow_whitespace_only_pieces=True,
-            normalization_rule_name="identity",
-            add_dummy_prefix=False,
-            remove_extra_whitespaces=False,
-            self_test_sample_size=0,
-            minloglevel=2,
-        )
+        with warnings_logged():
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=(f"{word}\t{count}" for word, count in counts.items()),
+                input_format="tsv",
+                model_writer=model,
+                model_type="bpe",
+                vocab_size=vocab_size,
+                byte_fallback=True,
+                split_digits=True,
+                allow_whitespace_only_pieces=True,
+                normalization_rule_name="identity",
+                add_dummy_prefix=False,
+                remove_extra_whitespaces=False,
+                minloglevel=1,
+            )
     except RuntimeError as error:
         raise _explained(error, vocab_size) from error
     return convert_sentencepiece(model.getvalue())
+
+
+@contextmanager
+def warnings_logged() -> Iterator[None]:
+    """Logs what the library warns of in the block as one warning. It writes to standard error, past `sys.stderr`."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as written:
+        stderr = os.dup(2)
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+        written.seek(0)
+        if found := dict.fromkeys(WARNING.findall(written.read())):
+            logger.warning("SentencePiece warns: %s", " ".join(found))
 
 
 def convert_sentencepiece(model: bytes, *, name: str = "the model") -> PreTrainedTokenizerFast:

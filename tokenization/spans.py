@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from transformers import PreTrainedTokenizerBase
 
 from storage.text import replace_surrogates
-from tokenization.tokenization_scratchgpt import BYTES, ScratchGPTTokenizer, byte_alphabet, text_to_bytes
+from tokenization.tokenization_scratchgpt import BYTES, ScratchGPTTokenizer, byte_alphabet, spans_of, text_to_bytes
 
 SPACE = "\u2581"
 # How the tokens of a SentencePiece vocabulary of ours lie in a text: none holds a space after another character.
@@ -25,8 +25,6 @@ SINGLE_BYTE = re.compile("<0x[0-9A-F]{2}>")
 """How SentencePiece writes a byte for which there is no other token."""
 WHITE_SPACE = {" ": "\u2423", "\n": "\u21b5", "\t": "\u21e5"}
 """Signs for white space: ␣ ↵ ⇥."""
-CONTINUATION = bytes(range(0x80, 0xC0))
-"""The bytes of UTF-8 that begin no character."""
 RING = "\u25cc"
 """What a combining character at the beginning of a label stands on."""
 
@@ -58,7 +56,7 @@ def pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> list[Piece]:
     if not is_from_scratch(tokenizer):
         text = replace_surrogates(text)
     if len(known) == len(ids) and written == text_to_bytes(text):
-        spans = _spans(known)
+        spans = spans_of(known)
     elif offsets is not None:
         spans = offsets
     else:
@@ -216,18 +214,6 @@ def _encode(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]
         verbose=False,
     )
     return encoded["input_ids"], encoded["offset_mapping"] if tokenizer.is_fast else None
-
-
-def _spans(contents: Sequence[bytes]) -> list[tuple[int, int]]:
-    """Where tokens lie whose bytes are the text."""
-    spans = []
-    end = 0
-    for content in contents:
-        begins_inside = bool(content) and content[0] & 0xC0 == 0x80
-        start = end - begins_inside
-        end += len(content.translate(None, CONTINUATION))
-        spans.append((start, end))
-    return spans
 
 
 def _search(text: str, contents: Sequence[bytes | None]) -> list[tuple[int, int]]:

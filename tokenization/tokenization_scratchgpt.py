@@ -1,7 +1,7 @@
 """The from-scratch byte-level BPE tokenizer, in the interface of transformers.
 
 Text is cut into pre-tokens by GPT-4's split pattern, each pre-token becomes its UTF-8 bytes, and pairs of neighbouring
-tokens are merged in the order in which they were learnt. Ids: 0 to 255 are the bytes in order, then the merges in
+tokens are merged in the order in which they were learned. Ids: 0 to 255 are the bytes in order, then the merges in
 order, then the special tokens. Every string survives `decode(encode(text))`, lone surrogates included.
 
 Inside, a token id is one character of a Python string (`chr(id)`), so a pre-token is a short string, a pair of tokens a
@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from operator import add
+from types import SimpleNamespace
 from typing import Any
 
 import regex
@@ -38,6 +39,7 @@ END_OF_TEXT = "<|endoftext|>"
 MASK = "<|mask|>"
 VOCAB_FILES_NAMES = {"vocab_file": "vocab.json", "merges_file": "merges.txt"}
 BYTES = 256
+CONTINUATION = bytes(range(0x80, 0xC0))  # the bytes of UTF-8 that begin no character
 CACHE_ENTRIES = 500_000
 # From this many bytes on, going once through all merges is faster than looking for the next one to make.
 LONG_WORD = 256
@@ -71,6 +73,18 @@ def bytes_to_text(data: bytes) -> str:
     return data.decode("utf-8", "scratchgpt")
 
 
+def spans_of(contents: Iterable[bytes]) -> list[tuple[int, int]]:
+    """Where tokens lie in the text that their bytes make: first character, and the one after the last."""
+    spans = []
+    end = 0
+    for content in contents:
+        begins_inside = bool(content) and content[0] & 0xC0 == 0x80
+        start = max(0, end - begins_inside)
+        end += len(content.translate(None, CONTINUATION))
+        spans.append((start, end))
+    return spans
+
+
 class Splitter:
     """Cuts texts into pre-tokens, every character in exactly one: what a pattern passes over is a pre-token too."""
 
@@ -87,7 +101,7 @@ class Splitter:
         self.later = re.compile("[{}]".format("".join(_range(first, last) for first, last in borders)))
 
     def is_plain(self, text: str) -> bool:
-        """Whether GPT-4's pattern splits this text as it stands: it has none of `LATER_CHARACTERS`."""
+        """Whether GPT-4's pattern splits this text unchanged: it has none of `LATER_CHARACTERS`."""
         match = self.known.match(text)
         return self.is_gpt4 and match is not None and match.end() == len(text)
 
@@ -136,14 +150,25 @@ class PretokenCache(dict[str, tuple[int, ...]]):
         return PretokenCache, (self.merged,)
 
 
+class ByteLevel:
+    """Tells `generate(stop_strings=…)`, by its name, that tokens are bytes in GPT-2's alphabet.
+
+    Since version 5.12 transformers then compares bytes. Otherwise it compares texts, and misses a stop string with a
+    character that is spread over several tokens. It looks for this where a Rust backend has its decoder.
+    """
+
+    def __getstate__(self) -> bytes:
+        return b'{"type": "ByteLevel"}'
+
+
 class ScratchGPTTokenizer(PreTrainedTokenizer):
     """Byte-level BPE with GPT-4's split pattern.
 
     Args:
         vocab_file: `vocab.json`, from token to id, bytes written in GPT-2's printable alphabet.
-        merges_file: `merges.txt`, one merge a line in the order learnt, same alphabet.
+        merges_file: `merges.txt`, one merge a line in the order learned, same alphabet.
         pattern: the split pattern, in the syntax of the `regex` package.
-        bos_token, eos_token, pad_token: `<|endoftext|>` unless told otherwise; none is added to a text by itself.
+        bos_token, eos_token, pad_token: `<|endoftext|>` unless specified otherwise; none is added to a text by itself.
         add_prefix_space: whether a text that does not begin with a space gets one.
 
     There is no unknown token: every text has bytes.
@@ -152,6 +177,7 @@ class ScratchGPTTokenizer(PreTrainedTokenizer):
     vocab_files_names = VOCAB_FILES_NAMES
     model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012 (the form transformers expects)
     _auto_class = "AutoTokenizer"  # so that what is saved or pushed carries this file
+    backend_tokenizer = SimpleNamespace(decoder=ByteLevel())
 
     def __init__(
         self,
@@ -183,7 +209,7 @@ class ScratchGPTTokenizer(PreTrainedTokenizer):
                 if ids.get(part, index) >= index:
                     raise ValueError(
                         f"merge {index - BYTES} joins {pair[0]!r} and {pair[1]!r}, but {part!r} is no byte "
-                        "and no earlier merge makes it: the merges must be in the order learnt"
+                        "and no earlier merge makes it: the merges must be in the order learned"
                     )
             merged[chr(ids[pair[0]]) + chr(ids[pair[1]])] = chr(index)
         self._cache = PretokenCache(merged)
@@ -278,22 +304,14 @@ class ScratchGPTTokenizer(PreTrainedTokenizer):
 
         A token that holds a part of a character lies over the whole of it.
         """
-        return self._spans(self.convert_ids_to_tokens(list(token_ids)))
-
-    def _spans(self, tokens: Iterable[str]) -> list[tuple[int, int]]:
-        spans = []
-        end = 0
-        for data in map(self._bytes_of, tokens):
-            begins_inside = bool(data) and data[0] & 0xC0 == 0x80
-            start = max(0, end - begins_inside)
-            end += sum(byte & 0xC0 != 0x80 for byte in data)
-            spans.append((start, end))
-        return spans
+        return spans_of(map(self._bytes_of, self.convert_ids_to_tokens(list(token_ids))))
 
     def _bytes_of(self, token: str) -> bytes:
         return self.token_bytes[self._ids[token]] if token in self._ids else text_to_bytes(token)
 
-    def _encode_plus(self, text: Any, text_pair: Any = None, **kwargs: Any) -> BatchEncoding:
+    def _encode_plus(  # pyright: ignore[reportIncompatibleMethodOverride] (takes what every transformers passes)
+        self, text: Any, text_pair: Any = None, **kwargs: Any
+    ) -> BatchEncoding:
         with_offsets = kwargs.pop("return_offsets_mapping", False)
         encoded = super()._encode_plus(text=text, text_pair=text_pair, **kwargs)
         if not with_offsets:
@@ -318,7 +336,7 @@ class ScratchGPTTokenizer(PreTrainedTokenizer):
         for single, row in zip(texts, rows, strict=True):
             tokens = self.tokenize(single, split_special_tokens=split_special_tokens)
             added = len(self.prepare_for_tokenization(single)[0]) - len(single)
-            spans = [(max(0, start - added), end - added) for start, end in self._spans(tokens)]
+            spans = [(max(0, start - added), end - added) for start, end in spans_of(map(self._bytes_of, tokens))]
             if limit is not None and len(spans) > limit:
                 spans = spans[:limit] if self.truncation_side == "right" else spans[len(spans) - limit :]
             padding = [(0, 0)] * (len(row) - len(spans))

@@ -20,7 +20,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from storage.records import read_json_object
-from storage.text import replace_surrogates
+from storage.text import first_line, replace_surrogates
 from tokenization.bpe import check_found, collector_off, merge_words, read_texts, train_bpe, warn_of_fewer
 from tokenization.merge_trace import COUNTS, merge_counts
 from tokenization.sentencepieces import train_sentencepiece
@@ -225,7 +225,7 @@ def _fetch(repository: str) -> Path:
     except (OSError, ValueError) as error:  # what the Hub's client raises: no network, no such repository, no login
         raise ValueError(
             f"{repository}: expected a folder with GPT-2's vocab.json and merges.txt, or a repository of the Hub that "
-            f"can be reached, got: {str(error).splitlines()[0]}; check the name and the network, or give a folder"
+            f"can be reached, got: {first_line(error)}; check the name and the network, or give a folder"
         ) from error
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 import tyro
 
 from modeling import quick_imports
+from train.checks import check_effects
 from train.config import Config
 from train.publishing import check_account, is_first_process, publish
 from train.recipes import RECIPES, load_recipe
@@ -61,6 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     try:
         name, config = parse(arguments)
+        check_effects(config, load_recipe(arguments[0])[1])
         repo = config.run.push if is_first_process() else None
         if repo:
             check_account(repo)

@@ -24,6 +24,7 @@ from torch.distributed.tensor import DTensor
 from storage.files import atomic_folder
 from storage.records import read_json_object, write_json
 from storage.run_folder import RunFolder
+from tokenization.saving import complete_config
 from train.optimizer import shard_like, unshard
 
 TRAINING = "training"
@@ -66,6 +67,7 @@ def save(
     with atomic_folder(folder, replace=True) as temporary:
         model.save_pretrained(temporary)
         shutil.copytree(tokenizer_folder, temporary, dirs_exist_ok=True)
+        complete_config(temporary)
         training = temporary / TRAINING
         training.mkdir()
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, training / "optimizer.safetensors")

@@ -2,7 +2,7 @@
 
 A recipe is a function in `train/recipes/` that returns one full `Config`; the command line replaces single fields
 (`--section.field value`); every other field keeps the recipe's value. The resolved tree is written to `recipe.json`.
-pydantic checks types and ranges (`validate`, `from_json`); constructing a section checks nothing.
+pydantic checks types and ranges (`from_json`); constructing a section checks nothing, `train.checks` all of it.
 """
 
 import dataclasses
@@ -30,6 +30,7 @@ CountOrZero = Annotated[int, Field(ge=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 InnerShare = Annotated[float, Field(gt=0, lt=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]  # of a running mean
 
 
 class Section:
@@ -53,7 +54,8 @@ class CorpusConfig(Section):
     Face Hub. Local: `paths`."""
     paths: Annotated[tuple[Path, ...], flag("--corpus")] = ()
     """Files, folders or globs: txt, md, html, epub, docx, odt, pdf, subtitles, jsonl, json, csv, parquet, zip, tar, and
-    gz, xz, zst of them (docs/corpora.md). Given on the command line, they replace the recipe's own source."""
+    gz, xz, zst of them (docs/corpora.md); or one .npy file of `python -m tokenization encode`, its tokenizer in
+    `tokenizer.path`. Given on the command line, they replace the recipe's own source."""
     text_field: str = "text"
     """Field of JSON records, or column of tables, parquet files and data sets, that holds the text."""
     encoding: str | None = None
@@ -67,6 +69,9 @@ class CorpusConfig(Section):
     """Its configuration, where it has several."""
     joined_rows: bool = False
     """The data set's rows are pieces of one running text, not documents of their own."""
+    passage_characters: CountOrZero = 0
+    """Cut text without borders into documents, each a number of lines with at least so many characters in all; 1: every
+    line with text is a document. 0: a file, record or data set's row is one."""
     books: Literal["any", "scifi"] = "any"
     """Scifi: files with the number of one of that recipe's books must have its title; the wrong book is refused."""
     gutenberg_url: str = "https://www.gutenberg.org"
@@ -162,17 +167,19 @@ class OptimizerConfig(Section):
     """AdamW on everything, or Muon on the blocks' matrices and AdamW on the rest."""
     learning_rate: NotNegative = 1e-3
     """Peak learning rate of AdamW."""
-    beta1: Share = 0.9
+    beta1: Decay = 0.9
     """Decay of AdamW's first moment."""
-    beta2: Share = 0.999
+    beta2: Decay = 0.999
     """Decay of AdamW's second moment."""
     eps: NotNegative = 1e-8
     """AdamW's epsilon."""
     weight_decay: NotNegative = 0.01
-    """Decoupled weight decay on matrices (AdamW); norms, biases and embeddings of positions have none."""
+    """Decoupled weight decay of AdamW."""
+    weight_decay_on: Literal["matrices", "everything"] = "matrices"
+    """Matrices: norms, biases and embeddings of positions do not decay. Everything: torch's default, all do."""
     muon_learning_rate: NotNegative = 0.02
     """Peak learning rate of Muon."""
-    muon_momentum: Share = 0.95
+    muon_momentum: Decay = 0.95
     """Nesterov momentum of Muon."""
     muon_weight_decay: NotNegative = 0.1
     """Decoupled weight decay of Muon."""
@@ -195,7 +202,7 @@ class ScheduleConfig(Section):
     plateau_factor: Share = 0.1
     """What the learning rate is multiplied by on a plateau."""
     plateau_patience: Count = 5
-    """Evaluations without an improvement that make a plateau."""
+    """Evaluations in a row without an improvement that change nothing; after one more the learning rate falls."""
     plateau_threshold: Share = 1e-3
     """Relative fall of the validation loss that counts as an improvement."""
 
@@ -208,6 +215,8 @@ class RunConfig(Section):
     """The run's folder; unset: runs/RECIPE."""
     resume: Annotated[bool, flag("--resume")] = False
     """Resume from the latest checkpoint of the folder, if it has one."""
+    keep_tokens: Annotated[bool, flag("--keep-tokens")] = False
+    """Resume with the tokens in the folder even where the files of the corpus have changed since they were made."""
     steps: Annotated[Count, flag("--steps")] = 10_000
     """Optimizer steps."""
     max_seconds: NotNegative = 0.0
@@ -293,29 +302,12 @@ def from_json(tree: dict[str, Any]) -> Config:
         name = ".".join(map(str, first["loc"][:2]))
         if first["type"] == "unexpected_keyword_argument":
             check_name(name)
-        raise ValueError(f"--{name.replace('_', '-')}: {_explain(first)}") from None
+        raise ValueError(f"{as_flag(name)}: {_explain(first)}") from None
 
 
-def validate(config: Config) -> None:
-    """Check types, ranges, and what has to fit together.
-
-    Raises:
-        ValueError: naming the flag, what was expected and what was got.
-    """
-    from_json(as_json(config))
-    if config.data.batch_size % config.data.gradient_accumulation_steps:
-        raise ValueError(
-            f"--data.gradient-accumulation-steps: expected a divisor of the batch size {config.data.batch_size}, "
-            f"got {config.data.gradient_accumulation_steps}"
-        )
-    if config.corpus.source == "hub" and config.corpus.dataset is None:
-        raise ValueError("--corpus.dataset: expected the id of a data set on the Hub, got none")
-    if config.data.objective == "masked" and config.run.output_tokens:
-        raise ValueError(
-            "--run.output-tokens: expected 0 with --data.objective masked, since a masked model fills blanks and "
-            f"writes no text, got {config.run.output_tokens}"
-        )
-    config.model.build(vocab_size=config.tokenizer.vocab_size, end_of_text=config.tokenizer.vocab_size - 1)
+def as_flag(name: str) -> str:
+    """The flag of a `section.field`."""
+    return f"--{name.replace('_', '-')}"
 
 
 def field_types() -> dict[str, Any]:
@@ -363,6 +355,12 @@ def numeric_type(name: str) -> type[int] | type[float] | None:
     return next((kind for kind in (int, float) if kind in _alternatives(field_types()[name])), None)
 
 
+def value_of(config: Config, name: str) -> Any:
+    """The value of a `section.field`."""
+    section, leaf = name.split(".")
+    return getattr(getattr(config, section), leaf)
+
+
 def replace_fields(config: Config, values: dict[str, Any]) -> Config:
     """The config with the values of some `section.field` replaced."""
     for name, value in values.items():
@@ -393,29 +391,6 @@ def write_recipe(config: Config, recipe: str, folder: RunFolder) -> None:
             "versions": {name: version(name) for name in LIBRARIES},
         }
     )
-
-
-def check_same_run(config: Config, folder: RunFolder) -> None:
-    """Refuse a folder whose run had another config; only `run` may differ, apart from its seed.
-
-    Raises:
-        ValueError: naming each field, what the folder has and what was asked for.
-    """
-    if not folder.recipe_file.is_file():
-        return
-    saved = folder.recipe["config"]
-    defaults = as_json(Config())  # of fields that were added since the run began
-    different = [
-        f"--{section}.{key.replace('_', '-')}: the run has {before!r}, asked for {value!r}"
-        for section, values in as_json(config).items()
-        for key, value in values.items()
-        if (before := saved[section].get(key, defaults[section][key])) != value and (section != "run" or key == "seed")
-    ]
-    if different:
-        raise ValueError(
-            f"{folder.path}: expected the folder of a run with this config, got one of another "
-            f"({'; '.join(different)}); give the same settings, or choose another --run-dir"
-        )
 
 
 def git_commit() -> str | None:

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from accelerate import Accelerator
 from train.config import Config
 
 NATIVE_BF16_WIDTH = 256  # below this width bf16 loses on a CPU even where it is native
+C_COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++", "cl")
 MATMUL_SIZE = {"cpu": 1024, "mps": 2048, "cuda": 8192}
 
 
@@ -21,14 +23,20 @@ def choose_device(name: str) -> torch.device:
     """The device of that name; `auto` takes CUDA, then MPS, then the CPU.
 
     Raises:
-        ValueError: for a device that this machine does not have.
+        ValueError: for a device that this machine does not have, or one with a number.
     """
+    kind, _, number = name.partition(":")
+    if number:
+        raise ValueError(
+            f"--run.device: expected auto, cpu, cuda or mps, got {name!r}; a run takes the first device that it sees: "
+            f"choose which one with CUDA_VISIBLE_DEVICES={number}, and several with `accelerate launch`"
+        )
     available = [
         *(["cuda"] if torch.cuda.is_available() else []),
         *(["mps"] if torch.backends.mps.is_available() else []),
         "cpu",
     ]
-    if name != "auto" and name.split(":")[0] not in available:
+    if name != "auto" and kind not in available:
         raise ValueError(
             f"--run.device: expected auto or one of what this machine has ({', '.join(available)}), got {name!r}"
         )
@@ -40,7 +48,12 @@ def choose_precision(config: Config, device: torch.device) -> str:
 
     Auto is bf16 on a GPU that computes it natively, and on a CPU with AMX or AVX-512 bf16 instructions when the model
     is at least 256 wide; fp32 elsewhere.
+
+    Raises:
+        ValueError: fp16 on a CPU.
     """
+    if config.run.precision == "fp16" and device.type == "cpu":
+        raise ValueError("--run.precision: expected auto, fp32 or bf16 on a CPU, got fp16, which needs a GPU")
     if config.run.precision != "auto":
         return config.run.precision
     if device.type == "cuda":
@@ -66,6 +79,11 @@ def make_accelerator(config: Config, **tracker: Any) -> Any:
     """
     device = choose_device(config.run.device)
     precision = choose_precision(config, device)
+    if config.run.compile and device.type == "cpu" and not any(map(shutil.which, C_COMPILERS)):
+        raise ValueError(
+            f"--run.compile: expected a C++ compiler ({', '.join(C_COMPILERS)}), which torch.compile needs on a CPU, "
+            "got none installed; install one, or leave --run.compile out"
+        )
     accelerator = Accelerator(
         cpu=device.type == "cpu", mixed_precision="no" if precision == "fp32" else precision, **tracker
     )

@@ -14,7 +14,8 @@ from modeling.sizing import flops_per_token
 from storage.run_folder import RunFolder
 from train import checkpoint
 from train.checkpoint import TrainState
-from train.config import Config, check_same_run, validate, write_recipe
+from train.checks import check_same_run, validate
+from train.config import Config, write_recipe
 from train.data.batches import (
     IGNORED,
     Batch,
@@ -88,6 +89,11 @@ class Trainer:
         self.log = RunLog(folder, silent=not self.accelerator.is_main_process, quiet=quiet)
         if self.accelerator.is_main_process:
             write_recipe(config, recipe, folder)
+        if config.schedule.warmup_steps > config.run.steps:
+            self.log.info(
+                f"the warm-up takes {config.schedule.warmup_steps} steps and the run {config.run.steps}: the learning "
+                "rate stays below its peak (--schedule.warmup-steps, --steps)"
+            )
         with self.accelerator.main_process_first():  # it makes the tokenizer and the shards; the others open them
             prepared = prepare(config, folder, self.log.info)
         self._build(prepared)

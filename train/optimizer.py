@@ -95,15 +95,15 @@ def orthogonalize(matrices_NMK: torch.Tensor, steps: int = 5) -> torch.Tensor:
 def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """The optimizers of a model: AdamW alone, or Muon for the blocks' matrices beside AdamW for the rest.
 
-    Weights with two dimensions decay; norms, biases and learned positions do not.
+    Norms, biases and learned positions decay only where `weight_decay_on` is "everything".
     """
     blocks, decayed, rest = [], [], []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        if parameter.ndim < 2 or "embed_positions" in name:
+        if config.weight_decay_on == "matrices" and (parameter.ndim < 2 or "embed_positions" in name):
             rest.append(parameter)
-        elif config.name == "muon" and ".layers." in name:
+        elif config.name == "muon" and ".layers." in name and parameter.ndim == 2:
             blocks.append(parameter)
         else:
             decayed.append(parameter)

@@ -24,12 +24,14 @@ FOLDER = "tracking"
 
 
 def check_tracker(name: str) -> None:
-    """Raise ValueError when the tracker's package is not installed."""
+    """Raise ValueError when the tracker's package is not installed, or W&B does not take the login."""
     if name != "none" and importlib.util.find_spec(name) is None:
         raise ValueError(
             f"--tracker {name}: expected the package {name}, got none installed; "
             f"install it with `pip install {name}`, or leave --tracker out"
         )
+    if name == "wandb":
+        wandb_mode()
 
 
 def accelerator_arguments(name: str, run_dir: Path) -> dict[str, Any]:

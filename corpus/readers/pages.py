@@ -19,6 +19,7 @@ from corpus.documents import Document, text_documents
 from corpus.encodings import decode_bytes
 from corpus.readers.archives import open_zip
 from corpus.readers.streams import BrokenFileError, Options, needs
+from storage.text import first_line
 
 _CONTAINER = "META-INF/container.xml"
 _PAGES = ("application/xhtml+xml", "text/html")
@@ -124,8 +125,7 @@ def _damaged(name: str, what: str) -> Iterator[None]:
     except (BrokenFileError, MemoryError):
         raise
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise BrokenFileError(
-            f"{name}: expected {what}, got one that is damaged or something else ({reason}); "
+            f"{name}: expected {what}, got one that is damaged or something else ({first_line(error)}); "
             "open and save it anew, or leave it out"
         ) from error

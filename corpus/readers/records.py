@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, cast
 from corpus.documents import Document, text_documents
 from corpus.encodings import choose_encoding
 from corpus.readers.streams import BrokenFileError, Options
+from storage.text import first_line
 
 NO_ARRAY = ".json without an array of records"
 """Why a .json is left out of a folder or an archive: these are full of settings. Named by its user it is read."""
@@ -35,7 +36,6 @@ def missing_field(place: str, kind: str, text_field: str, found: Iterable[str]) 
 
 def read_json_lines(stream: BinaryIO, name: str, options: Options) -> Iterator[Document]:
     """One document a line of JSON objects in UTF-8, with or without a BOM, named `NAME#LINE`."""
-    encoding = options.encoding or "utf-8"
     for number, line in enumerate(stream, start=1):
         if number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
@@ -43,7 +43,7 @@ def read_json_lines(stream: BinaryIO, name: str, options: Options) -> Iterator[D
             continue
         place = f"{name}:{number}"
         try:
-            record = json.loads(str(line, encoding))
+            record = json.loads(_decoded(line, options.encoding))
             reason = type(record).__name__
         except ValueError as error:  # no JSON, or another encoding
             record, reason = None, str(error)
@@ -69,8 +69,7 @@ def read_json(stream: BinaryIO, name: str, options: Options) -> Iterator[Documen
         return
     raw = stream.read()
     try:
-        encoding = options.encoding or json.detect_encoding(raw)
-        records = json.loads(str(raw, encoding))
+        records = json.loads(_decoded(raw, options.encoding, first=json.detect_encoding(raw)))
     except ValueError as error:
         raise BrokenFileError(f"{name}: expected a JSON array, got {_excerpt(raw)} ({error}); fix it") from error
     except RecursionError as error:
@@ -147,7 +146,7 @@ def read_parquet(stream: BinaryIO, name: str, options: Options) -> Iterator[Docu
     except (pa.ArrowException, OSError) as error:
         raise BrokenFileError(
             f"{name}: expected a parquet file, got one that is damaged or something else "
-            f"({str(error).splitlines()[0]}); fetch it again or leave it out"
+            f"({first_line(error)}); fetch it again or leave it out"
         ) from error
 
 
@@ -211,6 +210,16 @@ def _messages(value: Any) -> list[tuple[str, str]] | None:
         if isinstance(spoken, str) and spoken.strip():
             messages.append((speaker[:1].upper() + speaker[1:], spoken.strip()))
     return messages
+
+
+def _decoded(raw: bytes, encoding: str | None, first: str = "utf-8") -> str:
+    """JSON as text: in UTF-8, or else in the encoding that the user says."""
+    try:
+        return str(raw, first)
+    except UnicodeDecodeError:
+        if encoding is None:
+            raise
+        return str(raw, encoding)
 
 
 def _excerpt(raw: bytes) -> str:

@@ -17,6 +17,7 @@ import zstandard
 
 from corpus.documents import LONGEST_UNCUT
 from corpus.encodings import say_once
+from storage.text import first_line
 
 COMPRESSIONS = {".gz": "gzip", ".tgz": "gzip", ".xz": "xz", ".txz": "xz", ".zst": "zstd"}
 
@@ -98,9 +99,8 @@ def open_stream(path: Path) -> Iterator[BinaryIO]:
     except _DAMAGE as error:
         archives = {tarfile.TarError: "tar archive", zipfile.BadZipFile: "zip archive"}
         what = next((what for type_, what in archives.items() if isinstance(error, type_)), f"{kind} file")
-        reason = str(error) or type(error).__name__
         raise BrokenFileError(
-            f"{path.as_posix()}: expected a complete {what}, got one that is damaged or cut off ({reason}); "
+            f"{path.as_posix()}: expected a complete {what}, got one that is damaged or cut off ({first_line(error)}); "
             "fetch it again or leave it out"
         ) from error
     except OSError as error:

@@ -1,6 +1,7 @@
 """Readers of plain text: books and notes, subtitles, WhatsApp exports."""
 
 import html
+import io
 import re
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -25,16 +26,16 @@ def read_text(stream: BinaryIO, name: str, options: Options) -> Iterator[Documen
     """One document: a book without what Project Gutenberg adds to it, the messages of a WhatsApp export, or the text
     as it is. What is longer than 16 MB comes in pieces and as it is.
     """
-    is_short = len(stream.read(LONGEST_UNCUT + 1)) <= LONGEST_UNCUT
-    stream.seek(0)
-    texts = _decoded(stream, name, options)
-    if is_short:
-        text = "".join(texts)
+    head = stream.read(LONGEST_UNCUT + 1)
+    if len(head) <= LONGEST_UNCUT:
+        text = "".join(_decoded(io.BytesIO(head), name, options))
         if text.startswith("{\\rtf"):
             raise BrokenFileError(f"{name}: expected plain text, got RTF; save it as .txt or .docx, or leave it out")
         yield from text_documents(_without_dates(text, name, options) or clean_gutenberg(text), name)
         return
-    for piece, is_last in cut_text(texts):
+    del head
+    stream.seek(0)
+    for piece, is_last in cut_text(_decoded(stream, name, options)):
         yield Document(text=piece, name=name, is_complete=is_last)
 
 

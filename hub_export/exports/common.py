@@ -3,18 +3,21 @@
 import importlib.util
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from hub_export.verify import PROMPT
+import tyro
+
 from modeling.loading import load_causal_lm, read_weights
 from storage.records import read_json_object
-from storage.run_folder import RunFolder, read_prompts
+from storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from modeling import ScratchGPTForCausalLM
 
+Run = Annotated[str | Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+"""The parameter of a command that stands without a flag."""
 NEW_TOKENS = 24  # of the greedy text that is compared
 
 
@@ -59,11 +62,6 @@ def greedy(model: Any, tokenizer: "PreTrainedTokenizerBase", prompt: str, count:
     return ids_1L, text_1L
 
 
-def example_prompt(source: Path, run_folder: RunFolder | None) -> str:
-    """The first prompt of the run or the bundle, else a neutral word."""
-    return next(iter(read_prompts(run_folder.path if run_folder else source)), PROMPT)
-
-
 def require(*packages: str, for_what: str) -> None:
     """Check that optional packages are installed.
 
@@ -78,17 +76,12 @@ def require(*packages: str, for_what: str) -> None:
         )
 
 
-def check_output(out: Path, force: bool, *, kind: str, magic: bytes) -> None:
-    """Refuse to overwrite what is at `out`: anything without `force`, and a file without the first bytes `magic`.
-
-    Raises:
-        ValueError: saying what is there.
-    """
-    is_ours = False
-    if out.is_file():
-        with out.open("rb") as file:
-            is_ours = file.read(len(magic)) == magic
-    check_free(out, force, is_ours=is_ours, kind=f"file of type {kind}")
+def begins_with(path: Path, magic: bytes) -> bool:
+    """Whether a file is there that has these first bytes."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
 
 
 def check_free(out: Path, force: bool, *, is_ours: bool, kind: str) -> None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from hub_export.exports.common import check_output, example_prompt, find_source, greedy, load_scratch, require
-from hub_export.verify import PROBE_TEXT, run_isolated
+from hub_export.exports.common import Run, begins_with, check_free, find_source, greedy, load_scratch, require
+from hub_export.verify import PROBE_TEXT, PROMPT, run_isolated
 from storage.files import atomic_file
 from storage.records import read_json_object
-from tokenization.tokenization_scratchgpt import GPT4_SPLIT_PATTERN
+from storage.run_folder import read_prompts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,10 +57,8 @@ class Vocabulary:
     pre: str  # llama.cpp's name of the split pattern
 
 
-def gguf(
-    run: str | Path, out: str | Path, *, checkpoint: str = "best", weights: Weights = "f32", force: bool = False
-) -> str:
-    """Writes a model and its tokenizer to the GGUF file `out`.
+def gguf(run: Run, out: Path, *, checkpoint: str = "best", weights: Weights = "f32", force: bool = False) -> str:
+    """Make a GGUF file for llama.cpp, Ollama and LM Studio; check it where llama-cpp-python is installed.
 
     Where llama-cpp-python is installed, an isolated process opens the file with it before it gets its name: the token
     ids of a battery of texts and the greedy text must equal ours.
@@ -68,10 +66,10 @@ def gguf(
     Args:
         run: a run folder, or a bundle.
         out: the file to make.
-        checkpoint: of a run: `best` (default), `latest` or `step-NNNNNN`.
-        weights: number format of the matrices: `f32` (default: nothing is rounded), `f16`, or `q8_0`, 8 bits with a
-            scale for each 32 numbers. Vectors and position tables stay in f32.
-        force: whether a GGUF file that exists under this name is replaced (default: no).
+        checkpoint: which one of a run: `best`, `latest` or `step-NNNNNN`.
+        weights: number format of the matrices: `f32` rounds nothing, `q8_0` is 8 bits with a scale for each 32 numbers.
+            Vectors and position tables stay in f32.
+        force: replace a GGUF file that exists under this name.
 
     Returns:
         What was written, and what was checked or not.
@@ -86,8 +84,7 @@ def gguf(
 
     from hub_export.exports.stock import stock_model
 
-    out = Path(out)
-    check_output(out, force, kind="GGUF", magic=MAGIC)
+    check_free(out, force, is_ours=begins_with(out, MAGIC), kind="file of type GGUF")
     source, run_folder = find_source(run, checkpoint)
     model = load_scratch(source)
     stock = stock_model(model)
@@ -98,7 +95,8 @@ def gguf(
         if importlib.util.find_spec("llama_cpp") is None:
             return f"{out}: written; not checked, since llama-cpp-python is not installed here."
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        prompt_1L, text_1L = greedy(model, tokenizer, example_prompt(source, run_folder))
+        prompts = read_prompts(run_folder.path if run_folder else source)
+        prompt_1L, text_1L = greedy(model, tokenizer, next(iter(prompts), PROMPT))
         task = {
             "check": "gguf",
             "file": str(Path(file.name).resolve()),
@@ -192,6 +190,8 @@ def read_vocabulary(source: Path, vocab_size: int) -> Vocabulary:
 
 def _pre_tokenizer(content: dict[str, Any], ignores_merges: bool) -> str:
     """llama.cpp's name of the way in which a tokenizer.json splits a text before the merges."""
+    from tokenization.tokenization_scratchgpt import GPT4_SPLIT_PATTERN  # imports transformers, which takes seconds
+
     stage = content.get("pre_tokenizer") or {}
     stages = stage.get("pretokenizers", [stage])
     patterns = [part["pattern"].get("Regex") for part in stages if part.get("type") == "Split"]
@@ -260,13 +260,9 @@ def _add_vocabulary(writer: Any, config: Any, vocabulary: Vocabulary) -> None:
     writer.add_token_merges(vocabulary.merges)
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)
-    for value, add in (
-        (config.bos_token_id, writer.add_bos_token_id),
-        (config.eos_token_id, writer.add_eos_token_id),
-        (config.pad_token_id, writer.add_pad_token_id),
-    ):
-        if value is not None:
-            add(value[0] if isinstance(value, list) else value)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if (value := getattr(config, name)) is not None:
+            getattr(writer, f"add_{name}")(value[0] if isinstance(value, list) else value)
 
 
 def _add_tensor(writer: Any, name: str, values: "np.ndarray", weights: Weights) -> None:

@@ -1,6 +1,5 @@
 """A model folder under a stock architecture: for everybody who wants no remote code, or another program."""
 
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from hub_export import card
 from hub_export.bundle import TOKENIZER_FILES, check_private, private_places
-from hub_export.exports.common import check_free, find_source, greedy, load_scratch
+from hub_export.code_version import write_config
+from hub_export.exports.common import Run, check_free, find_source, greedy, load_scratch
 from hub_export.verify import PROBE_TEXT, PROMPT, probe_ids, run_isolated
 from modeling.loading import read_weights
 from storage.files import atomic_folder
@@ -27,15 +27,15 @@ _OPTIONAL_TOKENIZER_FILES = ("special_tokens_map.json", "added_tokens.json")
 
 
 def native(
-    run: str | Path,
-    out: str | Path,
+    run: Run,
+    out: Path,
     *,
     checkpoint: str = "best",
     force: bool = False,
     license: str = card.LICENSE,
     language: str = card.LANGUAGE,
 ) -> str:
-    """Write the weights as Qwen3ForCausalLM or GPT2LMHeadModel to the folder `out`, which gets its name once checked.
+    """Make a folder that transformers loads without remote code (as Qwen3 or GPT-2), and check it.
 
     An isolated process without remote code loads the folder: its logits must equal those of our own class to 1e-5 (plus
     1e-5 of their size), its greedy text and its token ids must be the same.
@@ -43,9 +43,10 @@ def native(
     Args:
         run: a run folder, or a bundle.
         out: the folder to make.
-        checkpoint: of a run: `best` (default), `latest` or `step-NNNNNN`.
-        force: whether such a folder that exists under this name is replaced (default: no; any other never is).
-        license, language: for the card's front matter (defaults: mit, en).
+        checkpoint: which one of a run: `best`, `latest` or `step-NNNNNN`.
+        force: replace such a folder that exists under this name; any other never is.
+        license: license of the weights, as the Hub spells it, for the card.
+        language: language of the corpus, as a code, for the card.
 
     Returns:
         What was written and what was checked.
@@ -56,20 +57,19 @@ def native(
         OSError: the folder cannot be written, or the disk is full.
     """
     from hub_export.exports.stock import stock_model
-    from tokenization.saving import name_known_class
+    from tokenization.saving import complete_config
 
-    out = Path(out)
     check_free(out, force, is_ours=_is_ours(out), kind="folder of `native`")
     source, run_folder = find_source(run, checkpoint)
     model = load_scratch(source)
     stock = stock_model(model)
     with atomic_folder(out, replace=force) as folder:
         stock.to(_stored_dtype(source)).save_pretrained(folder)
-        _keep_old_keys(folder / "config.json")
+        _keep_old_keys(folder)
         for name in ("generation_config.json", *TOKENIZER_FILES, *_OPTIONAL_TOKENIZER_FILES):
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
-        name_known_class(folder)
+        complete_config(folder)
         text = _render_card(folder, source, run_folder, out.name, license, language)
         (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
         check_private(folder, machine_paths=private_places(source, out))
@@ -95,15 +95,15 @@ def _stored_dtype(source: Path) -> Any:
     return getattr(torch, str(read_json_object(source / "config.json").get("dtype") or "float32"))
 
 
-def _keep_old_keys(path: Path) -> None:
+def _keep_old_keys(folder: Path) -> None:
     """Writes what `rope_parameters` say under the names that transformers 4, and programs that follow it, read only."""
-    config = read_json_object(path)
+    config = read_json_object(folder / "config.json")
     if config["model_type"] == "qwen3":
         scaling = dict(config["rope_parameters"])
         config["rope_theta"] = scaling.pop("rope_theta")
         if scaling["rope_type"] != "default":
             config["rope_scaling"] = scaling
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
+    write_config(folder, config)
 
 
 def _render_card(

@@ -15,16 +15,14 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-from transformers.cache_utils import DynamicCache
-
-from hub_export.exports.common import check_output, find_source, require
-from modeling.generation import cache_of
+from hub_export.exports.common import Run, begins_with, check_free, find_source, require
 from modeling.loading import is_masked_lm, load_model, read_weights
 from storage.files import atomic_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TOLERANCE = 1e-4
 MAGIC = b"\x08"  # the tag of the first field, ir_version
@@ -33,18 +31,16 @@ LARGEST = 1_900_000_000  # bytes: a file of Protocol Buffers ends at 2 GiB
 logger = logging.getLogger(__name__)
 
 
-def onnx(
-    run: str | Path, out: str | Path, *, checkpoint: str = "best", cache: bool = False, force: bool = False
-) -> str:
-    """Writes a model in float32 to the ONNX file `out`, which gets its name once onnxruntime computes the same with it.
+def onnx(run: Run, out: Path, *, checkpoint: str = "best", cache: bool = False, force: bool = False) -> str:
+    """Make an ONNX file in float32; it gets its name once onnxruntime computes the same with it.
 
     Args:
         run: a run folder, or a bundle; causal or masked.
         out: the file to make.
-        checkpoint: of a run: `best` (default), `latest` or `step-NNNNNN`.
-        cache: whether keys and values go in and out, so that writing a token does not compute the text before it
-            again (default: no). Only for causal models.
-        force: whether an ONNX file that exists under this name is replaced (default: no).
+        checkpoint: which one of a run: `best`, `latest` or `step-NNNNNN`.
+        cache: let keys and values go in and out, as transformers.js wants it, so that writing a token does not compute
+            the text before it again; only for causal models.
+        force: replace an ONNX file that exists under this name.
 
     Returns:
         What was written and how near its logits are.
@@ -55,8 +51,9 @@ def onnx(
         OSError: the file cannot be written, or the disk is full.
     """
     require("onnx", "onnxscript", "onnxruntime", for_what="an ONNX file")
-    out = Path(out)
-    check_output(out, force, kind="ONNX", magic=MAGIC)
+    import torch
+
+    check_free(out, force, is_ours=begins_with(out, MAGIC), kind="file of type ONNX")
     source, _ = find_source(run, checkpoint)
     masked = is_masked_lm(source)
     if cache and masked:
@@ -69,7 +66,7 @@ def onnx(
             f"{source}: rope_parameters scale the positions by the length of the text (dynamic), which a graph cannot. "
             "As it is, the model can be exported by `native`."
         )
-    graph = Graph.of(model, cache=cache, masked=masked)
+    graph = Graph(model, cached=cache, masked=masked)
     logger.info("exporting (about half a minute) …")
     with _quiet():
         program = torch.onnx.export(
@@ -91,27 +88,19 @@ def onnx(
 class Graph:
     """What is exported: a module that takes and gives tensors only, an example of its inputs, and all their names."""
 
-    def __init__(self, model: Any, module: nn.Module, *, inputs: list[str], outputs: list[str], cached: bool) -> None:
-        self.model, self.module, self.inputs, self.outputs, self.cached = model, module, inputs, outputs, cached
+    def __init__(self, model: Any, *, cached: bool, masked: bool) -> None:
+        self.model, self.cached = model, cached
+        self.inputs, self.outputs = ["input_ids"], ["logits"]
+        if masked or cached:
+            self.inputs += ["attention_mask"]
+        if cached:
+            layers = [f"{index}.{kind}" for index in range(model.config.num_hidden_layers) for kind in ("key", "value")]
+            self.inputs += ["position_ids", *(f"past_key_values.{name}" for name in layers)]
+            self.outputs += [f"present.{name}" for name in layers]
+        self.module = _module(model, cached)
         context = model.config.max_position_embeddings
         past = min(3, context - 1)
         self.example = self.arguments(_some_ids(model, 2, past + min(4, context - past)), past if cached else 0)
-
-    @classmethod
-    def of(cls, model: Any, *, cache: bool, masked: bool) -> "Graph":
-        """The graph of a causal model, with or without cache, or of a masked one."""
-        if masked:
-            return cls(model, _Plain(model), inputs=["input_ids", "attention_mask"], outputs=["logits"], cached=False)
-        if not cache:
-            return cls(model, _Plain(model), inputs=["input_ids"], outputs=["logits"], cached=False)
-        layers = [f"{index}.{kind}" for index in range(model.config.num_hidden_layers) for kind in ("key", "value")]
-        return cls(
-            model,
-            _Cached(model),
-            inputs=["input_ids", "attention_mask", "position_ids", *(f"past_key_values.{name}" for name in layers)],
-            outputs=["logits", *(f"present.{name}" for name in layers)],
-            cached=True,
-        )
 
     @property
     def free_axes(self) -> tuple[Any, ...]:
@@ -123,8 +112,12 @@ class Graph:
         past = {0: "batch_size", 2: "past_sequence_length"}
         return plain, total, plain, tuple(past for _ in self.inputs[3:])
 
-    def arguments(self, input_ids_BL: torch.Tensor, past: int) -> tuple[torch.Tensor, ...]:
+    def arguments(self, input_ids_BL: "Tensor", past: int) -> "tuple[Tensor, ...]":
         """The inputs for the tokens behind the first `past` ones, whose keys and values our own model computes."""
+        import torch
+
+        from modeling.generation import cache_of
+
         ids_BL = input_ids_BL[:, past:]
         if not self.cached:
             return (ids_BL, torch.ones_like(ids_BL))[: len(self.inputs)]
@@ -145,6 +138,7 @@ class Graph:
             ValueError: it is more than the tolerance.
         """
         import numpy
+        import torch
 
         onnxruntime = importlib.import_module("onnxruntime")
         options = onnxruntime.SessionOptions()
@@ -167,39 +161,43 @@ class Graph:
         return largest
 
 
-class _Plain(nn.Module):
-    """Without a cache; the mask is for masked models."""
+def _module(model: Any, cached: bool) -> Any:
+    """The model as a module whose `forward` takes the inputs of the graph and returns its outputs."""
+    from torch import nn
+    from transformers.cache_utils import DynamicCache
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
+    from modeling.generation import cache_of
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        if attention_mask is None:
-            return self.model(input_ids=input_ids, use_cache=False).logits
-        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids: "Tensor", attention_mask: "Tensor | None" = None) -> "Tensor":
+            if attention_mask is None:
+                return self.model(input_ids=input_ids, use_cache=False).logits
+            return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+
+    class Cached(Plain):
+        def forward(
+            self, input_ids: "Tensor", attention_mask: "Tensor", position_ids: "Tensor", *past: "Tensor"
+        ) -> "tuple[Tensor, ...]":
+            outputs = self.model(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=DynamicCache(list(zip(past[::2], past[1::2], strict=True))),
+                use_cache=True,
+            )
+            present = (part for layer in cache_of(outputs).layers for part in (layer.keys, layer.values))
+            return outputs.logits, *present
+
+    return Cached() if cached else Plain()
 
 
-class _Cached(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
+def _some_ids(model: Any, batch: int, length: int) -> "Tensor":
+    import torch
 
-    def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, position_ids: torch.Tensor, *past: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=DynamicCache(list(zip(past[::2], past[1::2], strict=True))),
-            use_cache=True,
-        )
-        present = (part for layer in cache_of(outputs).layers for part in (layer.keys, layer.values))
-        return outputs.logits, *present
-
-
-def _some_ids(model: Any, batch: int, length: int) -> torch.Tensor:
     return torch.arange(batch * length).mul(7919).remainder(model.config.vocab_size).view(batch, length)
 
 

@@ -4,17 +4,15 @@ Each stage is a command that a user gives, in a process of the environment. The 
 """
 
 import json
-import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.compat.environments import Environment, variables_for
 from tests.compat.versions import ROOT
 from tests.hub_double import WRITE_TOKEN, Hub
+from tests.processes import running_page
 
 REPO, DATASET = "alice/compat", "alice/rows"
 PROMPT = "About Albert"
@@ -111,7 +109,9 @@ class Project:
 
     def page(self) -> None:
         """The page starts, and answers `/generate`."""
-        with serving(self.environment, self.bundle, self.scratch) as address:
+        page = (self.environment.python, ROOT / "app.py", "--model", self.bundle)
+        places = {"folder": self.scratch, "log": self.scratch / "page.txt"}
+        with running_page(*page, environment=variables_for(self.scratch), seconds=SECONDS, **places) as address:
             self.python("-c", ASK, address, PROMPT)
 
     def python(self, *arguments: object, fails: bool = False, online: dict[str, str] | None = None) -> str:
@@ -131,31 +131,3 @@ class Project:
     def online(url: str) -> dict[str, str]:
         """Variables that lead to the Hub at `url`."""
         return {"HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1,localhost"}
-
-
-@contextmanager
-def serving(environment: Environment, bundle: Path, scratch: Path) -> Iterator[str]:
-    """The address of the page of a bundle.
-
-    Raises:
-        AssertionError: it does not start; the message has what it wrote.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    said = scratch / "page.txt"
-    command = [environment.python, ROOT / "app.py", "--model", bundle, "--port", str(port)]
-    with said.open("w") as output:
-        process = subprocess.Popen(
-            [*map(str, command)], cwd=scratch, env=variables_for(scratch), stdout=output, stderr=subprocess.STDOUT
-        )
-    try:
-        end = time.monotonic() + SECONDS
-        while f"http://127.0.0.1:{port}" not in said.read_text("utf-8"):
-            assert process.poll() is None, f"the page ended: {said.read_text('utf-8')[-500:]}"
-            assert time.monotonic() < end, f"no page after {SECONDS:.0f} s: {said.read_text('utf-8')[-500:]}"
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=30)

@@ -52,17 +52,7 @@ def ends(library: str, requirements: Path = ROOT / "requirements.txt") -> tuple[
         ValueError: the range has no lower end.
     """
     wanted = requirement(library, requirements).specifier
-    upper = next((f"=={one.version}" for one in wanted if one.operator in ("<=", "==")), str(wanted))
-    return f"=={lowest(library, requirements)}", upper
-
-
-def lowest(library: str, requirements: Path = ROOT / "requirements.txt") -> str:
-    """The lower end of a library's range in requirements.txt.
-
-    Raises:
-        ValueError: the range has no lower end.
-    """
-    for specifier in requirement(library, requirements).specifier:
-        if specifier.operator in (">=", "=="):
-            return specifier.version
-    raise ValueError(f"expected a lower end for {library} in {requirements.name}, such as {library}>=1.0")
+    lower = next((f"=={one.version}" for one in wanted if one.operator in (">=", "==")), None)
+    if lower is None:
+        raise ValueError(f"expected a lower end for {library} in {requirements.name}, such as {library}>=1.0")
+    return lower, next((f"=={one.version}" for one in wanted if one.operator in ("<=", "==")), str(wanted))

@@ -12,6 +12,7 @@ from corpus.encodings import NotTextError, choose_encoding, decode_bytes
 from corpus.local import read_local, read_text
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"
+HINT = "if that is wrong, name the encoding (--corpus.encoding of `python -m train`)"
 
 TEXTS = {
     "ru": "В начале было слово, и никто не знал, откуда оно пришло. Паром отошёл от пристани в полдень.\n",
@@ -57,7 +58,7 @@ def test_an_encoding_is_recognised_and_said(language: str, encoding: str, found:
     assert line.startswith(f"a.txt: not UTF-8; read as {found} (")
     first = next(word for word in TEXTS[language].split() if not word.isascii())
     assert first[:5] in line.partition("“")[2]
-    assert line.endswith("; if that is wrong: --corpus.encoding NAME")
+    assert line.endswith(HINT)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
@@ -86,7 +87,7 @@ def test_where_it_is_not_sure_the_user_is_asked() -> None:
 def test_few_letters_beyond_ascii_are_western() -> None:
     assert read(b"caf\xe9") == (
         "café",
-        ["a.txt: not UTF-8; read as cp1252 (assumed): “café”; if that is wrong: --corpus.encoding NAME"],
+        [f"a.txt: not UTF-8; read as cp1252 (assumed): “café”; {HINT}"],
     )
     assert read(b"L\xfcbeck \x81")[0] == "Lübeck \x81"
 
@@ -198,7 +199,7 @@ def test_utf8_is_read_back(text: str, encoding: str) -> None:
         (
             "utf16le_without_bom.txt",
             "utf16le_without_bom.txt: not UTF-8; read as utf-16-le (without a byte order mark): "
-            "“The ferry left at noon and the dogs bark…”; if that is wrong: --corpus.encoding NAME",
+            f"“The ferry left at noon and the dogs bark…”; {HINT}",
         ),
     ],
 )

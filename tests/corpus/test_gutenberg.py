@@ -1,9 +1,6 @@
 """Books over real HTTP on this machine, from a server that fails in every way that servers do."""
 
 import hashlib
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -218,26 +215,6 @@ def test_a_server_that_falls_silent_is_left(server: Server, tmp_path: Path) -> N
     finally:
         silence.set()
     assert len(server.requests) == 2
-
-
-def test_the_progress_bar_counts_books(server: Server, tmp_path: Path) -> None:
-    program = (
-        "from corpus.gutenberg import SCIFI_BOOKS, read_gutenberg\n"
-        f"books = read_gutenberg(SCIFI_BOOKS[:1], base_url={server.url!r}, cache_dir={str(tmp_path)!r})\n"
-        "print([document.name for document in books])\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-Werror", "-c", program],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "['The Time Machine (Gutenberg 35)']\n"
-    assert "Books: 100%" in done.stderr
-    assert "1/1" in done.stderr
 
 
 def test_files_with_a_known_number_must_be_that_book(tmp_path: Path) -> None:

@@ -316,6 +316,16 @@ def test_without_the_extra_a_message_says_what_to_install(
     assert [text for _, text in documents(tmp_path, skip_broken=True)[0]] == ["text"]
 
 
+def test_json_in_another_encoding_is_read_where_the_user_says_so(tmp_path: Path) -> None:
+    for name, encoding in {"a.jsonl": "cp1251", "b.json": "cp1251", "c.jsonl": "utf-8", "d.json": "utf-16"}.items():
+        text = json.dumps({"text": f"Паром {name}"}, ensure_ascii=False)
+        (tmp_path / name).write_bytes((f"[{text}]" if name.endswith("json") else text).encode(encoding))
+    found, _ = documents(tmp_path, encoding="cp1251")
+    assert [text for _, text in found] == ["Паром a.jsonl", "Паром b.json", "Паром c.jsonl", "Паром d.json"]
+    with pytest.raises(ValueError, match=r"a.jsonl:1: expected one JSON object a line, got .* \('utf-8' codec can't"):
+        documents(tmp_path)
+
+
 URL = "https://www.gutenberg.org/files/35/35-0.txt"
 
 

@@ -303,21 +303,14 @@ def test_a_folder_is_read_sorted_and_a_file_once(tmp_path: Path) -> None:
     assert texts(tmp_path / "c.md", tmp_path / "b.txt", tmp_path, tmp_path / "c.md")[:2] == ["c.md", "b.txt"]
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"PK\x03\x04\0\0", r"got a binary file \(2 NUL bytes, the first at offset 4, line 1\); leave it out"),
-        (b"Text.\n" * 3_000_000 + b"\0", r"got 1 NUL byte at offset 18,000,000, line 3,000,001; remove them"),
-        (b"A line.\n\0\n" * 99 + b"\0" + b"A line.\n" * 9999, r"got 100 NUL bytes, the first at offset 8, line 2"),
-        (bytes(range(1, 32)) * 10, r"got a binary file \(mostly control characters\)"),
-    ],
-)
-def test_a_file_without_text_is_named_before_its_first_piece(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_long_file_without_text_is_named_before_its_first_piece(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"good")
-    (tmp_path / "b.txt").write_bytes(content)
+    (tmp_path / "b.txt").write_bytes(b"Text.\n" * 3_000_000 + b"\0")
     documents = read_local([tmp_path])
     assert next(documents).text == "good"
-    with pytest.raises(ValueError, match=f"b.txt: expected plain text, {message}"):
+    with pytest.raises(
+        ValueError, match=r"b.txt: expected plain text, got 1 NUL byte at offset 18,000,000, line 3,000,001"
+    ):
         next(documents)
 
 

@@ -3,8 +3,6 @@ import random
 from itertools import product
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from corpus.stories.grammar import (
     Draw,
@@ -17,7 +15,6 @@ from corpus.stories.grammar import (
     Sampler,
     parse,
     phrases,
-    with_article,
     words,
 )
 
@@ -126,25 +123,10 @@ def test_parse():
     )
 
 
-@given(st.text(alphabet=st.characters(blacklist_characters="[]{}"), min_size=1))
-def test_text_without_brackets_is_one_piece(text):
-    assert parse(text) == (text,)
-
-
 @pytest.mark.parametrize("template", ["[thing", "thing]", "{}", "[a  b c]", "{hero he}"])
 def test_a_broken_template_is_refused(template):
     with pytest.raises(AssertionError):
         parse(template)
-
-
-@pytest.mark.parametrize(
-    ("word", "expected"),
-    [("pan", "a pan"), ("orb", "an orb"), ("honest fox", "an honest fox"), ("useful orb", "a useful orb")],
-)
-def test_articles(word, expected):
-    assert with_article(word) == expected
-    assert with_article(word, "A") == "A" + expected[1:]
-    assert with_article(word, "") == word
 
 
 @pytest.mark.parametrize(

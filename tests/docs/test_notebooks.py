@@ -14,7 +14,7 @@ from corpus.stories.generator import generate_stories
 from storage.records import read_jsonl
 
 NOTEBOOKS = Path(__file__).parents[2] / "docs" / "notebooks"
-NAMES = ("text_to_page", "tokenizers")
+NAMES = ("openwebtext", "text_to_page", "tokenizers")
 SIZES = {"STEPS": 12, "STORIES": 120, "VOCABULARY": 400, "WIDTH": 32, "LAYERS": 1, "TOKENS": 10, "GPT2": "", "PAGE": 0}
 SECONDS = 120
 
@@ -104,6 +104,20 @@ def test_from_text_to_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     line = (tmp_path / "wiki.txt").read_text(encoding="utf-8").splitlines()[0]
     assert pieces.decode(pieces.encode(line)) == line
     assert "7 heads of 4: q, k, v are 32 → 28, the output 28 → 32" in printed(notebook)
+
+
+def test_a_character_model_from_archives_to_a_chatbot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = execute("openwebtext", tmp_path, monkeypatch)
+    run = tmp_path / "openwebtext"
+    assert json.loads((run / "run.json").read_text())["status"] == "finished"
+    vocabulary = (run / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    assert vocabulary[:2] == ["\\n", " "]
+    assert vocabulary[-3:] == ["[UNK]", "<|endoftext|>", ""]
+    shown = printed(notebook)
+    assert "20 archives, of which the last 2 by name validate" in shown
+    assert "Completion: My self Har" in shown
+    assert len(shown.split("Completion: My self Har")[1].split("Prompt:")[0].strip()) > 1
+    assert pictures(notebook) == 1
 
 
 def test_tokenizers_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,7 +224,7 @@ def test_shapes_in_the_diagrams_are_those_of_the_config(name: str) -> None:
         f"up_proj: {width} → {number(inner)}",
         f"down_proj: {number(inner)} → {width}",
         f"x ({batch}, {length}, {width})",
-        {"relu": "ReLU", "gelu_new": "gelu_new", "silu": "SiLU"}[config.hidden_act],
+        {"relu": "ReLU", "gelu": "GELU", "gelu_new": "gelu_new", "silu": "SiLU"}[config.hidden_act],
     ):
         assert text in diagram, text
     assert ("embed_positions" in diagram) == (config.position_embedding == "learned")

@@ -2,15 +2,19 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import hf_hub_download
 from safetensors.torch import load_file, save_file
 
 from hub_export import bundle
 from hub_export.bundle import RECORD, checksums
+from hub_export.client import HubClient, files_of
 from storage.run_folder import RunFolder
+from tests.hub_double import Hub
 from tests.hub_export.families import MODERN, save_model
 
 SECRET_TEXT = "a sentence of the training text that nobody may publish"
@@ -82,6 +86,38 @@ def run(pristine_run: Path, tmp_path: Path) -> Path:
 def made(pristine_bundle: Path, tmp_path: Path) -> Path:
     """A copy of the bundle to damage."""
     return Path(shutil.copytree(pristine_bundle, tmp_path / "made"))
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub that this process talks to, with an empty cache and no token."""
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with Hub().serve() as served:
+        constants = {
+            "ENDPOINT": served.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": f"{served.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+            "HF_HUB_CACHE": str(tmp_path / "hub"),
+            "HF_TOKEN_PATH": str(tmp_path / "token"),
+            "HF_HUB_DISABLE_XET": True,
+        }
+        for name, value in constants.items():
+            monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+        yield served
+
+
+@pytest.fixture
+def only_the_config_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A push fetches the config from the Hub in the place of loading the model in an isolated process."""
+
+    def fetch_config(hub: HubClient, repo: str, commit: str, folder: Path) -> None:
+        hub.call("loading", hf_hub_download, repo, "config.json", revision=commit, again=False, force_download=True)
+
+    monkeypatch.setattr("hub_export.push.check_published", fetch_config)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of a folder, by their path in it."""
+    return {name: path.read_bytes() for name, path in files_of(folder).items()}
 
 
 def plant(folder: Path, code: str) -> Path:

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from hub_export import bundle
 from hub_export.bundle import check_private
 from hub_export.code_version import ROOT, installed_transformers, project_code
-from tests.hub_export.conftest import make_old
+from tests.hub_export.conftest import contents, make_old
 
 MODEL_FILES = {
     "README.md", "config.json", "configuration_scratchgpt.py", "generation_config.json", "loss.png",
@@ -27,28 +27,23 @@ BUNDLE_FILES = MODEL_FILES | {f"slow/{name}" for name in SLOW_FILES}
 BEST = "checkpoints/step-000010"
 
 
-def relative_files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_holds_what_the_hub_needs_and_nothing_else(pristine_bundle: Path) -> None:
-    assert relative_files(pristine_bundle) == BUNDLE_FILES
+    assert contents(pristine_bundle).keys() == BUNDLE_FILES
 
 
 def test_is_a_copy_of_the_best_checkpoint(pristine_run: Path, pristine_bundle: Path) -> None:
     checkpoint = pristine_run / "checkpoints" / "step-000010"
-    copied = relative_files(pristine_bundle) & relative_files(checkpoint)
+    made, source = contents(pristine_bundle), contents(checkpoint)
+    copied = made.keys() & source.keys()
     assert {"config.json", "model.safetensors", "tokenizer.json", "slow/vocab.json"} <= copied
-    for name in copied:
-        assert (pristine_bundle / name).read_bytes() == (checkpoint / name).read_bytes(), name
+    assert not [name for name in copied if made[name] != source[name]]
     config = json.loads((pristine_bundle / "config.json").read_text())
     assert set(config["auto_map"]) == {"AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM"}
 
 
 def test_names_no_place_of_this_machine_and_no_training_text(pristine_run: Path, pristine_bundle: Path) -> None:
     private = [str(pristine_run), str(pristine_bundle.parent), str(Path(__file__).parents[2]), "nobody may publish"]
-    for name in relative_files(pristine_bundle):
-        content = (pristine_bundle / name).read_bytes()
+    for name, content in contents(pristine_bundle).items():
         assert not [text for text in private if text.encode() in content], name
 
 
@@ -80,7 +75,7 @@ def test_force_replaces_a_bundle_here_by_one_whose_tokenizer_has_no_slow_class(r
     shutil.rmtree(run / "checkpoints" / "step-000020" / "slow")
     (made / "from-before").touch()
     bundle(run, made, checkpoint="latest", force=True)
-    assert relative_files(made) == MODEL_FILES - {"tokenization_scratchgpt.py"}
+    assert contents(made).keys() == MODEL_FILES - {"tokenization_scratchgpt.py"}
     weights = (made / "model.safetensors").read_bytes()
     assert weights == (run / "checkpoints" / "step-000020" / "model.safetensors").read_bytes()
     card = (made / "README.md").read_text(encoding="utf-8")
@@ -93,17 +88,15 @@ def test_a_checkpoint_of_an_earlier_version_gets_this_projects_code(
     run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, has_code: bool
 ) -> None:
     checkpoint = make_old(run / "checkpoints" / "step-000010")
-    before = {path: path.read_bytes() for path in checkpoint.rglob("*") if path.is_file()}
-    if not has_code:
-        for path in checkpoint.rglob("*.py"):
-            path.unlink()
-            del before[path]
+    for path in [] if has_code else checkpoint.rglob("*.py"):
+        path.unlink()
+    before = contents(checkpoint)
     caplog.set_level(logging.INFO, logger="hub_export")
     made = bundle(run, tmp_path / "out")
     ours = project_code().version
     said = f"{checkpoint} was saved with code of version 0.1.0; the bundle gets this project's, {ours}"
     assert (said in caplog.messages) == has_code
-    assert relative_files(made) == BUNDLE_FILES
+    assert contents(made).keys() == BUNDLE_FILES
     for name in ("configuration_scratchgpt.py", "modeling_scratchgpt.py"):
         assert (made / name).read_bytes() == (ROOT / "modeling" / name).read_bytes()
     for name in ("tokenization_scratchgpt.py", "slow/tokenization_scratchgpt.py"):
@@ -112,7 +105,7 @@ def test_a_checkpoint_of_an_earlier_version_gets_this_projects_code(
     assert config["scratchgpt_version"] == record["scratchgpt_version"] == ours
     assert record["transformers"] == installed_transformers()
     assert json.loads((made / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
-    assert {path: path.read_bytes() for path in checkpoint.rglob("*") if path.is_file()} == before
+    assert contents(checkpoint) == before
 
 
 @pytest.mark.parametrize("place", ["a file", "a folder of the user", "the run", "a checkpoint"])
@@ -122,10 +115,10 @@ def test_never_replaces_what_is_no_bundle(run: Path, tmp_path: Path, place: str)
         out.write_text("mine")
     if place == "a folder of the user":
         out.mkdir()
-    before = relative_files(tmp_path)
+    before = contents(tmp_path)
     with pytest.raises(ValueError, match="something that is no bundle is there"):
         bundle(run, out, force=True)
-    assert relative_files(tmp_path) == before
+    assert contents(tmp_path) == before
 
 
 LATER = b'CODE_VERSION = "99.0"\nLOWEST_TRANSFORMERS, NEWEST_TRANSFORMERS = "5.0", "9.9"\n'

@@ -77,7 +77,7 @@ def test_the_page_tells_size_training_and_results(pristine_bundle: Path) -> None
     text = (pristine_bundle / "README.md").read_text(encoding="utf-8")
     assert f"| parameters | {read_weights(pristine_bundle).parameters:,} |" in text
     assert "| tokens seen | 20,480 |" in text  # those of the exported step, not of the whole run
-    assert "| time | 1 h 2 min 5 s |" in text
+    assert "| time | 1 h 2 min |" in text
     assert "| 1.2500 | 3.4903 | 0.5500 |" in text
     assert "**0.5000 bits per byte**" in text
     assert "This one is 10.0 % above that floor." in text
@@ -135,6 +135,8 @@ def test_the_examples_are_python(pristine_bundle: Path) -> None:
         ast.parse(code)
     assert 'tokenizer("The robot", return_tensors="pt")' in blocks[0][1]
     assert '"your-name/scratchgpt-stories"' in blocks[0][1]
+    assert 'An empty prompt (`""`) begins a text: `generate` then starts with `<|endoftext|>`, which precedes' in page
+    assert "The padding token is the token that ends a text, `<|endoftext|>`. `DataCollatorForLanguageModeling" in page
 
 
 @pytest.mark.parametrize("prompt", ['a "quote" \\ and\nmore', "été 東京", "```", ""])

@@ -1,15 +1,17 @@
 """The Hub client: what one commit changes, and every way in which the network or the Hub can fail, over real HTTP."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import HfApi
 
-from hub_export.client import HubClient
-from tests.hub_double import Fault, Hub
-from tests.hub_export.hub_processes import Worker
+from hub_export.client import HubClient, Target, plan_upload, publish, tag_version
+from hub_export.push import push
+from tests.hub_double import WRITE_TOKEN, Fault, Hub
+from tests.hub_export.conftest import contents
 from tests.network_faults import FAULTS, serve_faults
 
 NOTHING, EMPTY = "Nothing has been uploaded.", "The repository alice/moons is there, without its files."
@@ -32,23 +34,13 @@ STEPS = {  # requests of an upload, in order, and what a failure there leaves on
 AGAIN = "Run the same command again in a while; it continues where this one stopped."
 
 
-@pytest.fixture(scope="module")
-def served() -> Iterator[Hub]:
-    with Hub().serve() as hub:
-        yield hub
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")  # huggingface_hub's upload
 
 
-@pytest.fixture(scope="module")
-def worker(served: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    worker = Worker(served.url, tmp_path_factory.mktemp("worker"))
-    yield worker
-    worker.close()
-
-
-@pytest.fixture
-def hub(served: Hub) -> Hub:
-    served.clear()
-    return served
+@pytest.fixture(autouse=True)
+def _an_account_and_no_waiting(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", WRITE_TOKEN)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # neither huggingface_hub nor we wait between two tries
 
 
 @pytest.fixture
@@ -63,8 +55,17 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def upload(folder: Path, **target: Any) -> tuple[str, str]:
+    """Upload a folder and tag it; the commit and the tag."""
+    client, place = HubClient(), Target(**{"repo": "alice/moons"} | target)
+    commit = publish(client, plan_upload(client, folder, place))
+    return commit, tag_version(client, place, commit)
+
+
+def error_of(action: Callable[..., Any], *arguments: Any, **options: Any) -> str:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 (each test has its own message)
+        action(*arguments, **options)
+    return str(caught.value)
 
 
 def is_complete(hub: Hub, folder: Path) -> bool:
@@ -103,20 +104,20 @@ def test_a_hub_that_is_not_there_is_explained(endpoint: str, monkeypatch: pytest
         HubClient(api=api, waits=()).call("looking", api.model_info, "alice/moons", timeout=0.3)
 
 
-def test_the_same_upload_again_only_looks(hub: Hub, worker: Worker, folder: Path) -> None:
-    first = worker.upload(folder)
-    assert first == {"commit": hub.repositories["alice/moons"].head, "tag": "v1"}
+def test_the_same_upload_again_only_looks(hub: Hub, folder: Path) -> None:
+    first = upload(folder)
+    assert first == (hub.repositories["alice/moons"].head, "v1")
     assert is_complete(hub, folder)
     hub.repair()
-    assert worker.upload(folder) == first
+    assert upload(folder) == first
     assert {request.split()[0] for request in hub.requests} == {"GET"}
     assert is_complete(hub, folder)
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_an_upload_that_fails_is_completed_by_the_next(hub: Hub, worker: Worker, folder: Path, step: str) -> None:
+def test_an_upload_that_fails_is_completed_by_the_next(hub: Hub, folder: Path, step: str) -> None:
     hub.faults.append(Fault(request=f"^{step}", answer="cut"))
-    error = worker.upload(folder)["error"]
+    error = error_of(upload, folder)
     assert "the Hub cannot be reached (" in error
     assert STEPS[step] in error
     assert error.endswith(f"Check the network. {AGAIN}")
@@ -124,35 +125,33 @@ def test_an_upload_that_fails_is_completed_by_the_next(hub: Hub, worker: Worker,
     commits = len(repository.commits) if repository else 0
     assert commits == {NOTHING: 0, UNTAGGED: 2}.get(STEPS[step], 1)
     hub.repair()
-    assert "error" not in worker.upload(folder)
+    upload(folder)
     assert is_complete(hub, folder)
 
 
 @pytest.mark.parametrize("answer", [503, 429, "cut", "lost", "half"])
 @pytest.mark.parametrize("step", STEPS)
-def test_one_fault_at_any_request_is_retried(
-    hub: Hub, worker: Worker, folder: Path, step: str, answer: int | str
-) -> None:
+def test_one_fault_at_any_request_is_retried(hub: Hub, folder: Path, step: str, answer: int | str) -> None:
     hub.faults.append(Fault(request=f"^{step}", answer=answer, times=1))  # type: ignore[arg-type]
-    assert "error" not in worker.upload(folder)
+    upload(folder)
     assert hub.faults[0].times == 0
     assert is_complete(hub, folder)
 
 
-def test_a_commit_whose_answer_is_lost_is_recognised(hub: Hub, worker: Worker, folder: Path) -> None:
+def test_a_commit_whose_answer_is_lost_is_recognised(hub: Hub, folder: Path) -> None:
     hub.faults.append(Fault(request=COMMIT, answer="lost"))
-    assert "error" not in worker.upload(folder)
+    upload(folder)
     assert commits_asked(hub) == 1
     assert is_complete(hub, folder)
     hub.clear()  # and when the network is gone from there on, by the next command
     hub.faults += [Fault(request=COMMIT, answer="lost"), Fault(request="^GET /api/models/alice/moons$", answer="cut")]
     hub.faults[1].spared = 2
-    error = worker.upload(folder)["error"]
+    error = error_of(upload, folder)
     assert error.startswith("committing to alice/moons: ")
     assert UNKNOWN in error
     assert len(hub.repositories["alice/moons"].commits) == 2
     hub.repair()
-    assert "error" not in worker.upload(folder)
+    upload(folder)
     assert commits_asked(hub) == 0
     assert is_complete(hub, folder)
 
@@ -175,25 +174,25 @@ REFUSALS = {
         ("GET /api/models/alice/moons/refs", 404, True),
     ],
 )
-def test_a_refusal_is_not_retried(hub: Hub, worker: Worker, folder: Path, step: str, status: int, absent: bool) -> None:
+def test_a_refusal_is_not_retried(hub: Hub, folder: Path, step: str, status: int, absent: bool) -> None:
     headers = {"X-Error-Code": "RepoNotFound"} if absent else {}
     hub.faults.append(Fault(request=step, answer=status, headers=headers))
-    error = worker.upload(folder)["error"]
+    error = error_of(upload, folder)
     assert f": the Hub answered {status} (a fault on demand). {STEPS[step]}" in error
     assert REFUSALS[status] in error
     assert len([request for request in hub.requests if request.startswith(step)]) == 1
 
 
 @pytest.mark.parametrize(("status", "retry_after", "tries"), [(503, "0", 5), (429, "3600", 1)])
-def test_the_client_gives_up(hub: Hub, worker: Worker, folder: Path, status: int, retry_after: str, tries: int) -> None:
+def test_the_client_gives_up(hub: Hub, folder: Path, status: int, retry_after: str, tries: int) -> None:
     hub.faults.append(Fault(request=COMMIT, answer=status, headers={"Retry-After": retry_after}))
-    error = worker.upload(folder)["error"]
+    error = error_of(upload, folder)
     assert error.startswith(f"committing to alice/moons: the Hub answered {status} (")
     assert error.endswith(f"{UNKNOWN} {AGAIN}")
     assert commits_asked(hub) == tries
 
 
-def test_somebody_else_commits_at_the_same_time(hub: Hub, worker: Worker, folder: Path) -> None:
+def test_somebody_else_commits_at_the_same_time(hub: Hub, folder: Path) -> None:
     repository = hub.create("alice/moons", files={"modeling_scratchgpt.py": b"layers = 1\n"})
     head, commits = repository.head, repository.commits
 
@@ -207,53 +206,53 @@ def test_somebody_else_commits_at_the_same_time(hub: Hub, worker: Worker, folder
                 repository.messages.append("of the owner")
 
     hub.requests = Requests()
-    error = worker.upload(folder)["error"]
+    error = error_of(upload, folder)
     hub.requests = []
     assert "the Hub answered 412 (A commit has happened since). " in error
     assert f"alice/moons is there as it was, at commit {head[:8]}." in error
     assert "Something else changed the repository at the same time." in error
-    assert "error" not in worker.upload(folder)
+    upload(folder)
     assert repository.files["notes.txt"] == b"of the owner"
 
 
-def test_an_update_is_one_commit_that_deletes_old_files_of_ours(hub: Hub, worker: Worker, folder: Path) -> None:
-    worker.upload(folder)
+def test_an_update_is_one_commit_that_deletes_old_files_of_ours(hub: Hub, folder: Path) -> None:
+    upload(folder)
     repository = hub.repositories["alice/moons"]
     repository.commits[-1]["notes.txt"] = b"of the owner"
     (folder / "slow" / "vocab.json").rename(folder / "vocab.json")
     (folder / "modeling_scratchgpt.py").write_text("layers = 3\n")
-    second = worker.upload(folder)
+    second = upload(folder)
     assert repository.files == contents(folder) | {".gitattributes": b"", "notes.txt": b"of the owner"}
     assert len(repository.commits) == 3
-    assert repository.tags["v2"] == second["commit"] == repository.head
+    assert repository.tags["v2"] == second[0] == repository.head
 
 
-def test_a_repository_that_is_not_ours_is_replaced_only_by_force(hub: Hub, worker: Worker, folder: Path) -> None:
+def test_a_repository_that_is_not_ours_is_replaced_only_by_force(hub: Hub, folder: Path) -> None:
     before = {"novel.txt": b"once", "README.md": b"A novel"}
     repository = hub.create("alice/moons", files=before)
-    error = worker.upload(folder)["error"]
+    error = error_of(upload, folder)
     assert "it holds 1 other file (novel.txt). Nothing has been uploaded. Choose another --repo name" in error
     assert repository.files == before | {".gitattributes": b""}
-    worker.upload(folder, force=True)
+    upload(folder, force=True)
     assert is_complete(hub, folder)
     assert repository.commits[0] == before | {".gitattributes": b""}  # the history stays
 
 
-def test_what_the_hub_or_the_plan_refuses(hub: Hub, worker: Worker, folder: Path) -> None:
-    assert worker.upload(folder, repo="alice/admin")["error"] == (
+def test_what_the_hub_or_the_plan_refuses(hub: Hub, folder: Path) -> None:
+    assert error_of(upload, folder, repo="alice/admin") == (
         "making the repository alice/admin: the Hub answered 400 (This name is reserved). Nothing has been uploaded. "
         "Change what it names, and run the same command again."
     )
     hub.pays = False
-    error = worker.upload(folder, kind="space", hardware="cpu-basic")["error"]
+    error = error_of(upload, folder, kind="space", hardware="cpu-basic")
     hub.pays = True
     assert "making the repository spaces/alice/moons: the Hub answered 402 (A subscription is needed" in error
     assert "choose other hardware (--hardware), or leave out --space" in error
     hub.create("alice/moons")
-    error = worker.upload(folder, private=True)["error"]
+    error = error_of(upload, folder, private=True)
     assert "alice/moons: expected a private repository, but it is there already and public." in error
     (folder / "README.md").write_text("no front matter")
-    error = worker.upload(folder)["error"]
+    error = error_of(upload, folder)
     assert "committing to alice/moons: Invalid metadata in README.md. - no front matter." in error
     assert error.endswith("Fix that and run the same command again.")
     assert len(hub.repositories["alice/moons"].commits) == 1
@@ -264,25 +263,25 @@ SPACE_EMPTY = "The repository spaces/alice/moons is there, without its files."
 
 
 @pytest.mark.parametrize(
-    ("request_kind", "states"),
+    ("request_kind", "answer", "states"),
     [
-        ("GET /api/whoami", [NOTHING]),
-        (COMMIT, [UNKNOWN]),
-        ("(GET|HEAD) /alice/moons/resolve/", ["complete, at commit", "but without the tag of its version."]),
-        (TAG, ["complete, at commit", "but without the tag of its version."]),
-        ("POST /api/repos/create", ["as v1.", NO_SPACE]),  # of the Space: the model's is spared
-        ("POST /api/spaces/alice/moons/commit", ["as v1.", SPACE_EMPTY]),
+        ("GET /api/whoami", "cut", [NOTHING]),
+        (COMMIT, 403, [UNKNOWN]),
+        ("(GET|HEAD) /alice/moons/resolve/", "cut", ["complete, at commit", "but without the tag of its version."]),
+        (TAG, "cut", ["complete, at commit", "but without the tag of its version."]),
+        ("POST /api/repos/create", 403, ["as v1.", NO_SPACE]),  # of the Space: the model's is spared
+        ("POST /api/spaces/alice/moons/commit", "cut", ["as v1.", SPACE_EMPTY]),
     ],
 )
-@pytest.mark.parametrize("answer", ["cut", 403])
+@pytest.mark.usefixtures("only_the_config_is_loaded")
 def test_a_push_that_fails_is_completed_by_the_next(
-    hub: Hub, worker: Worker, pristine_bundle: Path, request_kind: str, states: list[str], answer: str | int
+    hub: Hub, pristine_bundle: Path, request_kind: str, answer: Any, states: list[str]
 ) -> None:
-    hub.faults.append(Fault(request=request_kind, answer=answer, spared=NO_SPACE in states))  # type: ignore[arg-type]
-    error = worker.push(pristine_bundle, space=True)["error"]
+    hub.faults.append(Fault(request=request_kind, answer=answer, spared=NO_SPACE in states))
+    error = error_of(push, pristine_bundle, "moons", space=True)
     assert [state for state in states if state not in error] == []
     hub.repair()
-    published = worker.push(pristine_bundle, space=True)["published"]
+    published = push(pristine_bundle, "moons", space=True)
     model, page = hub.repositories["alice/moons"], hub.repositories["spaces/alice/moons"]
     assert published == (
         f"published: {hub.url}/alice/moons/commit/{model.head} (v1)\npublished: {hub.url}/spaces/alice/moons"
@@ -291,10 +290,11 @@ def test_a_push_that_fails_is_completed_by_the_next(
     assert json.loads(page.files["model.json"]) == {"repo": "alice/moons", "revision": model.head}
 
 
-def test_a_run_whose_samples_hold_line_separators_is_published(hub: Hub, worker: Worker, run: Path) -> None:
+@pytest.mark.usefixtures("only_the_config_is_loaded")
+def test_a_run_whose_samples_hold_line_separators_is_published(hub: Hub, run: Path) -> None:
     text = "First line.\u2028Second line.\x85Third line.\u2029And so on."
     sample = json.dumps({"step": 10, "prompt": "First", "text": text, "seed": 0}, ensure_ascii=False)
     (run / "samples.jsonl").write_text(f"{sample}\n", encoding="utf-8", newline="\n")
-    assert "published: " in worker.push(run)["published"]
+    assert "published: " in push(run, "moons")
     card = hub.repositories["alice/moons"].files["README.md"].decode()
     assert "\n```text\nFirst line. Second line. Third line. And so on.\n```\n" in card

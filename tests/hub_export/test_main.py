@@ -32,7 +32,7 @@ SWITCHES = {f"--{no}{name}" for no in ("", "no-") for name in ("private", "space
 @pytest.mark.parametrize(
     ("command", "flags"),
     [
-        ("bundle", CARD | FORCE | {"--out"}),
+        ("bundle", CARD | FORCE | {"--out", "--repo"}),
         ("push", CARD | FORCE | SWITCHES | {"--repo", "--hardware"}),
         ("space", CARD | FORCE | {"--repo", "--hardware", "--out"}),
         ("native", CARD | FORCE | {"--out"}),

@@ -2,13 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
 import hub_export.exports.stock
 from hub_export.exports.native import native
 from tests.hub_export.families import CLASSIC, MODERN, save_model
-from tokenization import load_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -38,19 +36,6 @@ def test_the_folder_holds_a_stock_model_its_tokenizer_and_a_card(made_folder: Pa
     for words in ("**Qwen3ForCausalLM**", "1.2500 | 3.4903 | 0.5500", "step-000010", "pipeline_tag: text-generation"):
         assert words in text
     assert str(pristine_run) not in text
-
-
-def test_transformers_loads_it_and_computes_the_same(made_folder: Path, pristine_run: Path) -> None:
-    source = pristine_run / "checkpoints" / "step-000010"
-    stock = AutoModelForCausalLM.from_pretrained(made_folder, trust_remote_code=False)
-    assert isinstance(stock, Qwen3ForCausalLM)
-    ours = AutoModelForCausalLM.from_pretrained(source, trust_remote_code=False)
-    ids_BL = torch.arange(48).view(2, 24)
-    with torch.inference_mode():
-        torch.testing.assert_close(stock(ids_BL).logits, ours(ids_BL).logits, rtol=1e-5, atol=1e-5)
-    tokenizer = AutoTokenizer.from_pretrained(made_folder, trust_remote_code=False)
-    text = "The robot's naïve café.\n\n 12345 <|endoftext|>"
-    assert tokenizer(text)["input_ids"] == load_tokenizer(source)(text)["input_ids"]
 
 
 def test_a_classic_model_of_a_bundle_becomes_gpt2(tmp_path: Path) -> None:

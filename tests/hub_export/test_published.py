@@ -3,8 +3,9 @@
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,9 @@ from hub_export import code_version
 from hub_export.__main__ import main
 from hub_export.code_version import ROOT, installed_transformers, project_code
 from hub_export.push import copy_bundle
-from tests.hub_double import Hub
-from tests.hub_export.conftest import make_old, plant
-from tests.hub_export.test_bundle import BUNDLE_FILES, relative_files
+from tests.hub_double import Fault, Hub
+from tests.hub_export.conftest import contents, make_old, plant
+from tests.hub_export.test_bundle import BUNDLE_FILES
 from tests.hub_export.test_verify import SWALLOWED
 
 Logged = Callable[[], list[str]]
@@ -23,27 +24,9 @@ MODULES = ("configuration_scratchgpt.py", "modeling_scratchgpt.py")
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A Hub that this process talks to, with an empty cache."""
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    with Hub().serve() as served:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.url)
-        template = f"{served.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-        yield served
-
-
-@pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> Logged:
     caplog.set_level(logging.INFO, logger="hub_export")
     return lambda: caplog.messages
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in relative_files(folder)}
 
 
 def verify(target: object) -> str:
@@ -138,18 +121,18 @@ def test_what_is_no_model_of_ours_is_an_error(
 
 
 @pytest.mark.parametrize(
-    ("answered", "status", "message"),
+    ("answered", "answer", "message"),
     [
         (0, 503, r"looking at alice/moons: the Hub answered 503 \(.*\)\. Nothing was checked\. Run the same command"),
-        (3, None, r"downloading alice/moons: the Hub cannot be reached \(.*\)\. Nothing was checked\. Check the net"),
+        (3, "cut", r"downloading alice/moons: the Hub cannot be reached \(.*\)\. Nothing was checked\. Check the net"),
     ],
 )
 def test_a_hub_that_does_not_answer(
-    hub: Hub, answered: int, status: int | None, message: str, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, answered: int, answer: Any, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     hub.create("alice/moons", files={"config.json": b"{}"})
-    hub.dies_at, hub.dies_with = answered, status
+    hub.faults.append(Fault(request="", answer=answer, spared=answered))
     assert re.match(f"error: {message}", verify("alice/moons"))
 
 

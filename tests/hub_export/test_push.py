@@ -3,21 +3,22 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any, Literal
 
 import pytest
 from huggingface_hub import ModelCard
 
 from hub_export.__main__ import main
-from tests.hub_double import BOBS_TOKEN, FINE_TOKEN, READ_TOKEN, WRITE_TOKEN, Hub
+from hub_export.client import HubClient, Target, plan_upload
+from hub_export.push import publish_model
+from tests.hub_double import BOBS_TOKEN, FINE_TOKEN, READ_TOKEN, WRITE_TOKEN, Fault, Hub
 from tests.hub_export.conftest import SECRET_TEXT
-from tests.hub_export.hub_processes import ROOT, run_python
+from tests.hub_export.hub_processes import ROOT, environment, run_python
 from tests.hub_export.test_bundle import BUNDLE_FILES
 
-PUSH = ("-m", "hub_export", "push")
 LOADED = "ScratchGPTTokenizer ScratchGPTForCausalLM (1, 3, 300)"
 PUSHER = """
 import sys
@@ -64,12 +65,6 @@ def published(pristine_run: Path, pristine_bundle: Path, tmp_path_factory: pytes
     return Published(hub=hub, pushed=pushed, loaded=loaded, home=home)
 
 
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with Hub().serve() as served:
-        yield served
-
-
 def changes(hub: Hub) -> list[str]:
     """What was asked of the Hub besides looking."""
     return [request for request in hub.requests if not request.startswith(("GET ", "HEAD "))]
@@ -112,47 +107,99 @@ def test_the_plain_classes_push_a_repository_that_loads(published: Published) ->
     assert str(published.home).encode() not in uploaded
 
 
-@pytest.mark.slow  # each part has a quick test
-def test_a_bundle_is_published_with_its_space(hub: Hub, pristine_bundle: Path, tmp_path: Path) -> None:
-    push = (*PUSH, pristine_bundle, "--repo", "alice/moons", "--space")
-    dry = run_python(*push, "--dry-run", hub=hub.url, home=tmp_path)
-    assert (dry.returncode, dry.stdout) == (0, "nothing was uploaded (--dry-run)\n"), dry.stderr
-    assert "would be uploaded:\nalice/moons (new, public): one commit of" in dry.stderr
-    assert "spaces/alice/moons (new, public, on zero-a10g): one commit of" in dry.stderr
+@pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")  # huggingface_hub's upload of large files
+@pytest.mark.usefixtures("only_the_config_is_loaded")
+def test_a_bundle_is_published_with_its_space(
+    hub: Hub, pristine_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: Any
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", WRITE_TOKEN)
+    push = ["push", str(pristine_bundle), "--repo", "alice/moons", "--space"]
+    main([*push, "--dry-run"])
+    assert capsys.readouterr().out == "nothing was uploaded (--dry-run)\n"
+    assert "would be uploaded:\nalice/moons (new, public): one commit of" in caplog.text
+    assert "spaces/alice/moons (new, public, on zero-a10g): one commit of" in caplog.text
     assert (changes(hub), hub.repositories) == ([], {})
 
-    done = run_python(*push, hub=hub.url, home=tmp_path)
-    assert done.returncode == 0, done.stderr
+    main(push)
     model = hub.repositories["alice/moons"]
     assert (len(model.commits), model.tags) == (2, {"v1": model.head})
     space = hub.repositories["spaces/alice/moons"]
     assert (space.hardware, len(space.commits)) == ("zero-a10g", 2)
     assert json.loads(space.files["model.json"]) == {"repo": "alice/moons", "revision": model.head}
     assert {"app.py", "requirements.txt", "panels/page.py", "modeling/modeling_scratchgpt.py"} <= set(space.files)
-    assert f"published: {hub.url}/spaces/alice/moons" in done.stdout
+    assert f"published: {hub.url}/spaces/alice/moons" in capsys.readouterr().out
     card = model.files["README.md"].decode()
     assert 'from_pretrained("alice/moons", trust_remote_code=True)' in card
     assert "your-name" not in card
 
 
-def test_a_bundle_that_is_dirty_or_was_not_proved_is_refused(hub: Hub, made: Path, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")  # huggingface_hub's upload of large files
+@pytest.mark.parametrize(
+    ("request_kind", "answer", "reason"),
+    [
+        ("^(GET|HEAD) /lfs/", 503, "503"),  # the weights, which another host sends
+        pytest.param("^GET /alice/moons/resolve/[0-9a-f]+/tokenizer.json", "cut", "tokenizer", marks=pytest.mark.slow),
+    ],
+)
+def test_a_fault_while_the_commit_is_loaded_is_reported_and_the_same_push_completes_it(
+    hub: Hub,
+    pristine_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request_kind: str,
+    answer: int | Literal["cut"],
+    reason: str,
+) -> None:
+    for name, value in environment(hub.url, tmp_path).items():  # of the isolated process that loads it
+        monkeypatch.setenv(name, value)
+    client, target = HubClient(), Target(repo="alice/moons")
+
+    def publish() -> tuple[str, str]:
+        return publish_model(client, plan_upload(client, pristine_bundle, target), pristine_bundle)
+
+    hub.faults.append(Fault(request=request_kind, answer=answer))
+    with pytest.raises(ValueError, match="loading alice/moons from the Hub by commit ") as caught:
+        publish()
+    repository = hub.repositories["alice/moons"]
+    assert reason in str(caught.value)
+    assert str(caught.value).endswith(
+        f"alice/moons is on the Hub, complete, at commit {repository.head}, but without the tag of its version. "
+        "Run the same command again: it loads it once more, and tags it when that works."
+    )
+    assert (len(repository.commits), repository.tags) == (2, {})
+    hub.repair()
+    hub.faults.append(Fault(request=request_kind, answer=answer, times=1))  # once: it is loaded again by itself
+    assert publish() == (repository.head, "v1")
+    assert (len(repository.commits), hub.faults[0].times) == (2, 0)
+
+
+def refused(*arguments: object) -> str:
+    """The message with which a command of `hub_export` ends."""
+    with pytest.raises(SystemExit) as caught:
+        main([*map(str, arguments)])
+    return str(caught.value)
+
+
+def test_a_bundle_that_is_dirty_or_was_not_proved_is_refused(
+    hub: Hub, made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", WRITE_TOKEN)
     with (made / "README.md").open("a", encoding="utf-8") as card:
         card.write("Edited.\n")
     (made / "notes.txt").write_text("a stray file")
-    push = (*PUSH, made, "--repo", "moons")
-    dirty = run_python(*push, hub=hub.url, home=tmp_path)
-    assert dirty.returncode == 1
-    assert "expected the files that were checked, but README.md, notes.txt are not as then." in dirty.stderr
-    assert f"Check it as it is now with `python -m hub_export verify {made}`, or make it again." in dirty.stderr
+    push = ("push", made, "--repo", "moons")
+    dirty = refused(*push)
+    assert "expected the files that were checked, but README.md, notes.txt are not as then." in dirty
+    assert f"Check it as it is now with `python -m hub_export verify {made}`, or make it again." in dirty
     (made / "proof.json").unlink()
-    unproved = run_python(*push, hub=hub.url, home=tmp_path)
-    assert "expected a checked bundle, but it has no proof.json." in unproved.stderr
+    assert "expected a checked bundle, but it has no proof.json." in refused(*push)
     (made / "notes.txt").unlink()
     main(["verify", str(made)])
-    assert run_python(*push, "--dry-run", hub=hub.url, home=tmp_path).returncode == 0
+    main([*map(str, push), "--dry-run"])
+    assert capsys.readouterr().out.endswith("nothing was uploaded (--dry-run)\n")
     assert changes(hub) == []
-    options = run_python(*push, "--license", "apache-2.0", hub=hub.url, home=tmp_path)
-    assert "expected a run folder for --checkpoint, --license and --language, but this is a bundle" in options.stderr
+    options = refused(*push, "--license", "apache-2.0")
+    assert "expected a run folder for --checkpoint, --license and --language, but this is a bundle" in options
 
 
 @pytest.mark.parametrize(
@@ -170,39 +217,38 @@ def test_a_bundle_that_is_dirty_or_was_not_proved_is_refused(hub: Hub, made: Pat
     ],
 )
 def test_what_cannot_be_pushed_is_refused_before_any_work(
-    hub: Hub, tmp_path: Path, token: str | None, repo: str, message: str
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str | None, repo: str, message: str
 ) -> None:
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
     hub.create("the-lab/books", files={"novel.txt": b"once"})
-    done = run_python(*PUSH, tmp_path / "no-run", "--repo", repo, hub=hub.url, home=tmp_path, token=token)
-    assert done.returncode == 1
-    assert re.match(f"error: (--repo: )?.*{message}", done.stderr, flags=re.DOTALL), done.stderr
-    assert "Traceback" not in done.stderr
+    assert re.match(f"error: (--repo: )?.*{message}", refused("push", tmp_path / "no-run", "--repo", repo), re.DOTALL)
     assert changes(hub) == []
     assert list(hub.repositories) == ["the-lab/books"]
 
 
-def test_a_dry_run_tells_the_files_even_without_a_token(hub: Hub, pristine_bundle: Path, tmp_path: Path) -> None:
-    push = (*PUSH, pristine_bundle, "--repo", "moons", "--dry-run")
-    dry = run_python(*push, hub=hub.url, home=tmp_path, token=None)
-    assert dry.returncode == 1
-    assert re.search(r"would be uploaded:\n +[\d,]+  README.md\n", dry.stderr)
-    assert "error: expected an access token of the Hugging Face Hub, but there is none." in dry.stderr
+def test_a_dry_run_tells_the_files_even_without_a_token(
+    hub: Hub, pristine_bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = refused("push", pristine_bundle, "--repo", "moons", "--dry-run")
+    assert re.search(r"would be uploaded:\n +[\d,]+  README.md\n", caplog.text)
+    assert error.startswith("error: expected an access token of the Hugging Face Hub, but there is none.")
 
 
-def test_a_hub_that_is_switched_off_here(tmp_path: Path) -> None:
-    script = "import os, runpy; os.environ['HF_HUB_OFFLINE'] = '1'; runpy.run_module('hub_export', None, '__main__')"
-    push = ("-c", script, *PUSH[2:], tmp_path / "no-run", "--repo", "moons")
-    done = run_python(*push, hub="http://127.0.0.1:9", home=tmp_path)
-    assert done.stderr == (
+def test_a_hub_that_is_switched_off_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", WRITE_TOKEN)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert refused("push", tmp_path / "no-run", "--repo", "moons") == (
         "error: asking the Hub who you are: HF_HUB_OFFLINE is set. Nothing has been uploaded. "
-        "Unset it and run the same command again.\n"
+        "Unset it and run the same command again."
     )
 
 
-def test_the_account_is_asked_without_any_change(hub: Hub, tmp_path: Path) -> None:
-    account = ("-m", "hub_export", "account", "--repo")
-    assert run_python(*account, "moons", hub=hub.url, home=tmp_path).stdout == (
-        "alice/moons may be published: it is not there yet.\n"
-    )
-    refused = run_python(*account, "bob/moons", hub=hub.url, home=tmp_path)
-    assert (refused.returncode, changes(hub)) == (1, [])
+def test_the_account_is_asked_without_any_change(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", WRITE_TOKEN)
+    main(["account", "--repo", "moons"])
+    assert capsys.readouterr().out == "alice/moons may be published: it is not there yet.\n"
+    assert "expected a name under alice or the-lab" in refused("account", "--repo", "bob/moons")
+    assert changes(hub) == []

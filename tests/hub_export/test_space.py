@@ -1,26 +1,23 @@
 """The folder of a Space: complete, described, pinned; and started for real in a virtual environment of its own."""
 
-import contextlib
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from huggingface_hub import SpaceHardware, metadata_load
 
+from hub_export.__main__ import main
 from hub_export.space import HARDWARE, ROOT, Pin, make_space, page_files, requirements
 from panels.generate import TIME_LIMIT
 from tests.hub_double import Hub
-from tests.hub_export.hub_processes import environment, run_python
-from tests.hub_export.test_bundle import relative_files
-from tests.processes import CLEAN
+from tests.hub_export.conftest import contents
+from tests.hub_export.hub_processes import environment
+from tests.processes import CLEAN, running_page
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 IMPORT_ALL = """
@@ -99,8 +96,8 @@ def space(pristine_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def test_it_holds_the_page_and_the_model_and_nothing_else(space: Path, pristine_bundle: Path) -> None:
     page = {path.relative_to(ROOT).as_posix() for path in page_files()}
-    model = {f"bundle/{name}" for name in relative_files(pristine_bundle)}
-    assert relative_files(space) == page | model | {"README.md", "requirements.txt"}
+    model = {f"bundle/{name}" for name in contents(pristine_bundle)}
+    assert contents(space).keys() == page | model | {"README.md", "requirements.txt"}
     packages = {name.split("/")[0] for name in page}
     assert packages == {"app.py", "corpus", "modeling", "panels", "storage", "tokenization"}
     assert {"panels/components/page.css", "panels/components/page.js", "modeling/modeling_scratchgpt.py"} <= page
@@ -158,7 +155,7 @@ def test_everything_in_it_imports_and_it_writes_with_a_pinned_model_as_on_zerogp
     (tmp_path / "installed").mkdir()
     (tmp_path / "installed" / "spaces.py").write_text(SPACES)
     with Hub().serve() as hub:
-        files = {name: (pristine_bundle / name).read_bytes() for name in relative_files(pristine_bundle)}
+        files = contents(pristine_bundle)
         repository = hub.create("alice/moons", files=files)
         commit = repository.head
         made = make_space(pristine_bundle, tmp_path / "space", pin=Pin(repo="alice/moons", revision=commit))
@@ -183,7 +180,7 @@ def test_everything_in_it_imports_and_it_writes_with_a_pinned_model_as_on_zerogp
     assert (repo, revision) == ("alice/moons", commit)
     loaded_files = set(names.split(","))
     assert {"config.json", "model.safetensors", "tokenizer.json", "slow/vocab.json", "README.md"} <= loaded_files
-    assert loaded_files <= set(relative_files(pristine_bundle))
+    assert loaded_files <= contents(pristine_bundle).keys()
     # On ZeroGPU only the writing is in the process with the GPU.
     assert said[:-1] == ["process ended", "process ended", "that was zero", "that was plain"]
     assert (loaded["time_limit"], TIME_LIMIT) == (50.0, 120.0)
@@ -206,43 +203,17 @@ def test_a_name_that_is_not_free(pristine_bundle: Path, space: Path, tmp_path: P
         make_space(pristine_bundle, tmp_path / "new", hardware="t4")
 
 
-def test_the_command_pins_what_is_on_the_hub(pristine_bundle: Path, tmp_path: Path) -> None:
-    files = {name: (pristine_bundle / name).read_bytes() for name in relative_files(pristine_bundle)}
-    command = ("-m", "hub_export", "space", pristine_bundle, "--out", tmp_path / "space", "--repo", "alice/moons")
-    with Hub().serve() as hub:
-        absent = run_python(*command, hub=hub.url, home=tmp_path)
-        hub.create("alice/moons", files=files | {"model.safetensors": b"other weights"})
-        other = run_python(*command, hub=hub.url, home=tmp_path)
-        commit = hub.create("alice/moons", files=files).head
-        done = run_python(*command, hub=hub.url, home=tmp_path)
-    assert "but alice/moons is not there. Publish it with `python -m hub_export push" in absent.stderr
-    assert "but alice/moons holds other weights. Publish it with" in other.stderr
-    assert done.returncode == 0, done.stderr
+def test_the_command_pins_what_is_on_the_hub(hub: Hub, pristine_bundle: Path, tmp_path: Path) -> None:
+    files = contents(pristine_bundle)
+    command = ["space", str(pristine_bundle), "--out", str(tmp_path / "space"), "--repo", "alice/moons"]
+    with pytest.raises(SystemExit, match=r"but alice/moons is not there\. Publish it with `python -m hub_export push"):
+        main(command)
+    hub.create("alice/moons", files=files | {"model.safetensors": b"other weights"})
+    with pytest.raises(SystemExit, match=r"but alice/moons holds other weights\. Publish it with"):
+        main(command)
+    commit = hub.create("alice/moons", files=files).head
+    main(command)
     assert json.loads((tmp_path / "space" / "model.json").read_text()) == {"repo": "alice/moons", "revision": commit}
-
-
-@contextlib.contextmanager
-def started(python: Path, space: Path, log: Path) -> Iterator[str]:
-    """The address of the page, while it runs as a Space would run it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
-    variables |= {"HF_HOME": str(log.parent / "hf_home"), "HF_HUB_OFFLINE": "1"}
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            [python, "app.py", "--port", str(port)], cwd=space, env=variables, stdout=stream, stderr=stream
-        )
-        try:
-            deadline = time.monotonic() + 180
-            while "The page is on" not in log.read_text():
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.5)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
 
 
 @pytest.mark.slow
@@ -257,10 +228,13 @@ def test_it_starts_in_a_virtual_environment_of_its_own(pristine_bundle: Path, tm
         [*install, f"gradio=={front_matter(space)['sdk_version']}", "-r", "requirements.txt"], cwd=space, check=True
     )
     texts = []
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
+    variables |= {"HF_HOME": str(tmp_path / "hf_home"), "HF_HUB_OFFLINE": "1"}
     for package in (None, "spaces"):  # as on any machine, then as on a Space, where that package is installed
         if package:
             subprocess.run([*install, package], check=True)
-        with started(python, space, tmp_path / f"{package}.log") as address:
+        log = tmp_path / f"{package}.log"
+        with running_page(python, "app.py", folder=space, environment=variables, log=log) as address:
             client = Client(address, verbose=False)
             texts.append(client.predict("The robot", 12, 0.8, 0, 1.0, 0.0, 1.0, 3, api_name="/generate"))
     assert texts[0].startswith("The robot")

@@ -17,23 +17,16 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 import modeling.configuration_scratchgpt as configuration
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
 from modeling.modeling_scratchgpt import CACHE_FIELD, AttentionMask
-from tests.modeling.families import GROUPED
+from tests.modeling.families import GROUPED, build, draw_ids
 from tokenization import ScratchGPTTokenizer
 from tokenization.saving import build_fast
 
-FAMILIES = {"classic": {"attention_bias": True}, "modern": GROUPED, "sinusoidal": {"position_embedding": "sinusoidal"}}
+FAMILIES = {
+    "classic": {"attention_bias": True, "hidden_act": "gelu_new"},
+    "modern": GROUPED,
+    "sinusoidal": {"position_embedding": "sinusoidal", "norm_position": "post"},
+}
 every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
-
-
-def build(model_class: Any = ScratchGPTForCausalLM, **fields: Any) -> Any:
-    torch.manual_seed(0)
-    shape = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = ScratchGPTConfig(**shape, max_position_embeddings=24, initializer_range=0.3, **fields)
-    return model_class(config).eval()
-
-
-def draw_ids(*shape: int) -> torch.Tensor:
-    return torch.randint(61, shape, generator=torch.Generator().manual_seed(1))
 
 
 def cache_of(model: Any, kind: str) -> Any:
@@ -250,8 +243,3 @@ def test_a_field_of_a_newer_scratchgpt_is_an_error_that_says_so(tmp_path: Path) 
     config = ScratchGPTConfig.from_pretrained(tmp_path)
     config.save_pretrained(tmp_path)
     assert json.loads(path.read_text())["scratchgpt_version"] == configuration.CODE_VERSION
-
-
-def test_the_code_has_the_version_of_the_project() -> None:
-    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
-    assert f'\nversion = "{configuration.CODE_VERSION}"\n' in text

@@ -18,7 +18,7 @@ from modeling.generation import SamplingSettings, cache_argument, stream
 from modeling.inspection import surprisals
 from modeling.loading import context_length
 from tests.modeling import models
-from tests.modeling.models import CONTEXT, VOCABULARY, build, generate
+from tests.modeling.models import CONTEXT, VOCABULARY, build
 from tests.modeling.test_generation import GREEDY, PROMPT, tokens
 
 
@@ -135,12 +135,6 @@ def test_after_the_prompt_every_pass_reads_one_token(make, lengths, said, monkey
         for token_id in ids:
             assert token_id == model(torch.tensor([text]), use_cache=False).logits[0, -1].argmax()
             text.append(token_id)
-
-
-@pytest.mark.parametrize("make", models.WITH_CACHE)
-def test_their_tokens_are_those_of_generate(make):
-    model = make()
-    assert tokens(model, PROMPT, GREEDY) == generate(model, PROMPT, 10)
 
 
 @pytest.mark.parametrize("kind", [OldCode, NextRename, Wrapped])

@@ -39,6 +39,9 @@ def test_defaults_are_the_science_fiction_recipe():
         ({"head_dim": 43, "position_embedding": "rope"}, "head_dim must be even; got 43: set head_dim, or change"),
         ({"hidden_size": 255, "position_embedding": "sinusoidal"}, "hidden_size must be even; got 255"),
         ({"rope_theta": 5e5}, "rope_theta 500000.0 has no effect with position_embedding='learned'"),
+        ({"initializer": "kaiming"}, "initializer must be 'normal' or 'pytorch'; got 'kaiming'"),
+        ({"initializer": "pytorch", "initializer_range": 0.1}, "initializer_range 0.1 has no effect with initializer="),
+        ({"initializer": "pytorch", "tie_word_embeddings": True}, "tied output layer they would give logits of sqrt"),
         (
             {"rope_parameters": {"rope_type": "default"}},
             "rope_parameters have no effect with position_embedding='learn",

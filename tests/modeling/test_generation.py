@@ -302,12 +302,6 @@ def test_a_new_call_sees_new_weights():
     assert after == generate(model, PROMPT, 10) != before
 
 
-def test_training_continues_after_a_stream():
-    model = models.scratchgpt()
-    tokens(model, PROMPT, GREEDY)
-    model.train()(torch.tensor([PROMPT]), labels=torch.tensor([PROMPT])).loss.backward()
-
-
 def test_surprisal_is_in_bits():
     step = next(stream(models.scratchgpt(), PROMPT, SamplingSettings(seed=0)))
     assert step.surprisal == pytest.approx(-math.log2(step.model_probability))

@@ -6,29 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, StaticCache
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM, ScratchGPTModel
 from tests.modeling.families import GROUPED as MODERN
+from tests.modeling.families import build, draw_ids
 
 REMOTE_FILES = ("configuration_scratchgpt.py", "modeling_scratchgpt.py")
 POSITIONS = ("learned", "sinusoidal", "rope")
 CLASSIC = {"attention_bias": True, "hidden_act": "gelu_new"}
-
-
-def tiny(**fields) -> ScratchGPTConfig:
-    defaults = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return ScratchGPTConfig(**{**defaults, "max_position_embeddings": 24, "initializer_range": 0.3, **fields})
-
-
-def build(model_class: Any = ScratchGPTForCausalLM, **fields: Any) -> Any:
-    torch.manual_seed(0)
-    return model_class(tiny(**fields)).eval()
-
-
-def draw_ids(*shape: int) -> torch.Tensor:
-    return torch.randint(61, shape, generator=torch.Generator().manual_seed(1))
 
 
 def seen_positions(model, position: int, length: int = 9) -> list[int]:
@@ -61,31 +49,6 @@ def test_masked_model_sees_both_ways(position_embedding, rate):
     seen = seen_positions(model, 4)
     assert (seen == list(range(9))) if rate == 0 else (max(seen) > 4)
     assert not hasattr(model.config, "is_causal")
-
-
-@pytest.mark.parametrize("family", [CLASSIC, MODERN, {"position_embedding": "sinusoidal", "norm_position": "post"}])
-def test_cached_equals_uncached(family):
-    model, ids_BL = build(**family), draw_ids(2, 20)
-    with torch.no_grad():
-        expected_BLV = model(ids_BL).logits
-        for chunks in ([20], [7, 13], [12, 1, 1, 6], [1] * 20):
-            cache, parts = None, []
-            for chunk_BL in ids_BL.split(chunks, dim=1):
-                output = model(chunk_BL, past_key_values=cache, use_cache=True)
-                cache = output.past_key_values
-                parts.append(output.logits)
-            torch.testing.assert_close(torch.cat(parts, 1), expected_BLV, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("family", [CLASSIC, MODERN])
-def test_left_padding_changes_nothing(family):
-    model, ids_BL = build(**family), draw_ids(1, 12)
-    padded_BL = torch.cat((torch.full((1, 5), 60), ids_BL), 1)
-    mask_BL = torch.cat((torch.zeros(1, 5), torch.ones(1, 12)), 1).long()
-    positions_BL = (mask_BL.cumsum(-1) - 1).clamp(min=0)
-    with torch.no_grad():
-        logits_BLV = model(padded_BL, attention_mask=mask_BL, position_ids=positions_BL).logits[:, 5:]
-        torch.testing.assert_close(logits_BLV, model(ids_BL).logits, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("family", [CLASSIC, MODERN])
@@ -127,21 +90,61 @@ def test_gradient_checkpointing_gives_the_same_gradients(rate):
 
 @pytest.mark.parametrize(("init", "factor"), [("scaled", 1 / math.sqrt(2 * 6)), ("normal", 1.0), ("zero", 0.0)])
 @pytest.mark.parametrize("norm", ["layernorm", "rmsnorm"])
-def test_initial_values_are_the_documented_table(init, factor, norm):
+@pytest.mark.parametrize("initializer", ["normal", "pytorch"])
+def test_initial_values_are_the_documented_table(init, factor, norm, initializer):
     torch.manual_seed(0)
     fields = {"norm": norm, "attention_bias": True, "gated_mlp": True, "qk_norm": True, "output_projection_init": init}
-    model = ScratchGPTForCausalLM(ScratchGPTConfig(vocab_size=500, initializer_range=0.03, **fields))
+    fields |= {"initializer_range": 0.03} if initializer == "normal" else {}
+    model = ScratchGPTForCausalLM(ScratchGPTConfig(vocab_size=500, initializer=initializer, **fields))
+    modules: dict[str, Any] = dict(model.named_modules())
     for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
+        module = modules[name.rpartition(".")[0]]
+        scale = factor if "o_proj" in name or "down_proj" in name else 1.0
+        if "norm" in name:
+            assert (parameter == (0 if name.endswith("bias") else 1)).all(), name
+        elif initializer == "normal" and name.endswith("bias"):
             assert not parameter.any(), name
-        elif "norm" in name:
-            assert (parameter == 1).all(), name
         else:
-            std = 0.03 * (factor if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0)
-            assert parameter.std().item() == pytest.approx(std, rel=0.02), name
-            assert abs(parameter.mean().item()) <= 0.02 * std, name
-    rows = [line for line in (ScratchGPTModel.__mro__[1].__doc__ or "").splitlines() if "|" in line]
-    assert any(f'"{init}"' in row for row in rows)
+            is_uniform = initializer == "pytorch" and isinstance(module, nn.Linear)
+            bound = module.in_features**-0.5 * scale if is_uniform else None
+            std = (0.03 if initializer == "normal" else 1.0) * scale if bound is None else bound / math.sqrt(3)
+            few = parameter.numel() < 10_000
+            assert parameter.std().item() == pytest.approx(std, rel=0.1 if few else 0.02), name
+            assert abs(parameter.mean().item()) <= (0.2 if few else 0.02) * std, name
+            if bound is not None:
+                assert 0.95 * bound <= parameter.abs().max().item() <= bound, name
+    rows = [line for line in (ScratchGPTModel.__mro__[1].__doc__ or "").splitlines() if initializer in line]
+    assert rows
+
+
+def test_the_pytorch_initializer_is_what_torch_gives():
+    """The same range, biases too, as an nn.Linear and an nn.Embedding that nobody touched."""
+    torch.manual_seed(0)
+    model = ScratchGPTForCausalLM(ScratchGPTConfig(initializer="pytorch", output_projection_init="normal"))
+    for name in ("q_proj", "o_proj", "up_proj", "down_proj"):
+        block: Any = model.model.layers[0]
+        ours = getattr(block.self_attn, name, None) or getattr(block.mlp, name)
+        theirs = nn.Linear(ours.in_features, ours.out_features)
+        assert ours.weight.abs().max().item() == pytest.approx(theirs.weight.abs().max().item(), rel=1e-3), name
+        assert ours.weight.std().item() == pytest.approx(theirs.weight.std().item(), rel=0.01), name
+    assert model.model.embed_tokens.weight.std().item() == pytest.approx(1, rel=0.01)
+
+
+def test_the_default_initial_weights_are_those_of_0_1_1():
+    """The same seed gives the same weights as before there was a choice; the sums are that version's."""
+    torch.manual_seed(1337)
+    model = ScratchGPTForCausalLM(ScratchGPTConfig(vocab_size=300, hidden_size=32, num_attention_heads=3))
+    sums = [parameter.double().abs().sum().item() for parameter in model.parameters()]
+    assert sums[0] == pytest.approx(152.8218871926747, abs=1e-9)
+    assert sum(sums) == pytest.approx(1658.7859664022424, abs=1e-8)
+
+
+def test_dropout_inside_the_mlp_acts_in_training_alone():
+    plain, dropped = build(), build(mlp_dropout=0.5)
+    ids_BL = draw_ids(2, 10)
+    with torch.no_grad():
+        assert torch.equal(plain(ids_BL).logits, dropped(ids_BL).logits)
+        assert not torch.allclose(plain.train()(ids_BL).logits, dropped.train()(ids_BL).logits)
 
 
 @pytest.mark.parametrize("position_embedding", POSITIONS)
@@ -222,7 +225,8 @@ def test_saved_folders_load_elsewhere(clean_python, tmp_path):
     """In a process with an empty home and another working directory: equal bits, tied weights, saved again."""
     folders = []
     ids_BL = draw_ids(2, 9)
-    for name, family in (("classic", CLASSIC), ("modern", MODERN), ("waves", {"position_embedding": "sinusoidal"})):
+    families = {"classic": CLASSIC | {"initializer": "pytorch", "mlp_dropout": 0.1}, "modern": MODERN}
+    for name, family in (families | {"waves": {"position_embedding": "sinusoidal"}}).items():
         folders.append(tmp_path / name)
         model = build(**family)
         model.save_pretrained(folders[-1])

@@ -236,3 +236,22 @@ def test_a_compiled_step_has_one_graph(family):
 @every_family
 def test_a_step_compiled_to_machine_code(family):
     check_compiled(family, "inductor")
+
+
+@pytest.mark.parametrize("family", ["classic", "modern"])
+def test_an_empty_prompt_begins_a_text(family):
+    """As no prompt does; the tokenizers make a tensor of floats of "", and a batch of several is as good."""
+    model = build(family)
+    begun = [model.config.bos_token_id, *write(model, torch.tensor([[1]]))[0]]
+    empty_BL = torch.empty(1, 0)
+    assert model.generate().tolist() == [begun]
+    assert model.generate(empty_BL.long()).tolist() == [begun]
+    assert model.generate(input_ids=empty_BL, attention_mask=empty_BL).tolist() == [begun]
+    assert model.generate(torch.empty(2, 0, dtype=torch.long)).tolist() == [begun, begun]
+
+
+def test_an_empty_prompt_needs_a_token_that_begins_a_text():
+    model = build("modern", bos_token_id=None)
+    with pytest.raises(ValueError, match="expected a prompt, got one without tokens, and this model has no bos_token"):
+        model.generate(torch.empty(1, 0, dtype=torch.long))
+    assert model.generate(torch.empty(1, 0), bos_token_id=2)[0, 0] == 2

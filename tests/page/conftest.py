@@ -1,4 +1,4 @@
-"""A really trained, tiny run, its page in a process of its own, and a browser that looks at it."""
+"""A really trained, tiny run, its page in a process of its own, and one window of a browser that looks at it."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from docs.screenshot import open_tab
 from storage.run_folder import RunFolder
-from tests.processes import Python
-from tests.serving import Window, serving
-
-ROOT = Path(__file__).parents[2]
-
+from tests.serving import SEED, SIZE, Window, button, serving, set_length
+from train.config import replace_fields
+from train.loop import train
+from train.recipes import get_recipe
 
 EVIL = """---
 license: mit
@@ -34,13 +34,12 @@ graph TD; A@{ img: "https://example.org/c.png" } --> B;
 
 
 @pytest.fixture(scope="session")
-def lab_run(clean_python: Python, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lab_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder `runs/lab` with two checkpoints, and beside `runs` the folder `bundle` of the best one, with a card
     that tries everything."""
     home = tmp_path_factory.mktemp("lab")
     run = home / "runs" / "lab"
-    done = clean_python.run("-m", "train", "debug", "--run-dir", str(run), folder=ROOT)
-    assert done.returncode == 0, done.stderr
+    train(replace_fields(get_recipe("debug"), {"run.dir": run}), recipe="debug")
     bundle = shutil.copytree(RunFolder(run).checkpoint(), home / "bundle")
     (bundle / "README.md").write_text(EVIL)
     return run
@@ -53,12 +52,30 @@ def lab_address(lab_run: Path) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module")
-def window(browser: Any, lab_address: str) -> Iterator[Window]:
-    """The page in the browser, one for all tests of a file."""
+@pytest.fixture(scope="session")
+def lab_window(browser: Any, lab_address: str) -> Iterator[Window]:
+    """The page in the browser, one for all tests: opening one takes seconds of CPU time."""
     window = Window(browser, lab_address)
     yield window
     window.page.close()
+
+
+@pytest.fixture(scope="module")
+def window(lab_window: Window) -> Window:
+    """The page with the Write tab and the colours as a visitor finds them; the other tabs, as the file before left
+    them."""
+    page = lab_window.page
+    page.set_viewport_size(SIZE)
+    page.evaluate("document.body.classList.remove('dark')")
+    open_tab(page, "Write")
+    page.keyboard.press("Escape")
+    button(page, "Clear").click()
+    page.get_by_text("A new page.").wait_for()
+    button(page, "Balanced").click()
+    set_length(page, 200)
+    page.locator(SEED).fill("")
+    page.get_by_label("Stop text").fill("")
+    return lab_window
 
 
 @pytest.fixture

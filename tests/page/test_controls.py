@@ -14,11 +14,12 @@ import torch
 
 from modeling.inspection import next_token_logits
 from modeling.sampling import Sampler, SamplingSettings
-from panels.components.next_token import with_token
 from panels.formats import percent
 from panels.generate import encode_prompt
 from panels.models import LoadedModel, load_model
 from panels.sampling import PRESETS
+from panels.tabs.write.next_token import with_token
+from tests.serving import SEED, button
 from tokenization.spans import label
 
 STRANGE = "\u202e<img src=x onerror=alert(1)></script> ${1+1} שלום 😀\x07"
@@ -50,10 +51,6 @@ def page(lab_page: Any) -> Any:
     """The page with the bars of an empty text."""
     lab_page.locator("#bars .bar").first.wait_for()
     return lab_page
-
-
-def button(page: Any, name: str) -> Any:
-    return page.get_by_role("button", name=name, exact=True)
 
 
 def after(page: Any, text: str) -> None:
@@ -131,11 +128,11 @@ def test_bars_move_with_the_sliders_and_ask_for_nothing(page: Any, loaded: Loade
         rows = shown(page)
         assert len(rows) == 10
         assert all(numbers[name] == (was, share) for name, was, share in rows)
-    slider = page.get_by_label("range slider for Repetition")
+    slider = page.get_by_label("range slider for Repetition", exact=True)
     slider.focus()
     for _ in range(10):
         slider.press("ArrowRight")
-    page.get_by_label("number input for Typical").fill("0.4")
+    page.get_by_label("number input for Typical", exact=True).fill("0.4")
     count, numbers = expected(loaded, text, temperature=1.0, repetition_penalty=1.5, typical_p=0.4)
     page.locator("#bars .kept b", has_text=re.compile(f"^{count}$")).wait_for()
     assert all(numbers[name] == (was, share) for name, was, share in shown(page))
@@ -179,9 +176,9 @@ def test_taken_along_as_python_curl_and_link(page: Any, lab_address: str, browse
     page.add_init_script("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
     text = 'it\'s the "cat"\n\\n $HOME <b>'
     document.fill(text)
-    page.get_by_label("Seed").fill("7")
+    page.locator(SEED).fill("7")
     page.get_by_label("Stop text").fill("\\n")
-    page.get_by_label("number input for Length").fill("12")
+    page.get_by_label("number input for Length", exact=True).fill("12")
     button(page, "Wild").click()
     page.get_by_text("Take it along").click()
     button(page, "Copy").click()
@@ -213,9 +210,9 @@ def test_taken_along_as_python_curl_and_link(page: Any, lab_address: str, browse
     other.goto(link)
     other.wait_for_function("document.querySelector('#document textarea')?.value")
     assert other.locator("#document textarea").input_value() == text
-    assert other.get_by_label("Seed").input_value() == "7"
+    assert other.locator(SEED).input_value() == "7"
     assert other.get_by_label("Stop text").input_value() == "\\n"
-    assert other.get_by_label("number input for Length").input_value() == "12"
+    assert other.get_by_label("number input for Length", exact=True).input_value() == "12"
     other.locator("button[aria-pressed='true']", has_text="Wild").wait_for()
     values = {"text": "the", "temperature": "9", "top_k": "<b>", "top_p": "", "unknown": "1"}
     other.evaluate("(hash) => (location.hash = hash)", urlencode(values))
@@ -229,9 +226,9 @@ def test_taken_along_as_python_curl_and_link(page: Any, lab_address: str, browse
     button(page, "Link").click()
     page.get_by_text(re.compile(r"too long for a link: it would have 9,\d\d\d characters of at most 8,000")).wait_for()
     assert taken.input_value() == ""
-    page.get_by_label("Seed").fill("dice")
+    page.locator(SEED).fill("dice")
     button(page, "Python").click()
-    page.get_by_text("seed: expected a whole number, got 'dice'.").wait_for()
+    page.locator("#take-said").get_by_text("seed: expected a whole number, got 'dice'.").wait_for()
 
 
 def test_the_controls_fit_a_phone(page: Any) -> None:

@@ -40,7 +40,7 @@ def test_every_tab_can_be_read(look: str, request: pytest.FixtureRequest) -> Non
     assert names == ["Write", "Tokens", "Inside", "Learn", "Compare", "About"]
     for name in names:
         open_tab(looking, name)
-        looking.wait_for_timeout(700)
+        looking.wait_for_timeout(300)
         problems += [f"{name}: {problem}" for problem in looking.evaluate(LOOK)]
     assert not problems, "\n".join(problems)
 

@@ -12,7 +12,7 @@ from panels import generate as writing
 from panels.models import load_model
 from panels.sampling import settings_from
 from panels.tabs.write.view import ALTERNATIVES
-from tests.serving import button, set_length, wait_until
+from tests.serving import SEED, button, set_length, wait_until
 
 MARKUP = "<img src=x onerror=alert(1)></script> The"
 
@@ -31,7 +31,7 @@ def write(page: Any, prompt: str | None, *, tokens: int = 40, seed: str = "5") -
     document = page.get_by_label("Your text")
     if prompt is not None:
         document.fill(prompt)
-    page.get_by_label("Seed").fill(seed)
+    page.locator(SEED).fill(seed)
     set_length(page, tokens)
     before = document.input_value()
     page.locator("#generate").click()
@@ -136,7 +136,7 @@ def test_retry_writes_the_last_go_anew(page):
     first = write(page, "About", tokens=20)
     longer = write(page, None, tokens=20)
     assert longer.startswith(first)
-    page.get_by_label("Seed").fill("")
+    page.locator(SEED).fill("")
     button(page, "Retry").click()
     wait_until(lambda: document.input_value() != longer)
     over(page)
@@ -145,7 +145,7 @@ def test_retry_writes_the_last_go_anew(page):
     assert other != longer
     button(page, "Undo").click()
     expect(document).to_have_value(longer)
-    page.get_by_label("Seed").fill("8")
+    page.locator(SEED).fill("8")
     button(page, "Retry").click()
     expect(page.locator("#status")).to_contain_text("seed 8")
     over(page)

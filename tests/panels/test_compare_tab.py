@@ -117,7 +117,7 @@ def test_the_buttons_follow(context):
     assert (state.stop, go.interactive, stop.interactive) == (False, False, True)
     compare.ask_to_stop(state)
     assert state.stop
-    go, stop, *fields = compare.settle(state, ModelCache(context))
+    go, stop, *fields = compare.settle(ModelCache(context))
     assert [field["choices"] for field in fields] == [ModelCache(context).choices()] * 2
     assert (go.interactive, stop.interactive) == (True, False)
 

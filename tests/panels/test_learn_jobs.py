@@ -23,7 +23,8 @@ from panels.tabs.learn.jobs import CHECKOUT, LARGEST_FILE, Launcher, read_text, 
 from storage.run_folder import RunFolder
 from tests.panels.tiny_model import save_run
 from train.__main__ import parse
-from train.config import check_same_run, write_recipe
+from train.checks import check_same_run
+from train.config import write_recipe
 
 TEXT = "The lamp burned low. " * 200
 TINY = SIZES["tiny"]

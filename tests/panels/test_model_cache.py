@@ -14,25 +14,33 @@ from panels.models import ModelLoader, find_model
 from tests.panels.tiny_model import save_checkpoint, save_masked_checkpoint, save_run
 
 
-@pytest.fixture
-def context(tmp_path: Path) -> AppContext:
-    """A page of the run `one` with two checkpoints; beside it another run, a run for blanks, a bundle and a broken
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the run `one` of two checkpoints, another run, a bundle for blanks, one that writes, and a broken
     one."""
-    run = save_run(tmp_path / "runs" / "one")
+    home = tmp_path_factory.mktemp("home")
+    run = save_run(home / "runs" / "one")
     shutil.copytree(run / "checkpoints" / "step-000020", run / "checkpoints" / "step-000010")
     lines = [
         {"step": 10, "tokens_seen": 6_000, "validation_loss": 3.0, "bits_per_byte": 2.5},
         {"step": 20, "tokens_seen": 12_000},
     ]
     (run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines) + '{"ste')
-    save_run(tmp_path / "runs" / "two")
-    save_masked_checkpoint(tmp_path / "bundles" / "blanks")
-    save_checkpoint(tmp_path / "bundle")
-    (tmp_path / "bundles" / "broken").mkdir()
-    (tmp_path / "bundles" / "broken" / "config.json").write_text("{")
-    loader = ModelLoader(find_model(run)).start()
+    save_run(home / "runs" / "two")
+    save_masked_checkpoint(home / "bundles" / "blanks")
+    save_checkpoint(home / "bundle")
+    (home / "bundles" / "broken").mkdir()
+    (home / "bundles" / "broken" / "config.json").write_text("{")
+    return home
+
+
+@pytest.fixture
+def context(models: Path, tmp_path: Path) -> AppContext:
+    """The page of the run `one` in a copy of these models."""
+    home = shutil.copytree(models, tmp_path / "home")
+    loader = ModelLoader(find_model(home / "runs" / "one")).start()
     loader.wait()
-    return AppContext(loader=loader, home=tmp_path, is_public=False)
+    return AppContext(loader=loader, home=home, is_public=False)
 
 
 CHECKPOINT = "runs/one/checkpoints/step-000010"

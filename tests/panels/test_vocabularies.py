@@ -125,12 +125,14 @@ def test_words_are_kept_apart_where_the_vocabulary_has_no_spaces(tmp_path: Path)
 
 
 def test_the_terminal_writes_with_it(writer: LoadedModel) -> None:
-    sink = io.StringIO()
-    Terminal(writer, {"seed": 1, "max_new_tokens": 6}, io.StringIO("The lamp\nThe sea\n"), sink).run()
-    for prompt in ("The lamp", "The sea"):
-        assert (
-            list(generate(writer, prompt, settings_from(seed=1, max_new_tokens=6)))[-1].text + "\n" in sink.getvalue()
-        )
+    """The last prompt is that of the wiki.txt tutorial's README."""
+    sink, prompts = io.StringIO(), ("The lamp", "The sea", "My self Har")
+    Terminal(writer, {"seed": 1, "max_new_tokens": 6}, io.StringIO("\n".join(prompts)), sink).run()
+    for prompt in prompts:
+        text = list(generate(writer, prompt, settings_from(seed=1, max_new_tokens=6)))[-1].text
+        assert text.startswith(prompt)
+        assert len(text) > len(prompt)
+        assert text + "\n" in sink.getvalue()
 
 
 @pytest.mark.parametrize("text", ["The ____ burned", "____", "on the m____", "x👩 ____ 東 ____."])

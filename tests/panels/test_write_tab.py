@@ -40,7 +40,7 @@ def context(checkpoint: Path) -> AppContext:
 
 def go(context: AppContext, editor: EditorState, seed: Any = 1) -> list[list[Any]]:
     """Write what the desk got ready for, and settle it; all answers."""
-    return [*write_at(context, editor, seed, "", SETTINGS), settle(context, editor)]
+    return [*write_at(context, editor, seed, "", *SETTINGS.values()), settle(context, editor)]
 
 
 def names(answer: list[Any]) -> list[tuple[Any, bool]]:
@@ -64,7 +64,7 @@ def test_a_go_from_begin_to_settle(context):
 
 def test_what_did_not_begin_leaves_the_text_alone(context):
     editor = EditorState()
-    assert list(write_at(context, editor, 1, "", SETTINGS)) == []
+    assert list(write_at(context, editor, 1, "", *SETTINGS.values())) == []
     assert settle(context, editor)[:5] == [SKIPPED] * 5
     assert ask_to_stop(context, editor)[:5] == [SKIPPED] * 5
     assert retry_generation(context, editor, "The lamp")[:5] == [SKIPPED] * 5

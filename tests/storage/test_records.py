@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.records import append_jsonl, read_json, read_json_object, read_jsonl, write_json, write_jsonl
-from storage.text import count_bytes, replace_surrogates, unix_newlines
+from storage.text import count_bytes, first_line, replace_surrogates, unix_newlines
 
 TEXTS = st.text() | st.text("a\n\r\x1c\x85\u2028\u2029")
 
@@ -71,3 +71,10 @@ def test_a_pair_of_surrogates_is_a_character_and_a_lone_one_is_not() -> None:
 
 def test_unix_newlines() -> None:
     assert unix_newlines("a\r\nb\rc\n\r\r\n") == "a\nb\nc\n\n\n"
+
+
+@pytest.mark.parametrize(
+    ("message", "line"), [("one\ntwo", "one"), (" \n late\n", "late"), ("", "ValueError"), ("x" * 400, "x" * 300)]
+)
+def test_the_first_line_of_an_error(message: str, line: str) -> None:
+    assert first_line(ValueError(message)) == line

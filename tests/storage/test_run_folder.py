@@ -43,14 +43,6 @@ def test_a_checkpoint_that_the_run_has_not_is_named_with_those_it_has(run: RunFo
         run.checkpoint(name)
 
 
-@pytest.mark.parametrize("name", ["metrics", "samples"])
-@pytest.mark.parametrize("line", [b'{"step": 1, "te', b"[1]", b"\xff"])
-def test_a_broken_line_of_the_records_is_named(run: RunFolder, name: str, line: bytes) -> None:
-    (run.path / f"{name}.jsonl").write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 2}\n')
-    with pytest.raises(ValueError, match=rf"{name}\.jsonl.*(line 2|UTF-8)"):
-        getattr(run, name)()
-
-
 def test_what_is_no_run_is_named(tmp_path: Path, run: RunFolder) -> None:
     with pytest.raises(ValueError, match="expected a run folder, but there is no such folder"):
         RunFolder.open(tmp_path / "nope")

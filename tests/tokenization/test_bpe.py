@@ -1,5 +1,7 @@
 import logging
+import random
 import sys
+import time
 from collections import Counter
 from itertools import pairwise
 
@@ -50,7 +52,7 @@ def train_naively(texts: list[str], merges: int) -> list[tuple[int, bytes, bytes
     return learnt
 
 
-@given(TEXTS, st.integers(0, 60))
+@given(TEXTS | st.lists(st.text("ab", max_size=90) | st.text("-", max_size=90), max_size=3), st.integers(0, 60))
 @example(["ba ab"], 2)  # ties go to the smaller ids
 @example(["\ud800 a\ud800 a", "\U0010ffff"], 9)
 def test_equals_the_naive_trainer(texts, merges):
@@ -60,6 +62,16 @@ def test_equals_the_naive_trainer(texts, merges):
         assert reported == train_naively(texts, merges)
         assert learnt == [(first, second) for _, first, second, _ in reported]
         assert len({first + second for first, second in learnt}) == len(learnt)
+
+
+def test_the_time_is_linear_in_the_length_of_a_word():
+    seconds = []
+    for length in (20_000, 160_000):
+        word = "".join(random.Random(4).choices("ACGT", k=length))
+        start = time.process_time()
+        train_bpe(["-" * length, word], 656)
+        seconds.append(time.process_time() - start)
+    assert seconds[1] < 24 * seconds[0]  # a quadratic trainer takes 64 times as long
 
 
 def test_the_count_of_each_merge_is_reported():

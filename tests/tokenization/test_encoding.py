@@ -83,9 +83,10 @@ def test_nine_books_and_hostile_files():
         assert tokenizer.decode(ids) == text
 
 
-@pytest.mark.parametrize("run", ["a", "ACGT", " ", "-", "1", "\u2003 ", "\n", "😀"])
+@pytest.mark.parametrize("run", ["a", "ACGT", "-", "1", "😀", " ", "\u2003 ", "\n"])
 def test_long_runs(slow, run):
-    text = f"begin {run * (LONG_WHITESPACE + 10)}x end"
+    # tiktoken panics on a run of 1.1 million blanks, so such texts do not go there.
+    text = f"begin {run * (1_100_000 if run == ' ' else LONG_WHITESPACE + 10)}x end"
     (ids,) = encode_corpus(slow, [text])
     assert ids.tolist() == slow.encode_ordinary(text)
 

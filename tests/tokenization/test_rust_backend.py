@@ -8,6 +8,7 @@ from tokenizers import Regex
 from tokenizers.normalizers import Replace
 
 from tokenization import ScratchGPTTokenizer
+from tokenization.encoding import build_encoder
 from tokenization.saving import build_fast
 from tokenization.tokenization_scratchgpt import LATER_CHARACTERS, Splitter
 
@@ -58,6 +59,16 @@ def test_all_three_libraries_class_every_character_alike():
         assert not differing, (
             f"the Unicode tables of regex, tokenizers and tiktoken differ here: put into LATER_CHARACTERS {differing}"
         )
+
+
+def test_characters_beside_those_of_a_later_unicode(slow, fast):
+    encode, _ = build_encoder(slow)
+    for part in LATER_CHARACTERS.split():
+        for code in {int(end, 16) + step for end in part.split("-") for step in (-1, 0, 1)}:
+            text = f"a{chr(code)}b 1{chr(code)}2  {chr(code)}\n'{chr(code)}s"
+            ids = slow.encode_ordinary(text)
+            assert fast(text)["input_ids"] == ids, hex(code)
+            assert encode([text])[0].tolist() == ids, hex(code)
 
 
 def test_same_vocabulary_and_settings(slow, fast):

@@ -74,6 +74,17 @@ def test_loads_in_a_fresh_process_elsewhere(slow, tmp_path):
     assert found == {"fast": "TokenizersBackend", "trusted": "TokenizersBackend", "slow": ours, "slow itself": ours}
 
 
+@pytest.mark.parametrize("name", ["max_position_embeddings", "n_positions"])
+def test_beside_a_model_a_tokenizer_has_its_context(slow, tmp_path, name):
+    (tmp_path / "config.json").write_text(json.dumps({name: 12}), encoding="utf-8")
+    save_tokenizer(slow, tmp_path)
+    texts = ["a b", "x" * 50]
+    for tokenizer in (load_tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path, trust_remote_code=False)):
+        short, long = tokenizer(texts, truncation=True, padding="max_length")["input_ids"]
+        assert short == [*slow.encode_ordinary(texts[0]), *[slow.pad_token_id] * 12][:12]
+        assert long == slow.encode_ordinary(texts[1])[:12]
+
+
 def test_saves_the_class_as_transformers_loaded_it(slow, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     save_tokenizer(slow, tmp_path / "once")

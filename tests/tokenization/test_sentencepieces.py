@@ -1,5 +1,6 @@
 import io
 import random
+from typing import Any
 
 import pytest
 import sentencepiece
@@ -7,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.tokenization.conftest import ids_of
-from tokenization import encode_corpus, encoding, load_tokenizer, save_tokenizer
-from tokenization.sentencepieces import convert_sentencepiece, train_sentencepiece
+from tokenization import add_mask_token, encode_corpus, encoding, load_tokenizer, save_tokenizer
+from tokenization.sentencepieces import convert_sentencepiece, train_sentencepiece, warnings_logged
 
 TEXT = st.one_of(st.text(), st.text("  the quick1\n\t\u2581é你😀"), st.text("ab \u2581-="))
 SETTINGS = {
@@ -103,6 +104,14 @@ def test_the_files_are_those_of_the_library(tmp_path):
     assert ours == theirs
 
 
+def test_a_mask_token_stays_beside_the_model(tmp_path):
+    tokenizer: Any = add_mask_token(train_sentencepiece(["a b c"], 265))
+    save_tokenizer(tokenizer, tmp_path)
+    loaded: Any = load_tokenizer(tmp_path)
+    assert (loaded.mask_token_id, len(loaded)) == (265, 266)
+    assert loaded.sentencepiece_model == tokenizer.sentencepiece_model
+
+
 def test_sizes():
     with pytest.raises(
         ValueError, match=r"^expected vocab_size of at most \d+, which is all .*, got 5000: take"
@@ -148,3 +157,20 @@ def test_a_model_with_a_space_before_the_text(tmp_path):
     (array,) = encode_corpus(tokenizer, [text])
     assert array.tolist() == sentencepiece.SentencePieceProcessor(model_proto=model).encode(text)
     assert not encoding.build_encoder(tokenizer)[1]
+
+
+def test_words_too_long_for_the_library_are_learned_from():
+    rng = random.Random(3)
+    characters = list(map(chr, range(0x4E00, 0x4E64)))
+    texts = ["".join(rng.choices(characters, k=1500)), " " * 5000 + "😀" * 2000]
+    tokenizer = train_sentencepiece(texts, 420)
+    assert {*characters, "😀😀", "▁▁"} <= tokenizer.get_vocab().keys()
+
+
+def test_what_the_library_warns_of_is_logged_in_one_line(caplog):
+    with warnings_logged():
+        train_with_the_library(["the quick brown fox"] * 5 + ["x" * 5000], minloglevel=1)
+    (line,) = caplog.messages
+    assert line.startswith("SentencePiece warns: ")
+    assert "Found too long line (5000 > 4192). Too long lines are skipped in the training." in line
+    assert "\n" not in line

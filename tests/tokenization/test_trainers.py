@@ -144,6 +144,18 @@ class TestWordPiece:
             "The quick brown fox"
         )
 
+    def test_text_that_looks_like_a_special_token(self, every_kind):
+        tokenizer = every_kind["wordpiece"]
+        assert not {0, 1} & {*ids_of(tokenizer, "<|endoftext|>")}
+        assert 1 not in ids_of(tokenizer, "the <|EOS|> dog")
+        assert tokenizer("the<|EOS|>dog")["input_ids"] == [
+            1,
+            *ids_of(tokenizer, "the"),
+            1,
+            *ids_of(tokenizer, "dog"),
+            1,
+        ]
+
     def test_learns_what_the_library_learns_where_no_ties_are(self):
         words = {"ab": 50, "xy": 33, "abc": 20, "xyz": 11, "abcd": 7, "zab": 3}
         text = " ".join(word for word, count in words.items() for _ in range(count))

@@ -18,7 +18,7 @@ import pytest
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from storage.records import read_jsonl
 from storage.run_folder import RunFolder
@@ -152,6 +152,8 @@ def test_a_checkpoint_loads_as_it_is(finished_run: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(finished_run / "checkpoints/step-000012", local_files_only=True)
     loss = model(torch.tensor([[5, 6, 7]]), labels=torch.tensor([[5, 6, 7]])).loss
     assert torch.isfinite(loss)
+    tokenizer = AutoTokenizer.from_pretrained(finished_run / "checkpoints/step-000012", trust_remote_code=False)
+    assert tokenizer.model_max_length == model.config.max_position_embeddings
 
 
 def test_the_loss_of_an_evaluation_is_that_of_whole_documents(finished_run: Path, tiny: Config) -> None:

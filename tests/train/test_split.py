@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from corpus.documents import Document
 from tests.train.conftest import with_fields
-from train.config import Config, validate
-from train.data.split import labelled_documents, split_documents, split_files, split_text
+from train.checks import validate
+from train.config import Config
+from train.data.split import cut_passages, labelled_documents, split_documents, split_files, split_text
 
 lines = st.lists(st.text(st.sampled_from("ab \n\r"), max_size=40), max_size=30).map("\n".join)
 
@@ -26,6 +27,27 @@ def test_text_is_cut_at_line_starts_and_nothing_is_lost(texts: list[str], chunk:
         for before, after in zip(own, own[1:], strict=False):
             at_line = before.text.endswith("\n") and not after.text[0].isspace()
             assert at_line or (after.text[0].isspace() and "\n" not in after.text.strip("\n ")[:1])
+
+
+@given(texts=st.lists(lines.filter(bool), max_size=5), characters=st.integers(1, 90), is_in_pieces=st.booleans())
+def test_passages_are_the_text_and_long_enough(texts: list[str], characters: int, is_in_pieces: bool) -> None:
+    documents = [Document(text=text, name=str(number)) for number, text in enumerate(texts)]
+    if is_in_pieces:  # of one text; pieces end after a line end or a word
+        documents = [
+            Document(text=text.rstrip(" \r") or "a", name="0", is_complete=number == len(texts) - 1)
+            for number, text in enumerate(texts)
+        ]
+    passages = list(cut_passages(documents, characters))
+    for name in {document.name for document in documents}:
+        own = [passage.text for passage in passages if passage.name == name]
+        assert "".join(own) == "".join(document.text for document in documents if document.name == name)
+        for before, after in zip(own, own[1:], strict=False):
+            assert sum(len(line.strip()) for line in before.split("\n")) >= characters
+            assert before.endswith("\n")
+            assert after.split("\n")[0].strip()
+            if characters == 1:
+                assert len([line for line in before.split("\n") if line.strip()]) == 1
+    assert all(passage.is_complete for passage in passages)
 
 
 def test_text_is_cut_where_its_chunks_say() -> None:

@@ -6,7 +6,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from tokenization.encoding import encode_corpus, token_dtype
 from tokenization.spans import is_byte_level, token_bytes
 
 PROGRESS = "progress.json"
+BLOCK = 1 << 20  # ids of an array that are taken at a time
+_BLOCK, _LAST = Document(text="", name="", is_complete=False), Document(text="", name="")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -43,6 +45,7 @@ class ShardEncoder:
         chunk: documents without a label are cut by tokens, in chunks of so many …
         fraction: … of which this share at the end is validation.
         made_from: what the shards are made from; what an earlier pass saved counts only if it was made from the same.
+        sources: a fingerprint of the files that are read; `sources` becomes that of the earlier pass, where one counts.
         save_tokens: tokens between two saves.
     """
 
@@ -55,10 +58,12 @@ class ShardEncoder:
         chunk: int,
         fraction: float,
         made_from: dict[str, Any],
+        sources: list[dict[str, Any]] | None = None,
         save_tokens: int = 2**24,
     ):
         self.folder, self.tokenizer, self.end_of_text = folder, tokenizer, end_of_text
         self.chunk, self.fraction, self.made_from, self.save_tokens = chunk, fraction, made_from, save_tokens
+        self.sources = sources or []
         self.sizes = token_sizes(tokenizer) if is_byte_level(tokenizer) else None
         dtype = token_dtype(len(tokenizer))
         self.writers = {name: SplitWriter(folder=folder, name=name, dtype=dtype) for name in ("train", "validation")}
@@ -67,6 +72,7 @@ class ShardEncoder:
         saved = read_json_object(path) if path.is_file() else None
         if saved is not None and saved["made_from"] == made_from:
             self.tally = Tally(**saved["tally"])
+            self.sources = saved.get("sources", self.sources)
             for name, writer in self.writers.items():
                 writer.tokens, writer.files = saved["writers"][name]["tokens"], saved["writers"][name]["files"]
 
@@ -79,12 +85,35 @@ class ShardEncoder:
         Raises:
             ValueError: documents without a label under a tokenizer whose tokens do not represent bytes.
         """
-        done, saved = sum(self.tally.bytes.values()) + self._size(self.tally.pending), self._tokens()
-        documents = islice(documents, self.tally.documents, None)
-        with tqdm(desc="encoding", unit="B", unit_scale=True, total=size, initial=done, dynamic_ncols=True) as bar:
-            for document, ids in self._encoded(documents, workers):
+        encoded = self._encoded(islice(documents, self.tally.documents, None), workers)
+        sized = ((document, ids, count_bytes(document.text)) for document, ids in encoded)
+        self._write(
+            sized, unit="B", total=size, initial=sum(self.tally.bytes.values()) + self._size(self.tally.pending)
+        )
+
+    def run_ids(self, ids: np.ndarray) -> None:
+        """Take an array of ids that were encoded before, in which the document separator is where texts end.
+
+        They are cut by tokens, as documents without a label are.
+
+        Raises:
+            ValueError: a tokenizer whose tokens do not represent bytes.
+        """
+        taken = self.tally.documents * BLOCK
+        blocks = ((_BLOCK, ids[start : start + BLOCK]) for start in range(taken, len(ids), BLOCK))
+        last = [] if int(ids[-1]) == self.end_of_text else [(_LAST, ids[:0])]
+        sized = ((document, block, len(block)) for document, block in chain(blocks, last))
+        self._write(sized, unit="token", total=len(ids), initial=taken)
+
+    def _write(self, pieces: Iterable[tuple[Document, np.ndarray, int]], **bar: Any) -> None:
+        """Append documents with their ids to the shards, under a bar that each advances by the number beside it."""
+        if not self.tally.documents:
+            self._save()  # from here on a pass that was stopped knows its sources
+        saved = self._tokens()
+        with tqdm(desc="encoding", unit_scale=True, dynamic_ncols=True, **bar) as shown:
+            for document, ids, size in pieces:
                 self._append(document, ids)
-                bar.update(count_bytes(document.text))
+                shown.update(size)
                 if self._tokens() >= saved + self.save_tokens:
                     self._save()
                     saved = self._tokens()
@@ -131,7 +160,8 @@ class ShardEncoder:
             if self.sizes is None:
                 raise ValueError(
                     "splitting by tokens needs a tokenizer whose tokens represent bytes, got "
-                    f"{type(self.tokenizer).__name__} over other units: use --data.split text"
+                    f"{type(self.tokenizer).__name__} over other units: use --data.split text (and the text itself, "
+                    "where the corpus is a .npy file)"
                 )
             if not tally.pending and not self.writers["train"].tokens:
                 tally.pending = end.copy()
@@ -169,9 +199,8 @@ class ShardEncoder:
         for writer in self.writers.values():
             writer.flush()
         writers = {name: {"tokens": writer.tokens, "files": writer.files} for name, writer in self.writers.items()}
-        write_json(
-            self.folder / PROGRESS, {"made_from": self.made_from, "tally": asdict(self.tally), "writers": writers}
-        )
+        progress = {"made_from": self.made_from, "sources": self.sources, "tally": asdict(self.tally)}
+        write_json(self.folder / PROGRESS, progress | {"writers": writers})
 
 
 def token_sizes(tokenizer: Any) -> np.ndarray:

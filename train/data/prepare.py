@@ -4,12 +4,14 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from corpus.local import fingerprint
 from storage.run_folder import RunFolder
-from storage.shards import TokenSplit, read_manifest, tokenizer_hash, write_manifest
+from storage.shards import TokenSplit, read_ids, read_manifest, tokenizer_hash, write_manifest
 from storage.text import replace_surrogates
 from tokenization import load_tokenizer, save_tokenizer
 from tokenization.tokenization_scratchgpt import END_OF_TEXT, MASK
@@ -17,7 +19,8 @@ from tokenization.trainers import add_mask_token, train_own, train_vocabulary
 from train.config import Config, as_json
 from train.data.batches import document_borders
 from train.data.encoding import ShardEncoder
-from train.data.split import known_size, labelled_documents
+from train.data.sources import changed_message, check_sources, describe_change
+from train.data.split import encoded_file, known_size, labelled_documents
 
 LARGE = 2**26  # bytes of text from which on encoding is worth a process for each core
 
@@ -44,10 +47,17 @@ def prepare(config: Config, run: RunFolder, log: Callable[[str], None]) -> Prepa
     """
     if config.corpus.source == "local" and not config.corpus.paths:
         raise ValueError("expected a text to train on, got none: name files or folders with --corpus PATH")
+    needed = config.model.max_position_embeddings + 2
+    # A token is a byte or more: this much is known before hours go into a tokenizer.
+    size = None if read_manifest(run.tokens) or encoded_file(config.corpus) else known_size(config.corpus)
+    if size is not None and 0 < size < needed - 2:
+        raise ValueError(
+            f"the corpus is too short: expected at least {needed} training tokens (one context window and the tokens "
+            f"around it), got a text of {size} bytes; give more text or a smaller --model.max-position-embeddings"
+        )
     tokenizer = prepare_tokenizer(config, run, log)
     manifest = prepare_tokens(config, tokenizer, run, log)
     train, validation = (TokenSplit(run.tokens, manifest[name]) for name in ("train", "validation"))
-    needed = config.model.max_position_embeddings + 2
     if len(train) < needed:
         raise ValueError(
             f"the corpus is too short: expected at least {needed} training tokens (one context window and the "
@@ -90,6 +100,11 @@ def prepare_tokenizer(config: Config, run: RunFolder, log: Callable[[str], None]
     if masked and tokenizer.mask_token_id is None:
         tokenizer = add_mask_token(tokenizer)
     save_tokenizer(tokenizer, run.tokenizer)
+    if config.tokenizer.kind == "characters" and config.tokenizer.path is None:
+        # Characters that would break the lines of the file are written as in a Python literal: \n, \t, \u2028.
+        tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+        lines = [token if token.isprintable() else token.encode("unicode_escape").decode() for token in tokens]
+        run.vocabulary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return tokenizer
 
 
@@ -104,13 +119,18 @@ def prepare_tokens(config: Config, tokenizer: Any, run: RunFolder, log: Callable
     }
     manifest = read_manifest(folder)
     if manifest is not None:
-        different = [key for key, value in made_from.items() if manifest["made_from"][key] != value]
+        before = manifest["made_from"]
+        before |= {"corpus": as_json(Config())["corpus"] | before["corpus"]}  # a field that is newer has its default
+        different = [key for key, value in made_from.items() if before[key] != value]
         if different:
             raise ValueError(
                 f"{folder}: expected tokens of this run's {' and '.join(different)}, got those of another; "
                 "choose another --run-dir, or delete the folder to make it again"
             )
+        check_sources(run, manifest, keep=config.run.keep_tokens, log=log)
         return manifest
+    is_local = config.corpus.source == "local"
+    sources = fingerprint(config.corpus.paths) if is_local else []
     encoder = ShardEncoder(
         folder,
         tokenizer,
@@ -118,15 +138,23 @@ def prepare_tokens(config: Config, tokenizer: Any, run: RunFolder, log: Callable
         chunk=config.data.validation_chunk,
         fraction=config.data.validation_fraction,
         made_from=made_from,
+        sources=sources,
     )
+    if is_local and (change := describe_change(encoder.sources, config.corpus.paths)):
+        raise ValueError(changed_message(run, change, can_keep=False))
     done = encoder.tally.documents
     log(f"turning the text into token shards{f', from document {done + 1:,} on' if done else ''}")
-    size = known_size(config.corpus)
-    is_large = config.corpus.source == "hub" or (size or 0) > LARGE
-    encoder.run(labelled_documents(config, log), size=size, workers=(os.cpu_count() or 1) if is_large else 1)
+    array = encoded_file(config.corpus)
+    if array is not None:
+        encoder.run_ids(read_encoded(array, made_from["tokenizer"], config, log))
+    else:
+        size = known_size(config.corpus)
+        is_large = config.corpus.source == "hub" or (size or 0) > LARGE
+        encoder.run(labelled_documents(config, log), size=size, workers=(os.cpu_count() or 1) if is_large else 1)
     manifest = {
         "format": 1,
         "made_from": made_from,
+        "sources": encoder.sources,
         "end_of_text": tokenizer.eos_token_id,
         **encoder.description(),
     }
@@ -137,6 +165,31 @@ def prepare_tokens(config: Config, tokenizer: Any, run: RunFolder, log: Callable
         f"{manifest['train']['bytes'] / max(1, manifest['train']['tokens']):.2f} bytes each"
     )
     return manifest
+
+
+def read_encoded(path: Path, tokenizer: str, config: Config, log: Callable[[str], None]) -> np.ndarray:
+    """The ids of a .npy file that `python -m tokenization encode` wrote with this run's tokenizer, memory-mapped.
+
+    Args:
+        tokenizer: `tokenizer_hash` of this run's tokenizer.
+
+    Raises:
+        ValueError: there is no such array, or its ids are another tokenizer's.
+    """
+    ids, facts = read_ids(path)
+    if facts["tokenizer"] != tokenizer:
+        masked = " (--data.objective masked needs one with a mask token: `train … --mask-token`)"
+        raise ValueError(
+            f"{path}: expected ids of this run's tokenizer, got those of another: encode the text again with the "
+            f"folder of --tokenizer.path{masked if config.data.objective == 'masked' else ''}, or give the text itself"
+        )
+    ends = "" if facts["ends"] or facts["texts"] < 2 else "; nothing divides the texts (`encode --end` would)"
+    log(f"{path}: {facts['tokens']:,} tokens of {facts['texts']:,} texts, encoded before{ends}")
+    if config.data.split != "tokens":
+        log(f"ids are split by tokens: the end of each {config.data.validation_chunk:,} validates")
+    if change := describe_change(facts["sources"], [record["path"] for record in facts["sources"]]):
+        log(f"{path}: its texts have changed since it was written ({change}); encode them again for the new text")
+    return ids
 
 
 def corpus_prompts(split: TokenSplit, tokenizer: Any, end_of_text: int, count: int = 8) -> list[str]:

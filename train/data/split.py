@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from corpus.documents import Document
@@ -17,16 +18,24 @@ DOCUMENTS_TO_SPLIT = 1000  # `split = files` without files: the last share of ea
 
 LONG_LINE = 10_000  # characters in which a line is expected to begin
 
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _BORDER = re.compile(r"\n(?=\S)")
 _SPACE = re.compile(r"(?<=\S)(?=\s)")
 
 
 def read_corpus(config: CorpusConfig) -> Iterator[Document]:
-    """The documents of a corpus as its source yields them.
+    """The documents of a corpus: as its source yields them, or in passages (`cut_passages`); stories are never cut.
 
     Raises:
         ValueError: for a source without what it needs; the sources raise more of their own.
     """
+    documents = _read_source(config)
+    if not config.passage_characters or config.source == "stories":
+        return documents
+    return cut_passages(documents, config.passage_characters)
+
+
+def _read_source(config: CorpusConfig) -> Iterator[Document]:
     if config.source == "stories":
         stories = generate_stories(seed=config.seed, count=config.validation_stories + config.stories)
         for number, document in enumerate(stories):
@@ -53,6 +62,26 @@ def read_corpus(config: CorpusConfig) -> Iterator[Document]:
         yield from read_local(
             config.paths, text_field=config.text_field, encoding=config.encoding, skip_broken=config.skip_broken
         )
+
+
+def cut_passages(documents: Iterable[Document], characters: int) -> Iterator[Document]:
+    """Documents cut into smaller ones before a line with text, each with at least `characters` that are no whitespace.
+
+    Joined, the passages of a document are its text. Pieces of a long document (`is_complete=False`) count as one text.
+    The last passage of a document may be shorter.
+    """
+    lines: list[str] = []
+    length = 0
+    for document in documents:
+        for line in _LINE.findall(document.text):
+            if length >= characters and lines[-1].endswith("\n") and line.strip():
+                yield replace(document, text="".join(lines), is_complete=True)
+                lines, length = [], 0
+            lines.append(line)
+            length += len(line.strip())
+        if document.is_complete:
+            yield replace(document, text="".join(lines), is_complete=True)
+            lines, length = [], 0
 
 
 def labelled_documents(config: Config, log: Callable[[str], None] = lambda message: None) -> Iterator[Document]:
@@ -127,6 +156,21 @@ def split_documents(documents: Iterable[Document], fraction: float) -> Iterator[
         split: Split = "validation" if is_heldout else "train"
         yield document if document.split else replace(document, split=split)
         number += document.is_complete
+
+
+def encoded_file(config: CorpusConfig) -> Path | None:
+    """The .npy file of ids that is the corpus; None for a corpus of text.
+
+    Raises:
+        ValueError: it is not alone.
+    """
+    arrays = [path for path in config.paths if path.suffix == ".npy"] if config.source == "local" else []
+    if arrays and len(config.paths) > 1:
+        raise ValueError(
+            f"--corpus: expected a .npy file of token ids alone, got {len(config.paths)} paths: give the texts "
+            "themselves, or encode all of them into one file (`python -m tokenization encode`)"
+        )
+    return arrays[0] if arrays else None
 
 
 def known_size(config: CorpusConfig) -> int | None:

@@ -13,7 +13,7 @@ def bookcorpus() -> Config:
     docs/recipes.md for what we measured.
     """
     return Config(
-        corpus=config.CorpusConfig(source="hub", dataset="bookcorpus", joined_rows=True),
+        corpus=config.CorpusConfig(source="hub", dataset="bookcorpus", joined_rows=True, passage_characters=2000),
         tokenizer=config.TokenizerConfig(kind="gpt2", vocab_size=50_257),
         model=config.ModelConfig(
             hidden_size=768,

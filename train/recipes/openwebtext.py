@@ -26,7 +26,7 @@ def openwebtext() -> Config:
             residual_dropout=0.2,
         ),
         data=config.DataConfig(batch_size=32, split="files"),
-        optimizer=config.OptimizerConfig(learning_rate=3e-4),
+        optimizer=config.OptimizerConfig(learning_rate=3e-4, weight_decay_on="everything"),
         schedule=config.ScheduleConfig(name="constant"),
         run=config.RunConfig(steps=3000, evaluate_every=100),
     )

@@ -16,10 +16,10 @@ def scifi() -> Config:
         corpus=config.CorpusConfig(source="gutenberg", books="scifi"),
         tokenizer=config.TokenizerConfig(vocab_size=8257),
         model=config.ModelConfig(
-            output_projection_init="normal", embedding_dropout=0.2, attention_dropout=0.2, residual_dropout=0.2
+            initializer="pytorch", output_projection_init="normal", attention_dropout=0.2, residual_dropout=0.2
         ),
         data=config.DataConfig(batch_size=32, windows="random", validation_chunk=20_000, validation_fraction=0.1),
-        optimizer=config.OptimizerConfig(learning_rate=1e-3),
+        optimizer=config.OptimizerConfig(learning_rate=1e-3, weight_decay_on="everything"),
         schedule=config.ScheduleConfig(name="plateau", final_ratio=0.01),
         run=config.RunConfig(steps=10_000, evaluate_every=100, output_tokens=500),
     )

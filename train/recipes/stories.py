@@ -25,7 +25,7 @@ def stories() -> Config:
             recipe.model, hidden_size=128, intermediate_size=352, num_hidden_layers=4, num_attention_heads=2,
             head_dim=64, max_position_embeddings=160, initializer_range=0.1,
         ),
-        data=DataConfig(batch_size=14, windows="packed"),
+        data=DataConfig(batch_size=14, windows="packed", evaluation_windows=128),
         schedule=replace(recipe.schedule, decay_fraction=0.6),
         run=RunConfig(steps=900, max_seconds=158, evaluate_every=150, checkpoint_every=300, output_tokens=150),
     )  # fmt: skip

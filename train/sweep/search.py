@@ -22,7 +22,8 @@ from tqdm import tqdm
 from storage.files import atomic_file, atomic_folder, locked_folder
 from storage.records import flatten, read_json_object, write_json
 from storage.run_folder import RunFolder
-from train.config import Config, as_json, replace_fields, validate
+from train.checks import validate
+from train.config import Config, as_json, replace_fields
 from train.data.prepare import prepare
 from train.device import choose_device, choose_precision
 from train.loop import NonFiniteLossError, train

@@ -7,7 +7,8 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from train.config import Config, check_name, numeric_type, parse_field, replace_fields, validate
+from train.checks import validate
+from train.config import Config, check_name, numeric_type, parse_field, replace_fields
 
 # Trials are compared on the same text after the same steps, so nothing that changes the measure can be searched.
 _SEARCHABLE = ("model", "optimizer", "schedule")

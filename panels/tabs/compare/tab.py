@@ -11,6 +11,7 @@ import gradio as gr
 from gradio.components import Component
 
 from panels import zerogpu
+from panels.components.fields import seed_field, slider
 from panels.components.status import LOADING, READY, render_status
 from panels.context import AppContext
 from panels.formats import model_facts
@@ -50,7 +51,6 @@ ENDS = {
 class CompareState:
     """What the tab remembers of one visitor."""
 
-    is_busy: bool = False
     stop: bool = False  # Stop was pressed
 
 
@@ -92,15 +92,8 @@ def build(context: AppContext) -> list[Component]:
     with gr.Row(elem_id="compare-actions"):
         length = gr.Slider(1, LONGEST, value=LENGTH, step=1, label="Length of each text", info="Tokens at most",
                            elem_id="compare-length", min_width=220, scale=3)  # fmt: skip
-        seed = gr.Textbox(
-            label="Seed of both",
-            info="Same seed, same texts",
-            placeholder="random",
-            max_lines=1,
-            html_attributes=gr.InputHTMLAttributes(autocomplete="off"),
-            elem_id="compare-seed",
-            min_width=140,
-            scale=2,
+        seed = seed_field(
+            label="Seed of both", info="Same seed, same texts", elem_id="compare-seed", min_width=140, scale=2
         )
         go = gr.Button("Compare", variant="primary", elem_id="compare-go", min_width=130, scale=2)
         stop = gr.Button("Stop", variant="stop", elem_id="compare-stop", min_width=80, interactive=False)
@@ -138,8 +131,7 @@ def build(context: AppContext) -> list[Component]:
             yield [render_status("trouble", str(error)), gr.skip(), *notes]
 
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    buttons = [go, stop]
-    begun = go.click(lambda state: begin(state, context), state, [status, *buttons], **quiet)
+    begun = go.click(lambda state: begin(state, context), state, [status, go, stop], **quiet)
     running = begun.then(
         run,
         [state, prompt, model_a, model_b, length, seed, same, *sliders_a.values(), *sliders_b.values()],
@@ -149,7 +141,7 @@ def build(context: AppContext) -> list[Component]:
         api_visibility="private",
     )
     for over in (running.then, running.failure):
-        over(lambda state: settle(state, cache), state, [*buttons, model_a, model_b], **quiet)
+        over(lambda: settle(cache), None, [go, stop, model_a, model_b], **quiet)
     stop.click(ask_to_stop, state, None, **quiet)
     for model, note in ((model_a, note_a), (model_b, note_b)):
         model.change(lambda choice: describe(cache, choice), model, note, **quiet)
@@ -248,9 +240,9 @@ def _load(cache: ModelCache, side: int, choice: str, should_stop: Callable[[], b
 
 def begin(state: CompareState, context: AppContext) -> list[Any]:
     """A comparison begins: status and buttons."""
-    state.is_busy, state.stop = True, False
+    state.stop = False
     message = "Getting ready …" if context.loader.ready else "The model is still loading …"
-    return [render_status("busy", message), *buttons_of(state)]
+    return [render_status("busy", message), *buttons(is_busy=True)]
 
 
 def ask_to_stop(state: CompareState) -> None:
@@ -258,16 +250,15 @@ def ask_to_stop(state: CompareState) -> None:
     state.stop = True
 
 
-def settle(state: CompareState, cache: ModelCache) -> list[Any]:
+def settle(cache: ModelCache) -> list[Any]:
     """The comparison is over, in whatever way: the buttons, and both fields with what there is to choose from now."""
-    state.is_busy = False
     choices = cache.choices()
-    return [*buttons_of(state), gr.update(choices=choices), gr.update(choices=choices)]
+    return [*buttons(is_busy=False), gr.update(choices=choices), gr.update(choices=choices)]
 
 
-def buttons_of(state: CompareState) -> list[Any]:
+def buttons(*, is_busy: bool) -> list[Any]:
     """Compare and Stop."""
-    return [gr.Button(interactive=not state.is_busy), gr.Button(interactive=state.is_busy)]
+    return [gr.Button(interactive=not is_busy), gr.Button(interactive=is_busy)]
 
 
 def describe(cache: ModelCache, choice: str | None) -> str:
@@ -309,11 +300,8 @@ def _build_model(letter: str, cache: ModelCache) -> tuple[gr.Dropdown, gr.HTML]:
 
 def _build_sliders(letter: str) -> dict[str, Component]:
     return {
-        control.name: gr.Slider(
-            control.minimum,
-            control.maximum,
-            value=control.default,
-            step=control.step,
+        control.name: slider(
+            control,
             label=f"{control.label}, {letter}",
             info=control.info,
             elem_id=f"compare-{control.name}-{letter.lower()}".replace("_", "-"),

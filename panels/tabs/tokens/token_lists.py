@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modeling.loading import first_line
 from storage.run_folder import RunFolder
+from storage.text import first_line
 
 if TYPE_CHECKING:
     from tokenization.spans import Piece

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 from gradio.events import api
 
-from panels.components import controls
-from panels.components.next_token import with_token
 from panels.components.status import LOADING, READY, render_status
 from panels.context import AppContext
 from panels.generate import TIME_LIMIT, Draft, check_text, generate_queued
 from panels.models import ModelSource
 from panels.request_queue import waiting_message
 from panels.sampling import DEFAULTS, number, stop_text
+from panels.tabs.write import controls
 from panels.tabs.write.editor import EditorState
 from panels.tabs.write.memorization import render_note
+from panels.tabs.write.next_token import with_token
 from panels.tabs.write.view import ALTERNATIVES, canvas_data, render_canvas, render_head, render_tokens, take
 
 TITLE = "Write"
@@ -77,42 +78,34 @@ def build(context: AppContext) -> list[Component]:
             sampling = controls.build(context, document)
 
     editor = gr.State(EditorState())
-    buttons = [generate, stop, retry, undo, clear]
-    everything = [document, status, canvas, data, note, *buttons]
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    everything = [document, status, canvas, data, note, generate, stop, retry, undo, clear]
     private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    quiet: dict[str, Any] = {"queue": False, **private}
 
-    def run(editor: EditorState, seed: Any, stop: Any, *values: Any) -> Iterator[list[Any]]:
-        yield from write_at(context, editor, seed, stop, dict(zip(DEFAULTS, values, strict=True)))
-
-    def settled(editor: EditorState) -> list[Any]:
-        return settle(context, editor)
-
-    def memorization_note(editor: EditorState) -> Any:
-        return render_note(context, editor.document)
+    def remark(event: Callable[..., Any]) -> None:
+        event(
+            lambda editor: render_note(context, editor.document),
+            editor, note, concurrency_id="memorization", concurrency_limit=1, **private,
+        )  # fmt: skip
 
     begun = (
-        generate.click(lambda editor, text: begin(context, editor, text), [editor, document], everything, **quiet),
-        retry.click(
-            lambda editor, text: retry_generation(context, editor, text), [editor, document], everything, **quiet
-        ),
+        generate.click(partial(begin, context), [editor, document], everything, **quiet),
+        retry.click(partial(retry_generation, context), [editor, document], everything, **quiet),
         canvas.select(event_handler(branch, context), [editor, document], everything, **quiet),
     )
     for each in begun:
         running = each.then(
-            run,
+            partial(write_at, context),
             [editor, sampling.seed, sampling.stop, *sampling.sliders],
             [document, status, canvas],
             concurrency_limit=None,
             **private,
         )
-        over = running.then(settled, editor, everything, **quiet)
-        over.then(memorization_note, editor, note, concurrency_id="memorised", concurrency_limit=1, **private)
-        running.failure(settled, editor, everything, **quiet)
-    stop.click(lambda editor: ask_to_stop(context, editor), editor, everything, **quiet)
-    back = undo.click(lambda editor: undo_last(context, editor), editor, everything, **quiet)
-    back.then(memorization_note, editor, note, concurrency_id="memorised", concurrency_limit=1, **private)
-    clear.click(lambda editor, text: replace_text(context, editor, text), [editor, document], everything, **quiet)
+        remark(running.then(partial(settle, context), editor, everything, **quiet).then)
+        running.failure(partial(settle, context), editor, everything, **quiet)
+    stop.click(partial(ask_to_stop, context), editor, everything, **quiet)
+    remark(undo.click(partial(undo_last, context), editor, everything, **quiet).then)
+    clear.click(partial(replace_text, context), [editor, document], everything, **quiet)
     sampling.bars.select(event_handler(insert_token, context), [editor, document], everything, **quiet)
     chips.click(
         lambda editor, text, sample: replace_text(context, editor, text, sample[0]),
@@ -120,12 +113,12 @@ def build(context: AppContext) -> list[Component]:
         everything,
         **quiet,
     )
-    return [status, chips, *sampling.parts]
+    return [status, chips, sampling.numbers]
 
 
 def arrived(context: AppContext) -> list[Any]:
     """Updates of what `build` returned, now that the model is known."""
-    return [READY, gr.update(**beginnings(context.source)), *controls.arrived(context)]
+    return [READY, gr.update(**beginnings(context.source)), controls.render_numbers(context)]
 
 
 def event_handler(act: Callable[..., list[Any]], context: AppContext) -> Callable[..., list[Any]]:
@@ -161,10 +154,9 @@ def branch(context: AppContext, editor: EditorState, text: str, event: Any) -> l
     return show_busy(context, editor) if editor.stage == "waiting" else unchanged(editor)
 
 
-def write_at(
-    context: AppContext, editor: EditorState, seed: Any, stop: Any, settings: dict[str, Any]
-) -> Iterator[list[Any]]:
-    """Generate for the waiting request: document, status and canvas, as the text grows."""
+def write_at(context: AppContext, editor: EditorState, seed: Any, stop: Any, *values: Any) -> Iterator[list[Any]]:
+    """Generate for the waiting request with `values` in the order of `DEFAULTS`: document, status and canvas, as the
+    text grows."""
     if editor.stage != "waiting":
         return
     editor.stage = "writing"
@@ -177,7 +169,7 @@ def write_at(
             stop=stop_text(stop),
             should_stop=lambda: editor.stop,
             alternatives=ALTERNATIVES,
-            **settings,
+            **dict(zip(DEFAULTS, values, strict=True)),
         ):
             editor.show(draft)
             if draft.tokens:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from panels.components.next_token import NO_TEXT, PART, obstacle
 from panels.generate import Token
+from panels.tabs.write.next_token import NO_TEXT, PART, obstacle
 from panels.templates import render
 from storage.text import replace_surrogates
 
@@ -86,12 +87,10 @@ def canvas_data(loaded: LoadedModel, head: str, tokens: Sequence[Token]) -> str:
     texts = Texts(loaded, head)
     labels: dict[str, int] = {}
     reasons: dict[str, int] = {"": 0}
-    known: dict[int, int] = {}
 
+    @cache
     def label_of(token_id: int) -> int:
-        if token_id not in known:
-            known[token_id] = labels.setdefault(label(loaded.tokenizer, token_id), len(labels))
-        return known[token_id]
+        return labels.setdefault(label(loaded.tokenizer, token_id), len(labels))
 
     entries: list[list[Any]] = []
     for index, token in enumerate(tokens):

@@ -63,7 +63,8 @@ def _origin() -> str:
     frame = sys._getframe(2)
     while frame is not None:
         file = frame.f_code.co_filename
-        if "transformers_modules" in file:
+        # The model's `generate` passes on what it is called with: a notice about that is its caller's.
+        if "transformers_modules" in file and frame.f_code.co_name != "generate":
             return "bundle"
         if file.startswith(HERE) and not file.endswith("notices.py"):
             return "caller"

@@ -10,7 +10,7 @@ from optuna.distributions import FloatDistribution as Float
 from optuna.distributions import IntDistribution as Int
 
 from tests.train.conftest import with_fields
-from train.config import validate
+from train.checks import validate
 from train.recipes import RECIPES, get_recipe
 from train.sweep.space import build_space, default_space, describe, given_fields, parse_dimension
 
@@ -40,7 +40,7 @@ def test_a_dimension_is_parsed_and_described(argument: str, name: str, distribut
         ("width=1..2", "unknown field 'width': expected section.field, such as optimizer.learning_rate"),
         ("model.hidden_size", "--space: expected FIELD=LOW..HIGH, with :log or :STEP behind it, or FIELD=A,B,C, got"),
         ("model.hidden_size=8..8", "expected a range from a lower to a higher number, got 8..8"),
-        ("optimizer.beta1=0.1..inf", "optimizer.beta1: expected at most 1, got 'inf'"),
+        ("optimizer.beta1=0.1..inf", "optimizer.beta1: expected less than 1, got 'inf'"),
         ("model.hidden_size=8..x", "model.hidden_size: expected a whole number, got 'x'"),
         ("model.hidden_size=8..16:lin", "expected nothing, :log or :STEP behind the range, got :lin"),
         ("optimizer.beta1=0.1..0.9:2", "expected nothing or :log behind the range, got :2"),

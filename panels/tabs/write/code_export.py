@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from panels.models import LoadedModel
 
 ENDPOINT = "/gradio_api/call/generate"
+API_SETTINGS = (
+    "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "typical_p"
+)  # fmt: skip
+"""The settings in the order of the endpoint's parameters, between `prompt` and `stop`."""
 
 
 def python_code(
@@ -81,18 +85,7 @@ def curl_command(address: str, prompt: str, settings: SamplingSettings, *, stop:
     if not re.fullmatch(r"https?://[\w.:\[\]-]+(/[\w./~%-]*)?", address):
         raise ValueError(f"address: expected http://HOST:PORT, got {address!r}.")
     url = address.rstrip("/") + ENDPOINT
-    values = [
-        prompt,
-        settings.max_new_tokens,
-        settings.temperature,
-        settings.top_k,
-        settings.top_p,
-        settings.min_p,
-        settings.repetition_penalty,
-        settings.seed,
-        settings.typical_p,
-        stop,
-    ]
+    values = [prompt, *(getattr(settings, name) for name in API_SETTINGS), stop]
     return "\n".join(
         [
             f"EVENT=$(curl -s {url} -H 'Content-Type: application/json' -d @- <<'JSON' |",

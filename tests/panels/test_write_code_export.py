@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from panels.components.code_export import curl_command, python_code
 from panels.generate import generate
 from panels.sampling import settings_from
+from panels.tabs.write.code_export import curl_command, python_code
 from tests.panels.tiny_model import CONTEXT
 
 PROMPT = 'The "lamp" \\ burned\nlow, 🌊 in <|endoftext|> Zürich'

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from modeling.inspection import next_token_logits
-from panels.components import next_token
-from panels.components.next_token import ENDS, PART, look, with_token
 from panels.generate import encode_prompt
+from panels.tabs.write import next_token
+from panels.tabs.write.next_token import ENDS, PART, look, with_token
 
 
 def logits_of(found: next_token.Look) -> np.ndarray:
