@@ -99,5 +99,5 @@ class Window:
         errors = [*self._errors]
         self._asked.clear()
         self._errors.clear()  # they are this test's, not the next one's
-        assert elsewhere == []
-        assert errors == []
+        assert elsewhere == [], elsewhere
+        assert errors == [], errors

@@ -22,8 +22,8 @@ RECORD = """
 () => {
   window.seen = [];
   new MutationObserver(() => {
-    const step = document.querySelector("#learn-timelapse .position").textContent.split(" ·")[0];
-    if (window.seen.at(-1) !== step) window.seen.push(step);
+    const step = document.querySelector("#learn-timelapse .position")?.textContent.split(" ·")[0];
+    if (step && window.seen.at(-1) !== step) window.seen.push(step);
   }).observe(document.querySelector("#learn-timelapse"), {subtree: true, childList: true, characterData: true});
 }
 """
@@ -123,6 +123,7 @@ def test_the_curves_and_the_time_lapse_are_those_of_the_run(tab: Any, home: Path
     requests: list[str] = []
     tab.on("request", lambda request: requests.append(request.url))
     slider, text, position = (tab.locator(f"#learn-timelapse {name}") for name in ("input", ".text", ".position"))
+    frames: list[dict[str, Any]] = []
     for index, prompt in enumerate(dict.fromkeys(sample["prompt"] for sample in samples)):
         tab.locator("#learn-timelapse select").select_option(str(index))
         frames = [sample for sample in samples if sample["prompt"] == prompt]
