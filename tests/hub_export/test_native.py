@@ -32,6 +32,7 @@ def test_the_folder_holds_a_stock_model_its_tokenizer_and_a_card(made_folder: Pa
     assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 10000
     tokenizer_config = json.loads((made_folder / "tokenizer_config.json").read_text())
     assert tokenizer_config["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert tokenizer_config["model_max_length"] == config["max_position_embeddings"]
     text = (made_folder / "README.md").read_text()
     for words in ("**Qwen3ForCausalLM**", "1.2500 | 3.4903 | 0.5500", "step-000010", "pipeline_tag: text-generation"):
         assert words in text
