@@ -52,7 +52,8 @@ _LATIN = re.compile(r"cp125[02478]|iso8859-(?:[12349]|1[03456])")
 _USUAL = {"shift_jis": "cp932", "shift_jis_2004": "cp932", "euc_jis_2004": "euc_jp"}  # in practice
 _FREQUENT = " \n\u3000\u3001\u3002\uff0c"  # in UTF-16 one character in a hundred is one of these in any language
 _EXCERPT = 40  # characters
-_FLAG = "--corpus.encoding of `python -m train`"
+FLAG = "--corpus.encoding of `python -m train`"
+"""How notes and errors name the place where the user says an encoding; the page puts its own field there."""
 
 
 class NotTextError(ValueError):
@@ -297,7 +298,7 @@ def _other(found: _Bytes, name: str) -> Encoding:
         likely = f" (perhaps {codec}: {_excerpt(found.sample, codec)})" if codec != "ascii" else ""
         raise ValueError(
             f"{name}: expected text in UTF-8, got another encoding that the text does not tell for sure{likely}; "
-            f"say which, such as cp1251, koi8-r, gbk, big5, shift_jis or utf-16 ({_FLAG})"
+            f"say which, such as cp1251, koi8-r, gbk, big5, shift_jis or utf-16 ({FLAG})"
         )
     codec, how = (codec, "recognised") if is_sure else ("cp1252", "assumed")
     if codec == "cp1252" and not found.is_cp1252:
@@ -328,7 +329,7 @@ def _decoded(sample: bytes, codec: str) -> str | None:
 
 def _assumed(name: str, codec: str, how: str, sample: bytes) -> str:
     excerpt = _excerpt(sample, codec)
-    return f"{name}: not UTF-8; read as {codec} ({how}): {excerpt}; if that is wrong, name the encoding ({_FLAG})"
+    return f"{name}: not UTF-8; read as {codec} ({how}): {excerpt}; if that is wrong, name the encoding ({FLAG})"
 
 
 def _excerpt(sample: bytes, codec: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from corpus.encodings import FLAG
 from corpus.readers import accepted_suffixes
 from panels.components.status import render_status
 from panels.context import AppContext
@@ -133,12 +134,12 @@ def describe_plan(
     try:
         size = size_named(size_name)
         text, notes = read_text(text, upload, encoding=codec_of(encoding), text_field=column)
-        notes = [note.replace("--corpus.encoding NAME", "choose the encoding above") for note in notes]
+        notes = [note.replace(f"name the encoding ({FLAG})", "choose the encoding above") for note in notes]
         count = len(text.encode())
         speed = measured_speed(known_runs(context).values(), size)
         plan = RunPlan.of(text_bytes=count, size=size, steps=as_integer(steps), speed=speed)
     except ValueError as error:
-        return render_status("trouble", str(error))
+        return render_status("trouble", str(error).replace(FLAG, "the field Encoding"))
     passes = f"the text {plan.passes:,.0f} times" if plan.passes >= 1.5 else f"{min(1, plan.passes):.0%} of the text"
     facts = [
         ("Time", f"about {rough_duration(plan.seconds)}"),
