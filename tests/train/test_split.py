@@ -42,7 +42,7 @@ def test_passages_are_the_text_and_long_enough(texts: list[str], characters: int
             assert sum(len(line.strip()) for line in before.split("\n")) >= characters
             assert before.endswith("\n")
             assert after.split("\n")[0].strip()
-            if characters == 1:
+            if characters == 1 and not is_in_pieces:  # a piece may end in the whitespace that a line begins with
                 assert len([line for line in before.split("\n") if line.strip()]) == 1
     assert all(passage.is_complete for passage in passages)
 
