@@ -75,22 +75,6 @@ def test_packed_windows(tmp_path_factory: pytest.TempPathFactory, lengths: list[
     assert long <= set(seen)
 
 
-def test_packed_windows_go_on_where_they_were(tmp_path: Path) -> None:
-    ids, _ = stream_of([3, 9, 4, 30, 5, 6, 7, 2, 8, 12])
-    split = write_split(tmp_path, ids)
-    make = lambda: PackedWindows(split, batch_size=3, length=8, seed=4, end_of_text=END)  # noqa: E731
-    batches = make()
-    states, drawn = [], []
-    for _ in range(12):
-        states.append(batches.state_dict())
-        drawn.append(batches.next())
-    assert states[-1]["epoch"] >= 1
-    for state, batch in zip(states, drawn, strict=True):
-        again = make()
-        again.load_state_dict(state)
-        assert again.next().input_BL.equal(batch.input_BL)
-
-
 @settings(max_examples=60, deadline=None)
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=30), length=st.integers(3, 50))
 def test_whole_documents_are_scored_once(

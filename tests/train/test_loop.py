@@ -66,6 +66,37 @@ def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trainer, "_step", stepping)
 
 
+def resume_to_the_end(config: Config, stops: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train in as many sessions as it takes to be interrupted after each of these steps, and a last one."""
+    config = with_fields(config, run__resume=True)
+    for step in stops:
+        with monkeypatch.context() as patch:
+            stop_after(step, patch)
+            status = RunFolder(train(config, recipe="debug")).state
+        assert (status["status"], status["step"]) == ("stopped", step)
+        evaluated = "checkpoints/step-000004" if step > 4 else None
+        assert status["best_checkpoint"] in (evaluated, "checkpoints/step-000008")
+    train(config, recipe="debug")
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Curve, weights and the optimizer's state are equal bit for bit."""
+    assert curve(one) == curve(other)
+    assert same_tensors(one / WEIGHTS, other / WEIGHTS)
+    assert same_tensors(one / OPTIMIZER, other / OPTIMIZER)
+
+
+def assert_accumulation_changes_nothing(config: Config, make_run_dir: Callable[[str], Path]) -> None:
+    """The training losses with one micro-batch a step and with four agree."""
+    config = with_fields(config, model__residual_dropout=0.0)
+    runs = [
+        with_fields(config, run__dir=make_run_dir(str(parts)), data__gradient_accumulation_steps=parts)
+        for parts in (1, 4)
+    ]
+    losses = [[line["train_loss"] for line in curve(train(run, recipe="debug"))] for run in runs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 @pytest.mark.parametrize("windows", ["packed", "random"])
 @pytest.mark.parametrize("stops", [[5], [1, 10]])
 def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
@@ -82,19 +113,8 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
     else:
         unbroken = train(with_fields(config, run__dir=fresh_run_dir("unbroken")), recipe="debug")
     broken = fresh_run_dir("broken")
-    config = with_fields(config, run__dir=broken, run__resume=True)
-    for step in stops:
-        with monkeypatch.context() as patch:
-            stop_after(step, patch)
-            train(config, recipe="debug")
-        status = json.loads((broken / "run.json").read_text())
-        assert (status["status"], status["step"]) == ("stopped", step)
-        evaluated = "checkpoints/step-000004" if step > 4 else None
-        assert status["best_checkpoint"] in (evaluated, "checkpoints/step-000008")
-    train(config, recipe="debug")
-    assert curve(broken) == curve(unbroken)
-    assert same_tensors(broken / WEIGHTS, unbroken / WEIGHTS)
-    assert same_tensors(broken / OPTIMIZER, unbroken / OPTIMIZER)
+    resume_to_the_end(with_fields(config, run__dir=broken), stops, monkeypatch)
+    assert_same_run(broken, unbroken)
     samples = [read_jsonl(run / "samples.jsonl")[-4:] for run in (broken, unbroken)]
     assert samples[0] == samples[1]
 
@@ -112,17 +132,7 @@ def test_another_seed_is_another_curve(tiny: Config, finished_run: Path, fresh_r
 def test_accumulation_gives_the_gradients_of_the_whole_batch(
     tiny: Config, fresh_run_dir: Callable[[str], Path]
 ) -> None:
-    tiny = with_fields(tiny, model__residual_dropout=0.0)
-    curves = [
-        curve(
-            train(
-                with_fields(tiny, run__dir=fresh_run_dir(str(n)), data__gradient_accumulation_steps=n), recipe="debug"
-            )
-        )
-        for n in (1, 4)
-    ]
-    for whole, parts in zip(*curves, strict=True):
-        assert parts["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-4)
+    assert_accumulation_changes_nothing(tiny, fresh_run_dir)
 
 
 def test_what_a_run_leaves(finished_run: Path) -> None:
@@ -271,45 +281,37 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     assert not list((run_dir / "checkpoints").glob(".*"))
 
 
-def train_for_a_second(
-    tiny: Config, run_dir: Path, monkeypatch: pytest.MonkeyPatch, clock: Callable[[int], float]
-) -> tuple[Config, dict[str, Any]]:
-    """Train within a limit of one second, on a clock that goes by how often it is read; the config, and run.json."""
+@pytest.mark.parametrize(
+    ("clock", "steps", "tolerance"),
+    [
+        pytest.param(lambda tick: tick / 100, 100, 0, id="steady"),
+        # The first steps take five times as long as the others: what they took of the time is lost, and no more.
+        pytest.param(lambda tick: tick / 100 + min(tick, 5) / 25, 80, 3, id="busy-at-the-beginning"),
+    ],
+)
+def test_a_time_limit_shortens_the_run(
+    tiny: Config,
+    fresh_run_dir: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    clock: Callable[[int], float],
+    steps: int,
+    tolerance: int,
+) -> None:
+    """Within a second, on a clock that goes by how often it is read: a hundredth of a second a step."""
     ticks = itertools.count()
     monkeypatch.setattr(time, "monotonic", lambda: clock(next(ticks)))
     config = with_fields(
-        tiny,
-        run__dir=run_dir,
-        run__steps=100_000,
-        run__max_seconds=1.0,
-        run__evaluate_every=10_000,
-        run__checkpoint_every=10_000,
-        model__num_hidden_layers=1,
-    )
-    return config, json.loads((train(config, recipe="debug") / "run.json").read_text())
-
-
-def test_a_time_limit_shortens_the_run(
-    tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a clock by which every step takes a hundredth of a second, one second is a hundred steps."""
-    run_dir = fresh_run_dir("timed")
-    config, run = train_for_a_second(tiny, run_dir, monkeypatch, lambda tick: tick / 100)
-    assert (run["status"], run["step"]) == ("finished", 100)
-    rates = [line["learning_rate"] for line in curve(run_dir)]
-    assert rates[30] == config.optimizer.learning_rate
-    assert rates[-1] == pytest.approx(config.optimizer.learning_rate / 50)
-
-
-def test_a_busy_minute_at_the_beginning_does_not_shorten_the_rest(
-    tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first steps take five times as long as the others: what they took of the time is lost, and no more."""
-    run_dir = fresh_run_dir("busy")
-    _, run = train_for_a_second(tiny, run_dir, monkeypatch, lambda tick: tick / 100 + min(tick, 5) / 25)
-    assert run["status"] == "finished"
-    assert run["seconds"] == pytest.approx(1.0, abs=0.25)
-    assert run["step"] == pytest.approx(80, abs=3)
+        tiny, run__dir=fresh_run_dir("timed"), run__steps=100_000, run__max_seconds=1.0, run__evaluate_every=10_000,
+        run__checkpoint_every=10_000, model__num_hidden_layers=1,
+    )  # fmt: skip
+    run = RunFolder(train(config, recipe="debug"))
+    assert run.state["status"] == "finished"
+    assert run.state["step"] == pytest.approx(steps, abs=tolerance)
+    assert run.state["seconds"] == pytest.approx(1.0, abs=0.25)
+    if not tolerance:
+        rates = [line["learning_rate"] for line in curve(run.path)]
+        assert rates[30] == config.optimizer.learning_rate
+        assert rates[-1] == pytest.approx(config.optimizer.learning_rate / 50)
 
 
 def test_a_signal_to_the_command_saves_and_exits_cleanly(finished_run: Path, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from modeling.loading import load_model
 from storage.records import read_jsonl
 from storage.shards import TokenSplit
 from tests.train.conftest import with_fields
-from tests.train.test_loop import OPTIMIZER, WEIGHTS, curve, same_tensors, stop_after
-from tokenization import ScratchGPTTokenizer, load_tokenizer, save_tokenizer
-from train.__main__ import main
+from tests.train.test_loop import assert_accumulation_changes_nothing, assert_same_run, curve, resume_to_the_end
+from tokenization import load_tokenizer, save_tokenizer
+from tokenization.trainers import add_mask_token
 from train.config import Config
 from train.data.batches import IGNORED, evaluation_batches
 from train.data.masking import Masking
@@ -39,10 +39,7 @@ def config(tiny: Config) -> Config:
 def tokenizer_folder(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tokenizer of `tiny` with a mask token."""
     folder = tmp_path_factory.mktemp("tokenizers") / "tokenizer"
-    original: Any = load_tokenizer(finished_run / "tokenizer")
-    tokenizer = ScratchGPTTokenizer.from_merges(original.merges, special_tokens=("<|endoftext|>", "<|mask|>"))
-    tokenizer.add_special_tokens({"mask_token": "<|mask|>"})
-    save_tokenizer(tokenizer, folder)
+    save_tokenizer(add_mask_token(load_tokenizer(finished_run / "tokenizer")), folder)
     return folder
 
 
@@ -83,28 +80,16 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
     if windows == "random":
         unbroken = train(with_fields(config, run__dir=make_run_dir("unbroken")), recipe="debug")
     broken = make_run_dir("broken")
-    config = with_fields(config, run__dir=broken, run__resume=True)
-    for step in (1, 10):
-        with monkeypatch.context() as patch:
-            stop_after(step, patch)
-            train(config, recipe="debug")
-    train(config, recipe="debug")
-    assert curve(broken) == curve(unbroken)
-    assert same_tensors(broken / WEIGHTS, unbroken / WEIGHTS)
-    assert same_tensors(broken / OPTIMIZER, unbroken / OPTIMIZER)
+    resume_to_the_end(with_fields(config, run__dir=broken), [1, 10], monkeypatch)
+    assert_same_run(broken, unbroken)
 
 
 def test_accumulation_gives_the_gradients_of_the_whole_batch(
     config: Config, make_run_dir: Callable[[str], Path]
 ) -> None:
     """Also where micro-batches hold unequal numbers of blanks, or none."""
-    config = with_fields(config, model__residual_dropout=0.0, data__mask_rate=0.02, model__max_position_embeddings=16)
-    curves = []
-    for parts in (1, 4):
-        more = dict(run__dir=make_run_dir(str(parts)), data__gradient_accumulation_steps=parts)
-        curves.append(curve(train(with_fields(config, **more), recipe="debug")))
-    for whole, parts in zip(*curves, strict=True):
-        assert parts["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-4)
+    config = with_fields(config, data__mask_rate=0.02, model__max_position_embeddings=16)
+    assert_accumulation_changes_nothing(config, make_run_dir)
 
 
 def test_what_a_masked_run_leaves(masked_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,11 +170,6 @@ def test_samples_are_filled_blanks(masked_run: Path) -> None:
         assert rest
 
 
-def test_a_masked_model_writes_no_text(config: Config, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"--run\.output-tokens: expected 0 with --data\.objective masked"):
-        train(with_fields(config, run__dir=tmp_path, run__output_tokens=5), recipe="debug")
-
-
 def test_a_masked_model_learns(config: Config, make_run_dir: Callable[[str], Path]) -> None:
     """Sixty steps are enough to see it."""
     config = with_fields(
@@ -214,13 +194,3 @@ def test_every_vocabulary_gets_a_mask_token(config: Config, tmp_path: Path, kind
     result = evaluate_masked_text(model, tokenizer, ["One morning a fox went to the market."], limit=4)
     assert result["tokens"] == 4
     assert 1 < result["pseudo_perplexity"] < 20 * len(tokenizer)
-
-
-def test_a_wrong_rate_is_told_before_anything_is_read(tmp_path: Path) -> None:
-    flags = ["debug", "--data.objective", "masked", "--data.mask-rate", "1", "--run-dir", str(tmp_path / "run")]
-    with pytest.raises(
-        SystemExit,
-        match=r"error: --data\.mask-rate: expected less than 1, got 1",
-    ):
-        main(flags)
-    assert not (tmp_path / "run").exists()

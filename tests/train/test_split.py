@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from corpus.documents import Document
 from tests.train.conftest import with_fields
-from train.checks import validate
 from train.config import Config
 from train.data.split import cut_passages, labelled_documents, split_documents, split_files, split_text
 
@@ -45,7 +44,7 @@ def test_passages_are_the_text_and_long_enough(texts: list[str], characters: int
             assert sum(len(line.strip()) for line in before.split("\n")) >= characters
             assert before.endswith("\n")
             assert after.split("\n")[0].strip()
-            if characters == 1:
+            if characters == 1 and not is_in_pieces:  # a piece may end in the whitespace that a line begins with
                 assert len([line for line in before.split("\n") if line.strip()]) == 1
     assert all(passage.is_complete for passage in passages)
 
@@ -110,8 +109,3 @@ def test_one_file_is_split_by_text_and_says_so(tiny: Config, tmp_path: Path) -> 
     (tmp_path / "b.txt").write_text("other\n")
     both = replace(config.corpus, paths=(tmp_path,))
     assert [piece.split for piece in labelled_documents(replace(config, corpus=both))] == ["train", "validation"]
-
-
-def test_a_hub_source_needs_a_name(tiny: Config) -> None:
-    with pytest.raises(ValueError, match=r"--corpus\.dataset: expected the id of a data set on the Hub, got none"):
-        validate(with_fields(tiny, corpus__source="hub"))

@@ -49,13 +49,14 @@ def prepare(config: Config, run: RunFolder, log: Callable[[str], None]) -> Prepa
     if config.corpus.source == "local" and not config.corpus.paths:
         raise ValueError("expected a text to train on, got none: name files or folders with --corpus PATH")
     needed = config.model.max_position_embeddings + 2
+    too_short = (
+        f"the corpus is too short: expected at least {needed} training tokens (one context window and the tokens "
+        "around it), got {}; give more text or a smaller --model.max-position-embeddings"
+    )
     # A token is a byte or more: this much is known before hours go into a tokenizer.
     size = None if read_manifest(run.tokens) or encoded_file(config.corpus) else known_size(config.corpus)
     if size is not None and 0 < size < needed - 2:
-        raise ValueError(
-            f"the corpus is too short: expected at least {needed} training tokens (one context window and the tokens "
-            f"around it), got a text of {size} bytes; give more text or a smaller --model.max-position-embeddings"
-        )
+        raise ValueError(too_short.format(f"a text of {size} bytes"))
     try:
         tokenizer = prepare_tokenizer(config, run, log)
         manifest = prepare_tokens(config, tokenizer, run, log)
@@ -65,10 +66,7 @@ def prepare(config: Config, run: RunFolder, log: Callable[[str], None]) -> Prepa
         raise ValueError(f"{error}; --corpus.skip-broken leaves out every file that cannot be read") from error
     train, validation = (TokenSplit(run.tokens, manifest[name]) for name in ("train", "validation"))
     if len(train) < needed:
-        raise ValueError(
-            f"the corpus is too short: expected at least {needed} training tokens (one context window and the "
-            f"tokens around it), got {len(train)}; give more text or a smaller --model.max-position-embeddings"
-        )
+        raise ValueError(too_short.format(len(train)))
     if len(validation) < 2:
         raise ValueError(
             f"the corpus is too short: expected at least 2 validation tokens, got {len(validation)}; give more text"
