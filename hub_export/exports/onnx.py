@@ -168,17 +168,18 @@ def _module(model: Any, cached: bool) -> Any:
 
     from modeling.generation import cache_of
 
-    class Plain(nn.Module):
+    class Wrapped(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model = model
 
+    class Plain(Wrapped):
         def forward(self, input_ids: "Tensor", attention_mask: "Tensor | None" = None) -> "Tensor":
             if attention_mask is None:
                 return self.model(input_ids=input_ids, use_cache=False).logits
             return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
 
-    class Cached(Plain):
+    class Cached(Wrapped):
         def forward(
             self, input_ids: "Tensor", attention_mask: "Tensor", position_ids: "Tensor", *past: "Tensor"
         ) -> "tuple[Tensor, ...]":

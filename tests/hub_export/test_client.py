@@ -57,7 +57,8 @@ def folder(tmp_path: Path) -> Path:
 
 def upload(folder: Path, **target: Any) -> tuple[str, str]:
     """Upload a folder and tag it; the commit and the tag."""
-    client, place = HubClient(), Target(**{"repo": "alice/moons"} | target)
+    fields: dict[str, Any] = {"repo": "alice/moons"} | target
+    client, place = HubClient(), Target(**fields)
     commit = publish(client, plan_upload(client, folder, place))
     return commit, tag_version(client, place, commit)
 
