@@ -133,7 +133,6 @@ def describe_plan(
     try:
         size = size_named(size_name)
         text, notes = read_text(text, upload, encoding=codec_of(encoding), text_field=column)
-        notes = [note.replace("--corpus.encoding NAME", "choose the encoding above") for note in notes]
         count = len(text.encode())
         speed = measured_speed(known_runs(context).values(), size)
         plan = RunPlan.of(text_bytes=count, size=size, steps=as_integer(steps), speed=speed)
