@@ -20,6 +20,8 @@ from corpus.readers.records import NO_ARRAY, begins_with_bracket
 _RECORD = re.compile(rf"(?s:(.+?(?:{'|'.join(map(re.escape, accepted_suffixes()))})))#[^#]*", re.I)
 _ADDRESS = re.compile(r"(https?|ftp|hf|s3|gs):/+(.*)")  # a Path has one slash of them
 
+_BEGINNING = 1 << 16  # bytes
+
 _log = logging.getLogger(__name__)
 
 
@@ -167,20 +169,22 @@ def find_files(paths: Sequence[str | Path], *, say: Callable[[str], None] = say_
 
 
 def _without_copies(files: list[Path], say: Callable[[str], None]) -> list[Path]:
-    """The files whose content differs; only those of one size are compared."""
-    sizes: dict[int, list[Path]] = defaultdict(list)
+    """The files whose content differs; only those of one size and beginning are compared."""
+    sizes = Counter(_size(file) for file in files)
+    alike: dict[tuple[int, bytes], list[Path]] = defaultdict(list)
     kept, copies = [], []
     for file in files:
-        try:
-            same_size = sizes[file.stat().st_size]
-            original = next((other for other in same_size if filecmp.cmp(file, other, shallow=False)), None)
-        except OSError:  # it is named when it is read
-            original = None
-            same_size = []
+        size = _size(file)
+        original = None
+        if size and sizes[size] > 1:
+            with contextlib.suppress(OSError):  # it is named when it is read
+                with file.open("rb") as stream:
+                    same = alike[size, hashlib.sha256(stream.read(_BEGINNING)).digest()]
+                original = next((other for other in same if filecmp.cmp(file, other, shallow=False)), None)
+                same.append(file)
         if original:
             copies.append(f"{file.as_posix()} = {original.as_posix()}")
         else:
-            same_size.append(file)
             kept.append(file)
     if copies:
         noun = (
@@ -236,6 +240,13 @@ def describe_changes(before: Iterable[dict[str, Any]], after: Iterable[dict[str,
     }
     parts = [f"{_counted(len(found), 'file')} {kind} ({_some(found)})" for kind, found in kinds.items() if found]
     return ", ".join(parts) or "the files come in another order"
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 def _counted(count: int, noun: str) -> str:

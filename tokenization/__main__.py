@@ -7,6 +7,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,7 +23,7 @@ from storage.run_folder import RunFolder
 from storage.shards import describe_ids, tokenizer_hash
 from storage.text import count_bytes, replace_surrogates
 from tokenization.encoding import encode_corpus, token_dtype
-from tokenization.report import as_json, as_table, compare, decode_ids
+from tokenization.report import as_table, compare, decode_ids
 from tokenization.saving import CONFIG, SLOW, load_tokenizer, save_tokenizer
 from tokenization.sentencepieces import MODEL_FILE
 from tokenization.trainers import GPT2, GPT2_FILES, KINDS, add_mask_token, load_gpt2, train_vocabulary
@@ -178,7 +179,7 @@ def report(given: argparse.Namespace) -> None:
     names = [Path(folder).resolve().relative_to(parent).as_posix() for folder in folders]
     tokenizers = [(name, load(folder)) for name, folder in zip(names, folders, strict=True)]
     measured = compare(tokenizers, texts)
-    print(json.dumps(as_json(measured), ensure_ascii=False, indent=2) if given.json else as_table(measured))
+    print(json.dumps(list(map(asdict, measured)), ensure_ascii=False, indent=2) if given.json else as_table(measured))
 
 
 def documents(paths: Sequence[str], given: argparse.Namespace) -> Iterator[Document]:

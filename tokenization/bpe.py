@@ -165,7 +165,7 @@ def split_pieces(pieces: Counter[str], split: Splitter, counts: Counter[str]) ->
 
 
 def read_texts(texts: Iterable[str], doing: str, progress: bool) -> Iterable[str]:
-    """The texts that a vocabulary is learnt from, under a progress bar if `progress`; ValueError for a string."""
+    """The texts that a vocabulary is learned from, under a progress bar if `progress`; ValueError for a string."""
     if isinstance(texts, str):
         raise ValueError("expected texts as a list or iterator of strings, got one string: put it into a list")
     return tqdm(texts, desc=doing, unit=" texts", leave=False, disable=not progress)

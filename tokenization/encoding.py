@@ -77,7 +77,7 @@ def build_encoder(tokenizer: PreTrainedTokenizerBase) -> tuple[Encoder, bool]:
     dtype = token_dtype(len(tokenizer))
     if is_from_scratch(tokenizer):
         ours = cast(ScratchGPTTokenizer, tokenizer)
-        return DirectEncoder(ours, dtype), ours.pattern == GPT4_SPLIT_PATTERN
+        return direct_encoder(ours, dtype), ours.pattern == GPT4_SPLIT_PATTERN
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         call = cast(Callable[..., dict[str, list[list[int]]]], tokenizer)
@@ -87,7 +87,7 @@ def build_encoder(tokenizer: PreTrainedTokenizerBase) -> tuple[Encoder, bool]:
     state = json.loads(written)
     only_special = all(token["special"] for token in state["added_tokens"])
     if only_special and _is_of_characters(state):
-        return CharacterTable(state["model"], dtype), True
+        return character_encoder(state["model"], dtype), True
     rust = Tokenizer.from_str(written)
     rust.encode_special_tokens = True
     rust.no_padding()
@@ -100,35 +100,33 @@ def build_encoder(tokenizer: PreTrainedTokenizerBase) -> tuple[Encoder, bool]:
     return encode, only_special and _has_borders_at_spaces(state)
 
 
-class DirectEncoder:
+def direct_encoder(tokenizer: ScratchGPTTokenizer, dtype: type[np.unsignedinteger]) -> Encoder:
     """The from-scratch tokenizer: its merges in tiktoken, or its own code where tiktoken would not give the same."""
+    library = tiktoken_of(tokenizer)
 
-    def __init__(self, tokenizer: ScratchGPTTokenizer, dtype: type[np.unsignedinteger]):
-        self.tokenizer, self.dtype = tokenizer, dtype
-        self.tiktoken: tiktoken.Encoding | None = None
-        # tiktoken leaves out what a pattern passes over, so it gets the one pattern that passes over nothing.
-        if tokenizer.pattern == GPT4_SPLIT_PATTERN and is_reachable(tokenizer):
-            ranks = {token: rank for rank, token in enumerate(tokenizer.token_bytes[: BYTES + len(tokenizer.merges)])}
-            # It needs a special token to search for, and is never allowed to take it.
-            special = {END_OF_TEXT: len(ranks)}
-            self.tiktoken = tiktoken.Encoding(
-                "scratchgpt", pat_str=GPT4_SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens=special
-            )
-
-    def __call__(self, texts: list[str]) -> list[np.ndarray]:
-        return list(map(self._encode, texts))
-
-    def _encode(self, text: str) -> np.ndarray:
-        if self.tiktoken is not None and not (len(text) >= LONG_WHITESPACE and LONG_RUN.search(text)):
+    def encode(text: str) -> np.ndarray:
+        if library is not None and not (len(text) >= LONG_WHITESPACE and LONG_RUN.search(text)):
             try:
-                return self.tiktoken.encode_to_numpy(text, disallowed_special=()).astype(self.dtype)
+                return library.encode_to_numpy(text, disallowed_special=()).astype(dtype)
             except UnicodeEncodeError:
                 pass  # a lone surrogate, which only the from-scratch class keeps
-        return np.array(self.tokenizer.encode_ordinary(text), dtype=self.dtype)
+        return np.array(tokenizer.encode_ordinary(text), dtype=dtype)
+
+    return lambda texts: list(map(encode, texts))
+
+
+def tiktoken_of(tokenizer: ScratchGPTTokenizer) -> tiktoken.Encoding | None:
+    """The tokenizer's merges in tiktoken; None where it would give other ids."""
+    # tiktoken leaves out what a pattern passes over, so it gets the one pattern that passes over nothing.
+    if tokenizer.pattern != GPT4_SPLIT_PATTERN or not is_reachable(tokenizer):
+        return None
+    ranks = {token: rank for rank, token in enumerate(tokenizer.token_bytes[: BYTES + len(tokenizer.merges)])}
+    special = {END_OF_TEXT: len(ranks)}  # it needs one to search for, and is never allowed to take it
+    return tiktoken.Encoding("scratchgpt", pat_str=GPT4_SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens=special)
 
 
 def is_reachable(tokenizer: ScratchGPTTokenizer) -> bool:
-    """Whether the merges, in order, make each token of its own bytes. Learnt merges do; others need not.
+    """Whether the merges, in order, make each token of its own bytes. Learned merges do; others need not.
 
     tiktoken merges by what two tokens make together, the from-scratch class by pairs. Where each token is reachable
     that is the same: neighbours that make a token together were once the text of that token, so they are its pair.
@@ -138,19 +136,18 @@ def is_reachable(tokenizer: ScratchGPTTokenizer) -> bool:
     return all(len(model.tokenize(token)) == 1 for token in tokens)
 
 
-class CharacterTable:
+def character_encoder(model: dict[str, Any], dtype: type[np.unsignedinteger]) -> Encoder:
     """A vocabulary of single characters as an array from code point to id."""
+    vocab: dict[str, int] = model["vocab"]
+    ids = np.full(0x110000, vocab[model["unk_token"]], dtype=dtype)
+    for token, index in vocab.items():
+        if len(token) == 1:
+            ids[ord(token)] = index
 
-    def __init__(self, model: dict[str, Any], dtype: type[np.unsignedinteger]):
-        vocab: dict[str, int] = model["vocab"]
-        self.ids = np.full(0x110000, vocab[model["unk_token"]], dtype=dtype)
-        for token, index in vocab.items():
-            if len(token) == 1:
-                self.ids[ord(token)] = index
+    def encode(texts: list[str]) -> list[np.ndarray]:
+        return [ids[np.frombuffer(replace_surrogates(text).encode("utf-32-le"), dtype="<u4")] for text in texts]
 
-    def __call__(self, texts: list[str]) -> list[np.ndarray]:
-        encoded = (replace_surrogates(text).encode("utf-32-le") for text in texts)
-        return [self.ids[np.frombuffer(data, dtype="<u4")] for data in encoded]
+    return encode
 
 
 def _is_of_characters(state: dict[str, Any]) -> bool:

@@ -1,7 +1,7 @@
-"""The merges of a BPE vocabulary as they apply to one text, in the order in which they were learnt.
+"""The merges of a BPE vocabulary as they apply to one text, in the order in which they were learned.
 
 Encoding with BPE (Sennrich, Haddow and Birch, 2016) is the training once more: the text falls into pre-tokens, these
-into bytes or characters, and the merge learnt first of those that fit is made wherever it fits, until none does.
+into bytes or characters, and the merge learned first of those that fit is made wherever it fits, until none does.
 """
 
 import json
@@ -34,7 +34,7 @@ OTHERWISE = "This tokenizer does more to the text than merging pairs, so a repla
 class Merge:
     """One merge, at all its places in a text."""
 
-    rank: int  # 1 for the merge learnt first
+    rank: int  # 1 for the merge learned first
     first: int  # ids of the two tokens that are joined …
     second: int
     made: int  # … and of the one that they become

@@ -1,14 +1,14 @@
 """Tokenizers measured on the same texts, side by side."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from storage.text import count_bytes
-from tokenization.encoding import Encoder, build_encoder
+from tokenization.encoding import build_encoder
 from tokenization.spans import is_from_scratch
 from tokenization.tokenization_scratchgpt import bytes_to_text
 
@@ -25,54 +25,23 @@ class Difference:
     got: str  # What decoding gave there.
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Measured:
     """What one tokenizer makes of some texts."""
 
     name: str  # Of the tokenizer, as given.
     vocabulary: int  # Tokens it has.
-    tokens: int  # Tokens it made.
-    bytes_per_token: float  # UTF-8 bytes of the texts for each token.
-    characters_per_token: float  # Characters of the texts for each token.
-    fertility: float  # Tokens for each word; words are what whitespace separates.
-    unknown: int  # Tokens that represent something unknown.
-    unknown_share: float  # Their share of the tokens, 0 to 1.
-    used: int  # Different tokens that occur.
-    used_share: float  # Their share of the vocabulary, 0 to 1.
-    exact_texts: float  # Share of the texts that decoding gives back exactly, 0 to 1.
-    exact_lines: float  # The same of their non-empty lines, each encoded by itself and without its end.
-    first_difference: Difference | None  # Where the first text that is not given back differs; None where all are.
-
-
-@dataclass(kw_only=True, slots=True)
-class _Tally:
-    """The counts of one tokenizer so far."""
-
-    name: str
-    tokenizer: PreTrainedTokenizerBase
-    encode: Encoder
-    used: np.ndarray  # bool, by id
-    tokens: int = 0
-    unknown: int = 0
-    exact_texts: int = 0
-    exact_lines: int = 0
-    first_difference: Difference | None = None
-
-    def add(self, name: str, text: str, lines: list[str]) -> None:
-        """Counts one text and its lines."""
-        ids, *line_ids = self.encode([text, *lines])
-        self.tokens += len(ids)
-        self.used[ids] = True
-        if self.tokenizer.unk_token_id is not None:
-            self.unknown += int((ids == self.tokenizer.unk_token_id).sum())
-        back = decode_ids(self.tokenizer, ids)
-        if back == text:
-            self.exact_texts += 1
-        elif self.first_difference is None:
-            self.first_difference = difference(name, text, back)
-        self.exact_lines += sum(
-            decode_ids(self.tokenizer, one) == line for one, line in zip(line_ids, lines, strict=True)
-        )
+    tokens: int = 0  # Tokens it made.
+    bytes_per_token: float = 0  # UTF-8 bytes of the texts for each token.
+    characters_per_token: float = 0  # Characters of the texts for each token.
+    fertility: float = 0  # Tokens for each word; words are what whitespace separates.
+    unknown: int = 0  # Tokens that represent something unknown.
+    unknown_share: float = 0  # Their share of the tokens, 0 to 1.
+    used: int = 0  # Different tokens that occur.
+    used_share: float = 0  # Their share of the vocabulary, 0 to 1.
+    exact_texts: float = 0  # Share of the texts that decoding gives back exactly, 0 to 1.
+    exact_lines: float = 0  # The same of their non-empty lines, each encoded by itself and without its end.
+    first_difference: Difference | None = None  # Where the first text that is not given back differs.
 
 
 def compare(
@@ -85,10 +54,9 @@ def compare(
     Raises:
         ValueError: no text, or none with a character.
     """
-    tallies = [
-        _Tally(name=name, tokenizer=tokenizer, encode=build_encoder(tokenizer)[0], used=np.zeros(len(tokenizer), bool))
-        for name, tokenizer in tokenizers
-    ]
+    measured = [Measured(name=name, vocabulary=len(tokenizer)) for name, tokenizer in tokenizers]
+    encoders = [build_encoder(tokenizer)[0] for _, tokenizer in tokenizers]
+    used = [np.zeros(len(tokenizer), bool) for _, tokenizer in tokenizers]
     size = characters = words = count = lines_count = 0
     for name, text in texts:
         lines = [line for line in text.split("\n") if line]
@@ -97,28 +65,28 @@ def compare(
         characters += len(text)
         words += len(text.split())
         lines_count += len(lines)
-        for tally in tallies:
-            tally.add(name, text, lines)
+        for one, (_, tokenizer), encode, is_used in zip(measured, tokenizers, encoders, used, strict=True):
+            ids, *line_ids = encode([text, *lines])
+            one.tokens += len(ids)
+            is_used[ids] = True
+            if tokenizer.unk_token_id is not None:
+                one.unknown += int((ids == tokenizer.unk_token_id).sum())
+            back = decode_ids(tokenizer, ids)
+            one.exact_texts += back == text
+            if back != text and one.first_difference is None:
+                one.first_difference = difference(name, text, back)
+            one.exact_lines += sum(
+                decode_ids(tokenizer, ids) == line for ids, line in zip(line_ids, lines, strict=True)
+            )
     if not characters:
         raise ValueError("expected a text to measure on, got none or only empty ones: check the files")
-    return [
-        Measured(
-            name=tally.name,
-            vocabulary=len(tally.used),
-            tokens=tally.tokens,
-            bytes_per_token=size / max(1, tally.tokens),
-            characters_per_token=characters / max(1, tally.tokens),
-            fertility=tally.tokens / max(1, words),
-            unknown=tally.unknown,
-            unknown_share=tally.unknown / max(1, tally.tokens),
-            used=int(tally.used.sum()),
-            used_share=float(tally.used.mean()),
-            exact_texts=tally.exact_texts / count,
-            exact_lines=tally.exact_lines / max(1, lines_count),
-            first_difference=tally.first_difference,
-        )
-        for tally in tallies
-    ]
+    for one, is_used in zip(measured, used, strict=True):
+        tokens = max(1, one.tokens)
+        one.bytes_per_token, one.characters_per_token = size / tokens, characters / tokens
+        one.fertility, one.unknown_share = one.tokens / max(1, words), one.unknown / tokens
+        one.used, one.used_share = int(is_used.sum()), float(is_used.mean())
+        one.exact_texts, one.exact_lines = one.exact_texts / count, one.exact_lines / max(1, lines_count)
+    return measured
 
 
 def as_table(measured: Sequence[Measured]) -> str:
@@ -150,11 +118,6 @@ def as_table(measured: Sequence[Measured]) -> str:
             where = f"{one.name}: {first.text}, character {first.character}"
             lines.append(f"\n{where}\n  text  {first.expected!r}\n  back  {first.got!r}")
     return "\n".join(lines)
-
-
-def as_json(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """The measurements as plain values, one object a tokenizer."""
-    return [asdict(one) for one in measured]
 
 
 def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: np.ndarray) -> str:

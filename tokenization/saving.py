@@ -70,15 +70,10 @@ def build_fast(tokenizer: ScratchGPTTokenizer) -> PreTrainedTokenizerFast:
     encodes and decodes.
     """
     alphabet = byte_alphabet()
-
-    def written(token: bytes) -> str:
-        return "".join(alphabet[byte] for byte in token)
-
-    merges = [(written(first), written(second)) for first, second in tokenizer.merges]
-    ordinary = alphabet + [first + second for first, second in merges]
-    vocab = {token: index for index, token in enumerate(ordinary)}
+    merges: Any = [tuple("".join(map(alphabet.__getitem__, part)) for part in pair) for pair in tokenizer.merges]
     specials = tokenizer.special_tokens
-    vocab.update({token: index for index, token in enumerate(specials, start=BYTES + len(merges))})
+    tokens = [*alphabet, *map("".join, merges), *specials]
+    vocab = {token: index for index, token in enumerate(tokens)}
     rust = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=False))
     rust.pre_tokenizer = pre_tokenizers.Sequence(
         [

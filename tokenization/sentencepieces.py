@@ -136,19 +136,26 @@ def convert_sentencepiece(model: bytes, *, name: str = "the model") -> PreTraine
     rust.pre_tokenizer = pre_tokenizers.Split(Regex(SENTENCEPIECE_WORDS), behavior="isolated")
     steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     rust.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
-    rust.add_special_tokens([AddedToken(pieces[index], normalized=False, special=True) for index in special])
-    named = {"bos_token": library.bos_id(), "eos_token": library.eos_id()}
-    tokens = {role: pieces[index] for role, index in named.items() if index >= 0}
-    end = tokens.get("eos_token", unknown)
-    tokenizer = PreTrainedTokenizerFast(
+    begin, end = (pieces[index] if index >= 0 else None for index in (library.bos_id(), library.eos_id()))
+    special_tokens = [pieces[index] for index in special]
+    tokenizer = wrap(rust, special_tokens, begin=begin, end=end or unknown, unknown=unknown)
+    vars(tokenizer)["sentencepiece_model"] = model
+    return tokenizer
+
+
+def wrap(
+    rust: Tokenizer, special_tokens: Iterable[str], *, end: str, begin: str | None = None, unknown: str | None = None
+) -> PreTrainedTokenizerFast:
+    """The tokenizer of transformers for one of the Rust backend; `end` ends, pads, and begins unless `begin` does."""
+    rust.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special_tokens])
+    return PreTrainedTokenizerFast(
         tokenizer_object=rust,
-        **{"bos_token": end, "eos_token": end, **tokens},
+        bos_token=begin or end,
+        eos_token=end,
         pad_token=end,
         unk_token=unknown,
         clean_up_tokenization_spaces=False,
     )
-    vars(tokenizer)["sentencepiece_model"] = model
-    return tokenizer
 
 
 def open_library(model: bytes, *, name: str = "the model") -> sentencepiece.SentencePieceProcessor:

@@ -9,8 +9,10 @@ from transformers import PreTrainedTokenizerBase
 from tokenization.spans import SINGLE_BYTE, decoder_steps, is_byte_level, is_from_scratch
 from tokenization.tokenization_scratchgpt import byte_alphabet, bytes_to_text, text_to_bytes
 
-# How SentencePiece and its like write a byte for which there is no other token.
-FROM_PIECES = ("Replace", "ByteFallback", "Fuse")
+# Decoders in which the text of a token depends on no token but the one before it, and on that alone whether there is
+# one. Single bytes, which are decoded together, are the exception: their text is settled by the next token.
+FROM_PIECES = ["Replace", "ByteFallback", "Fuse"]
+LOCAL_DECODERS = (["WordPiece"], ["Fuse"], FROM_PIECES, [*FROM_PIECES, "Strip"])
 
 
 class StreamingDecoder:
@@ -35,7 +37,7 @@ class StreamingDecoder:
         self._byte_of = {character: byte for byte, character in enumerate(byte_alphabet())}
         self._special = {str(token) for token in tokenizer.added_tokens_decoder.values()} if self._lossless else set()
         self._pending = b""
-        self._is_local = not tokenizer.clean_up_tokenization_spaces and is_local(tokenizer)
+        self._is_local = not tokenizer.clean_up_tokenization_spaces and [*decoder_steps(tokenizer)] in LOCAL_DECODERS
         self._ids: list[int] = []
         self._returned = ""
         self.is_open = False
@@ -119,14 +121,6 @@ class StreamingDecoder:
         """Whether the end of the text is open: a half character, or a run of single bytes, decoded only together."""
         last: Any = self.tokenizer.convert_ids_to_tokens(self._ids[-1])
         return text.endswith("\ufffd") or SINGLE_BYTE.fullmatch(str(last)) is not None
-
-
-def is_local(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the text of a token depends on no token but the one before it, and on that alone whether there is one.
-
-    Single bytes, which are decoded together, are the exception: their text is settled by the next token.
-    """
-    return [*decoder_steps(tokenizer)] in (["WordPiece"], ["Fuse"], [*FROM_PIECES], [*FROM_PIECES, "Strip"])
 
 
 def incomplete_tail(data: bytes) -> int:

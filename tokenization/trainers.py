@@ -16,14 +16,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from storage.records import read_json_object
 from storage.text import first_line, replace_surrogates
 from tokenization.bpe import check_found, collector_off, merge_words, read_texts, train_bpe, warn_of_fewer
 from tokenization.merge_trace import COUNTS, merge_counts
-from tokenization.sentencepieces import train_sentencepiece
+from tokenization.sentencepieces import train_sentencepiece, wrap
 from tokenization.spans import is_from_scratch
 from tokenization.tokenization_scratchgpt import END_OF_TEXT, MASK, ScratchGPTTokenizer, byte_alphabet
 
@@ -41,7 +41,7 @@ BORDERS = re.compile("[ \n]+")
 def train_vocabulary(
     kind: str, texts: Iterable[str], vocab_size: int, *, progress: bool = False
 ) -> PreTrainedTokenizerBase:
-    """A tokenizer of one of the kinds `KINDS`, learnt from texts.
+    """A tokenizer of one of the kinds `KINDS`, learned from texts.
 
     Args:
         kind: `bpe` is our own byte-level BPE; `gpt2` takes GPT-2's vocabulary from the Hub, and no text is read.
@@ -74,7 +74,7 @@ def train_own(
     special_tokens: Sequence[str] = (END_OF_TEXT,),
     progress: bool = False,
 ) -> ScratchGPTTokenizer:
-    """Our own byte-level BPE, learnt by `train_bpe`, which remembers how often each pair occurred when it was
+    """Our own byte-level BPE, learned by `train_bpe`, which remembers how often each pair occurred when it was
     merged (`tokenization.merge_trace.merge_counts`)."""
     counts: list[int] = []
     merges = train_bpe(
@@ -102,7 +102,7 @@ def train_characters(texts: Iterable[str], *, progress: bool = False) -> PreTrai
     vocab = {token: index for index, token in enumerate([*sorted(characters), UNKNOWN, END_OF_TEXT])}
     rust = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token=UNKNOWN))
     rust.decoder = decoders.Fuse()
-    return _wrap(rust, end=END_OF_TEXT, unknown=UNKNOWN)
+    return wrap(rust, [UNKNOWN, END_OF_TEXT], end=END_OF_TEXT, unknown=UNKNOWN)
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int, *, progress: bool = False) -> PreTrainedTokenizerFast:
@@ -111,7 +111,7 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int, *, progress: bool = F
     Control characters are removed, whitespace becomes a space, accents go; words and runs of punctuation are cut
     apart; a word is written with the longest pieces from its left. A call of the tokenizer puts `<|EOS|>` at both ends.
 
-    The pieces are learnt as in `tokenizers.trainers.WordPieceTrainer` (byte-pair merges of the most frequent pair, as
+    The pieces are learned as in `tokenizers.trainers.WordPieceTrainer` (byte-pair merges of the most frequent pair, as
     long as there is one), but by our trainer: the ids of that one depend on the order of a hash map, and two runs on
     the same text give different vocabularies. Ties go to the pair whose ids are smaller.
 
@@ -155,7 +155,7 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int, *, progress: bool = F
     rust.post_processor = processors.TemplateProcessing(
         single=f"{END_OF_SEQUENCE} $A {END_OF_SEQUENCE}", special_tokens=[(END_OF_SEQUENCE, vocab[END_OF_SEQUENCE])]
     )
-    return _wrap(rust, end=END_OF_SEQUENCE, unknown=UNKNOWN)
+    return wrap(rust, [UNKNOWN, END_OF_SEQUENCE], end=END_OF_SEQUENCE, unknown=UNKNOWN)
 
 
 def _count_words(rust: Tokenizer, texts: Iterable[str], progress: bool) -> Counter[str]:
@@ -242,18 +242,4 @@ def _gpt2(vocab: dict[str, int], merges: list[list[str]], source: Path) -> PreTr
     rust = Tokenizer(models.BPE(vocab=vocab, merges=[(first, second) for first, second in merges]))
     rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     rust.decoder = decoders.ByteLevel()
-    return _wrap(rust, end=END_OF_TEXT)
-
-
-def _wrap(rust: Tokenizer, *, end: str, unknown: str | None = None) -> PreTrainedTokenizerFast:
-    """The tokenizer of transformers; `end` begins, ends and pads."""
-    tokens = [token for token in (unknown, end) if token is not None]
-    rust.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in tokens])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=rust,
-        bos_token=end,
-        eos_token=end,
-        pad_token=end,
-        unk_token=unknown,
-        clean_up_tokenization_spaces=False,
-    )
+    return wrap(rust, [END_OF_TEXT], end=END_OF_TEXT)

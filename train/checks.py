@@ -98,10 +98,13 @@ def check_effects(config: Config, recipe: Config) -> None:
 def check_same_run(config: Config, folder: RunFolder) -> None:
     """Refuse a folder whose run had another config; only `run` may differ, apart from its seed.
 
+    A run that failed on its text before it made anything, a broken file for one, binds nobody to its config.
+
     Raises:
         ValueError: naming each field, what the folder has and what was asked for.
     """
-    if not folder.recipe_file.is_file():
+    is_begun = folder.tokenizer.exists() or folder.tokens.exists() or folder.checkpoints()
+    if not folder.recipe_file.is_file() or not is_begun:
         return
     saved = folder.recipe["config"]
     defaults = as_json(Config())  # of fields that were added since the run began

@@ -16,9 +16,8 @@ from urllib.parse import unquote
 
 from corpus.clean import clean_gutenberg
 from corpus.documents import Document, text_documents
-from corpus.encodings import decode_bytes
 from corpus.readers.archives import open_zip
-from corpus.readers.streams import BrokenFileError, Options, needs
+from corpus.readers.streams import BrokenFileError, Options, decoded, needs
 from storage.text import first_line
 
 _CONTAINER = "META-INF/container.xml"
@@ -93,10 +92,7 @@ def read_pdf(stream: BinaryIO, name: str, options: Options) -> Iterator[Document
 
 def _html_text(raw: bytes, name: str, options: Options) -> str:
     inscriptis = needs(name, "inscriptis", "inscriptis")
-    try:
-        page = decode_bytes(raw, name, options.encoding, options.say)
-    except ValueError as error:
-        raise BrokenFileError(str(error)) from error
+    page = "".join(decoded(io.BytesIO(raw), name, options))
     page = re.sub(r"\A\s*<\?xml[^>]*\?>", "", page)  # its encoding is that of the bytes, not of a str
     return inscriptis.get_text(page) if page.strip() else ""
 

@@ -7,11 +7,11 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO, cast
+from itertools import chain
+from typing import Any, BinaryIO
 
 from corpus.documents import Document, text_documents
-from corpus.encodings import choose_encoding
-from corpus.readers.streams import BrokenFileError, Options
+from corpus.readers.streams import BrokenFileError, Options, decoded
 from storage.text import first_line
 
 NO_ARRAY = ".json without an array of records"
@@ -43,7 +43,7 @@ def read_json_lines(stream: BinaryIO, name: str, options: Options) -> Iterator[D
             continue
         place = f"{name}:{number}"
         try:
-            record = json.loads(_decoded(line, options.encoding))
+            record = json.loads(_json_text(line, options.encoding))
             reason = type(record).__name__
         except ValueError as error:  # no JSON, or another encoding
             record, reason = None, str(error)
@@ -69,7 +69,7 @@ def read_json(stream: BinaryIO, name: str, options: Options) -> Iterator[Documen
         return
     raw = stream.read()
     try:
-        records = json.loads(_decoded(raw, options.encoding, first=json.detect_encoding(raw)))
+        records = json.loads(_json_text(raw, options.encoding, first=json.detect_encoding(raw)))
     except ValueError as error:
         raise BrokenFileError(f"{name}: expected a JSON array, got {_excerpt(raw)} ({error}); fix it") from error
     except RecursionError as error:
@@ -94,21 +94,11 @@ def read_table(stream: BinaryIO, name: str, options: Options, delimiters: str = 
     Args:
         delimiters: what may separate the columns; the one that the header has most often does.
     """
+    lines = _lines(decoded(stream, name, options))
+    header = next(lines, "")
+    csv.field_size_limit(_LONGEST_FIELD)
+    rows = csv.reader(chain([header], lines), delimiter=max(delimiters, key=header.count), strict=True)
     try:
-        codec, note = choose_encoding(iter(lambda: stream.read(1 << 18), b""), name, options.encoding)
-    except ValueError as error:
-        raise BrokenFileError(str(error)) from error
-    if note:
-        options.say(note)
-    stream.seek(0)
-    rows = None
-    lines = io.TextIOWrapper(cast(Any, stream), codec, "replace", newline="")
-    try:
-        header = lines.readline()
-        delimiter = max(delimiters, key=header.count)
-        lines.seek(0)
-        csv.field_size_limit(_LONGEST_FIELD)
-        rows = csv.reader(lines, delimiter=delimiter, strict=True)
         columns = next(rows, None)
         if columns is None:
             return
@@ -118,12 +108,18 @@ def read_table(stream: BinaryIO, name: str, options: Options, delimiters: str = 
         for number, row in enumerate(filter(None, rows), start=1):
             yield from text_documents(row[column] if column < len(row) else None, f"{name}#{number}")
     except csv.Error as error:
-        line = rows.line_num if rows else 1
         raise BrokenFileError(
-            f"{name}:{line}: expected a row of a table, got what is none ({error}); fix it or leave it out"
+            f"{name}:{rows.line_num}: expected a row of a table, got what is none ({error}); fix it or leave it out"
         ) from error
-    finally:
-        lines.detach()  # or it closes the stream
+
+
+def _lines(texts: Iterable[str]) -> Iterator[str]:
+    rest = ""
+    for text in texts:
+        *lines, rest = (rest + text).split("\n")
+        yield from (line + "\n" for line in lines)
+    if rest:
+        yield rest
 
 
 read_tsv = functools.partial(read_table, delimiters="\t")
@@ -212,7 +208,7 @@ def _messages(value: Any) -> list[tuple[str, str]] | None:
     return messages
 
 
-def _decoded(raw: bytes, encoding: str | None, first: str = "utf-8") -> str:
+def _json_text(raw: bytes, encoding: str | None, first: str = "utf-8") -> str:
     """JSON as text: in UTF-8, or else in the encoding that the user says."""
     try:
         return str(raw, first)

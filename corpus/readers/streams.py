@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import zstandard
 
 from corpus.documents import LONGEST_UNCUT
-from corpus.encodings import say_once
+from corpus.encodings import decode, say_once
 from storage.text import first_line
 
 COMPRESSIONS = {".gz": "gzip", ".tgz": "gzip", ".xz": "xz", ".txz": "xz", ".zst": "zstd"}
@@ -108,6 +108,18 @@ def open_stream(path: Path) -> Iterator[BinaryIO]:
             f"{path.as_posix()}: expected a readable file, got: {error.strerror or error}; "
             "check its permissions or leave it out"
         ) from error
+
+
+def decoded(stream: BinaryIO, name: str, options: Options) -> Iterator[str]:
+    """The text of a stream in parts, with `\\n` as its line end.
+
+    Raises:
+        BrokenFileError: it is no text, or in an encoding that is not sure.
+    """
+    try:
+        yield from decode(stream, name, options.encoding, options.say)
+    except ValueError as error:
+        raise BrokenFileError(str(error)) from error
 
 
 def verified(stream: BinaryIO) -> BinaryIO:

@@ -8,8 +8,7 @@ from typing import BinaryIO
 
 from corpus.clean import clean_gutenberg
 from corpus.documents import LONGEST_UNCUT, Document, cut_text, text_documents
-from corpus.encodings import decode
-from corpus.readers.streams import BrokenFileError, Options
+from corpus.readers.streams import BrokenFileError, Options, decoded
 
 # "31.12.23, 21:15 - Ann: text" (Android) or "[12/31/23, 9:15:03 PM] Ann: text" (iOS), in the date format of the phone.
 _CLOCK = r"\d{1,2}[:.]\d{2}(?:[:.]\d{2})?(?:[ \u00a0\u202f]?[AaPp]\.?[ \u00a0]?[Mm]\.?)?"
@@ -28,14 +27,14 @@ def read_text(stream: BinaryIO, name: str, options: Options) -> Iterator[Documen
     """
     head = stream.read(LONGEST_UNCUT + 1)
     if len(head) <= LONGEST_UNCUT:
-        text = "".join(_decoded(io.BytesIO(head), name, options))
+        text = "".join(decoded(io.BytesIO(head), name, options))
         if text.startswith("{\\rtf"):
             raise BrokenFileError(f"{name}: expected plain text, got RTF; save it as .txt or .docx, or leave it out")
         yield from text_documents(_without_dates(text, name, options) or clean_gutenberg(text), name)
         return
     del head
     stream.seek(0)
-    for piece, is_last in cut_text(_decoded(stream, name, options)):
+    for piece, is_last in cut_text(decoded(stream, name, options)):
         yield Document(text=piece, name=name, is_complete=is_last)
 
 
@@ -43,7 +42,7 @@ def read_subtitles(stream: BinaryIO, name: str, options: Options) -> Iterator[Do
     """One document: the lines that are spoken, without numbers, times and tags; a line that stays is there once."""
     lines: list[str] = []
     has_cues = False
-    for block in re.split(r"\n[ \t]*\n", "".join(_decoded(stream, name, options))):
+    for block in re.split(r"\n[ \t]*\n", "".join(decoded(stream, name, options))):
         if cue := _CUE.search(block):
             has_cues = True
             spoken = (html.unescape(_TAG.sub("", line)).strip() for line in block[cue.end() :].split("\n"))
@@ -52,14 +51,6 @@ def read_subtitles(stream: BinaryIO, name: str, options: Options) -> Iterator[Do
         raise BrokenFileError(f"{name}: expected subtitles with times (00:01 --> 00:02), got none; rename or remove it")
     kept = [line for line, before in zip(lines, ["", *lines], strict=False) if line != before]
     yield from text_documents("\n".join(kept) + "\n" if kept else "", name)
-
-
-def _decoded(stream: BinaryIO, name: str, options: Options) -> Iterator[str]:
-    """The text of a stream in parts; ValueErrors about its bytes become BrokenFileErrors."""
-    try:
-        yield from decode(stream, name, options.encoding, options.say)
-    except ValueError as error:
-        raise BrokenFileError(str(error)) from error
 
 
 def _without_dates(text: str, name: str, options: Options) -> str | None:

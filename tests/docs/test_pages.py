@@ -14,13 +14,14 @@ import corpus.__main__
 import tokenization.__main__
 from modeling.sizing import count_parameters, flops_per_token
 from train.__main__ import parse
-from train.config import Config
+from train.config import Config, as_json
 from train.recipes import RECIPES, get_recipe
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROOT = DOCS.parent
 RECIPES_PAGE = (DOCS / "recipes.md").read_text(encoding="utf-8")
 TOUR = (DOCS / "tour.md").read_text(encoding="utf-8")
+TUTORIALS = (DOCS / "tutorials.md").read_text(encoding="utf-8")
 PAGES = sorted([*DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb")])
 SYSTEMS = ("scifi", "bookcorpus", "openwebtext", "wikitext", "wiki", "modern")
 
@@ -59,7 +60,8 @@ def table(text: str, *header: str) -> list[dict[str, str]]:
     for line in lines:
         if not line.startswith("|"):
             break
-        cells = [re.sub(r"(?<=\d),(?=\d)", "", cell.strip().strip("`")) for cell in line.strip().strip("|").split("|")]
+        cells = re.split(r"(?<!\\)\|", line.strip().strip("|"))
+        cells = [re.sub(r"(?<=\d),(?=\d)", "", cell.strip().strip("`")) for cell in cells]
         rows.append(dict(zip(header, cells, strict=True)))
     return rows
 
@@ -71,7 +73,9 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip() and not line.startswith("#")
 ]
-TRAIN_COMMANDS = [command for _, command in COMMANDS if command.startswith("python -m train ")]
+# The walk through the READMEs has its commands in the cells of its tables.
+COMMANDS += [("tutorials.md", command) for command in re.findall(r"`((?:python|make) [^`]+)`", TUTORIALS)]
+TRAIN_COMMANDS = list(dict.fromkeys(command for _, command in COMMANDS if command.startswith("python -m train ")))
 
 
 def anchors(text: str) -> set[str]:
@@ -143,6 +147,22 @@ def test_every_recipe_is_described_and_shown() -> None:
         described = section(RECIPES_PAGE, name)
         assert "**Cost**" in described
         assert "**Expected**" in described
+
+
+@pytest.mark.parametrize("name", SYSTEMS[:5])
+def test_every_line_of_the_tutorials_has_its_result(name: str) -> None:
+    rows = table(section(TUTORIALS, name), "README", "ours", "2026-11-29")
+    assert len(rows) > 10
+    for row in rows:
+        assert row["README"], row
+        assert row["2026-11-29"], row
+
+
+def test_flags_in_the_tutorials_are_fields() -> None:
+    flags = set(re.findall(r"--(\w+\.[\w-]+)", TUTORIALS))
+    assert flags
+    fields = {f"{part}.{field}" for part, values in as_json(Config()).items() for field in values}
+    assert {flag.replace("-", "_").replace("no_", "") for flag in flags} <= fields
 
 
 def blocks_of_commands(text: str) -> list[str]:

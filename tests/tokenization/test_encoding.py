@@ -15,7 +15,7 @@ from storage.text import replace_surrogates
 from tests.tokenization.conftest import Words, ids_of
 from tokenization import ScratchGPTTokenizer, encode_corpus, train_bpe
 from tokenization.bpe import parts_of
-from tokenization.encoding import LONG_WHITESPACE, DirectEncoder, build_encoder, token_dtype
+from tokenization.encoding import LONG_WHITESPACE, build_encoder, tiktoken_of, token_dtype
 from tokenization.saving import build_fast
 from tokenization.tokenization_scratchgpt import LATER_CHARACTERS
 from tokenization.trainers import KINDS
@@ -63,7 +63,7 @@ def unicode_vocabulary() -> ScratchGPTTokenizer:
 
 def test_twenty_thousand_unicode_strings_have_the_ids_of_the_from_scratch_class(unicode_vocabulary):
     texts = ["", *random_texts(20_000, seed=2)]
-    assert build_encoder(unicode_vocabulary)[0].__dict__["tiktoken"] is not None
+    assert tiktoken_of(unicode_vocabulary) is not None
     arrays = list(encode_corpus(unicode_vocabulary, iter(texts), workers=2))
     for text, ids in zip(texts, arrays, strict=True):
         assert ids.tolist() == unicode_vocabulary.encode_ordinary(text), repr(text)
@@ -102,7 +102,7 @@ def test_any_merges(pairs, text):
             merges.append(pair)
             tokens.append(b"".join(pair))
     tokenizer = ScratchGPTTokenizer.from_merges(merges)
-    assert DirectEncoder(tokenizer, np.uint16)([text])[0].tolist() == tokenizer.encode_ordinary(text)
+    assert build_encoder(tokenizer)[0]([text])[0].tolist() == tokenizer.encode_ordinary(text)
 
 
 def test_another_pattern_and_more_tokens_than_two_bytes_count():

@@ -128,10 +128,11 @@ def test_report(every_kind, folder, gpt2_folder, corpus, tmp_path, capsys):
     table = capsys.readouterr().out
     assert table.splitlines()[0].split() == ["bpe", "words"]
     assert f"words: {corpus}, character 10" in table
-    run("report", gpt2_folder, corpus, "--text", corpus, "--json")
-    (measured,) = json.loads(capsys.readouterr().out)
+    run("report", gpt2_folder, tmp_path / "words", corpus, "--text", corpus, "--json")
+    measured, words = json.loads(capsys.readouterr().out)
     assert measured["exact_texts"] == 1
-    assert measured["name"] == gpt2_folder.name
+    assert measured["name"].endswith(gpt2_folder.name)
+    assert words["first_difference"]["character"] == 10
 
 
 def test_runs_checkpoints_and_bundles_are_tokenizers_too(every_kind, corpus, tmp_path, capsys):

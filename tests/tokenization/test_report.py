@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tokenization.report import Difference, as_json, as_table, compare, decode_ids, difference
+from tokenization.report import Difference, as_table, compare, decode_ids, difference
 from tokenization.trainers import train_characters, train_wordpiece
 
 TEXT = "the fox;\n\nthe déer\n"
@@ -50,11 +50,6 @@ def test_the_table_is_aligned(measured):
     assert differences[0].startswith(
         "chars: a.txt, character 7\n  text  'the fox;\\n\\nthe déer\\n'\n  back  'the fox[UNK]"
     )
-
-
-def test_as_plain_values(measured):
-    first = as_json(measured)[0]
-    assert (first["name"], first["tokens"], first["first_difference"]["character"]) == ("chars", 22, 7)
 
 
 def test_no_text(every_kind):

@@ -3,6 +3,7 @@ import json
 import pickle
 import random
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -225,9 +226,8 @@ def test_generate_stops_at_a_text_in_any_script(request, name, end):
         def __call__(self, input_ids, scores):  # pyright: ignore[reportIncompatibleMethodOverride]
             return torch.full_like(scores, -torch.inf).index_fill(1, torch.tensor([ids[input_ids.shape[1]]]), 0)
 
-    written = GPT2LMHeadModel(
-        config
-    ).generate(  # pyright: ignore[reportCallIssue]
+    model: Any = GPT2LMHeadModel(config)
+    written = model.generate(
         torch.tensor([ids[:1]]),
         attention_mask=torch.ones(1, 1),
         logits_processor=[Script()],

@@ -45,6 +45,20 @@ def test_the_text_comes_back_from_the_shards(tiny: Config, tmp_path: Path) -> No
     assert said[0] == "training a byte-level BPE tokenizer of 300 tokens"
 
 
+def test_a_broken_file_among_others_names_the_flag_that_leaves_it_out(tiny: Config, tmp_path: Path) -> None:
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books/a.txt").write_text(TEXT)
+    (tmp_path / "books/b.xz").write_bytes(b"\xfd7zXZ\0 and no more")
+    message = (
+        r"b\.xz: expected a complete xz file, .*; --corpus\.skip-broken leaves out every file that cannot be read$"
+    )
+    with pytest.raises(ValueError, match=message):
+        prepare(local(tiny, tmp_path / "books"), RunFolder(tmp_path / "run"), print)
+    prepare(local(tiny, tmp_path / "books", corpus__skip_broken=True), RunFolder(tmp_path / "run"), print)
+    with pytest.raises(ValueError, match=r"fetch it again or leave it out$"):
+        prepare(local(tiny, tmp_path / "books/b.xz"), RunFolder(tmp_path / "other"), print)
+
+
 def test_what_fits_is_used_again_and_what_does_not_is_refused(tiny: Config, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(TEXT)
     (tmp_path / "b.txt").write_text(TEXT)

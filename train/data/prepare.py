@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from corpus.local import fingerprint
+from corpus.local import find_files, fingerprint
+from corpus.readers import BrokenFileError
 from storage.run_folder import RunFolder
 from storage.shards import TokenSplit, read_ids, read_manifest, tokenizer_hash, write_manifest
 from storage.text import replace_surrogates
@@ -55,8 +56,13 @@ def prepare(config: Config, run: RunFolder, log: Callable[[str], None]) -> Prepa
             f"the corpus is too short: expected at least {needed} training tokens (one context window and the tokens "
             f"around it), got a text of {size} bytes; give more text or a smaller --model.max-position-embeddings"
         )
-    tokenizer = prepare_tokenizer(config, run, log)
-    manifest = prepare_tokens(config, tokenizer, run, log)
+    try:
+        tokenizer = prepare_tokenizer(config, run, log)
+        manifest = prepare_tokens(config, tokenizer, run, log)
+    except BrokenFileError as error:
+        if config.corpus.skip_broken or len(find_files(config.corpus.paths)) == 1:
+            raise
+        raise ValueError(f"{error}; --corpus.skip-broken leaves out every file that cannot be read") from error
     train, validation = (TokenSplit(run.tokens, manifest[name]) for name in ("train", "validation"))
     if len(train) < needed:
         raise ValueError(
