@@ -76,7 +76,7 @@ def write(page: Any, arguments: argparse.Namespace) -> None:
     page.wait_for_timeout(1500)
     page.evaluate("window.scrollTo(0, 0)")
     if page.viewport_size["width"] > 1000:
-        page.locator("#canvas .token.s3, #canvas .token.s4").first.hover()
+        page.locator("#token-view .token.s3, #token-view .token.s4").first.hover()
 
 
 def inside(page: Any, arguments: argparse.Namespace) -> None:

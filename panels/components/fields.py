@@ -11,7 +11,7 @@ from panels.sampling import Control
 
 def slider(control: Control, **options: Any) -> gr.Slider:
     """The slider of one sampling setting, with its number to type; `options` of `gr.Slider` go before its own."""
-    own = {"label": control.label, "info": control.hint, "elem_id": control.name}
+    own: dict[str, Any] = {"label": control.label, "info": control.hint, "elem_id": control.name}
     return gr.Slider(control.minimum, control.maximum, value=control.default, step=control.step, **(own | options))
 
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from docs.screenshot import open_tab
 from storage.run_folder import RunFolder
-from tests.serving import SEED, SIZE, Window, button, serving, set_length
+from tests.serving import Window, serving
 from train.config import replace_fields
 from train.loop import train
 from train.recipes import get_recipe
@@ -52,30 +51,12 @@ def lab_address(lab_run: Path) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="session")
-def lab_window(browser: Any, lab_address: str) -> Iterator[Window]:
-    """The page in the browser, one for all tests: opening one takes seconds of CPU time."""
+@pytest.fixture(scope="module")
+def window(browser: Any, lab_address: str) -> Iterator[Window]:
+    """The page in the browser, one for all tests of a file."""
     window = Window(browser, lab_address)
     yield window
     window.page.close()
-
-
-@pytest.fixture(scope="module")
-def window(lab_window: Window) -> Window:
-    """The page with the Write tab and the colours as a visitor finds them; the other tabs, as the file before left
-    them."""
-    page = lab_window.page
-    page.set_viewport_size(SIZE)
-    page.evaluate("document.body.classList.remove('dark')")
-    open_tab(page, "Write")
-    page.keyboard.press("Escape")
-    button(page, "Clear").click()
-    page.get_by_text("A new page.").wait_for()
-    button(page, "Balanced").click()
-    set_length(page, 200)
-    page.locator(SEED).fill("")
-    page.get_by_label("Stop text").fill("")
-    return lab_window
 
 
 @pytest.fixture

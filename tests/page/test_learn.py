@@ -40,14 +40,6 @@ def home(lab_run: Path) -> Iterator[Path]:
             os.kill(read_json_object(note)["pid"], signal.SIGKILL)
 
 
-@pytest.fixture(scope="module")
-def window(browser: Any, lab_address: str) -> Iterator[Window]:
-    """A page whose Learn tab nobody has opened yet."""
-    window = Window(browser, lab_address)
-    yield window
-    window.page.close()
-
-
 @pytest.fixture(scope="module", autouse=True)
 def opened(window: Window) -> None:
     """The tab is open and up to date."""

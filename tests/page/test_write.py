@@ -43,16 +43,16 @@ def write(page: Any, prompt: str | None, *, tokens: int = 40, seed: str = "5") -
 def over(page: Any) -> None:
     """Wait until what was begun is over, and its tokens are there to be chosen from."""
     button(page, "Continue").wait_for()
-    page.locator("#canvas .token[tabindex='0']").wait_for()
+    page.locator("#token-view .token[tabindex='0']").wait_for()
 
 
-def canvas_text(page: Any) -> str:
+def shown_tokens(page: Any) -> str:
     """The text of the tokens that are shown."""
-    return as_written(page.locator("#canvas .token:not(.gone)").all_text_contents())
+    return as_written(page.locator("#token-view .token:not(.gone)").all_text_contents())
 
 
 def as_written(shown: list[str]) -> str:
-    """The text behind the signs of the canvas."""
+    """The text behind the signs of the token view."""
     text = "".join(shown).replace("↵\n", "\n").replace("⟨⟩", "")
     return text.replace("␣", " ").replace("⇥", "\t")
 
@@ -62,18 +62,18 @@ def options(page: Any) -> Any:
     return page.get_by_role("dialog").get_by_role("option")
 
 
-def test_the_canvas_shows_what_was_written_and_what_could_have_been(page):
+def test_the_token_view_shows_what_was_written_and_what_could_have_been(page):
     from playwright.sync_api import expect
 
     document = page.get_by_label("Your text")
     first = write(page, MARKUP)
-    assert canvas_text(page) == first[len(MARKUP) :]
-    assert page.locator("#canvas .head").text_content() == MARKUP
+    assert shown_tokens(page) == first[len(MARKUP) :]
+    assert page.locator("#token-view .head").text_content() == MARKUP
     assert page.locator("img[src='x']").count() == 0
-    count = page.locator("#canvas .token").count()
+    count = page.locator("#token-view .token").count()
     expect(page.locator("#status")).to_contain_text(f"{count} tokens")
 
-    page.locator("#canvas .token").nth(4).hover()
+    page.locator("#token-view .token").nth(4).hover()
     expect(page.get_by_role("dialog")).to_be_visible()
     assert options(page).count() in (10, 11)
     shares = [float(text.strip("<>\u00a0% ")) for text in page.locator("#token-popover .p").all_text_contents()[:10]]
@@ -81,16 +81,16 @@ def test_the_canvas_shows_what_was_written_and_what_could_have_been(page):
     page.mouse.move(0, 0)
     expect(page.get_by_role("dialog")).to_be_hidden()
 
-    page.locator("#canvas .token").nth(6).focus()
+    page.locator("#token-view .token").nth(6).focus()
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowLeft")
-    expect(page.locator("#canvas .token").nth(7)).to_be_focused()
+    expect(page.locator("#token-view .token").nth(7)).to_be_focused()
     page.keyboard.press("Enter")
     expect(options(page).nth(0)).to_be_focused()
     page.keyboard.press("Escape")
-    expect(page.locator("#canvas .token").nth(7)).to_be_focused()
+    expect(page.locator("#token-view .token").nth(7)).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
 
@@ -103,29 +103,29 @@ def test_the_canvas_shows_what_was_written_and_what_could_have_been(page):
     expect(options(page).nth(free)).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_be_hidden()
-    expect(page.locator("#canvas .chosen")).to_have_count(1)
+    expect(page.locator("#token-view .chosen")).to_have_count(1)
     over(page)
     second = document.input_value()
-    before = as_written(page.locator("#canvas .token").all_text_contents()[:7])
+    before = as_written(page.locator("#token-view .token").all_text_contents()[:7])
     assert second.startswith(MARKUP + before)
     assert first.startswith(MARKUP + before)
     assert second != first
-    assert canvas_text(page) == second[len(MARKUP) :]
-    expect(page.locator("#canvas .token").nth(7)).to_be_focused()
+    assert shown_tokens(page) == second[len(MARKUP) :]
+    expect(page.locator("#token-view .token").nth(7)).to_be_focused()
 
     button(page, "Undo").click()
     expect(document).to_have_value(first)
-    wait_until(lambda: canvas_text(page) == first[len(MARKUP) :])
-    expect(page.locator("#canvas .chosen")).to_have_count(0)
+    wait_until(lambda: shown_tokens(page) == first[len(MARKUP) :])
+    expect(page.locator("#token-view .chosen")).to_have_count(0)
 
     document.press("End")
     document.press("Control+End")
     for _ in range(6):
         document.press("Backspace")
-    assert first[:-6].startswith(MARKUP + canvas_text(page))
-    assert page.locator("#canvas .token:not(.gone)").count() < count
+    assert first[:-6].startswith(MARKUP + shown_tokens(page))
+    assert page.locator("#token-view .token:not(.gone)").count() < count
     document.fill("Other")
-    expect(page.locator("#canvas .token").first).to_be_hidden()
+    expect(page.locator("#token-view .token").first).to_be_hidden()
 
 
 def test_retry_writes_the_last_go_anew(page):
@@ -155,7 +155,7 @@ def test_retry_writes_the_last_go_anew(page):
     assert document.input_value() == with_seed
 
 
-def test_the_canvas_on_a_phone(browser, lab_address):
+def test_the_token_view_on_a_phone(browser, lab_address):
     from playwright.sync_api import expect
 
     context = browser.new_context(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
@@ -164,12 +164,12 @@ def test_the_canvas_on_a_phone(browser, lab_address):
     page.get_by_text("Ready.", exact=True).first.wait_for()
     write(page, "About", tokens=60)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    page.locator("#canvas .token").nth(8).tap()
+    page.locator("#token-view .token").nth(8).tap()
     sheet = page.get_by_role("dialog")
     expect(sheet).to_be_visible()
     box = sheet.bounding_box()
     assert (box["x"], box["width"], round(box["y"] + box["height"])) == (0, 360, 740)
-    assert page.locator("#canvas .token").nth(8).bounding_box()["y"] < box["y"]
+    assert page.locator("#token-view .token").nth(8).bounding_box()["y"] < box["y"]
     assert min(options(page).nth(index).bounding_box()["height"] for index in range(10)) >= 40
     sheet.get_by_role("button", name="Close").tap()
     expect(sheet).to_be_hidden()
@@ -216,10 +216,12 @@ def test_a_passage_of_the_training_text_is_named_and_shown(page, lab_run, repeat
     mark = button(page, "Show it on the canvas")
     mark.click()
     expect(mark).to_have_attribute("aria-pressed", "true")
-    marked = page.locator("#canvas .token").evaluate_all("all => all.map(each => each.classList.contains('passage'))")
+    marked = page.locator("#token-view .token").evaluate_all(
+        "all => all.map(each => each.classList.contains('passage'))"
+    )
     assert marked == [False, False, *[True] * count, False, False]
     mark.click()
-    expect(page.locator("#canvas .passage")).to_have_count(0)
+    expect(page.locator("#token-view .passage")).to_have_count(0)
     button(page, "Undo").click()
     expect(note).to_have_count(0)
 
@@ -247,9 +249,9 @@ def test_no_text_is_too_odd(page):
             }}"""
         )
         text = write(page, None, tokens=5)
-        assert text.endswith(canvas_text(page)), prompt
-        assert page.locator("#canvas .token").count() == 5
-        page.locator("#canvas .token").nth(2).click()
+        assert text.endswith(shown_tokens(page)), prompt
+        assert page.locator("#token-view .token").count() == 5
+        page.locator("#token-view .token").nth(2).click()
         assert options(page).count() >= 10
         page.keyboard.press("Escape")  # or the popover may lie over what is clicked next
         button(page, "Clear").click()

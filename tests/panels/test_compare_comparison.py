@@ -23,7 +23,7 @@ from panels.tabs.compare.comparison import (
     compare_settings,
     first_difference,
 )
-from panels.tabs.compare.view import Title, percent, render_comparison, sentence
+from panels.tabs.compare.view import Title, render_comparison, sentence
 from tests.panels.tiny_model import CONTEXT, TEXT, save_checkpoint
 from tokenization import ScratchGPTTokenizer, save_tokenizer, train_bpe
 
@@ -219,19 +219,3 @@ def test_text_stays_text(loaded, other):
     assert html.count("&lt;img src=x onerror=&#34;alert(1)&#34;&gt;") == 2
     assert "temperature 0.5" in html
     assert html.count("<mark") == 2
-
-
-@pytest.mark.parametrize(
-    ("probability", "words"),
-    [
-        (0.0, "0"),
-        (0.00001, "< 0.01"),
-        (0.0042, "0.42"),
-        (0.0712, "7.1"),
-        (0.41, "41.0"),
-        (0.9999, "> 99.9"),
-        (1.0, "100"),
-    ],
-)
-def test_percent(probability, words):
-    assert percent(probability) == f"{words}\u00a0%"

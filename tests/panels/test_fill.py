@@ -12,7 +12,7 @@ from panels.models import LoadedModel, ModelLoader, ModelSource
 from panels.request_queue import RequestQueue
 from panels.tabs.fill.filling import BLANKS_LIMIT, fill
 from panels.tabs.fill.tab import (
-    Sheet,
+    FillState,
     ask_to_stop,
     examples,
     excerpt,
@@ -26,7 +26,7 @@ from panels.tabs.fill.tab import (
 
 @pytest.fixture(scope="module")
 def context(masked: LoadedModel) -> AppContext:
-    """The page of the masked model, with a line of two places."""
+    """The page of the masked model, with a queue of two places."""
     loader = ModelLoader(masked.source)
     loader.start().wait(60)
     return AppContext(loader=loader, queue=RequestQueue(workers=1, limit=2))
@@ -46,34 +46,34 @@ def test_a_masked_model_is_known_before_it_is_loaded(masked: LoadedModel) -> Non
 
 
 def test_words_go_in_one_after_the_other_and_come_out_again(context: AppContext) -> None:
-    sheet = Sheet()
+    state = FillState()
     first = "The ____ burned ____."
-    document, status, candidates, _ = last(show(context, sheet, first))
+    document, status, candidates, _ = last(show(context, state, first))
     assert document == first
     assert "2 blanks." in status
-    assert candidates.count("<button") == 2 * len(sheet.blanks[0].candidates)
-    chosen = sheet.blanks[1].candidates[2].text
-    second, status, _, undo = last(put_in(context, sheet, first, 1, 2))
+    assert candidates.count("<button") == 2 * len(state.blanks[0].candidates)
+    chosen = state.blanks[1].candidates[2].text
+    second, status, _, undo = last(put_in(context, state, first, 1, 2))
     assert second == f"The ____ burned{chosen}."
     assert "1 blank." in status
     assert undo.interactive
-    third, status, candidates, _ = last(put_in(context, sheet, second, 0, 0))
+    third, status, candidates, _ = last(put_in(context, state, second, 0, 0))
     assert "____" not in third
     assert "No blank is left." in status
     assert candidates == ""
-    assert [go_back(sheet)[0], go_back(sheet)[0]] == [second, first]
-    assert not go_back(sheet)[3].interactive
+    assert [go_back(state)[0], go_back(state)[0]] == [second, first]
+    assert not go_back(state)[3].interactive
 
 
 def test_a_text_that_was_changed_is_guessed_again(context: AppContext) -> None:
-    sheet = Sheet()
-    last(show(context, sheet, "The ____ burned"))
-    assert last(put_in(context, sheet, "A ____ burned", 0, 0))[0] == "A ____ burned"
-    assert sheet.text == "A ____ burned"
+    state = FillState()
+    last(show(context, state, "The ____ burned"))
+    assert last(put_in(context, state, "A ____ burned", 0, 0))[0] == "A ____ burned"
+    assert state.text == "A ____ burned"
 
 
 def test_trouble_is_told_and_nothing_is_lost(context: AppContext, loaded: LoadedModel) -> None:
-    document, status, candidates, _ = last(show(context, Sheet(), "no blank <b>"))
+    document, status, candidates, _ = last(show(context, FillState(), "no blank <b>"))
     assert document == "no blank <b>"
     assert 'class="status trouble"' in status
     assert "got one without" in status
@@ -85,26 +85,26 @@ def test_trouble_is_told_and_nothing_is_lost(context: AppContext, loaded: Loaded
     assert len(context.queue) == 0
 
 
-def test_who_waits_is_told_and_stop_and_undo_leave_the_line(context: AppContext) -> None:
-    sheet = Sheet()
-    last(show(context, sheet, "The ____ and ____ burned"))
+def test_who_waits_is_told_and_stop_and_undo_leave_the_queue(context: AppContext) -> None:
+    state = FillState()
+    last(show(context, state, "The ____ and ____ burned"))
     for leave in (ask_to_stop, go_back):
         with context.queue.join():
-            answers = put_in(context, sheet, sheet.text, 0, 0)
+            answers = put_in(context, state, state.text, 0, 0)
             filled, status, *_, stop = next(answers)
             assert filled.count("____") == 1
             assert "Guessing" in status
             assert stop.interactive
             assert "Waiting: 1 request is ahead of yours." in next(answers)[1]
-            left = leave(sheet)
+            left = leave(state)
             assert not left[4].interactive
             (over,) = answers
             assert ("Stopped." in over[1]) == (leave is ask_to_stop)
             assert len(context.queue) == 1
-        assert last(put_in(context, sheet, filled, 0, 0))[0] == filled  # these blanks are guessed first
-        last(show(context, sheet, "The ____ and ____ burned"))
+        assert last(put_in(context, state, filled, 0, 0))[0] == filled  # these blanks are guessed first
+        last(show(context, state, "The ____ and ____ burned"))
     with context.queue.join(), context.queue.join():
-        assert "The request queue is full" in last(show(context, sheet, "The ____"))[1]
+        assert "The request queue is full" in last(show(context, state, "The ____"))[1]
     assert len(context.queue) == 0
 
 
@@ -115,9 +115,9 @@ def test_stop_ends_the_guessing_between_two_blanks(context: AppContext) -> None:
 
 
 def test_markup_in_the_text_stays_text(context: AppContext) -> None:
-    sheet = Sheet()
-    last(show(context, sheet, "<img onerror=x> ____ </script>"))
-    html = render_candidates(sheet.text, sheet.blanks)
+    state = FillState()
+    last(show(context, state, "<img onerror=x> ____ </script>"))
+    html = render_candidates(state.text, state.blanks)
     assert "<img" not in html
     assert "</script" not in html
     assert "&lt;img" in html
@@ -136,7 +136,7 @@ def test_markup_in_the_text_stays_text(context: AppContext) -> None:
         (" \x1b[2J", True, "␛[2J"),
     ],
 )
-def test_words_for_the_eye(text: str, joins: bool, word: str) -> None:
+def test_candidates_as_they_are_displayed(text: str, joins: bool, word: str) -> None:
     assert shown(text, joins=joins) == (word or "␣")
 
 

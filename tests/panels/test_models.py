@@ -9,7 +9,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from panels.formats import model_facts, short_number
+from panels.formats import model_facts
 from panels.models import ModelLoader, default_source, find_model, load_model
 from tests.panels.tiny_model import CONTEXT, PROMPTS, save_checkpoint, save_run
 
@@ -144,30 +144,28 @@ def test_a_run_without_a_checkpoint(tmp_path):
         find_model(tmp_path)
 
 
-def test_no_weights(broken):
-    (broken / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"has no weights: expected model.safetensors, but the file is missing"):
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("model.safetensors", None, "has no weights: expected model.safetensors, but the file is missing"),
+        ("model.safetensors", b"", "damaged: it is no safetensors file"),
+        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1", "damaged: it is no safetensors file"),
+        ("model.safetensors", b"\x02\0\0\0\0\0\0\0[]", "damaged: it is no safetensors file"),
+        ("config.json", b"{", "config.json: expected JSON, but it cannot be read"),
+        ("config.json", b"[]", "expected a JSON object, got a list"),
+    ],
+)
+def test_a_file_that_is_damaged(broken, name, content, message):
+    (broken / name).unlink() if content is None else (broken / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
         find_model(broken)
 
 
-def test_weights_that_are_cut_off_or_no_weights(broken):
+def test_weights_that_are_cut_off(broken):
     weights = broken / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-10])
     with pytest.raises(ValueError, match=f"damaged: expected {len(whole)} bytes, got {len(whole) - 10}"):
-        find_model(broken)
-    for content in (b"", b"version https://git-lfs.github.com/spec/v1", b"\x02\0\0\0\0\0\0\0[]"):
-        weights.write_bytes(content)
-        with pytest.raises(ValueError, match="damaged: it is no safetensors file"):
-            find_model(broken)
-
-
-def test_a_damaged_config(broken):
-    (broken / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config.json: expected JSON, but it cannot be read"):
-        find_model(broken)
-    (broken / "config.json").write_text("[]")
-    with pytest.raises(ValueError, match="expected a JSON object, got a list"):
         find_model(broken)
 
 
@@ -204,12 +202,17 @@ def test_no_tokenizer(broken):
         load_model(broken)
 
 
-def test_any_causal_model_of_transformers(tmp_path):
+def test_any_causal_model_of_transformers(tmp_path, capsys):
+    """One whose config calls its context `n_positions`: the writing, the page and `train.evaluate` agree."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+    from modeling.inspection import surprisals
     from panels.generate import generate
     from panels.sampling import settings_from
+    from panels.tabs.inside.analysis import surprisal
+    from tokenization import plain_ids
+    from train.evaluate import main
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     inner = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(alphabet)}, merges=[]))
@@ -222,6 +225,13 @@ def test_any_causal_model_of_transformers(tmp_path):
     assert (loaded.prefix_ids, loaded.context_length, loaded.stop_token_ids) == ((), 16, (0,))
     draft = list(generate(loaded, "Once", settings_from(seed=1, max_new_tokens=30)))[-1]
     assert draft.text.startswith("Once")
+    file, text = tmp_path / "text.txt", "Once upon a time, " * 5
+    file.write_text(text)
+    main([str(tmp_path), "--text", str(file)])
+    told = json.loads(capsys.readouterr().out)
+    found = surprisals(loaded.model, [*loaded.start_ids, *plain_ids(loaded.tokenizer, text)])
+    assert told["tokens"] == told["bytes"] == len(surprisal(loaded, text).tokens) == 90
+    assert told["bits_per_byte"] == pytest.approx(sum(each.bits or 0.0 for each in found) / 90, rel=1e-4)
 
 
 def test_loading_in_the_background(checkpoint):
@@ -242,13 +252,6 @@ def test_a_failure_in_the_background_reaches_who_waits(broken):
         loader.start().wait(60)
     assert not loader.ready
     assert loader.source.folder == broken
-
-
-@pytest.mark.parametrize(
-    ("number", "text"), [(999, "999"), (9_011_265, "9.01 M"), (1_024, "1.02 k"), (7 * 10**9, "7 B")]
-)
-def test_short_numbers(number, text):
-    assert short_number(number) == text
 
 
 def record_options(loaded, *arguments, **options):

@@ -1,4 +1,4 @@
-"""The token canvas and the desk: what is shown of written tokens, and what becomes of them when the text changes."""
+"""The token view and the editor: what is shown of generated tokens, and what becomes of them when the text changes."""
 
 import dataclasses
 import json
@@ -18,13 +18,13 @@ from panels.tabs.write.view import (
     ALTERNATIVES,
     STEPS,
     Texts,
-    canvas_data,
-    render_canvas,
     render_head,
+    render_token_view,
     render_tokens,
     shown_text,
     step_of,
     take,
+    token_data,
 )
 from tests.panels.tiny_model import CONTEXT
 
@@ -82,12 +82,12 @@ def test_a_stop_text_cuts_the_tokens_where_it_cuts_the_text(loaded, stop):
     assert stop not in editor.document.text[len("The lamp") :]
 
 
-def test_the_canvas_only_grows_by_appending(loaded):
+def test_the_token_view_only_grows_by_appending(loaded):
     page = written(loaded, "She <b>", seed=1, max_new_tokens=30)
-    whole = render_canvas(page.head, page.tokens)
+    whole = render_token_view(page.head, page.tokens)
     parts = [render_head(page.head), *(render_tokens([each]) for each in page.tokens)]
     assert "".join(parts) == whole
-    assert render_canvas(page.head, ()) == ""
+    assert render_token_view(page.head, ()) == ""
     shown = re.findall(r'<span class="token s\d"[^>]*>(.*?)</span>', whole, flags=re.DOTALL)
     assert [unescape(text) for text in shown] == [shown_text(each) for each in page.tokens]
     assert [shown_text(token(text)) for text in ("", " ", "\n\n", " a\n", "\t ")] == [
@@ -100,7 +100,7 @@ def test_the_canvas_only_grows_by_appending(loaded):
 
 
 def test_markup_in_tokens_stays_text():
-    canvas = render_canvas("<img src=x>", [token("<script>alert(1)</script>"), token('"><img onerror=x>')])
+    canvas = render_token_view("<img src=x>", [token("<script>alert(1)</script>"), token('"><img onerror=x>')])
     assert set(re.findall(r"<(\w+)", canvas)) == {"div", "h3", "p", "span"}
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in canvas
 
@@ -111,9 +111,9 @@ def test_the_shade_grows_with_the_surprise(probability):
     assert step_of(token(model_probability=probability)) == sum(surprise >= step for step in STEPS)
 
 
-def test_the_data_of_the_canvas_is_what_the_decoder_said(loaded):
+def test_the_data_of_the_token_view_is_what_the_decoder_said(loaded):
     page = written(loaded, "👩 The lamp", seed=3, max_new_tokens=50, temperature=2)
-    data = json.loads(canvas_data(loaded, page.head, page.tokens))
+    data = json.loads(token_data(loaded, page.head, page.tokens))
     assert (data["start"], data["vocabulary"]) == (len("👩 The lamp") + 1, len(loaded.tokenizer))
     assert "".join(entry[0] for entry in data["tokens"]) == page.text[len(page.head) :]
     for (_, _, before, after, kept, rows), each in zip(data["tokens"], page.tokens, strict=True):
@@ -150,7 +150,7 @@ def test_special_tokens_and_ids_that_are_none_cannot_be_chosen(loaded):
             take(loaded, page.head, page.tokens, index, choice)
 
 
-def test_a_branch_goes_on_from_the_alternative_and_undo_brings_text_and_canvas_back(loaded):
+def test_a_branch_goes_on_from_the_alternative_and_undo_brings_text_and_tokens_back(loaded):
     page = written(loaded, "The lamp", seed=5, max_new_tokens=20)
     editor = EditorState(document=page)
     texts = Texts(loaded, page.head).of(page.tokens, 7)

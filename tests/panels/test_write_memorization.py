@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from panels.context import AppContext
 from panels.models import ModelLoader, find_model
-from panels.tabs.write import memorization as memorised
+from panels.tabs.write import memorization
 from panels.tabs.write.editor import Document
 from panels.tabs.write.memorization import LEAST, longest_repeat, render_note
 from storage.run_folder import RunFolder
@@ -71,7 +71,7 @@ def test_colliding_hashes_change_nothing(tmp_path, monkeypatch):
     corpus = list(range(10, 200)) * 2
     run = save_tokens(tmp_path, corpus, [100])
     monkeypatch.setattr(
-        memorised, "hashes", lambda ids, window: np.zeros(max(0, len(ids) - window + 1), dtype=np.uint64)
+        memorization, "hashes", lambda ids, window: np.zeros(max(0, len(ids) - window + 1), dtype=np.uint64)
     )
     found = longest_repeat(RunFolder(run), [5, *range(50, 90), 5], seconds=60)
     assert found is not None
@@ -90,7 +90,7 @@ def test_the_place_is_a_document_and_the_time_is_limited(tmp_path, monkeypatch):
     assert found.position == corpus.index(112) + 2
     assert longest_repeat(RunFolder(run), written, seconds=0) is None
     ticks = iter(range(1000))
-    monkeypatch.setattr(memorised.time, "monotonic", lambda: next(ticks))
+    monkeypatch.setattr(memorization.time, "monotonic", lambda: next(ticks))
     part = longest_repeat(RunFolder(run), written, seconds=12, chunk=64)
     assert part is not None
     assert 0 < part.searched < part.tokens == len(corpus)

@@ -72,7 +72,7 @@ def test_what_did_not_begin_leaves_the_text_alone(context):
 
 
 @pytest.mark.parametrize(("seed", "message"), [("dice", "seed: expected a whole number"), (-1, "seed: expected")])
-def test_a_wrong_setting_is_told_and_the_text_and_its_canvas_stay(context, seed, message):
+def test_a_wrong_setting_is_told_and_the_text_and_its_tokens_stay(context, seed, message):
     editor = EditorState()
     begin(context, editor, "The lamp")
     go(context, editor)

@@ -64,7 +64,7 @@ BLANK_SELECTION = """
 
 
 @dataclass(kw_only=True, slots=True)
-class Sheet:
+class FillState:
     """What the tab remembers of one visitor."""
 
     text: str = ""  # whose blanks these are
@@ -99,33 +99,33 @@ def build(context: AppContext) -> list[Component]:
         elem_id="blanked",
         **examples(context.source),
     )
-    sheet = gr.State(Sheet())
+    state = gr.State(FillState())
     outputs = [document, status, candidates, undo, stop]
     private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
-    def guess(sheet: Sheet, text: str) -> Iterator[list[Any]]:
-        yield from show(context, sheet, text)
+    def guess(state: FillState, text: str) -> Iterator[list[Any]]:
+        yield from show(context, state, text)
 
-    def choose(sheet: Sheet, text: str, event: gr.EventData) -> Iterator[list[Any]]:
-        yield from put_in(context, sheet, text, event.blank, event.candidate)
+    def choose(state: FillState, text: str, event: gr.EventData) -> Iterator[list[Any]]:
+        yield from put_in(context, state, text, event.blank, event.candidate)
 
-    def take(sheet: Sheet, sample: list[str]) -> Iterator[list[Any]]:
-        yield from show(context, sheet, sample[0])
+    def take(state: FillState, sample: list[str]) -> Iterator[list[Any]]:
+        yield from show(context, state, sample[0])
 
-    for event, answer, given in (
+    for event, handle, given in (
         (go.click, guess, document), (candidates.select, choose, document), (samples.click, take, samples),
     ):  # fmt: skip
         running = event(
-            answer,
-            [sheet, given],
+            handle,
+            [state, given],
             outputs,
             concurrency_limit=None,
             trigger_mode="multiple",  # a newer request ends those before it
             **private,
         )
-        running.failure(lambda: told(BROKEN, stop=False), None, outputs, queue=False, **private)
-    undo.click(go_back, sheet, outputs, queue=False, **private)
-    stop.click(ask_to_stop, sheet, outputs, queue=False, **private)
+        running.failure(lambda: answer(BROKEN, stop=False), None, outputs, queue=False, **private)
+    undo.click(go_back, state, outputs, queue=False, **private)
+    stop.click(ask_to_stop, state, outputs, queue=False, **private)
     blank.click(None, None, None, js=BLANK_SELECTION)
     return [status, samples]
 
@@ -135,12 +135,12 @@ def arrived(context: AppContext) -> list[Any]:
     return [READY, gr.update(**examples(context.source))]
 
 
-def show(context: AppContext, sheet: Sheet, text: str) -> Iterator[list[Any]]:
+def show(context: AppContext, state: FillState, text: str) -> Iterator[list[Any]]:
     """Guess the blanks of `text` as soon as it is one's turn: document, status, candidates, Undo and Stop, on the way
     and at last."""
-    should_stop = sheet.visitor.begin()
+    should_stop = state.visitor.begin()
     message = "Guessing …" if context.loader.ready else "The model is still loading …"
-    yield [text, render_status("busy", message), gr.skip(), _undo(sheet), gr.Button(interactive=True)]
+    yield answer(render_status("busy", message), document=text, undo=bool(state.past), stop=True)
     from modeling.generation import StoppedError
     from panels.tabs.fill.filling import fill
 
@@ -149,7 +149,7 @@ def show(context: AppContext, sheet: Sheet, text: str) -> Iterator[list[Any]]:
         context.loader.expect(should_stop)
         with context.queue.join() as ticket:
             for ahead in ticket.wait_for_turn(should_stop):
-                yield told(render_status("busy", waiting_message(ahead)))
+                yield answer(render_status("busy", waiting_message(ahead)))
             if not should_stop():
                 blanks = context.loader.call(fill, text, TOP, should_stop=should_stop)
         message = f"{len(blanks)} blank{'' if len(blanks) == 1 else 's'}. Choose a word and it goes into the text."
@@ -159,59 +159,63 @@ def show(context: AppContext, sheet: Sheet, text: str) -> Iterator[list[Any]]:
     except ValueError as error:
         status = render_status("trouble", str(error))
     if should_stop():
-        yield halted(sheet)
+        yield halted(state)
         return
-    sheet.text, sheet.blanks = text, blanks
-    yield [gr.skip(), status, render_candidates(text, blanks), gr.skip(), gr.Button(interactive=False)]
+    state.text, state.blanks = text, blanks
+    yield answer(status, candidates=render_candidates(text, blanks), stop=False)
 
 
-def halted(sheet: Sheet) -> list[Any]:
+def halted(state: FillState) -> list[Any]:
     """The last answer of a request that was ended; where a newer one ended it, that one speaks."""
-    return told(render_status("idle", "Stopped."), stop=False) if sheet.visitor.stopped else told(gr.skip())
+    return answer(render_status("idle", "Stopped."), stop=False) if state.visitor.stopped else answer()
 
 
-def put_in(context: AppContext, sheet: Sheet, text: str, blank: int, candidate: int) -> Iterator[list[Any]]:
+def put_in(context: AppContext, state: FillState, text: str, blank: int, candidate: int) -> Iterator[list[Any]]:
     """Put a candidate into its blank, and guess what is still blank."""
     from modeling.infilling import insert
 
-    if text != sheet.text or blank >= len(sheet.blanks):
-        yield from show(context, sheet, text)
+    if text != state.text or blank >= len(state.blanks):
+        yield from show(context, state, text)
         return
-    chosen = sheet.blanks[blank]
-    sheet.past = [*sheet.past, text][-HISTORY:]
+    chosen = state.blanks[blank]
+    state.past = [*state.past, text][-HISTORY:]
     filled = insert(text, chosen, chosen.candidates[candidate])
-    if len(sheet.blanks) > 1:
-        yield from show(context, sheet, filled)
+    if len(state.blanks) > 1:
+        yield from show(context, state, filled)
         return
-    sheet.visitor.begin()
-    sheet.text, sheet.blanks = filled, []
-    yield [filled, render_status("idle", "No blank is left."), "", _undo(sheet), gr.Button(interactive=False)]
+    state.visitor.begin()
+    state.text, state.blanks = filled, []
+    yield answer(render_status("idle", "No blank is left."), document=filled, candidates="", undo=True, stop=False)
 
 
-def go_back(sheet: Sheet) -> list[Any]:
+def go_back(state: FillState) -> list[Any]:
     """Undo: the text before the last word was put in."""
-    sheet.visitor.begin()
-    if not sheet.past:
-        return [gr.skip(), gr.skip(), gr.skip(), _undo(sheet), gr.Button(interactive=False)]
-    text = sheet.past.pop()
-    sheet.blanks = []
+    state.visitor.begin()
+    if not state.past:
+        return answer(undo=False, stop=False)
+    text = state.past.pop()
+    state.blanks = []
     message = render_status("idle", "Back to the text before: Fill in guesses again.")
-    return [text, message, "", _undo(sheet), gr.Button(interactive=False)]
+    return answer(message, document=text, candidates="", undo=bool(state.past), stop=False)
 
 
-def ask_to_stop(sheet: Sheet) -> list[Any]:
+def ask_to_stop(state: FillState) -> list[Any]:
     """End the present request: one that waits leaves the line."""
-    sheet.visitor.stop()
-    return halted(sheet)
+    state.visitor.stop()
+    return halted(state)
 
 
-def told(status: Any, *, stop: bool | None = None) -> list[Any]:
-    """What changes nothing but the status, and whether there is something to stop."""
-    return [gr.skip(), status, gr.skip(), gr.skip(), gr.skip() if stop is None else gr.Button(interactive=stop)]
-
-
-def _undo(sheet: Sheet) -> gr.Button:
-    return gr.Button(interactive=bool(sheet.past))
+def answer(
+    status: str | None = None,
+    *,
+    document: str | None = None,
+    candidates: str | None = None,
+    undo: bool | None = None,
+    stop: bool | None = None,
+) -> list[Any]:
+    """Document, status, candidates, and whether Undo and Stop can be pressed; None leaves each as it is."""
+    shown = [gr.skip() if value is None else value for value in (document, status, candidates)]
+    return shown + [gr.skip() if value is None else gr.Button(interactive=value) for value in (undo, stop)]
 
 
 def render_candidates(text: str, blanks: list[Blank]) -> str:

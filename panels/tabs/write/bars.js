@@ -21,8 +21,7 @@ function decode(message) {
   const bytes = Uint8Array.from(atob(message.logits), (character) => character.charCodeAt(0));
   const logits = new Float32Array(bytes.buffer);
   const { probability } = window.scratch.sampler.sample(logits, NEUTRAL, []);
-  const order = Uint32Array.from(logits.keys()).sort((one, other) => logits[other] - logits[one] || one - other);
-  return { ...message, logits, model: probability, order };
+  return { ...message, logits, model: probability, order: window.scratch.sampler.ranked(logits) };
 }
 
 function likeliest(probability, count) {
@@ -47,12 +46,7 @@ function rowsOf(sample) {
   return [...chosen].sort((one, other) => next.model[other] - next.model[one] || one - other);
 }
 
-function element(tag, name, parent) {
-  const made = document.createElement(tag);
-  made.className = name;
-  parent.append(made);
-  return made;
-}
+const element = (tag, name, parent) => window.scratch.make(tag, name, undefined, parent);
 
 function makeRow(list) {
   const button = element("button", "bar", element("li", "", list));

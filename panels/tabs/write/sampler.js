@@ -50,6 +50,8 @@ function typical(probabilities, mass) {
 let sorted = {};
 
 window.scratch.sampler = {
+  ranked,
+
   // {probability: Float32Array over the vocabulary, isKept: Uint8Array, kept: how many tokens there are to draw from}
   sample(logits, settings, seen) {
     const { temperature, top_k: k, top_p: mass, min_p: floor, repetition_penalty: penalty } = settings;

@@ -1,7 +1,7 @@
-// The token canvas: a token that is pointed at, tapped or focused shows what could have come in its place, and an
+// The token view: a token that is pointed at, tapped or focused shows what could have come in its place, and an
 // alternative that is chosen is sent to the page as the event `branch`.
-const canvas = () => document.getElementById("canvas");
-const tokens = () => [...(canvas()?.querySelectorAll(".token") ?? [])];
+const tokenView = () => document.getElementById("token-view");
+const tokens = () => [...(tokenView()?.querySelectorAll(".token") ?? [])];
 const { make, percent } = window.scratch;
 let data = null; // of the tokens, as panels/tabs/write/view.py describes it; null while the model writes
 let shown = -1; // the token that the popover is about
@@ -103,12 +103,12 @@ function hide() {
   shown = -1;
 }
 
-const isHeld = () => popover.contains(document.activeElement) || document.activeElement?.matches?.("#canvas .token");
+const isHeld = () => popover.contains(document.activeElement) || document.activeElement?.matches?.("#token-view .token");
 const hideSoon = () => {
   clearTimeout(timer);
   timer = setTimeout(() => {
     if (!isHeld()) hide();
-    else if (document.activeElement.matches("#canvas .token")) show(tokens().indexOf(document.activeElement));
+    else if (document.activeElement.matches("#token-view .token")) show(tokens().indexOf(document.activeElement));
   }, 220);
 };
 
@@ -161,8 +161,8 @@ window.scratch.tokens = (value) => {
   if (!data) return;
   setTimeout(() => {
     const all = tokens();
-    canvas()?.setAttribute("role", "group");
-    canvas()?.setAttribute("aria-label", "Token canvas");
+    tokenView()?.setAttribute("role", "group");
+    tokenView()?.setAttribute("aria-label", "Token canvas");
     if (!all.some((token) => token.tabIndex === 0) && all.length) all[0].tabIndex = 0;
     const lost = [null, document.body].includes(document.activeElement) || document.activeElement.disabled;
     if (branched >= 0 && lost) focusToken(branched);
@@ -171,7 +171,7 @@ window.scratch.tokens = (value) => {
 };
 
 document.addEventListener("mouseover", (event) => {
-  const token = event.target.closest?.("#canvas .token");
+  const token = event.target.closest?.("#token-view .token");
   if (token && data) {
     clearTimeout(timer);
     if (!popover.contains(document.activeElement)) timer = setTimeout(() => show(tokens().indexOf(token)), isShown() ? 60 : 130);
@@ -188,13 +188,13 @@ for (const end of ["pointerup", "pointercancel"]) {
 }
 document.addEventListener("focusin", (event) => {
   if (pressed) return;
-  if (event.target.matches("#canvas .token")) show(tokens().indexOf(event.target));
+  if (event.target.matches("#token-view .token")) show(tokens().indexOf(event.target));
   else if (isShown() && !popover.contains(event.target)) hideSoon();
 });
 document.addEventListener("click", (event) => {
-  const token = event.target.closest?.("#canvas .token");
+  const token = event.target.closest?.("#token-view .token");
   const item = event.target.closest?.("#token-popover [role=option]");
-  const passage = event.target.closest?.("#memorised button");
+  const passage = event.target.closest?.("#memorization button");
   if (token) {
     focusToken(tokens().indexOf(token));
     show(tokens().indexOf(token));
@@ -216,7 +216,7 @@ document.addEventListener("click", (event) => {
 });
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const token = event.target.closest?.("#canvas .token");
+  const token = event.target.closest?.("#token-view .token");
   const item = event.target.closest?.("#token-popover [role=option]");
   const index = token ? tokens().indexOf(token) : shown;
   const moves = { ArrowLeft: index - 1, ArrowRight: index + 1 };
@@ -254,7 +254,7 @@ window.addEventListener("scroll", () => {
   if (isShown() && tokens()[shown] && !isNarrow()) place(tokens()[shown]);
 }, { passive: true, capture: true });
 
-// Tokens stay on the canvas as far as the text in front of them is still the one they were written in.
+// Tokens stay in the token view as far as the text in front of them is still the one they were written in.
 let typed = null;
 document.addEventListener("beforeinput", (event) => {
   if (event.target.matches?.("#document textarea") && data) typed ??= event.target.value;
@@ -271,14 +271,14 @@ document.addEventListener("input", (event) => {
   });
 });
 
-// The canvas follows the writing, unless its reader has scrolled up.
+// The token view follows the writing, unless its reader has scrolled up.
 let follows = true;
 document.addEventListener("wheel", (event) => {
-  const box = event.target.closest?.("#canvas");
+  const box = event.target.closest?.("#token-view");
   if (box) follows = box.scrollTop + box.clientHeight > box.scrollHeight - 40;
 }, { passive: true });
 setInterval(() => {
-  const box = canvas();
+  const box = tokenView();
   const writing = document.getElementById("stop") && !document.getElementById("stop").disabled;
   if (!writing) follows = true;
   else if (box && follows) box.scrollTop = box.scrollHeight;

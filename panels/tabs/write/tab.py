@@ -20,7 +20,7 @@ from panels.tabs.write import controls
 from panels.tabs.write.editor import EditorState
 from panels.tabs.write.memorization import render_note
 from panels.tabs.write.next_token import with_token
-from panels.tabs.write.view import ALTERNATIVES, canvas_data, render_canvas, render_head, render_tokens, take
+from panels.tabs.write.view import ALTERNATIVES, render_head, render_token_view, render_tokens, take, token_data
 
 TITLE = "Write"
 
@@ -64,9 +64,9 @@ def build(context: AppContext) -> list[Component]:
                 undo = gr.Button("Undo", elem_id="undo", min_width=70, interactive=False)
                 clear = gr.Button("Clear", elem_id="clear", min_width=70)
             status = gr.HTML(READY if context.loader.ready else LOADING, elem_id="status")
-            canvas = gr.HTML("", elem_id="canvas", js_on_load=BRANCH)
-            data = gr.HTML("", elem_id="canvas-data", html_template="", js_on_load=DATA, visible="hidden")
-            note = gr.HTML("", elem_id="memorised")
+            token_view = gr.HTML("", elem_id="token-view", js_on_load=BRANCH)
+            data = gr.HTML("", elem_id="token-data", html_template="", js_on_load=DATA, visible="hidden")
+            note = gr.HTML("", elem_id="memorization")
             chips = gr.Dataset(
                 components=["textbox"],
                 label="Beginnings from the training text",
@@ -78,7 +78,7 @@ def build(context: AppContext) -> list[Component]:
             sampling = controls.build(context, document)
 
     editor = gr.State(EditorState())
-    everything = [document, status, canvas, data, note, generate, stop, retry, undo, clear]
+    everything = [document, status, token_view, data, note, generate, stop, retry, undo, clear]
     private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     quiet: dict[str, Any] = {"queue": False, **private}
 
@@ -91,13 +91,13 @@ def build(context: AppContext) -> list[Component]:
     begun = (
         generate.click(partial(begin, context), [editor, document], everything, **quiet),
         retry.click(partial(retry_generation, context), [editor, document], everything, **quiet),
-        canvas.select(event_handler(branch, context), [editor, document], everything, **quiet),
+        token_view.select(event_handler(branch, context), [editor, document], everything, **quiet),
     )
     for each in begun:
         running = each.then(
             partial(write_at, context),
             [editor, sampling.seed, sampling.stop, *sampling.sliders],
-            [document, status, canvas],
+            [document, status, token_view],
             concurrency_limit=None,
             **private,
         )
@@ -155,12 +155,12 @@ def branch(context: AppContext, editor: EditorState, text: str, event: Any) -> l
 
 
 def write_at(context: AppContext, editor: EditorState, seed: Any, stop: Any, *values: Any) -> Iterator[list[Any]]:
-    """Generate for the waiting request with `values` in the order of `DEFAULTS`: document, status and canvas, as the
-    text grows."""
+    """Generate for the waiting request with `values` in the order of `DEFAULTS`: document, status and token view, as
+    the text grows."""
     if editor.stage != "waiting":
         return
     editor.stage = "writing"
-    canvas = render_canvas(editor.document.head, editor.document.tokens)
+    token_view = render_token_view(editor.document.head, editor.document.tokens)
     try:
         for draft in generate_queued(
             context,
@@ -173,8 +173,8 @@ def write_at(context: AppContext, editor: EditorState, seed: Any, stop: Any, *va
         ):
             editor.show(draft)
             if draft.tokens:
-                canvas = (canvas or render_head(editor.document.head)) + render_tokens(draft.tokens)
-            yield [draft.text, draft_status(draft, is_same=draft.text == editor.rejected), canvas]
+                token_view = (token_view or render_head(editor.document.head)) + render_tokens(draft.tokens)
+            yield [draft.text, draft_status(draft, is_same=draft.text == editor.rejected), token_view]
     except ValueError as error:
         editor.trouble = str(error)
         yield [gr.skip(), render_status("trouble", editor.trouble), gr.skip()]
@@ -235,18 +235,18 @@ def insert_token(context: AppContext, editor: EditorState, text: str, event: Any
 
 
 def show_document(context: AppContext, editor: EditorState, status: Any) -> list[Any]:
-    """The editor as it is now: document, status, canvas and its data, note, buttons."""
+    """The editor as it is now: document, status, token view and its data, note, buttons."""
     written = editor.document
-    canvas = render_canvas(written.head, written.tokens)
-    data = canvas_data(context.loader.wait(), written.head, written.tokens) if canvas else ""
-    return [written.text, status, canvas, data, "", *buttons_of(editor)]
+    token_view = render_token_view(written.head, written.tokens)
+    data = token_data(context.loader.wait(), written.head, written.tokens) if token_view else ""
+    return [written.text, status, token_view, data, "", *buttons_of(editor)]
 
 
 def show_busy(context: AppContext, editor: EditorState) -> list[Any]:
     """The same while a request is on its way: no alternatives to choose."""
     written = editor.document
     status = render_status("busy", ENDINGS[None] if context.loader.ready else "The model is still loading …")
-    return [written.text, status, render_canvas(written.head, written.tokens), "", "", *buttons_of(editor)]
+    return [written.text, status, render_token_view(written.head, written.tokens), "", "", *buttons_of(editor)]
 
 
 def unchanged(editor: EditorState, status: Any = None) -> list[Any]:

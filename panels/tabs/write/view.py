@@ -23,7 +23,7 @@ ALTERNATIVES = 10
 STEPS = (1.0, 3.0, 5.0, 8.0)
 """Bits of surprisal from which a token is shaded darker."""
 HEAD = 160
-"""Characters of the text in front of the first token that stand on the canvas, and that its tokens are seen after."""
+"""Characters of the text in front of the first token that stand in the token view; its tokens are seen after them."""
 NEIGHBOURS = 8
 """Tokens in front of an alternative that may decide on its text."""
 
@@ -42,13 +42,13 @@ TOKENS = """
 """
 
 
-def render_canvas(head: str, tokens: Sequence[Token]) -> str:
-    """The canvas of tokens behind `head`; more tokens only append to it. Nothing where there are none."""
+def render_token_view(head: str, tokens: Sequence[Token]) -> str:
+    """The tokens behind `head`; more tokens only append to it. Nothing where there are none."""
     return render_head(head) + render_tokens(tokens) if tokens else ""
 
 
 def render_head(head: str) -> str:
-    """What stands on the canvas in front of its first token."""
+    """What stands in the token view in front of its first token."""
     between = [f"{low:g}\u2013{high:g}" for low, high in pairwise(STEPS)]
     bounds = [f"under {STEPS[0]:g}", *between, f"{STEPS[-1]:g} and more"]
     end = head[-HEAD:] if len(head) <= HEAD else "\u2026" + head[-HEAD:]
@@ -62,8 +62,8 @@ def render_tokens(tokens: Sequence[Token]) -> str:
 
 
 def shown_text(token: Token) -> str:
-    """A token as it stands on the canvas: its text, with signs at the end of a line, for what is white space alone, and
-    for what is no character."""
+    """A token as it stands in the token view: its text, with signs at the end of a line, for what is white space
+    alone, and for what is no character."""
     text = token.text
     if not text.strip():
         from tokenization.spans import visible_bytes
@@ -78,7 +78,7 @@ def step_of(token: Token) -> int:
     return sum(token.surprisal >= step for step in STEPS)
 
 
-def canvas_data(loaded: LoadedModel, head: str, tokens: Sequence[Token]) -> str:
+def token_data(loaded: LoadedModel, head: str, tokens: Sequence[Token]) -> str:
     """What the page shows of each token, as JSON: `vocabulary` (tokens of the model), `labels`, `obstacles`, `start`
     (of the first token in the text, in UTF-16 units), and `tokens`, each a list of text, label, model probability,
     probability after the sampler, tokens kept, and alternatives: label, the two probabilities, obstacle."""
