@@ -121,7 +121,8 @@ def draw_losses(records: list[dict[str, Any]], loss: LossScale) -> Any:
         points = [(record["tokens_seen"] / 1e6, record[key]) for record in records if record.get(key) is not None]
         losses += [loss for _, loss in points]
         if points:
-            axes.plot(*zip(*points, strict=True), label=name, **style)
+            tokens, values = zip(*points, strict=True)
+            axes.plot(tokens, values, label=name, **style)
     # A loss of several times the floor leaves no room to see the distance to it, unless the scale is logarithmic.
     logarithmic = loss.floor is not None and max(losses, default=0.0) > 2 * loss.floor
     if loss.floor is not None:

@@ -17,7 +17,7 @@ from panels.models import LoadedModel, load_model
 from panels.sampling import settings_from
 from panels.tabs.fill.filling import fill
 from panels.tabs.write.editor import EditorState
-from panels.tabs.write.view import Texts, canvas_data
+from panels.tabs.write.view import Texts, token_data
 from panels.terminal import Terminal
 from tests.panels.tiny_model import TEXT
 from tokenization import save_tokenizer
@@ -111,7 +111,7 @@ def test_the_tokens_of_the_canvas_are_the_text_and_alternatives_are_joined_to_it
                 assert with_it == writer.tokenizer.decode(before) + text
                 free += 1
     assert free > 5
-    assert len(json.loads(canvas_data(writer, page.head, page.tokens))["tokens"]) == 30
+    assert len(json.loads(token_data(writer, page.head, page.tokens))["tokens"]) == 30
 
 
 def test_words_are_kept_apart_where_the_vocabulary_has_no_spaces(tmp_path: Path) -> None:
