@@ -120,6 +120,7 @@ def test_the_curves_and_the_time_lapse_are_those_of_the_run(tab: Any, home: Path
             assert text.evaluate("element => element.textContent") == frame["text"]
             assert where.inner_text().startswith(f"Step {frame['step']} · validation loss ")
             reel.press("ArrowRight")
+    frames = [sample for sample in samples if sample["prompt"] == samples[-1]["prompt"]]
     tab.evaluate(RECORD)
     tab.locator("#learn-lapse .play").click()
     tab.wait_for_function("(count) => window.seen.length >= count", arg=len(frames))
