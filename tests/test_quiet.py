@@ -44,6 +44,7 @@ def test_training_prints_no_warning(training: tuple[Path, str]) -> None:
     assert noise(training[1]) == []
 
 
+@pytest.mark.slow
 def test_bundling_and_writing_print_no_warning(training: tuple[Path, str], tmp_path: Path) -> None:
     bundle = str(tmp_path / "bundle")
     output = run("-m", "hub_export", "bundle", str(training[0]), "--out", bundle)

@@ -80,6 +80,7 @@ def test_a_long_text_is_cleaned_in_pieces(tmp_path: Path) -> None:
     assert (tmp_path / "b.txt").read_text() == "".join(lines).replace("  ", " ") + "\n"
 
 
+@pytest.mark.slow
 def test_a_killed_clean_continues(tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "b.jsonl.zst"
     folder.mkdir()
@@ -99,6 +100,7 @@ def test_a_killed_clean_continues(tmp_path: Path) -> None:
     assert texts(out) == [path.read_text().replace("  ", " ") for path in sorted(folder.iterdir())]
 
 
+@pytest.mark.slow
 def test_a_killed_download_continues_from_the_shard_it_was_in(tmp_path: Path) -> None:
     rows = [
         [f"Row {row} of shard {shard}. " + "It is a long row. " * 25 for row in range(10_000)] for shard in range(5)

@@ -106,6 +106,7 @@ def test_from_text_to_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "7 heads of 4: q, k, v are 32 → 28, the output 28 → 32" in printed(notebook)
 
 
+@pytest.mark.slow
 def test_a_character_model_from_archives_to_a_chatbot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = execute("openwebtext", tmp_path, monkeypatch)
     run = tmp_path / "openwebtext"
@@ -120,6 +121,7 @@ def test_a_character_model_from_archives_to_a_chatbot(tmp_path: Path, monkeypatc
     assert pictures(notebook) == 1
 
 
+@pytest.mark.slow
 def test_tokenizers_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = tmp_path / "own.txt"
     text.write_text("\n\n".join(story.text for story in generate_stories(seed=0, count=120)), encoding="utf-8")

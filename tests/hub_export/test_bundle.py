@@ -69,6 +69,7 @@ def test_private_content_is_refused(
     assert "the-token-of-a-user" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_force_replaces_a_bundle_here_by_one_whose_tokenizer_has_no_slow_class(run: Path, made: Path) -> None:
     with pytest.raises(ValueError, match=r"a bundle is there\. Add --force to replace it"):
         bundle(run, made)
@@ -83,7 +84,7 @@ def test_force_replaces_a_bundle_here_by_one_whose_tokenizer_has_no_slow_class(r
     assert "slow" not in card
 
 
-@pytest.mark.parametrize("has_code", [True, False])
+@pytest.mark.parametrize("has_code", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_checkpoint_of_an_earlier_version_gets_this_projects_code(
     run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, has_code: bool
 ) -> None:

@@ -267,10 +267,13 @@ SPACE_EMPTY = "The repository spaces/alice/moons is there, without its files."
     ("request_kind", "answer", "states"),
     [
         ("GET /api/whoami", "cut", [NOTHING]),
-        (COMMIT, 403, [UNKNOWN]),
+        pytest.param(COMMIT, 403, [UNKNOWN], marks=pytest.mark.slow),
         ("(GET|HEAD) /alice/moons/resolve/", "cut", ["complete, at commit", "but without the tag of its version."]),
-        (TAG, "cut", ["complete, at commit", "but without the tag of its version."]),
-        ("POST /api/repos/create", 403, ["as v1.", NO_SPACE]),  # of the Space: the model's is spared
+        pytest.param(
+            TAG, "cut", ["complete, at commit", "but without the tag of its version."], marks=pytest.mark.slow
+        ),
+        # Of the Space: the model's is spared.
+        pytest.param("POST /api/repos/create", 403, ["as v1.", NO_SPACE], marks=pytest.mark.slow),
         ("POST /api/spaces/alice/moons/commit", "cut", ["as v1.", SPACE_EMPTY]),
     ],
 )
@@ -291,6 +294,7 @@ def test_a_push_that_fails_is_completed_by_the_next(
     assert json.loads(page.files["model.json"]) == {"repo": "alice/moons", "revision": model.head}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("only_the_config_is_loaded")
 def test_a_run_whose_samples_hold_line_separators_is_published(hub: Hub, run: Path) -> None:
     text = "First line.\u2028Second line.\x85Third line.\u2029And so on."

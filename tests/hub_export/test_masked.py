@@ -122,7 +122,13 @@ def test_a_masked_model_whose_tokenizer_has_no_mask_is_refused(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("kind", "masked"),
-    [("characters", True), ("wordpiece", False), ("sentencepiece", True), ("gpt2", False)],
+    [
+        ("wordpiece", False),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("characters", True), ("sentencepiece", True), ("gpt2", False))
+        ),
+    ],
 )
 def test_every_tokenizer_passes_the_check(tmp_path: Path, kind: str, masked: bool) -> None:
     made = bundle(make_run(tmp_path / "run", kind, masked=masked), tmp_path / "out")

@@ -39,6 +39,7 @@ def test_the_folder_holds_a_stock_model_its_tokenizer_and_a_card(made_folder: Pa
     assert str(pristine_run) not in text
 
 
+@pytest.mark.slow
 def test_a_classic_model_of_a_bundle_becomes_gpt2(tmp_path: Path) -> None:
     source = save_model(tmp_path / "classic", **CLASSIC)
     assert "GPT2LMHeadModel" in native(source, tmp_path / "out")

@@ -61,6 +61,7 @@ def test_a_repository_that_works(
     assert not [request for request in hub.requests if not request.startswith(("GET", "HEAD"))]
 
 
+@pytest.mark.slow
 def test_a_repository_with_the_first_code_is_affected(hub: Hub, made: Path, logged: Logged) -> None:
     repository = hub.create("alice/moons", files=contents(make_old(plant(made, SWALLOWED))))
     error = verify("alice/moons")
@@ -93,6 +94,7 @@ def test_later_code_is_not_run(hub: Hub, made: Path) -> None:
         copy_bundle(made, made.with_name("copy"))
 
 
+@pytest.mark.slow
 def test_edited_code_files_are_reported(made: Path, logged: Logged) -> None:
     path = made / "modeling_scratchgpt.py"
     path.write_text(path.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
@@ -136,6 +138,7 @@ def test_a_hub_that_does_not_answer(
     assert re.match(f"error: {message}", verify("alice/moons"))
 
 
+@pytest.mark.slow
 def test_an_old_bundle_is_copied_with_this_projects_code(made: Path, tmp_path: Path, logged: Logged) -> None:
     """As `hf download` makes it of a repository: the owner's card and a file of the owner's own are in it."""
     make_old(made)
@@ -174,6 +177,7 @@ def test_an_old_bundle_that_was_damaged_is_refused(made: Path, tmp_path: Path) -
         copy_bundle(made, tmp_path / "copy")
 
 
+@pytest.mark.slow
 def test_a_bundle_checked_with_another_transformers_is_checked_again(
     made: Path, tmp_path: Path, logged: Logged
 ) -> None:

@@ -137,7 +137,7 @@ def test_a_bundle_is_published_with_its_space(
 @pytest.mark.parametrize(
     ("request_kind", "answer", "reason"),
     [
-        ("^(GET|HEAD) /lfs/", 503, "503"),  # the weights, which another host sends
+        pytest.param("^(GET|HEAD) /lfs/", 503, "503", marks=pytest.mark.slow),  # the weights, which another host sends
         pytest.param("^GET /alice/moons/resolve/[0-9a-f]+/tokenizer.json", "cut", "tokenizer", marks=pytest.mark.slow),
     ],
 )

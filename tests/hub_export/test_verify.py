@@ -90,11 +90,16 @@ def test_one_changed_bit_of_the_weights_is_found(made: Path, pristine_run: Path)
             r"with a cache' failed: after a prompt of 3 tokens \(greedy\), the logits of new token 2 of 16 differ by "
             r"up to .* \(tolerance 0\.0001\): what `generate` and `pipeline` write with this model is wrong\. Nothing",
         ),
-        (
+        pytest.param(
             EMPTIED,
             r"with a static cache' failed: after a prompt of 32 tokens \(greedy\), the logits of new token 2 of 16",
+            marks=pytest.mark.slow,
         ),
-        (SAMPLED, r"with a cache' failed: .* \(sampled with seed 1\), the logits of new token 16 of 16"),
+        pytest.param(
+            SAMPLED,
+            r"with a cache' failed: .* \(sampled with seed 1\), the logits of new token 16 of 16",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["swallowed", "static", "sampled"],
 )

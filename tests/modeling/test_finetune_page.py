@@ -14,6 +14,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "finetune.md"
 PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_program_of_the_page_makes_a_plain_model(clean_python, tmp_path):
     pytest.importorskip("peft", reason="needs peft")
     shape = {"vocab_size": 257, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}

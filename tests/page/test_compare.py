@@ -136,6 +136,7 @@ def test_escape_stops_both(lab_page, tmp_path):
     assert page.locator("#comparison .text").all_text_contents() == texts
 
 
+@pytest.mark.slow
 def test_about_and_its_code_runs_as_pasted(lab_page, home, lab_address, clean_python):
     from playwright.sync_api import expect
 

@@ -70,6 +70,7 @@ def test_twenty_thousand_unicode_strings_have_the_ids_of_the_from_scratch_class(
         assert ids.dtype == np.uint16
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared is not there")
 def test_nine_books_and_hostile_files():
     paths = [*sorted((SHARED / "data" / "scifi").glob("*.txt"))[:9], *(SHARED / "cases").glob("*.txt")]

@@ -255,6 +255,7 @@ def test_gradient_accumulation_adds_up():
     torch.testing.assert_close([parameter.grad for parameter in parameters], list(whole), atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_a_compiled_training_step_is_the_same():
     ids_BL, results = torch.randint(50, (2, 9)), []

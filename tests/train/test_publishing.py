@@ -32,6 +32,7 @@ def train(hub: Hub, home: Path, *, token: str = WRITE_TOKEN, steps: int = 2) -> 
     )
 
 
+@pytest.mark.slow
 def test_a_run_is_pushed_at_its_end_and_is_whole_when_the_hub_refuses_it(hub: Hub, tmp_path: Path) -> None:
     """The Hub is asked before the training, and by the push at its end; what a push does is tested where it lives."""
     asked = ["GET /api/whoami-v2", "GET /api/models/alice/moons"]

@@ -165,6 +165,7 @@ def test_no_tracker_is_the_default(finished_run: Path, tiny: Config) -> None:
     assert not (finished_run / "tracking").exists()
 
 
+@pytest.mark.slow
 def test_wandb_is_online_where_it_finds_a_key_and_never_asks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def mode() -> str:
         wandb.teardown()  # it keeps the key that it found

@@ -85,6 +85,7 @@ def test_the_best_is_a_recipe_that_trains(finished: Path, tmp_path: Path, capsys
     assert f"{best['value']:.4f} bits per byte" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_killed_search_resumes_to_the_same_numbers(finished: Path, tmp_path: Path) -> None:
     arguments = [*SEARCH, "--sweep-dir", str(tmp_path / "killed")]
     killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], cwd=ROOT, capture_output=True, check=False)
