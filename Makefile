@@ -31,7 +31,7 @@ demo: .venv/ready
 	@$(VENV)/python app.py --model "$(BUNDLE)" --port $(PORT)
 
 test: .venv/ready-dev
-	env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: .venv/ready-dev
 	$(VENV)/python -m pytest -m slow
