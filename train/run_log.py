@@ -113,11 +113,12 @@ def draw_losses(records: list[dict[str, Any]], loss: LossScale) -> Any:
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     axes = figure.subplots()
     losses: list[float] = []
-    for key, name, style in (
+    lines: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("train_loss", "training", {"color": "#9db4d6", "linewidth": 1.2}),
         ("train_eval_loss", "training, in evaluation mode", {"color": "#5f7fb3", "marker": ".", "linestyle": ":"}),
         ("validation_loss", "validation", {"color": "#1f4e9c", "marker": "o", "markersize": 3}),
-    ):
+    )
+    for key, name, style in lines:
         points = [(record["tokens_seen"] / 1e6, record[key]) for record in records if record.get(key) is not None]
         losses += [loss for _, loss in points]
         if points:
