@@ -86,7 +86,7 @@ def test_every_failure_of_the_network_is_retried_and_explained(
     fault: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="hub_export")
-    timeout = 0.3 if fault == "silence" else 30  # a busy machine may be slow to answer
+    timeout = 0.3 if fault == "silence" else 30.0  # a busy machine may be slow to answer
     with serve_faults() as url:
         api = HfApi(endpoint=url, token=False)
         with pytest.raises(ValueError, match=NOTHING) as caught:
