@@ -181,9 +181,10 @@ def _text_of(record: dict[str, Any], place: str, name: str, options: Options) ->
     if isinstance(text, list):
         kind = f"a list of {type(text[0]).__name__}" if text else "an empty list"
         kind += " (a text, or a list of messages with 'role' and 'content', is read; join others first)"
+    others = [other for other in record if other != field]
     raise ValueError(
         f"{place}: expected text in the field {field!r}, got {kind}; "
-        f"choose another field: {', '.join(map(repr, record))}"
+        + (f"choose another field: {', '.join(map(repr, others))}" if others else "convert the file")
     )
 
 
