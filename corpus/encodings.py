@@ -315,8 +315,6 @@ def _other(found: _Bytes, name: str) -> Encoding:
             f"say which, such as cp1251, koi8-r, gbk, big5, shift_jis or utf-16 ({FLAG})"
         )
     codec, how = (codec, "recognised") if is_sure else ("cp1252", "assumed")
-    if codec == "cp1252" and not found.is_cp1252:
-        codec = "latin-1"
     return Encoding(codec, _assumed(name, codec, how, found.sample))
 
 
