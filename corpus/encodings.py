@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import BinaryIO, NamedTuple
 
+from tqdm import tqdm
+
 _log = logging.getLogger(__name__)
 
 _BOMS = [  # that of UTF-32 begins with that of UTF-16
@@ -54,6 +56,7 @@ _FREQUENT = " \n\u3000\u3001\u3002\uff0c"  # in UTF-16 one character in a hundre
 _EXCERPT = 40  # characters
 FLAG = "--corpus.encoding of `python -m train`"
 """How notes and errors name the place where the user says an encoding; the page puts its own field there."""
+_FLAG_OF_TRAIN = re.compile(r"--corpus\.([\w-]+) of `python -m train`")
 
 
 class NotTextError(ValueError):
@@ -70,7 +73,18 @@ class Encoding(NamedTuple):
 @functools.cache
 def say_once(message: str) -> None:
     """Log a warning, unless the same one was logged before: a corpus is read more than once."""
-    _log.warning(message)
+    warn(message)
+
+
+def warn(message: str) -> None:
+    """Log a warning on a line of its own: progress bars make room for it."""
+    with tqdm.external_write_mode():
+        _log.warning(message)
+
+
+def with_own_flags(message: str) -> str:
+    """The message for a command whose flags are called `--encoding` and `--text-field`."""
+    return _FLAG_OF_TRAIN.sub(r"--\1", message)
 
 
 def decode_bytes(raw: bytes, name: str, encoding: str | None = None, say: Callable[[str], None] = say_once) -> str:
@@ -301,8 +315,6 @@ def _other(found: _Bytes, name: str) -> Encoding:
             f"say which, such as cp1251, koi8-r, gbk, big5, shift_jis or utf-16 ({FLAG})"
         )
     codec, how = (codec, "recognised") if is_sure else ("cp1252", "assumed")
-    if codec == "cp1252" and not found.is_cp1252:
-        codec = "latin-1"
     return Encoding(codec, _assumed(name, codec, how, found.sample))
 
 

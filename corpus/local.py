@@ -4,7 +4,6 @@ import contextlib
 import filecmp
 import glob
 import hashlib
-import logging
 import os
 import re
 from collections import Counter, defaultdict
@@ -13,16 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from corpus.documents import Document
-from corpus.encodings import check_encoding, say_once
+from corpus.encodings import check_encoding, say_once, warn
 from corpus.readers import BrokenFileError, EmptyFileError, Options, accepted_suffixes, read_file
 from corpus.readers.records import NO_ARRAY, begins_with_bracket
 
 _RECORD = re.compile(rf"(?s:(.+?(?:{'|'.join(map(re.escape, accepted_suffixes()))})))#[^#]*", re.I)
-_ADDRESS = re.compile(r"(https?|ftp|hf|s3|gs):/+(.*)")  # a Path has one slash of them
+_ADDRESS = re.compile(r"(?:.*/)?(https?|ftp|hf|s3|gs):/+(.*)")  # a Path has one slash of them, made absolute or not
 
 _BEGINNING = 1 << 16  # bytes
-
-_log = logging.getLogger(__name__)
 
 
 def read_local(
@@ -76,7 +73,7 @@ def read_files(
     def leave_out(error: BrokenFileError) -> None:
         if not skip_broken:
             raise error
-        _log.warning("left out: %s", error)
+        warn(f"left out: {error}")
 
     said: set[str] = set()
 

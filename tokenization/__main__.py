@@ -17,6 +17,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from corpus.documents import Document
+from corpus.encodings import say_once, with_own_flags
 from corpus.local import fingerprint, read_local
 from storage.files import atomic_file
 from storage.run_folder import RunFolder
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.close()  # whoever read the output has gone, `| head` for one
         sys.exit(1)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {with_own_flags(str(error))}")
     except KeyboardInterrupt:
         sys.exit("interrupted: nothing was written under a final name")
 
@@ -87,9 +88,8 @@ def parser() -> argparse.ArgumentParser:
     report_.set_defaults(command=report)
 
     for command in (train_, encode_, report_):
-        command.add_argument(
-            "--text-field", default="text", metavar="NAME", help="of .jsonl and .parquet (%(default)s)"
-        )
+        command.add_argument("--text-field", default="text", metavar="NAME", help="of records and tables (%(default)s)")
+        command.add_argument("--encoding", metavar="NAME", help="of texts that are not UTF-8 (default: recognised)")
         command.add_argument("--skip-broken", action="store_true", help="pass over files that cannot be read")
     return top
 
@@ -101,8 +101,7 @@ def train(given: argparse.Namespace) -> None:
     if given.kind == "gpt2":
         tokenizer: Any = load_gpt2(given.source)
     elif given.corpus:
-        found = read_local(given.corpus, text_field=given.text_field, skip_broken=given.skip_broken)
-        texts = (document.text for document in found)
+        texts = (document.text for document in read(given.corpus, given))
         tokenizer = train_vocabulary(given.kind, texts, given.vocab_size, progress=True)
     else:
         raise ValueError("expected a text to learn from, got none: name files or folders with --corpus PATH")
@@ -119,7 +118,7 @@ def encode(given: argparse.Namespace) -> None:
     is_complete: deque[bool] = deque()
     texts = 0
 
-    def read() -> Iterator[str]:
+    def read_texts() -> Iterator[str]:
         found = documents(given.files, given) if given.files else [Document(text=sys.stdin.read(), name="-")]
         for document in found:
             is_complete.append(document.is_complete)
@@ -127,7 +126,7 @@ def encode(given: argparse.Namespace) -> None:
 
     def with_ends() -> Iterator[tuple[np.ndarray, bool]]:
         nonlocal texts
-        for ids in encode_corpus(tokenizer, read(), workers=given.workers):
+        for ids in encode_corpus(tokenizer, read_texts(), workers=given.workers):
             ends = is_complete.popleft()
             texts += ends
             yield (np.append(ids, np.array(end, dtype=ids.dtype)) if ends and end else ids), ends
@@ -182,9 +181,20 @@ def report(given: argparse.Namespace) -> None:
     print(json.dumps(list(map(asdict, measured)), ensure_ascii=False, indent=2) if given.json else as_table(measured))
 
 
+def read(paths: Sequence[str], given: argparse.Namespace) -> Iterator[Document]:
+    """The documents of some files, as the flags say."""
+    return read_local(
+        paths,
+        text_field=given.text_field,
+        encoding=given.encoding,
+        skip_broken=given.skip_broken,
+        say=lambda line: say_once(with_own_flags(line)),
+    )
+
+
 def documents(paths: Sequence[str], given: argparse.Namespace) -> Iterator[Document]:
     """The documents of some files, under a progress bar."""
-    found = read_local(paths, text_field=given.text_field, skip_broken=given.skip_broken)
+    found = read(paths, given)
     with tqdm(desc="reading", unit="B", unit_scale=True, dynamic_ncols=True, leave=False) as bar:
         for document in found:
             yield document

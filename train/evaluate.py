@@ -25,10 +25,13 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m train.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", help="a bundle, a checkpoint, a run folder or a Hub id")
-    parser.add_argument("--text", nargs="+", required=True, type=Path, help="text files or folders of .txt")
+    parser.add_argument("--text", nargs="+", required=True, type=Path, help="files, folders or patterns of texts")
+    parser.add_argument("--text-field", default="text", metavar="NAME", help="of records and tables (%(default)s)")
+    parser.add_argument("--encoding", metavar="NAME", help="of texts that are not UTF-8 (default: recognised)")
     parser.add_argument("--tokens", type=int, help="with a masked model: hide so many tokens (default: every one)")
     given = parser.parse_args(arguments)
     with quick_imports():  # after the parsing: --help and a wrong flag need no torch
+        from corpus.encodings import say_once, with_own_flags
         from corpus.local import read_local
         from modeling.loading import fetch, find_folder, is_masked_lm, load_model
         from tokenization import load_tokenizer
@@ -39,13 +42,19 @@ def main(arguments: list[str] | None = None) -> None:
         if given.tokens is not None and not masked:
             raise ValueError("--tokens: only with a masked model; the loss of a causal one is that of every token")
         model, tokenizer = load_model(folder), load_tokenizer(folder)
-        texts = (document.text for document in read_local(given.text))
+        documents = read_local(
+            given.text,
+            text_field=given.text_field,
+            encoding=given.encoding,
+            say=lambda line: say_once(with_own_flags(line)),
+        )
+        texts = (document.text for document in documents)
         if masked:
             result = evaluate_masked_text(model, tokenizer, texts, limit=given.tokens, progress=sys.stderr.isatty())
         else:
             result = evaluate_text(model, tokenizer, texts)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {with_own_flags(str(error))}")
     print(json.dumps(result))
 
 

@@ -70,7 +70,9 @@ def read_file(path: Path, options: Options) -> Iterator[Document]:
         is_empty = False
         yield document
     if is_empty:
-        raise EmptyFileError(f"{path.as_posix()}: expected text, got an empty file; remove it or give another one")
+        raise EmptyFileError(
+            f"{path.as_posix()}: expected text, got an empty file (or only white space); remove it or give another one"
+        )
 
 
 def _read(path: Path, options: Options) -> Iterator[Document]:

@@ -100,8 +100,9 @@ def _read_members(
         check_member(member, name)
         path = PurePosixPath(member)
         reader = readers.get(path.suffix.lower())
-        if reader is None or path.parts[0] == "__MACOSX" or path.name.startswith("."):
-            left_out[path.suffix.lower() or path.name] += 1
+        is_hidden = path.parts[0] == "__MACOSX" or path.name.startswith(".")
+        if reader is None or is_hidden:
+            left_out["hidden" if is_hidden else path.suffix.lower() or path.name] += 1
             continue
         place = f"{name}#{member.replace('#', '%23')}"
         with tempfile.SpooledTemporaryFile(LONGEST_UNCUT) as file:

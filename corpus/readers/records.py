@@ -174,6 +174,8 @@ def _text_of(record: dict[str, Any], place: str, name: str, options: Options) ->
     text = record[field]
     if text is None or isinstance(text, str):
         return text
+    if text == [] and field in _CHATS:  # a chat in which nobody said anything is as a text that is blank
+        return None
     if (messages := _messages(text)) is not None:
         options.say(f"{name}: read as chats: the messages of {field!r}, each a line that begins with who speaks")
         return "".join(f"{speaker}: {spoken}\n" for speaker, spoken in messages)
@@ -181,9 +183,10 @@ def _text_of(record: dict[str, Any], place: str, name: str, options: Options) ->
     if isinstance(text, list):
         kind = f"a list of {type(text[0]).__name__}" if text else "an empty list"
         kind += " (a text, or a list of messages with 'role' and 'content', is read; join others first)"
+    others = [other for other in record if other != field]
     raise ValueError(
         f"{place}: expected text in the field {field!r}, got {kind}; "
-        f"choose another field: {', '.join(map(repr, record))}"
+        + (f"choose another field: {', '.join(map(repr, others))}" if others else "convert the file")
     )
 
 

@@ -73,6 +73,19 @@ def test_clean_writes_a_document_a_record_or_text(tmp_path: Path, capsys: pytest
     assert names(tmp_path / "out") == ["c.jsonl", "c.jsonl.zst", "c.txt", "c.txt.zst"]
 
 
+def test_notes_and_errors_name_the_flags_of_clean_on_lines_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Паром ушёл в полдень, и собаки лаяли ему вслед.\n", encoding="cp1251")
+    (tmp_path / "b.csv").write_text("body\nx\n")
+    messages = start("clean", tmp_path, "--out", tmp_path / "c.txt").communicate()[1]
+    note = "a.txt: not UTF-8; read as cp1251 (recognised): “Паром ушёл в полдень, и собаки лаяли ему…”; "
+    lines = [line.rstrip() for line in messages.replace("\r", "\n").splitlines()]
+    assert f"{tmp_path}/{note}if that is wrong, name the encoding (--encoding)" in lines
+    assert lines[-1].endswith(
+        "b.csv: expected a column 'text' with the text, got 'body'; say which of them with the "
+        "text_field (--text-field)"
+    )
+
+
 def test_a_long_text_is_cleaned_in_pieces(tmp_path: Path) -> None:
     lines = [f"Line {number}  of many.\n" for number in range(800_000)]
     (tmp_path / "a.txt").write_text("".join(lines))

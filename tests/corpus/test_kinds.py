@@ -118,6 +118,7 @@ KINDS = {
     "b.json": ('{"text": "a"}\n{"text": "b"}\n', ["a", "b"]),
     "a.jsonl": (json.dumps(CHAT), ["User: When?\nAssistant: At noon.\n"]),
     "b.jsonl": (json.dumps(SHARE), ["Human: When?\nGpt: No\n"]),
+    "c.jsonl": (json.dumps({"messages": []}) + "\n" + json.dumps(CHAT), ["User: When?\nAssistant: At noon.\n"]),
     "a.docx": (docx, ["The ferry\nIt left at noon.\nto\tthe island\nNobody looked up."]),
     "a.odt": (odt, ["The ferry\nIt left at noon."]),
     "a.epub": (epub, ["Chapter one is short.\n\n\nChapter two é.\n"]),
@@ -139,7 +140,7 @@ def test_every_kind_of_file_alone_in_a_zip_and_in_a_folder(tmp_path: Path, name:
     inside, said = documents(tmp_path / "z.zip")
     assert [text for _, text in inside] == expected
     assert {file_of(document.name) for document in read_local([tmp_path / "z.zip"])} == {f"{tmp_path}/z.zip"}
-    assert said[-1] == "z.zip: left out of it: 1 .py, 1 .md"
+    assert said[-1] == "z.zip: left out of it: 1 .py, 1 hidden"
     assert len(documents(tmp_path)[0]) == 2 * len(expected)
 
 

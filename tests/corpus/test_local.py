@@ -47,3 +47,11 @@ def test_a_file_of_the_same_size_and_time_is_not_read_again(tmp_path: Path) -> N
     os.utime(path, ns=(before[0]["modified"], before[0]["modified"]))
     assert describe_changes(before, fingerprint([path], before)) == ""
     assert describe_changes(before, fingerprint([path])) == f"1 file edited ({path.as_posix()})"
+
+
+@pytest.mark.parametrize("start", ["", "/somewhere/"])  # the command line makes paths absolute
+def test_an_address_is_no_path(start: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"^https://example\.org/a/b\.txt: expected a file .+, got an address; download"
+    ):
+        fingerprint([Path(start + "https://example.org/a/b.txt")])

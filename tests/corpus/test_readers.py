@@ -227,7 +227,8 @@ def test_records_before_a_wrong_line_are_kept(tmp_path: Path, caplog: pytest.Log
         (b'{"text": "\xff"}', "a.jsonl:1: expected one JSON object a line"),
         (b'{"body": "x", "id": 1}', "a.jsonl:1: expected a field 'text' with the text, got 'body', 'id'; say which"),
         (b"{}", "a.jsonl:1: expected a field 'text' with the text, got none"),
-        (b'{"text": 5}', "a.jsonl:1: expected text in the field 'text', got int; choose another field: 'text'"),
+        (b'{"text": 5}', "a.jsonl:1: expected text in the field 'text', got int; convert the file"),
+        (b'{"text": 5, "body": "x"}', "expected text in the field 'text', got int; choose another field: 'body'"),
     ],
 )
 def test_a_wrong_record_is_named(tmp_path: Path, line: bytes, message: str) -> None:

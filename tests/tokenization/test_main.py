@@ -61,6 +61,16 @@ def test_train_reads_jsonl(tmp_path):
     assert {"a", "b", "c", "d"} < load_tokenizer(tmp_path / "made").get_vocab().keys()
 
 
+def test_the_encoding_of_a_text_is_assumed_aloud_or_given(tmp_path, caplog):
+    (tmp_path / "corpus.txt").write_text("Паром ушёл в полдень, и собаки лаяли ему вслед.\n", encoding="koi8-r")
+    for name, flags in {"assumed": [], "given": ["--encoding", "koi8-r"]}.items():
+        run("train", "characters", "--corpus", tmp_path / "corpus.txt", "--out", tmp_path / name, *flags)
+        assert {"П", "ё"} < load_tokenizer(tmp_path / name).get_vocab().keys()
+    (note,) = caplog.messages
+    assert "read as koi8-r (recognised): “Паром" in note
+    assert note.endswith("name the encoding (--encoding)")
+
+
 def test_train_refuses(corpus, tmp_path, folder):
     assert fails("train", "bpe", "--out", tmp_path / "new") == (
         "error: expected a text to learn from, got none: name files or folders with --corpus PATH"

@@ -180,6 +180,17 @@ def test_the_command_prints_json(finished_run: Path, tmp_path: Path, capsys: pyt
     assert result["bytes"] == len(TEXT) * 20
 
 
+def test_the_command_reads_a_column_and_an_encoding(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.csv").write_text("id,body\n1,Паром ушёл в полдень\n", encoding="cp866")
+    arguments = [str(finished_run), "--text", str(tmp_path / "a.csv"), "--encoding", "cp866"]
+    with pytest.raises(SystemExit, match=r"got 'id', 'body'; say which of them with the text_field \(--text-field\)$"):
+        main(arguments)
+    main([*arguments, "--text-field", "body"])
+    assert json.loads(capsys.readouterr().out)["bytes"] == len("Паром ушёл в полдень".encode())
+
+
 @pytest.mark.parametrize(
     ("model", "text", "message"),
     [
