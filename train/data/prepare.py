@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from corpus.local import find_files, fingerprint
+from corpus.local import describe_changes, find_files, fingerprint
 from corpus.readers import BrokenFileError
+from storage.files import atomic_file
 from storage.run_folder import RunFolder
 from storage.shards import TokenSplit, read_ids, read_manifest, tokenizer_hash, write_manifest
 from storage.text import replace_surrogates
@@ -103,12 +104,13 @@ def prepare_tokenizer(config: Config, run: RunFolder, log: Callable[[str], None]
         tokenizer = train_vocabulary(kind, _tokenizer_texts(config), size, progress=True)
     if masked and tokenizer.mask_token_id is None:
         tokenizer = add_mask_token(tokenizer)
-    save_tokenizer(tokenizer, run.tokenizer)
     if config.tokenizer.kind == "characters" and config.tokenizer.path is None:
         # Characters that would break the lines of the file are written as in a Python literal: \n, \t, \u2028.
         tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         lines = [token if token.isprintable() else token.encode("unicode_escape").decode() for token in tokens]
-        run.vocabulary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        with atomic_file(run.vocabulary) as stream:
+            stream.write("\n".join(lines) + "\n")
+    save_tokenizer(tokenizer, run.tokenizer)  # last: where it is, nothing is made again
     return tokenizer
 
 
@@ -133,8 +135,7 @@ def prepare_tokens(config: Config, tokenizer: Any, run: RunFolder, log: Callable
             )
         check_sources(run, manifest, keep=config.run.keep_tokens, log=log)
         return manifest
-    is_local = config.corpus.source == "local"
-    sources = fingerprint(config.corpus.paths) if is_local else []
+    sources = fingerprint(config.corpus.paths) if config.corpus.source == "local" else []
     encoder = ShardEncoder(
         folder,
         tokenizer,
@@ -144,7 +145,7 @@ def prepare_tokens(config: Config, tokenizer: Any, run: RunFolder, log: Callable
         made_from=made_from,
         sources=sources,
     )
-    if is_local and (change := describe_change(encoder.sources, config.corpus.paths)):
+    if change := describe_changes(encoder.sources, sources):  # since an earlier process began to encode
         raise ValueError(changed_message(run, change, can_keep=False))
     done = encoder.tally.documents
     log(f"turning the text into token shards{f', from document {done + 1:,} on' if done else ''}")
