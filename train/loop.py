@@ -275,8 +275,10 @@ class Trainer:
     def _summary(self) -> str:
         """One sentence on the latest evaluation."""
         assert self.evaluation is not None
-        of_training = f"; training loss {self.evaluation['train_eval_loss']:.4f} in evaluation mode"
-        return self.objective.summary(self.evaluation) + of_training
+        summary = self.objective.summary(self.evaluation)
+        if (loss := self.evaluation.get("train_eval_loss")) is None:  # restored from a checkpoint of 0.1
+            return summary
+        return f"{summary}; training loss {loss:.4f} in evaluation mode"
 
     def _write_metrics(self) -> None:
         state = self.state
