@@ -11,6 +11,7 @@ RECIPE ?= stories
 VERSION :=
 VENV := .venv/bin
 INSTALL := $(VENV)/python -m pip install --disable-pip-version-check
+SHOWN := $(PYTHON) .ci/install.py $(INSTALL)
 TORCH := $(shell grep '^torch==' requirements.txt)
 ADD = $(VENV)/pip freeze --exclude-editable > .venv/installed.txt && $(INSTALL) --quiet -c .venv/installed.txt
 NOT_INSTALLED := { echo "error: not everything was installed (pip says why, above). Without a network: make the same again later. Another reason: docs/dependencies.md, \"When the installation fails\"" >&2; exit 1; }
@@ -20,21 +21,25 @@ RUN ?= runs/$(NAME)
 BUNDLE ?= $(if $(CORPUS),bundles/$(NAME),bundle)
 KEEP := $(if $(KEEP_TOKENS),--keep-tokens)
 
-.PHONY: demo test test-slow hf-suite interop compat checks format bench lock clean
+.PHONY: demo test test-slow faults fuzz mutation coverage hf-suite interop compat checks format bench lock supply clean
 .NOTPARALLEL:
 
+# The page opens at once, on the model in the box until your own is trained; that happens beside it, and goes on where it
+# stopped.
 demo: .venv/ready
-	@$(if $(CORPUS),test ! -f "$(BUNDLE)/config.json" || $(VENV)/python -m train.data.sources "$(RUN)" $(KEEP))
-	@test -f "$(BUNDLE)/config.json" || $(VENV)/python -m train $(RECIPE) $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(ENCODING),--corpus.encoding "$(ENCODING)") --run-dir "$(RUN)" --resume $(KEEP)
-	@test -f "$(BUNDLE)/config.json" || grep -q '"status": "finished"' "$(RUN)/run.json" || { echo "training is not finished: make demo resumes from here"; exit 1; }
-	@test -f "$(BUNDLE)/config.json" || $(VENV)/python -m hub_export bundle "$(RUN)" --out "$(BUNDLE)"
-	@$(VENV)/python app.py --model "$(BUNDLE)" --port $(PORT)
+	@$(VENV)/python app.py --port $(PORT) --bundle "$(BUNDLE)" --train $(RECIPE) --run-dir "$(RUN)" $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(ENCODING),--encoding "$(ENCODING)") $(KEEP)
 
 test: .venv/ready-dev
-	env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(VENV)/python -m pytest --cache-clear -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" || \
+	{ [ $$? = 1 ] && env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(VENV)/python -m tests.again; }
 
 test-slow: .venv/ready-dev
 	$(VENV)/python -m pytest -m slow
+
+# Kills, full disks, flipped bits, lost power: docs/reliability.md. KILLS=20 is a quarter of an hour.
+KILLS ?= 200
+faults: .venv/ready-dev
+	OMP_NUM_THREADS=1 $(VENV)/python -m tests.faults --kills $(KILLS) --calls 60
 
 hf-suite: .venv/ready-dev
 	$(ADD) parameterized
@@ -47,6 +52,26 @@ interop: .venv/ready-dev
 compat: .venv/ready-dev
 	OMP_NUM_THREADS=1 $(VENV)/python -m tests.compat $(VERSION)
 
+fuzz: .venv/ready-dev
+	OMP_NUM_THREADS=1 $(VENV)/python -m tests.fuzz page
+	$(ADD) -r requirements-fuzz.txt
+	OMP_NUM_THREADS=1 $(VENV)/python -m tests.fuzz tokenizer
+
+# Faults put into the code, and whether the tests notice: docs/reliability.md. What was tried is kept in .mutation/.
+mutation: .venv/ready-dev
+	OMP_NUM_THREADS=1 $(VENV)/python -m tests.mutation
+
+# Lines and branches that the tests reach in their own process; half an hour, slower with others on the machine.
+PACKAGES := storage corpus modeling tokenization train hub_export panels
+coverage: .venv/ready-dev
+	$(ADD) coverage
+	@mkdir -p .coverage
+	OMP_NUM_THREADS=1 $(VENV)/python -m coverage run -m pytest -m "not slow" $(addprefix tests/,$(PACKAGES))
+	@for package in $(PACKAGES); do \
+	    printf "%-13s %s %%\n" $$package $$($(VENV)/python -m coverage report --include="$$package/*" --format=total); \
+	done
+	@echo "what is missing: $(VENV)/python -m coverage report --show-missing --skip-covered"
+
 checks: .venv/ready-dev
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
@@ -57,7 +82,7 @@ format: .venv/ready-dev
 	$(VENV)/ruff format .
 
 bench: .venv/ready-dev
-	$(VENV)/python -m benchmarks
+	$(VENV)/python -m benchmarks --markdown docs/performance.md
 
 clean:
 	rm -rf .venv bundle bundles
@@ -65,18 +90,22 @@ clean:
 lock:
 	$(PYTHON) .ci/lock.py $(UPGRADE)
 
+# Licences, known vulnerabilities, an SBOM: docs/dependencies.md. The last two need the network.
+supply: .venv/ready-dev
+	$(VENV)/python .ci/supply.py $(ONLY)
+
 .venv/ready: pyproject.toml requirements.txt requirements-readers.txt requirements-sweep.txt requirements.lock requirements-torch.lock
 	@$(PYTHON) -c 'import sys; sys.exit("expected Python 3.11 or newer, got " + sys.version.split()[0] + "; set PYTHON=") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv .venv
 	@echo "installing the exact set into .venv: $$(grep -c == requirements.lock) packages of requirements.lock, then $(TORCH)"
-	@$(INSTALL) --no-deps --require-hashes -r requirements.lock || $(NOT_INSTALLED)
-	@$(INSTALL) -c requirements-torch.lock $(TORCH) || $(NOT_INSTALLED)
+	@$(SHOWN) --no-deps --require-hashes -r requirements.lock || $(NOT_INSTALLED)
+	@$(SHOWN) -c requirements-torch.lock $(TORCH) || $(NOT_INSTALLED)
 	@$(INSTALL) --quiet --no-deps --no-build-isolation -e . || $(NOT_INSTALLED)
 	@$(VENV)/python -m pip check || $(NOT_FITTING)
 	@touch $@
 
 .venv/ready-dev: .venv/ready requirements-dev.txt requirements-trackers.txt requirements-dev.lock
 	@echo "installing the exact set into .venv: $$(grep -c == requirements-dev.lock) packages of requirements-dev.lock"
-	@$(INSTALL) --no-compile --no-deps --require-hashes -r requirements-dev.lock || $(NOT_INSTALLED)
+	@$(SHOWN) --no-compile --no-deps --require-hashes -r requirements-dev.lock || $(NOT_INSTALLED)
 	@$(VENV)/python -m pip check || $(NOT_FITTING)
 	@touch $@

@@ -1,6 +1,6 @@
 """The recipe `scifi` beside a plain re-implementation of its tutorial, on the same shards, batches and windows.
 
-`python -m benchmarks.scifi_reference --corpus FOLDER [--steps 500] [--batch-size 32] [--out DIR]
+`python -m benchmarks.scifi_reference --corpus FOLDER [--steps 500] [--batch-size 32] [--seed 1337] [--out DIR]
 [--side both|reference|ours|table]`.
 The reference is the tutorial's model and training written out in PyTorch (LucaT2/LLM_Tokenizer-project-from-scratch,
 LLM_code/LLM.py and Train&Generate.py): torch's default initialisation, attention scores divided by sqrt(width), dropout
@@ -33,13 +33,14 @@ from train.recipes import get_recipe
 WIDTH, HEADS, LAYERS, CONTEXT, DROPOUT = 256, 6, 6, 256, 0.2
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.01
 SHOWN_STEPS = (100, 200, 300, 500)
+SEED = 1337
 SAVE_EVERY = 50
 OUT = Path("runs/scifi-reference")
 
 
 def run() -> dict[str, Any]:
     """What `python -m benchmarks scifi_reference` measures: both sides, 500 steps."""
-    train_both(BOOKS, OUT, 500, 32)
+    train_both(BOOKS, OUT, 500, 32, SEED)
     return {"validation_loss": compare(OUT)}
 
 
@@ -87,15 +88,15 @@ class Reference(nn.Module):
         return functional.cross_entropy(logits.flatten(0, 1).float(), batch.target_BL.flatten())
 
 
-def recipe(corpus: Path, folder: Path, steps: int, batch_size: int) -> Config:
+def recipe(corpus: Path, folder: Path, steps: int, batch_size: int, seed: int = SEED) -> Config:
     """The recipe that both sides take text, tokens and windows from."""
     fields = {"corpus.source": "local", "corpus.paths": (corpus,), "run.dir": folder, "run.steps": steps}
-    return replace_fields(get_recipe("scifi"), {**fields, "data.batch_size": batch_size})
+    return replace_fields(get_recipe("scifi"), {**fields, "data.batch_size": batch_size, "run.seed": seed})
 
 
-def train_reference(corpus: Path, folder: RunFolder, steps: int, batch_size: int) -> None:
+def train_reference(corpus: Path, folder: RunFolder, steps: int, batch_size: int, seed: int = SEED) -> None:
     """Train the reference; metrics.jsonl of its folder gets the same fields as a run's, where both have them."""
-    config = recipe(corpus, folder.path, steps, batch_size)
+    config = recipe(corpus, folder.path, steps, batch_size, seed)
     torch.set_num_threads(1)
     prepared = prepare(config, folder, print)
     sizes = dict(batch_size=config.data.batch_size, length=CONTEXT, end_of_text=prepared.end_of_text)
@@ -148,18 +149,19 @@ def evaluate(model: Reference, validation: list[Batch], half: torch.autocast) ->
     return sum(loss * count for loss, count in losses) / sum(count for _, count in losses)
 
 
-def our_command(corpus: Path, folder: Path, steps: int, batch_size: int) -> list[str]:
+def our_command(corpus: Path, folder: Path, steps: int, batch_size: int, seed: int) -> list[str]:
     """The command that trains the recipe."""
-    flags = {"--corpus": corpus, "--run-dir": folder, "--steps": steps, "--data.batch-size": batch_size}
+    flags = {"--corpus": corpus, "--run-dir": folder, "--steps": steps, "--data.batch-size": batch_size, "--seed": seed}
     flags |= {"--run.threads": 1, "--run.checkpoint-every": SHOWN_STEPS[0], "--run.sample-tokens": 0}
     return [sys.executable, "-m", "train", "scifi", *(str(word) for flag in flags.items() for word in flag), "--resume"]
 
 
-def train_both(corpus: Path, out: Path, steps: int, batch_size: int) -> None:
+def train_both(corpus: Path, out: Path, steps: int, batch_size: int, seed: int) -> None:
     """Both sides at the same time, each in a process with one thread."""
     own = [sys.executable, "-m", "benchmarks.scifi_reference", "--side", "reference"]
     own += ["--corpus", str(corpus), "--out", str(out), "--steps", str(steps), "--batch-size", str(batch_size)]
-    commands = {"reference": own, "ours": our_command(corpus, out / "ours", steps, batch_size)}
+    own += ["--seed", str(seed)]
+    commands = {"reference": own, "ours": our_command(corpus, out / "ours", steps, batch_size, seed)}
     out.mkdir(parents=True, exist_ok=True)
     started = {}
     for side, command in commands.items():
@@ -196,10 +198,11 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=BOOKS, help="folder of the books")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--batch-size", type=int, default=32, help="windows a step, on both sides")
+    parser.add_argument("--seed", type=int, default=SEED, help="of windows, weights and dropout, on both sides")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of both sides")
     parser.add_argument("--side", choices=("both", "reference", "ours", "table"), default="both")
     given = parser.parse_args()
-    sizes = given.steps, given.batch_size
+    sizes = given.steps, given.batch_size, given.seed
     try:
         if given.side == "reference":
             train_reference(given.corpus, RunFolder(given.out / "reference"), *sizes)

@@ -1,90 +1,130 @@
-"""One training step of the science-fiction recipe's model against transformers' GPT2LMHeadModel.
+"""One training step of the science-fiction recipe's model against transformers' GPT2LMHeadModel, and the limit: the
+matrix products of such a step alone.
 
-Both models are 6 layers, 256 wide, context 256, vocabulary 8,257, dropout 0.2 everywhere. Ours has the recipe's 6 heads
-of 42, ReLU and an output layer of its own; GPT-2 has 4 heads of 64, since its heads must divide its width. A step is
-forward, loss, backward, and fused AdamW, in the same precision for both. The two take turns.
+Both models are 6 layers, 256 wide, context 256, vocabulary 8,257, with the same dropout everywhere. Ours has the
+recipe's 6 heads of 42, ReLU and an output layer of its own; GPT-2 has 4 heads of 64, since its heads must divide its
+width. A step is forward, loss, backward, and fused AdamW, in the same precision for both. The two take turns with the
+products of a step of ours, computed in buffers made beforehand, with nothing between them.
 """
 
 import statistics
+import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from transformers import GPT2LMHeadModel
 
-from benchmarks._rounds import CONTEXT, VOCABULARY, gpt2_config, take_turns
+from benchmarks._limits import step_products
+from benchmarks._rounds import CONTEXT, VOCABULARY, gpt2_config, ratio, take_turns
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
+from modeling.sizing import flops_per_token
+from train.device import cpu_has_native_bf16
 from train.kernels import use_kernels
 from train.objective import ModelWithLoss
 
 
-def build_ours(dropout: float, device: str = "cpu") -> torch.nn.Module:
-    """The model of the recipe with its loss, as `python -m train` trains it."""
-    config = ScratchGPTConfig(
-        vocab_size=VOCABULARY, embedding_dropout=dropout, attention_dropout=dropout, residual_dropout=dropout
+def our_config(dropout: float, **fields: Any) -> ScratchGPTConfig:
+    """The recipe's shape with this rate of dropout everywhere."""
+    return ScratchGPTConfig(
+        vocab_size=VOCABULARY, embedding_dropout=dropout, attention_dropout=dropout, residual_dropout=dropout, **fields
     )
+
+
+def build_ours(config: ScratchGPTConfig) -> torch.nn.Module:
+    """A model with its loss, as `python -m train` trains it on the CPU."""
     model = ScratchGPTForCausalLM(config)
-    use_kernels(model, device)
+    use_kernels(model, "cpu")
     return ModelWithLoss(model)
 
 
-def make_step(model: torch.nn.Module, inputs: dict[str, Any], precision: str) -> Callable[[], float]:
-    """A function that takes one step and returns the loss in nats a token."""
+def make_step(
+    model: torch.nn.Module, inputs: dict[str, Any], precision: str, *, reads_loss: bool = True
+) -> Callable[[], Any]:
+    """A function that takes one step and returns the loss in nats a token: a number, or the tensor, which waits for no
+    device, without `reads_loss`."""
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     device = next(model.parameters()).device.type
 
-    def step() -> float:
+    def step() -> Any:
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             outputs = model(**inputs)
             loss = outputs if isinstance(outputs, torch.Tensor) else outputs.loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        return loss.item()
+        return loss.item() if reads_loss else loss.detach()
 
     return step
 
 
-def run(
+def run(*, batch_size: int = 32, steps: int = 7, threads: int | None = None) -> dict[str, Any]:
+    """`measure` in fp32 with and without dropout, and in bf16 where the CPU multiplies bf16 in hardware."""
+    cases: list[tuple[str, float]] = [("fp32", 0.2), ("fp32", 0.0)]
+    cases += [("bf16", 0.2)] if cpu_has_native_bf16() else []
+    return {
+        f"{precision}, dropout {dropout}": measure(
+            batch_size=batch_size, steps=steps, threads=threads, dropout=dropout, precision=precision
+        )
+        for precision, dropout in cases
+    }
+
+
+def measure(
     *,
     batch_size: int = 32,
     sequence_length: int = CONTEXT,
     steps: int = 7,
     dropout: float = 0.2,
     precision: str = "fp32",
-    device: str = "cpu",
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """Time `steps` steps of each model, after one unmeasured step of each.
+    """Time `steps` steps of each model, and as often all matrix products of such a step, after one of each unmeasured.
 
     batch_size is in sequences of sequence_length tokens; precision is fp32, or bf16 (autocast); threads defaults to
-    torch's own choice. Returns seconds a step (medians), tokens a second, and `speedup`, ours over GPT-2's.
+    torch's own choice. Seconds are medians, on one thread CPU seconds, which other work changes less. Returns also
+    tokens a second; `speedup`, ours over GPT-2's; the rate of the products alone, in GFLOP/s, and the share of it that
+    each step reaches; and `speedup_at_the_limit`, that of a step of nothing but the products over GPT-2's.
     """
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"precision must be fp32 or bf16; got {precision!r}.")
     if threads is not None:
         torch.set_num_threads(threads)
     torch.manual_seed(0)
-    ids_BL = torch.randint(VOCABULARY, (batch_size, sequence_length + 1), device=device)
+    ids_BL = torch.randint(VOCABULARY, (batch_size, sequence_length + 1))
     ours = {"input_BL": ids_BL[:, :-1], "target_BL": ids_BL[:, 1:]}
     theirs = {"input_ids": ids_BL[:, :-1], "labels": ids_BL[:, :-1], "use_cache": False}
-    gpt2: Any = GPT2LMHeadModel(gpt2_config(dropout))
+    config = our_config(dropout)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     takers = {
-        "scratchgpt": make_step(build_ours(dropout, device).to(device), ours, precision),
-        "gpt2": make_step(gpt2.to(device), theirs, precision),
+        "scratchgpt": make_step(build_ours(config), ours, precision),
+        "gpt2": make_step(GPT2LMHeadModel(gpt2_config(dropout)), theirs, precision),
+        "products": step_products(config, batch_size, sequence_length, dtype),
     }
-    seconds = take_turns(takers, steps)
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    seconds = take_turns(takers, steps, clock)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     tokens = batch_size * sequence_length
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 64}  # GPT-2's
+    flops = {
+        name: tokens * flops_per_token(shape, sequence_length)
+        for name, shape in (("scratchgpt", config), ("gpt2", our_config(dropout, **heads)))
+    }
+    rate = flops["scratchgpt"] / medians["products"]
     return {
         "batch_size": batch_size,
         "sequence_length": sequence_length,
         "dropout": dropout,
         "precision": precision,
-        "device": device,
         "threads": torch.get_num_threads(),
         **{f"{name}_seconds": median for name, median in medians.items()},
-        **{f"{name}_tokens_per_second": tokens / median for name, median in medians.items()},
-        "speedup": medians["gpt2"] / medians["scratchgpt"],
+        **{f"{name}_tokens_per_second": tokens / medians[name] for name in flops},
+        "speedup": ratio(seconds, "scratchgpt", "gpt2"),
+        "products_gflops_per_second": rate / 1e9,
+        **{
+            f"{name}_share_of_that_rate": ratio(seconds, name, "products") * count / flops["scratchgpt"]
+            for name, count in flops.items()
+        },
+        "speedup_at_the_limit": ratio(seconds, "products", "gpt2"),
     }

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from corpus.encodings import say_once, with_own_flags
 from corpus.gutenberg import GUTENBERG_URL
 
 if TYPE_CHECKING:
@@ -116,7 +115,6 @@ class Clean:
                 text_field=self.text_field,
                 encoding=self.encoding,
                 skip_broken=self.skip_broken,
-                say=lambda line: say_once(with_own_flags(line)),
             )
             for number, document in enumerate(islice(documents, done, None), start=done + 1):
                 text, last_line = clean_lines(document.text, last_line)
@@ -143,7 +141,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         print(command.execute())
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {with_own_flags(str(error))}")
+        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command continues where this one stopped")
 

@@ -54,9 +54,8 @@ _LATIN = re.compile(r"cp125[02478]|iso8859-(?:[12349]|1[03456])")
 _USUAL = {"shift_jis": "cp932", "shift_jis_2004": "cp932", "euc_jis_2004": "euc_jp"}  # in practice
 _FREQUENT = " \n\u3000\u3001\u3002\uff0c"  # in UTF-16 one character in a hundred is one of these in any language
 _EXCERPT = 40  # characters
-FLAG = "--corpus.encoding of `python -m train`"
+FLAG = "--encoding"
 """How notes and errors name the place where the user says an encoding; the page puts its own field there."""
-_FLAG_OF_TRAIN = re.compile(r"--corpus\.([\w-]+) of `python -m train`")
 
 
 class NotTextError(ValueError):
@@ -80,11 +79,6 @@ def warn(message: str) -> None:
     """Log a warning on a line of its own: progress bars make room for it."""
     with tqdm.external_write_mode():
         _log.warning(message)
-
-
-def with_own_flags(message: str) -> str:
-    """The message for a command whose flags are called `--encoding` and `--text-field`."""
-    return _FLAG_OF_TRAIN.sub(r"--\1", message)
 
 
 def decode_bytes(raw: bytes, name: str, encoding: str | None = None, say: Callable[[str], None] = say_once) -> str:

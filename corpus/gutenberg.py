@@ -5,17 +5,19 @@ books (105 is Persuasion, 64317 The Great Gatsby, 1513 Romeo and Juliet). A book
 its checksum beside it in the format of sha256sum.
 """
 
+import contextlib
 import email.utils
 import hashlib
 import logging
 import random
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from corpus.clean import check_title, clean_gutenberg
 from corpus.documents import Document
@@ -28,7 +30,9 @@ GUTENBERG_URL = "https://www.gutenberg.org"
 _PATHS = ("/cache/epub/{id}/pg{id}.txt", "/files/{id}/{id}-0.txt", "/files/{id}/{id}.txt")
 _ABSENT = {404, 410}
 _BUSY = {408, 429, 500, 502, 503, 504}
+_LARGEST_BOOK = 64 * 2**20  # bytes; the longest novel has 6
 _LONGEST_WAIT = 300.0  # seconds; a server that asks for more is not asked again
+_MOST_REDIRECTS = 5
 _LONGEST_BACKOFF = 60.0  # seconds
 
 _log = logging.getLogger(__name__)
@@ -209,6 +213,16 @@ def _checksum_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Answer:
+    """What a server answered."""
+
+    status_code: int
+    reason_phrase: str
+    headers: Mapping[str, str]
+    content: bytes
+
+
 class _Site:
     """Project Gutenberg or a mirror: pauses between requests, and retries where the server is busy.
 
@@ -241,6 +255,26 @@ class _Site:
             "check the number of the book, or choose another mirror by its base URL"
         )
 
+    def _read(self, url: str) -> _Answer:
+        """The complete answer for `url`, after redirects within the site.
+
+        Raises ValueError for a redirect to another site, and for an answer that is larger than any book."""
+        request = self.client.build_request("GET", url)
+        first = request.url
+        for _ in range(_MOST_REDIRECTS):
+            response = self.client.send(request, stream=True, follow_redirects=False)
+            with contextlib.closing(response):
+                if response.next_request is None:
+                    return _complete(response, url)
+                request = response.next_request
+            is_downgrade = first.scheme == "https" and request.url.scheme != "https"
+            if is_downgrade or not _is_of_site(request.url.host, first.host):
+                raise ValueError(
+                    f"{url}: expected the file, got a redirect to {request.url}, another site; where that is a mirror "
+                    "which you trust, choose it by its base URL"
+                )
+        raise ValueError(f"{url}: expected the file, got {_MOST_REDIRECTS} redirects; choose another mirror")
+
     def _get(self, url: str, book: Book) -> bytes | None:
         """What `url` holds, in as many attempts as allowed; None where the server has no such file."""
         import httpx
@@ -249,7 +283,7 @@ class _Site:
             time.sleep(max(0.0, self.next_request - time.monotonic()))
             wait = min(_LONGEST_BACKOFF, self.backoff * 2 ** (attempt - 1)) * random.uniform(0.5, 1.5)
             try:
-                response = self.client.get(url)
+                response = self._read(url)
                 if response.status_code == 200:
                     return response.content
                 if response.status_code in _ABSENT:
@@ -276,6 +310,29 @@ class _Site:
             _log.warning("%s: %s; next attempt in %.1f s", book.title, reason, wait)
             time.sleep(wait)
         raise AssertionError("an endless loop ended")
+
+
+def _complete(response: Any, url: str) -> _Answer:
+    """A response with its whole body."""
+    body = bytearray()
+    for part in response.iter_bytes():
+        body += part
+        if len(body) > _LARGEST_BOOK:
+            raise ValueError(
+                f"{url}: expected a book of at most {_LARGEST_BOOK // 2**20} MiB, got more; choose another mirror by "
+                "its base URL"
+            )
+    return _Answer(
+        status_code=response.status_code,
+        reason_phrase=response.reason_phrase,
+        headers=response.headers,
+        content=bytes(body),
+    )
+
+
+def _is_of_site(host: str, site: str) -> bool:
+    """Whether a host is one of the site's: the same, or with or without `www.` and its like in front."""
+    return host == site or host.endswith(f".{site}") or site.endswith(f".{host}")
 
 
 def _retry_after(value: str) -> float:

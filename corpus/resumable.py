@@ -144,7 +144,8 @@ class _PartFile:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
+        with suppress(OSError):  # what could not be written is tried again; the first error speaks for itself
+            self._file.close()
         if not self.state_path.exists():  # nothing was saved, so nothing can be continued
             self.part_path.unlink(missing_ok=True)
 

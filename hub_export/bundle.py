@@ -5,20 +5,20 @@ files differ from the checked ones is not published: `python -m hub_export verif
 again.
 """
 
-import hashlib
 import logging
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hub_export import card
-from hub_export.code_version import MARK, ROOT, project_code, put_code, read_code, refuse_newer
+from hub_export.code_version import MARK, ROOT, project_code, put_code, read_code, refuse_newer, write_config
 from hub_export.exports.common import Run, check_free
 from hub_export.verify import Verification, verify
 from modeling.loading import CHECK_RECORD as RECORD
-from modeling.loading import WEIGHTS_NAME, read_weights
+from modeling.loading import WEIGHTS_NAME, check_files, read_weights
+from storage.checksums import damaged_files, describe_damage, file_checksum, read_checksums
 from storage.files import atomic_folder
 from storage.records import read_json_object, write_json
 from storage.run_folder import PICTURE, PROMPTS, RunFolder
@@ -38,6 +38,8 @@ VOCABULARIES = (
 )  # fmt: skip
 RUN_FILES = (PICTURE, PROMPTS)  # copied when the run has written them
 CAUSAL, MASKED = "ScratchGPTForCausalLM", "ScratchGPTForMaskedLM"
+TRIES = 5
+"""How often a checkpoint is taken that the run, which trains, removes while it is copied."""
 AUTO_CLASSES = ("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM")
 
 logger = logging.getLogger(__name__)
@@ -52,11 +54,12 @@ def bundle(
     repo: str | None = None,
     license: str = card.LICENSE,
     language: str = card.LANGUAGE,
+    dtype: Literal["as_trained", "bfloat16"] = "as_trained",
 ) -> Path:
     """Make the model folder that goes to the Hub; it gets its name once an isolated process has checked it.
 
-    Nothing is converted. What is copied is named one by one, so no training state, training text or stray file comes
-    along. The code is this project's, also for a checkpoint that an earlier version saved.
+    Nothing is converted unless `dtype` asks for it. What is copied is named one by one, so no training state, training
+    text or stray file comes along. The code is this project's, also for a checkpoint that an earlier version saved.
 
     Args:
         run: the run folder.
@@ -66,33 +69,92 @@ def bundle(
         repo: `user/name` on the Hub, for the card, where it is known already.
         license: license of the weights, as the Hub spells it, for the card.
         language: language of the corpus, as a code, for the card.
+        dtype: number format of the weights. `bfloat16` halves the file and rounds each number to 8 bits; the figures
+            on the card are those of the weights as trained.
 
     Returns:
         `out` as a path.
 
     Raises:
-        ValueError: the run, the checkpoint or `out` is not what is expected, or the check failed.
+        ValueError: the run, the checkpoint or `out` is not what is expected, the check failed, or a run that trains
+            removed the checkpoint, each of the five times that another one was taken.
         OSError: the folder cannot be written, or the disk is full.
     """
     check_free(out, force, is_ours=out.is_dir() and is_bundle(out), kind="bundle")
-    run_folder = RunFolder.open(run)
-    source = run_folder.checkpoint(checkpoint)
+    for tries_left in reversed(range(TRIES)):
+        run_folder = RunFolder.open(run)
+        source = run_folder.checkpoint(checkpoint)
+        try:
+            _bundle_checkpoint(
+                run_folder, source, out, force=force, repo=repo, license=license, language=language, dtype=dtype
+            )
+            return out
+        except (ValueError, OSError) as error:
+            if source.is_dir():
+                raise
+            if not tries_left or checkpoint not in ("best", "latest"):
+                raise ValueError(
+                    f"{source}: expected a checkpoint that stays while it is copied, but it was removed meanwhile: a "
+                    "run that trains keeps its best and its latest ones only. Wait until it has ended, or let it keep "
+                    "more (--run.keep-checkpoints)."
+                ) from error
+            logger.info("%s was removed while it was copied; taking the %s one of now", source, checkpoint)
+    raise AssertionError("the last try returns or raises")
+
+
+def _bundle_checkpoint(
+    run_folder: RunFolder,
+    source: Path,
+    out: Path,
+    *,
+    force: bool,
+    repo: str | None,
+    license: str,
+    language: str,
+    dtype: Literal["as_trained", "bfloat16"],
+) -> None:
+    """Make the bundle of one checkpoint; the arguments are those of `bundle`."""
     _check_checkpoint(source)
     saved, ours = read_code(source), project_code().version
     if saved is not None and saved.version != ours:
         logger.info(
             "%s was saved with code of version %s; the bundle gets this project's, %s", source, saved.version, ours
         )
+    if cut_short := run_folder.state.get("cut_short"):
+        logger.info("%s was not trained to its end: %s; the card says so", run_folder.path, cut_short)
     with atomic_folder(out, replace=force) as folder:
+        recorded = read_checksums(source)
         for origin, name in _files(run_folder, source):
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(origin, folder / name)
+        if not source.is_dir():  # then files may be missing that a checkpoint need not have
+            raise FileNotFoundError(f"{source} was removed")
+        copied = {name: checksum for name, checksum in recorded.items() if (folder / name).is_file()}
+        if damaged := damaged_files(folder, copied):
+            raise ValueError(f"{source}: {describe_damage(damaged)}, in its copy. Make the bundle again.")
+        if dtype == "bfloat16":
+            _round_weights(folder)
         put_code(folder)
         text = card.render_card(folder, run_folder, source, repo=repo, license=license, language=language)
         (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
         check_private(folder, machine_paths=private_places(run_folder.path, out))
-        write_record(folder, verify(folder, checkpoint=source))
-    return out
+        # A copy that has the checksums of the checkpoint stands for it, which a run that trains may remove now.
+        needs_source = dtype == "as_trained" and WEIGHTS_NAME not in copied
+        write_record(folder, verify(folder, checkpoint=source if needs_source else folder))
+
+
+def _round_weights(folder: Path) -> None:
+    """Store the weights in bfloat16, and say so in config.json: transformers then loads them in it."""
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    path = folder / WEIGHTS_NAME
+    with safe_open(path, framework="pt") as stored:
+        metadata = stored.metadata()
+        tensors = {name: stored.get_tensor(name).to(torch.bfloat16) for name in stored.keys()}  # noqa: SIM118
+    save_file(tensors, path, metadata)
+    write_config(folder, read_json_object(folder / "config.json") | {"dtype": "bfloat16"})
 
 
 def is_bundle(folder: Path) -> bool:
@@ -145,6 +207,7 @@ def _searched(path: Path) -> bytes:
 
 def _check_checkpoint(source: Path) -> None:
     """Reads what can be checked without loading the model: the files, the weights' header, the config's auto_map."""
+    check_files(source)
     read_weights(source)
     for name in TOKENIZER_FILES:
         if not (source / name).is_file():
@@ -247,6 +310,5 @@ def checksums(folder: Path) -> dict[str, str]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name != RECORD and not any(part.startswith((".", "__")) for part in Path(name).parts):
-            with path.open("rb") as stream:
-                found[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+            found[name] = file_checksum(path)
     return found

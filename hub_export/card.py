@@ -3,13 +3,14 @@
 import functools
 import json
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from modeling.families import describe_architecture
 from modeling.loading import Weights, is_masked_lm, read_weights
-from storage.model_card import FACTS, card_title, read_card
+from storage.model_card import FACTS, PLACEHOLDER_OWNER, card_title, read_card
 from storage.records import read_json_object
 from storage.run_folder import RunFolder, describe_corpus, hub_dataset, read_prompts, step_of
 from storage.text import duration
@@ -19,9 +20,9 @@ LANGUAGE = "en"
 TAGS = ("scratchgpt", "from-scratch", "custom_code")
 SAMPLES = 3  # texts shown
 SAMPLE_LENGTH = 600  # characters of each text shown
+LEARNING_LENGTH = 160  # characters of a text from the early steps
 
 PLACEHOLDER_NOTE = "Put the id of the repository, or the path of a local copy, in the place of `{}`."
-PLACEHOLDER_OWNER = "your-name"
 _METRICS = {"loss": "Loss (nats per token)", "perplexity": "Perplexity", "bits_per_byte": "Bits per byte"}
 _MASKED_METRICS = {
     "loss": "Masked loss (nats per hidden token)",
@@ -64,38 +65,54 @@ def render_card(
     metrics = _MASKED_METRICS if masked else _METRICS
     results = _results(run, step, metrics)
     progress = run.record_at(step, "tokens_seen") or (run.state if run.state.get("step") == step else {})
+    base = run.state.get("base_model") or {}
     facts = {
         "repository": address,
-        "trained_on": describe_corpus(run.corpus_config),
+        "trained_on": _corpus(run),
+        "base_model": base.get("name"),
         "recipe": recipe,
         "steps": step,
         "tokens_seen": progress.get("tokens_seen"),
         "floor_bits_per_byte": run.state.get("floor_bits_per_byte") if not masked else None,
+        "cut_short": run.state.get("cut_short"),
     }
     facts = {name: value for name, value in facts.items() if value is not None}
     example = next((_printable(prompt) for prompt in read_prompts(folder) if "`" not in prompt), "Once")
     sample_step, samples = _samples(run, step, masked)
+    measured = run.evaluations(checkpoint.name)
     mask_token, dataset = vocabulary.mask_token if masked else None, hub_dataset(run.corpus_config)
     return render(
         "model_card.md.jinja",
-        metadata=_metadata(title, facts, results, metrics, license, language, mask_token, dataset),
+        metadata=_metadata(
+            title, facts, results, metrics, license, language, mask_token, dataset, base.get("repository")
+        ),
         masked=masked,
         vocabulary=vocabulary,
+        begin=None if vocabulary.begin_token is None else json.dumps(vocabulary.begin_token, ensure_ascii=False),
         title=title,
         parameters=_rounded(weights.parameters),
         corpus=facts["trained_on"],
+        base=base.get("name"),
+        base_corpus=base.get("trained_on"),
         repo=address,
         placeholder_note=None if repo else PLACEHOLDER_NOTE.format(address),
+        example_chat=json.dumps([{"role": "user", "content": example}], ensure_ascii=False),
         example_prompt=json.dumps(vocabulary.with_blank(example) if masked else example, ensure_ascii=False),
         has_slow_tokenizer=(folder / "slow").is_dir(),
         has_loss_picture=(folder / "loss.png").is_file(),
         model_facts=_model_facts(config, weights),
         training_facts=_training_facts(run, facts, progress),
+        cut_short=facts.get("cut_short"),
+        resume_command=_resume_command(run),
         results={name: f"{value:.4f}" for name, value in results.items()} if results else None,
         mask_rate=f"{_config(run, 'data').get('mask_rate', 0.15):.0%}",
         floor=_floor(facts, results),
+        unseen=_unseen(measured) if not masked else [],
+        memorization=_memorization(measured),
         samples=samples,
         sample_step=sample_step,
+        seeded_samples=[] if masked else _seeded_samples(measured),
+        learning=[] if masked else _learning(run, step),
         context=f"{config['max_position_embeddings']:,}",
         new_tokens=min(100, config["max_position_embeddings"] // 2),
         recipe=recipe,
@@ -142,12 +159,13 @@ class Vocabulary:
     mask_token: str | None
     begin_token: str | None  # what precedes each text of the training
     end_token: str | None  # where it pads too
+    chats: bool  # whether it has a chat template
     surrounds: bool  # whether a call puts special tokens around the text
     spaces: Literal["joined", "dropped", "single"]  # part of the token behind them, no part of any, tokens themselves
 
     @classmethod
     def read(cls, folder: Path) -> "Vocabulary":
-        """From tokenizer.json and tokenizer_config.json.
+        """From tokenizer.json and tokenizer_config.json, and from config.json which token precedes a text.
 
         Raises:
             ValueError: one of them is damaged.
@@ -157,12 +175,16 @@ class Vocabulary:
         named = {name: value.get("content") if isinstance(value, dict) else value for name, value in values}
         model = tokenizer.get("model") or {}
         template = (tokenizer.get("post_processor") or {}).get("single") or ()
-        special = {token.get("content") for token in tokenizer.get("added_tokens") or ()}
+        added = {token.get("id"): token.get("content") for token in tokenizer.get("added_tokens") or ()}
+        special = {*added.values()}
+        path = folder / "config.json"
+        begin = read_json_object(path).get("bos_token_id") if path.is_file() else None
         letters = all(len(token) == 1 for token in model.get("vocab") or () if token not in special)
         return cls(
             mask_token=named["mask"],
-            begin_token=named["bos"],
+            begin_token=added.get(begin, named["bos"]),
             end_token=named["eos"] if named["eos"] == named["pad"] else None,
+            chats=bool(config.get("chat_template")),
             surrounds=any("SpecialToken" in piece for piece in template),
             spaces="dropped" if model.get("type") == "WordPiece" else "single" if letters else "joined",
         )
@@ -194,6 +216,7 @@ def _metadata(
     language: str,
     mask_token: str | None,
     dataset: str | None,
+    base_model: str | None,
 ) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -218,6 +241,7 @@ def _metadata(
         pipeline_tag=task,
         tags=list(TAGS),
         datasets=[dataset] if dataset else None,
+        base_model=base_model,
         mask_token=mask_token,  # pyright: ignore[reportCallIssue]  goes to the front matter; None is left out
         model_name=title if evaluations else None,
         eval_results=evaluations or None,
@@ -256,6 +280,8 @@ def _model_facts(config: dict[str, Any], weights: Weights) -> list[tuple[str, st
 def _training_facts(run: RunFolder, facts: dict[str, Any], progress: dict[str, Any]) -> list[tuple[str, str]]:
     """Rows of the training table: what the run has recorded, and nothing it has not."""
     rows = [("text", facts["trained_on"]), ("recipe", f"`{facts['recipe']}`"), ("steps", f"{facts['steps']:,}")]
+    if base := facts.get("base_model"):
+        rows.insert(0, ("base model", f"`{base}`"))
     if tokens_seen := facts.get("tokens_seen"):
         rows.append(("tokens seen", f"{tokens_seen:,}"))
     if batch_size := _config(run, "data").get("batch_size"):
@@ -263,6 +289,28 @@ def _training_facts(run: RunFolder, facts: dict[str, Any], progress: dict[str, A
     if seconds := progress.get("seconds"):
         rows.append(("time", duration(seconds)))
     return rows
+
+
+def _resume_command(run: RunFolder) -> str | None:
+    """The command that continues a run which was cut short; a folder elsewhere on the machine becomes runs/NAME."""
+    words = shlex.split(run.state.get("resume_command") or "")
+    if "--run-dir" not in words:
+        return None
+    given = Path(words[words.index("--run-dir") + 1])
+    if given.is_absolute() or ".." in given.parts:
+        words = [
+            str("runs" / Path(given.name) / Path(word).relative_to(given)) if word.startswith(str(given)) else word
+            for word in words
+        ]
+    return shlex.join(words)
+
+
+def _corpus(run: RunFolder) -> str:
+    """What the run was trained on; of chats, that they are chats."""
+    corpus = describe_corpus(run.corpus_config)
+    if _config(run, "data").get("objective") != "chat":
+        return corpus
+    return f"questions about {corpus}" if run.corpus_config.get("source") == "stories" else f"chats: {corpus}"
 
 
 def _config(run: RunFolder, section: str) -> dict[str, Any]:
@@ -284,6 +332,42 @@ def _samples(run: RunFolder, step: int, masked: bool) -> tuple[int, list[dict[st
         else:
             texts.append(_printable(text if text.startswith(prompt) else prompt + text))
     return last, [{"text": text, "fence": fence_for(text)} for text in texts if text]
+
+
+def _unseen(measured: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Texts on which the checkpoint was evaluated: name, bytes, bits per byte (`python -m train.evaluate --record`)."""
+    texts = measured.get("texts") or {}
+    return [(_cell(name), f"{each['bytes']:,}", f"{each['bits_per_byte']:.4f}") for name, each in texts.items()]
+
+
+def _memorization(measured: dict[str, Any]) -> dict[str, str] | None:
+    """What it writes word for word as it was trained on (`python -m train.memorization --record`); None: not known."""
+    found = measured.get("memorization")
+    if not found or found.get("share") is None:
+        return None
+    counts = {name: f"{found[name]:,}" for name in ("texts", "windows", "memorised", "window")}
+    return counts | {"share": f"{found['share']:.3%}"}
+
+
+def _seeded_samples(measured: dict[str, Any]) -> list[dict[str, Any]]:
+    """The texts of the seeds 0, 1, 2 …, written from nothing, with the fences that they need."""
+    texts = [(each["seed"], _printable(each["text"])) for each in measured.get("seeded_samples") or []]
+    return [{"seed": seed, "text": text, "fence": fence_for(text)} for seed, text in texts]
+
+
+def _learning(run: RunFolder, step: int) -> list[tuple[str, str]]:
+    """How the first prompt was continued at the steps 1, 10, 100 … up to `step`, each on one line."""
+    found: dict[int, str] = {}
+    for record in run.samples():
+        at, prompt = record.get("step", 0), record.get("prompt") or ""
+        if re.fullmatch("10*", str(at)) and at < step and prompt and at not in found:
+            found[at] = _cell(_printable(record.get("text") or "")[:LEARNING_LENGTH])
+    return [(f"{at:,}", text) for at, text in found.items()]
+
+
+def _cell(text: str) -> str:
+    """Text for a cell of a table: one line, and nothing that Markdown or HTML would read."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~$&])", r"\\\1", " ".join(text.split()))
 
 
 def _printable(text: str) -> str:

@@ -27,6 +27,7 @@ LOGIN = (
     "Make a token that may write at https://huggingface.co/settings/tokens and give it with `hf auth login` "
     "or in the environment variable HF_TOKEN"
 )
+TAG_TRIES = 10  # next versions, each of which another push may take first
 CHANGED_MEANWHILE = "Something else changed the repository at the same time. Run the same command again."
 ADVICE = {
     400: "Change what it names, and run the same command again.",
@@ -408,12 +409,18 @@ def _read_remote(hub: HubClient, target: Target, info: Any) -> Remote:
 
 
 def tag_version(hub: HubClient, target: Target, commit: str) -> str:
-    """Give a commit the next version, `v1`, `v2` …, unless it has one; return the tag."""
-    refs = hub.call(f"reading the tags of {target.address}", hub.api.list_repo_refs, **target.place)
-    versions = {tag.name: tag.target_commit for tag in refs.tags if re.fullmatch(r"v\d+", tag.name)}
-    if name := next((name for name, at in versions.items() if at == commit), None):
-        return name
-    name = f"v{1 + max((int(name[1:]) for name in versions), default=0)}"
-    tag = {"tag": name, "revision": commit, "exist_ok": True}
-    hub.call(f"tagging {target.address}", hub.api.create_tag, **target.place, **tag)
-    return name
+    """Give a commit the next version, `v1`, `v2` …, unless it has one; return the tag.
+
+    Raises:
+        ValueError: the Hub refused or cannot be reached, or others take each next version at the same time.
+    """
+    for _ in range(TAG_TRIES):
+        refs = hub.call(f"reading the tags of {target.address}", hub.api.list_repo_refs, **target.place)
+        versions = {tag.name: tag.target_commit for tag in refs.tags if re.fullmatch(r"v\d+", tag.name)}
+        if name := next((name for name, at in versions.items() if at == commit), None):
+            return name
+        name = f"v{1 + max((int(name[1:]) for name in versions), default=0)}"
+        # Another push may take the name first, which is no error here: only reading the tags again tells whose it is.
+        tag = {"tag": name, "revision": commit, "exist_ok": True}
+        hub.call(f"tagging {target.address}", hub.api.create_tag, **target.place, **tag)
+    raise ValueError(f"tagging {target.address}: others take each next version. {hub.hub_state} {CHANGED_MEANWHILE}")

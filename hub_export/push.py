@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -41,6 +40,7 @@ from hub_export.exports.common import Run
 from hub_export.space import HARDWARE, Pin, check_space_target, make_space
 from hub_export.verify import PROBE_TEXT, run_isolated, verify
 from modeling.loading import WEIGHTS_NAME
+from storage.files import temporary_folder
 from storage.run_folder import RunFolder
 
 MAY_BE_EDITED = ("README.md", "loss.png", "prompts.json", "*_scratchgpt.py")
@@ -233,8 +233,8 @@ def check_published(hub: HubClient, repo: str, commit: str, folder: Path) -> Non
 @contextmanager
 def _bundled(run: Path, repo: str | None, *, checkpoint: str, license: str, language: str) -> Iterator[Path]:
     """The bundle to upload: made from a run, or a copy of a checked one, with a card that names the repository."""
-    with tempfile.TemporaryDirectory(prefix="scratchgpt-push-") as scratch:
-        folder = Path(scratch) / "bundle"
+    with temporary_folder("scratchgpt-push-") as scratch:
+        folder = scratch / "bundle"
         if RunFolder(run).has_state or not (run.is_dir() and is_bundle(run)):
             bundle(run, folder, checkpoint=checkpoint, repo=repo, license=license, language=language)
         else:

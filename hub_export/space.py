@@ -136,8 +136,11 @@ def _distribution(module: str) -> str:
     try:
         version(module)
     except PackageNotFoundError:
-        return packages_distributions()[module][0]
+        return _packages()[module][0]
     return module
+
+
+_packages = functools.cache(packages_distributions)  # it reads what all installed packages say: seconds
 
 
 def _not_locked(versions: dict[str, str]) -> list[str]:

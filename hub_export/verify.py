@@ -1,11 +1,11 @@
 """Checks a bundle: an isolated process loads the folder, must compute what this process computes, and generates."""
 
+import contextlib
 import json
 import logging
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hub_export.code_version import Code, differs_from_project, installed_transformers, read_code, refuse_newer
 from modeling import quick_imports, register
 from modeling.loading import is_masked_lm, read_weights
+from storage.files import temporary_folder
 from storage.records import read_json_object
 from storage.run_folder import RunFolder
 
@@ -147,8 +148,7 @@ def run_isolated(
         reference: tensors that the check compares with; the task then has the path of their file as `reference`.
         online: whether it may talk to the Hub, with the user's token.
     """
-    with tempfile.TemporaryDirectory(prefix="scratchgpt-check-") as name:
-        folder = Path(name)
+    with temporary_folder("scratchgpt-check-") as folder:
         if reference is not None:
             import torch
             from safetensors.torch import save_file
@@ -169,12 +169,11 @@ def run_isolated(
             text=True,
             check=False,
         )
-        report = folder / "report.json"
-        if report.is_file():
-            return json.loads(report.read_text(encoding="utf-8"))
+        with contextlib.suppress(FileNotFoundError, ValueError):  # none, or one for which there was no room
+            return json.loads((folder / "report.json").read_text(encoding="utf-8"))
     error = (
         f"the process ended with status {done.returncode}: {done.stderr.strip()[-500:] or 'no message'}. "
-        "Is there enough memory to load the model twice more?"
+        "Is there enough memory to load the model twice more, and room in the temporary folder (TMPDIR)?"
     )
     return {"checks": [], "failed": "isolated process", "error": error}
 

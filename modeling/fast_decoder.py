@@ -1,8 +1,8 @@
 """An optional fast path for ScratchGPT at batch 1: the same numbers as its forward, in fewer operations.
 
-`modeling.generation.CacheDecoder` does the same job for every model, and is the one to read first. With models of this
-size most of a token's time goes into Python and small operations, not into arithmetic. So the weights are taken from
-the model once per decoder (those of queries, keys and values joined into one matrix), each layer has one buffer for
+`modeling.cache_decoder` does the same job for every model, and is the one to read first. With models of this size most
+of a token's time goes into Python and small operations, not into arithmetic. So the weights are taken from the model
+once per decoder (those of queries, keys and values joined into one matrix), each layer has one buffer for
 keys and values, allocated once, and a token is about a dozen operations per layer on plain tensors.
 
 A row of the buffer holds a token's query-key-value product; attention reads keys and values through strided views of
@@ -14,6 +14,7 @@ Axes: N tokens of this pass, T tokens of the buffer, S tokens attended to, E hid
 heads to each of them, H = G x R, D head width, F half of it, V vocabulary.
 """
 
+import copy
 import math
 from collections.abc import Callable
 from functools import partial
@@ -51,8 +52,19 @@ def is_plain(model: PreTrainedModel) -> bool:
         return False
     for module in model.modules():
         home = type(module).__module__
-        is_known = home == type(model).__module__ or home.startswith(_PLAIN_MODULES) or isinstance(module, nn.Dropout)
-        if not is_known or hasattr(module, "_hf_hook") or module._forward_pre_hooks or module._forward_hooks:
+        if (
+            home != type(model).__module__
+            and not home.startswith(_PLAIN_MODULES)
+            and not isinstance(module, nn.Dropout)
+        ):
+            return False
+    return has_plain_weights(model)
+
+
+def has_plain_weights(model: PreTrainedModel) -> bool:
+    """Whether no layer is hooked, and the weights are plain parameters of one type on one device."""
+    for module in model.modules():
+        if hasattr(module, "_hf_hook") or module._forward_pre_hooks or module._forward_hooks:
             return False
     first = next(model.parameters())
     return first.device.type != "meta" and all(
@@ -110,6 +122,13 @@ class FastDecoder:
         """Forget all tokens."""
         self.length = 0
 
+    def for_another_text(self, capacity: int) -> "FastDecoder":
+        """A decoder with the same weights for another text of up to `capacity` tokens, at most this one's."""
+        other = copy.copy(self)
+        other.blocks = [block.for_another_text(capacity) for block in self.blocks]
+        other.reset()
+        return other
+
 
 class FastBlock:
     """One block's weights, buffer and arithmetic."""
@@ -124,6 +143,7 @@ class FastBlock:
     ) -> None:
         attention, mlp = block.self_attn, block.mlp
         G, H, D = cast(int, config.num_key_value_heads), config.num_attention_heads, attention.head_dim
+        self.G, self.H, self.D = G, H, D
         self.pre_norm = config.norm_position == "pre"
         self.attention_norm, self.mlp_norm = _norm(block.input_layernorm), _norm(block.post_attention_layernorm)
         self.attention_scale = D**-0.5
@@ -134,26 +154,36 @@ class FastBlock:
         self.qkv_EW, self.qkv_bias_W = _joined(attention, order_D)
         self.head_norm = _head_norm(attention.q_norm, attention.k_norm, H, G, order_D) if config.qk_norm else None
 
-        self.buffer_TW = self.qkv_EW.new_empty(capacity, (H + 2 * G) * D)
-        head_THD = self.buffer_TW.unflatten(1, (-1, D))
-        self.rotated_THD = head_THD[:, : H + G]
-        self.query_TGRD = head_THD[:, :H].unflatten(1, (G, -1))
-        self.key_GDT = head_THD[:, H : H + G].permute(1, 2, 0)
-        self.value_GTD = head_THD[:, H + G :].transpose(0, 1)
-        self.unused = self.buffer_TW.new_zeros(1, 1, 1)
+        self.unused = self.qkv_EW.new_zeros(1, 1, 1)
         # Complex numbers in place exist for float32 alone; other types are rotated through a float32 copy.
-        self.in_float32 = self.buffer_TW.dtype == torch.float32
-        self.phase_THF = self.complex_THF = None
-        if phase_TF is not None:
-            self.phase_THF = phase_TF[:, None]
-            if self.in_float32:
-                self.complex_THF = torch.view_as_complex(self.rotated_THD.unflatten(-1, (-1, 2)))
+        self.in_float32 = self.qkv_EW.dtype == torch.float32
+        self.phase_THF = None if phase_TF is None else phase_TF[:, None]
+        self.allocate(capacity)
 
         self.output_WE, self.output_bias_E = _transposed(attention.o_proj, copying)
         self.up_EI, self.up_bias_I = _transposed(mlp.up_proj, copying)
         self.down_IE, self.down_bias_E = _transposed(mlp.down_proj, copying)
         self.gate_EI, self.gate_bias_I = _transposed(mlp.gate_proj, copying) if mlp.gated else (None, None)
         self.activation = _ACTIVATIONS.get(config.hidden_act, mlp.act_fn)
+
+    def allocate(self, capacity: int) -> None:
+        """Make the buffer, and the views of it."""
+        G, H, D = self.G, self.H, self.D
+        self.buffer_TW = self.qkv_EW.new_empty(capacity, (H + 2 * G) * D)
+        head_THD = self.buffer_TW.unflatten(1, (-1, D))
+        self.rotated_THD = head_THD[:, : H + G]
+        self.query_TGRD = head_THD[:, :H].unflatten(1, (G, -1))
+        self.key_GDT = head_THD[:, H : H + G].permute(1, 2, 0)
+        self.value_GTD = head_THD[:, H + G :].transpose(0, 1)
+        self.complex_THF = None
+        if self.phase_THF is not None and self.in_float32:
+            self.complex_THF = torch.view_as_complex(self.rotated_THD.unflatten(-1, (-1, 2)))
+
+    def for_another_text(self, capacity: int) -> "FastBlock":
+        """The same weights with a buffer of their own."""
+        other = copy.copy(self)
+        other.allocate(capacity)
+        return other
 
     def __call__(self, x_NE: Tensor, start: int, end: int) -> Tensor:
         """The residual stream after this block; rows start to end of the buffer are filled."""
@@ -179,6 +209,10 @@ class FastBlock:
             self.rotate(self.phase_THF[start:end], start, end)
         if end - start > 1 or not self.in_float32:
             return self.attend_many(start, end)
+        return self.attend_last(start, end)
+
+    def attend_last(self, start: int, end: int) -> Tensor:
+        """`attend` after its projection, for the last token alone."""
         score_GRS = torch.baddbmm(
             self.unused, self.query_TGRD[start], self.key_GDT.narrow(2, 0, end), beta=0, alpha=self.attention_scale
         )

@@ -23,7 +23,7 @@ def config_fields() -> list[ConfigField]:
     module = ast.parse(SOURCE.read_text(encoding="utf-8"))
     (declaration,) = (node for node in module.body if getattr(node, "name", "") == "ScratchGPTConfig")
     assert isinstance(declaration, ast.ClassDef)
-    fields = []
+    fields: list[ConfigField] = []
     for node, after in zip(declaration.body, declaration.body[1:], strict=False):
         if isinstance(node, ast.AnnAssign) and node.value is not None:
             assert isinstance(node.target, ast.Name)

@@ -9,30 +9,25 @@ older half is dropped and the newer half is read again from position 0, once eve
 first slide the tokens are those of transformers' `generate`.
 """
 
-import functools
-import inspect
 import itertools
-import logging
 import math
-import re
 import time
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, cast
 
 import torch
-import transformers
 from torch import Tensor
-from transformers import Cache, PreTrainedModel
+from transformers import PreTrainedModel
 
+from modeling.cache_decoder import CacheDecoder
 from modeling.fast_decoder import FastDecoder, is_plain
 from modeling.loading import context_length
 from modeling.modeling_scratchgpt import ScratchGPTForCausalLM
 from modeling.sampling import Alternative, Sampler, SamplingSettings
 
 __all__ = ["Alternative", "SamplingSettings", "Step", "StoppedError", "check_ids", "prefix_ids", "start_ids", "stream"]
-
-logger = logging.getLogger(__name__)
 
 PREFILL_CHUNK = 256
 """Tokens of a prompt read in one pass; a stop and the deadline are checked between two passes."""
@@ -53,6 +48,7 @@ class Step:
     alternatives: tuple[Alternative, ...]  # the model's likeliest tokens here, in that order; as many as requested
     position: int  # its index in the text, the prompt (or the start token in its place) included
     context_used: int  # tokens that the model saw when it made this one
+    uniform: float | None = None  # the random number that chose it; None when greedy
 
     @property
     def surprisal(self) -> float:
@@ -145,7 +141,14 @@ def stream(
         ValueError: at the call: a token id outside the vocabulary, an empty prompt and no bos token, a model that has
             an encoder or is in training mode; while running: logits that are NaN or infinite.
     """
-    assert alternatives >= 0
+    text = Continuation(model, prompt_ids, settings, stop_token_ids, alternatives)
+    return _steps(model, text, partial(reason_to_halt, should_stop, deadline))
+
+
+def prompt_of(model: PreTrainedModel, prompt_ids: Sequence[int]) -> list[int]:
+    """The ids that a text begins with: the prompt's, or the model's `start_ids` for an empty one.
+
+    Raises ValueError as `stream`."""
     if model.config.is_encoder_decoder:
         raise ValueError(f"expected a causal language model, got {type(model).__name__}, which has an encoder")
     if model.training:
@@ -153,14 +156,14 @@ def stream(
     prompt_ids = list(prompt_ids) or start_ids(model)
     if not prompt_ids:
         raise ValueError("the prompt is empty and this model has no bos token to start from: give a prompt")
-    ids = check_ids(model, prompt_ids)
+    return check_ids(model, prompt_ids)
 
-    def reason_to_halt() -> str | None:
-        if should_stop is not None and should_stop():
-            return "stopped"
-        return "deadline" if deadline is not None and time.monotonic() >= deadline else None
 
-    return _steps(model, ids, settings, frozenset(stop_token_ids), alternatives, reason_to_halt)
+def reason_to_halt(should_stop: Callable[[], bool] | None, deadline: float | None) -> str | None:
+    """Why a text ends before its next pass, if it does: "stopped" or "deadline"."""
+    if should_stop is not None and should_stop():
+        return "stopped"
+    return "deadline" if deadline is not None and time.monotonic() >= deadline else None
 
 
 class Decoder(Protocol):
@@ -183,39 +186,72 @@ def passes(decoder: Decoder, token_ids: list[int]) -> list[list[int]]:
     return [token_ids[start : start + size] for start in range(0, len(token_ids), size)]
 
 
-def _steps(
-    model: PreTrainedModel,
-    ids: list[int],
-    settings: SamplingSettings,
-    stop_token_ids: frozenset[int],
-    alternatives: int,
-    reason_to_halt: Callable[[], str | None],
-) -> Generator[Step, None, str]:
+class Continuation:
+    """A text that grows by a token at a time: its window, its sampler, and which tokens are to be read next.
+
+    Takes what `stream` takes, and raises ValueError as it does.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        prompt_ids: Sequence[int],
+        settings: SamplingSettings,
+        stop_token_ids: Collection[int],
+        alternatives: int,
+    ) -> None:
+        assert alternatives >= 0
+        ids, context = prompt_of(model, prompt_ids), context_length(model)
+        self.context, self.alternatives, self.stop_token_ids = context, alternatives, frozenset(stop_token_ids)
+        self.sampler = Sampler(settings, ids, model.config.get_text_config(decoder=True).vocab_size)
+        self.window = ids[-context:] if context else list(ids)
+        self.unread = self.window
+        """What the model has not read; where that is the whole window, it must forget what it has read."""
+        self.position, self.end = len(ids), len(ids) + settings.max_new_tokens
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that the model sees at once at most."""
+        return min(self.context, self.end) if self.context else self.end
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has as many tokens as were asked for."""
+        return self.position >= self.end
+
+    def draw(self, logits_V: Tensor) -> Step | None:
+        """The next token, drawn from the logits that follow the window; None where it ends the text."""
+        draw = self.sampler.draw(logits_V, alternatives=self.alternatives)
+        if draw.token_id in self.stop_token_ids:
+            return None
+        step = Step(**draw._asdict(), position=self.position, context_used=len(self.window))
+        self.position += 1
+        self.window.append(draw.token_id)
+        self.unread = self.window[-1:]
+        length = next_window(len(self.window) - 1, self.context)
+        if length < len(self.window):
+            self.unread = self.window = self.window[-length:]
+        return step
+
+
+def _steps(model: PreTrainedModel, text: Continuation, halt: Callable[[], str | None]) -> Generator[Step, None, str]:
     """The loop of `stream`, its arguments checked. No inference mode is held across a yield."""
-    context = context_length(model)
-    longest = len(ids) + settings.max_new_tokens
     with torch.inference_mode():
-        decoder = _decoder(model, min(context, longest) if context else longest)
-    sampler = Sampler(settings, ids, model.config.get_text_config(decoder=True).vocab_size)
-    window = ids[-context:] if context else list(ids)
-    unread, logits_V = window, torch.empty(0)
-    for position in range(len(ids), len(ids) + settings.max_new_tokens):
-        for part in passes(decoder, unread):
-            if reason := reason_to_halt():
+        decoder = _decoder(model, text.capacity)
+    logits_V = torch.empty(0)
+    while not text.is_complete:
+        if text.unread is text.window:
+            decoder.reset()
+        for part in passes(decoder, text.unread):
+            if reason := halt():
                 return reason
             with torch.inference_mode():
                 logits_V = decoder.read(part)
         with torch.inference_mode():
-            draw = sampler.draw(logits_V, alternatives=alternatives)
-        if draw.token_id in stop_token_ids:
+            step = text.draw(logits_V)
+        if step is None:
             return "stop_token"
-        yield Step(**draw._asdict(), position=position, context_used=len(window))
-        window.append(draw.token_id)
-        unread = window[-1:]
-        length = next_window(len(window) - 1, context)
-        if length < len(window):
-            unread = window = window[-length:]
-            decoder.reset()
+        yield step
     return "length"
 
 
@@ -226,139 +262,3 @@ def next_window(length: int, context: int | None) -> int:
 
 def _decoder(model: PreTrainedModel, capacity: int) -> Decoder:
     return FastDecoder(cast(ScratchGPTForCausalLM, model), capacity) if is_plain(model) else CacheDecoder(model)
-
-
-CACHE_NAMES = ("cache", "past_key_values", "cache_params", "state")
-"""The forward argument, and the output, that hold the cache: in transformers since 5.24, before it, in Mamba before
-it, in RWKV. Code from the Hub keeps the name that it was written with."""
-
-
-class CacheDecoder:
-    """A `Decoder` of any causal language model of transformers: its own forward, and the cache that this returns.
-
-    A model without a cache known here reads the text again for each token, which is logged once.
-
-    Raises (`read`): ValueError for a text that the model's table of positions has no room for, which happens where its
-    config names a longer context, or none.
-    """
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
-        parameters = inspect.signature(model.forward).parameters
-        self.cache_name = cache_argument(model)
-        self.options: dict[str, Any] = {}
-        if "return_dict" in parameters or _takes_any(parameters):
-            self.options["return_dict"] = True
-        if "use_cache" in parameters or _takes_any(parameters):
-            self.options["use_cache"] = self.cache_name is not None
-        self.keeps_last = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
-        # Recurrent layers multiply by the mask: one for more than the tokens of this pass gives wrong numbers (Mamba).
-        # Some models that mix them with attention count positions from 0 in every pass (Bamba).
-        self.takes_mask = "attention_mask" in parameters and not model._is_stateful
-        self.takes_positions = "position_ids" in parameters and model._is_stateful
-        # Recurrent models of transformers continue from their state only by single tokens.
-        self.reads_in_chunks = self.cache_name is not None and not model._is_stateful
-        self.reset()
-
-    def read(self, token_ids: list[int]) -> Tensor:
-        """Read these tokens after those before; the logits (V) of the token that comes next."""
-        return self._read(token_ids, self.keeps_last)[-1]
-
-    def read_all(self, token_ids: list[int]) -> Tensor:
-        """Read these tokens after those before; the logits (N, V) of what comes after each of them."""
-        return self._read(token_ids, {})[-len(token_ids) :]
-
-    def reset(self) -> None:
-        """Forget all tokens."""
-        self.read_ids: list[int] = []
-        self.cache: Any = None
-
-    def _read(self, token_ids: list[int], options: dict[str, Any]) -> Tensor:
-        self.read_ids += token_ids
-        if self.cache_name is None:
-            if len(self.read_ids) > len(token_ids):
-                _log_reading_again(type(self.model).__name__)
-            return self._logits(self._forward(self.read_ids, options))
-        before, counted = self.cache, _cached_tokens(self.cache)
-        outputs = self._forward(token_ids, options | ({} if before is None else {self.cache_name: before}))
-        self.cache = cache_of(outputs)
-        is_lost = counted is not None and _cached_tokens(self.cache) != counted + len(token_ids)
-        if self.cache is not None and not is_lost:
-            return self._logits(outputs)
-        # The model returned no cache, or its forward dropped ours: the logits do not depend on the tokens before.
-        _log_reading_again(type(self.model).__name__)
-        self.cache, self.cache_name, self.reads_in_chunks = None, None, False
-        self.options |= {"use_cache": False} if "use_cache" in self.options else {}
-        return self._logits(self._forward(self.read_ids, options))
-
-    def _forward(self, token_ids: list[int], options: dict[str, Any]) -> Any:
-        device = self.model.device
-        if self.takes_mask:
-            options = options | {"attention_mask": torch.ones(1, len(self.read_ids), dtype=torch.long, device=device)}
-        if self.takes_positions:
-            end = len(self.read_ids)
-            options = options | {"position_ids": torch.arange(end - len(token_ids), end, device=device)[None]}
-        try:
-            return self.model(input_ids=torch.tensor([token_ids], device=device), **self.options, **options)
-        except IndexError as error:
-            named = context_length(self.model)
-            raise ValueError(
-                f"{type(self.model).__name__} cannot read {len(self.read_ids)} tokens ({error}): its config "
-                f"{f'names a context of {named}' if named else 'names no context length'}, but its weights hold fewer "
-                "positions; give it a shorter text, or correct max_position_embeddings in its config.json"
-            ) from error
-
-    @staticmethod
-    def _logits(outputs: Any) -> Tensor:
-        return (outputs.logits if hasattr(outputs, "logits") else outputs[0])[0]
-
-
-def cache_argument(model: PreTrainedModel) -> str | None:
-    """The argument of a model's forward that takes its cache: one of `CACHE_NAMES`, else one annotated as a `Cache`;
-    for a forward that passes any argument on, that of the model inside. None where there is none."""
-    parameters = inspect.signature(model.forward).parameters
-    if name := next((name for name in CACHE_NAMES if name in parameters), None):
-        return name
-    for name, parameter in parameters.items():
-        if re.search(r"\bCache\b", str(parameter.annotation)):
-            return name
-    if not _takes_any(parameters):
-        return None
-    inside = (module for module in model.modules() if module is not model and isinstance(module, PreTrainedModel))
-    return next(filter(None, map(cache_argument, inside)), None)
-
-
-def cache_of(outputs: Any) -> Any:
-    """The cache among the outputs of a model, by its name, else by its type; None where there is none.
-
-    Only names that exist are looked up: transformers 5.24 warns about an old one.
-    """
-    fields = dict(outputs.items()) if isinstance(outputs, Mapping) else {}
-    named = next((fields[name] for name in CACHE_NAMES if fields.get(name) is not None), None)
-    values = fields.values() if fields else outputs
-    return next((value for value in values if isinstance(value, Cache)), None) if named is None else named
-
-
-def _cached_tokens(cache: Any) -> int | None:
-    """How many tokens a cache of transformers holds; None where it does not count them."""
-    if not isinstance(cache, Cache):
-        return None
-    try:
-        return int(cache.get_seq_length()) or None
-    except (ValueError, NotImplementedError):  # a recurrent state has no length
-        return None
-
-
-def _takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
-    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-
-
-@functools.cache
-def _log_reading_again(name: str) -> None:
-    """Once for each class of models."""
-    logger.warning(
-        "%s: found no cache in it that works with transformers %s, so every token reads the text again, which is "
-        "slow for long texts",
-        name,
-        transformers.__version__,
-    )

@@ -1,9 +1,9 @@
-"""Inspection of any causal language model of transformers: surprisal, logit lens, attention.
+"""Inspection of any causal language model of transformers: surprisal, embeddings, logit lens, attention.
 
 Everything goes through the model's own forward. Where a call needs hooks or another attention implementation, it uses
 a copy of the modules that shares the weights, so that nothing changes for other threads that use the model meanwhile.
 
-Axes: N tokens of this pass, V vocabulary, H query heads, Q queries, K keys.
+Axes: N tokens of this pass, V vocabulary, E width, H query heads, Q queries, K keys.
 """
 
 import copy
@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from modeling.generation import CacheDecoder, StoppedError, check_ids, passes
+from modeling.cache_decoder import CacheDecoder
+from modeling.generation import StoppedError, check_ids, passes
 from modeling.loading import context_length
 
 FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "layer_norm", "ln_out", "final_norm")
@@ -25,6 +26,8 @@ TOLERANCE = 0.01
 """How far numbers may differ from the model's own, absolutely or relatively, before they count as wrong."""
 DEFAULT_CONTEXT = 1024
 """Tokens of a window of a model that names no context length."""
+ROWS_AT_A_TIME = 16_384
+"""Rows of the embedding table that are compared at once: a copy of a large one would need gigabytes."""
 
 
 class Guess(NamedTuple):
@@ -32,6 +35,13 @@ class Guess(NamedTuple):
 
     token_id: int
     probability: float  # softmax over the vocabulary
+
+
+class Similar(NamedTuple):
+    """A token with an embedding like another's."""
+
+    token_id: int
+    cosine: float  # of the angle between the two embeddings: 1 for the same direction, 0 for a right angle
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +52,7 @@ class Surprisal:
     bits: float | None  # -log2 of its probability; infinite where that is 0
     rank: int | None  # 1: no token was likelier
     likeliest: Guess | None  # the model's likeliest token
+    alternatives: tuple[Guess, ...] = ()  # its likeliest tokens, in that order; as many as requested
 
 
 def next_token_logits(model: Any, ids: Sequence[int]) -> Tensor:
@@ -76,13 +87,16 @@ def text_windows(ids: Sequence[int], context: int) -> Iterator[tuple[list[int], 
 
 
 @torch.no_grad()
-def surprisals(model: Any, ids: Sequence[int], *, should_stop: Callable[[], bool] | None = None) -> list[Surprisal]:
+def surprisals(
+    model: Any, ids: Sequence[int], *, alternatives: int = 0, should_stop: Callable[[], bool] | None = None
+) -> list[Surprisal]:
     """Surprisal of each of `ids`, given those before it. The first one is not scored: put a start token
     (`modeling.generation.start_ids`) before a text to have all of it scored.
 
     A long text is read in `text_windows`, as `python -m train.evaluate` does.
 
     Args:
+        alternatives: how many of the model's likeliest tokens come with each token (default: none).
         should_stop: called after every pass of the model.
 
     Raises:
@@ -96,7 +110,7 @@ def surprisals(model: Any, ids: Sequence[int], *, should_stop: Callable[[], bool
         for logits_NV in _logits(model, window[:-1]):
             start, position = max(position, first), position + len(logits_NV)
             targets = window[start:position]
-            found += _scored(logits_NV[len(logits_NV) - len(targets) :], targets)
+            found += _scored(logits_NV[len(logits_NV) - len(targets) :], targets, alternatives)
             if should_stop is not None and should_stop():
                 raise StoppedError
     return found
@@ -127,6 +141,44 @@ def logit_lens(model: Any, ids: Sequence[int], top: int = 5, *, last: int | None
 
 
 @torch.no_grad()
+def embeddings(model: Any, ids: Sequence[int]) -> Tensor:
+    """The embedding of each of `ids` (N, E), float32 on the CPU: its row of the model's input embedding table, before
+    anything is added to it or done with it.
+
+    Raises:
+        ValueError: no ids, or one outside the vocabulary.
+    """
+    return model.get_input_embeddings().weight[check_ids(model, ids)].float().cpu()
+
+
+@torch.no_grad()
+def nearest_embeddings(model: Any, ids: Sequence[int], top: int = 3, *, size: int | None = None) -> list[list[Similar]]:
+    """The `top` other tokens whose embeddings point most nearly in the direction of that of each of `ids`, the nearest
+    first.
+
+    Args:
+        size: how many tokens of the table to look at, its first ones; None: all. Tables may be longer than the
+            vocabulary, whose further rows mean nothing.
+
+    Raises:
+        ValueError: no ids, one outside the vocabulary, or `top` below 1.
+    """
+    if top < 1:
+        raise ValueError(f"top: expected a whole number, 1 or more, got {top}")
+    table_VE = model.get_input_embeddings().weight[:size]
+    own_NE = torch.nn.functional.normalize(embeddings(model, ids), dim=-1).to(table_VE.device)
+    parts = [
+        own_NE @ torch.nn.functional.normalize(part_VE.float(), dim=-1).T for part_VE in table_VE.split(ROWS_AT_A_TIME)
+    ]
+    cosine_NV = torch.cat(parts, 1).cpu()
+    for row, token_id in enumerate(ids):
+        cosine_NV[row, token_id : token_id + 1] = -torch.inf  # not itself
+    best = cosine_NV.topk(min(top, len(table_VE) - 1))
+    rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [[Similar(*pair) for pair in zip(tokens, values, strict=True)] for tokens, values in rows]
+
+
+@torch.no_grad()
 def attention(model: Any, ids: Sequence[int]) -> Tensor:
     """Attention weights (layers, H, Q, K), float32 on the CPU; masked language models too.
 
@@ -151,7 +203,7 @@ def attention(model: Any, ids: Sequence[int]) -> Tensor:
     return torch.stack(weights).float().cpu()
 
 
-def _scored(logits_NV: Tensor, targets: list[int]) -> list[Surprisal]:
+def _scored(logits_NV: Tensor, targets: list[int], alternatives: int) -> list[Surprisal]:
     if not targets:
         return []
     log_NV = torch.log_softmax(logits_NV.float(), -1)
@@ -161,9 +213,16 @@ def _scored(logits_NV: Tensor, targets: list[int]) -> list[Surprisal]:
     best = log_NV.max(-1)
     ranks = (log_NV > log_N1).sum(-1) + 1
     columns = (log_N1[:, 0].tolist(), ranks.tolist(), best.indices.tolist(), best.values.exp().tolist())
+    others = _guesses(logits_NV, alternatives) if alternatives else [[]] * len(targets)
     return [
-        Surprisal(token_id=token, bits=max(0.0, -value / math.log(2)), rank=rank, likeliest=Guess(likeliest, share))
-        for token, value, rank, likeliest, share in zip(targets, *columns, strict=True)
+        Surprisal(
+            token_id=token,
+            bits=max(0.0, -value / math.log(2)),
+            rank=rank,
+            likeliest=Guess(likeliest, share),
+            alternatives=tuple(guesses),
+        )
+        for token, value, rank, likeliest, share, guesses in zip(targets, *columns, others, strict=True)
     ]
 
 

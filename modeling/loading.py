@@ -16,20 +16,43 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from modeling import quick_imports, register
-from storage.records import read_json_object
+from storage.checksums import check_folder, damaged_files, describe_damage, file_stamps
+from storage.files import as_path
+from storage.records import read_json_object, read_json_object_or_empty
 from storage.run_folder import RunFolder
 from storage.text import first_line
 
 logger = logging.getLogger(__name__)
 
-HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "README.md", "slow/*")
+HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md", "slow/*")
 HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
 CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel")
 MASKED_HEADS = ("ForMaskedLM",)
+CHAT_TEMPLATES = ("chat_template.jinja", "chat_template.json")
+"""Where transformers keeps a chat template that is not in tokenizer_config.json."""
 CHECK_RECORD = "proof.json"
 """Written into a bundle by `python -m hub_export`: among other things, the transformers that it was checked with."""
+LOADED_ENDINGS = (".safetensors", ".model", ".txt", ".json")
+"""Of the files of a model folder that loading depends on."""
 WEIGHTS_NAME = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
+SIZE_NAMES = {
+    "width": ("hidden_size", "n_embd", "d_model"),
+    "layers": ("num_hidden_layers", "n_layer", "num_layers"),
+    "inner": ("intermediate_size", "n_inner", "ffn_dim", "d_ff"),
+    "vocabulary": ("vocab_size",),
+    "heads": ("num_attention_heads", "n_head"),
+    "key heads": ("num_key_value_heads",),
+    "head width": ("head_dim",),
+    "positions": ("max_position_embeddings", "n_positions"),
+}
+"""What configs call the sizes that decide how much memory a model takes."""
+SIZE_MARGIN = 64
+"""How often a model may use each number that its files store. Shared layers (ALBERT: 12 times) and packed numbers
+(4 bits: 8 times) are the reasons why a model is larger than its files."""
+LONGEST_CONTEXT = 2**24
+"""Positions. Some models compute a table of that many rows, which no file stores."""
+VOCABULARIES = ("tokenizer.json", "vocab.json")
 CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
 """What configs call the context length; the first one that a config has counts."""
 
@@ -48,9 +71,9 @@ def find_folder(source: str | Path) -> Path | None:
     which `@` and a revision may follow.
 
     Raises:
-        ValueError: for a path that is missing, or that holds no model.
+        ValueError: for a path that is missing, that no file system can have, or that holds no model.
     """
-    path = Path(source).expanduser()
+    path = as_path(source, "a bundle, a checkpoint, a run folder or a Hub id")
     if path.is_dir():
         run = RunFolder(path)
         return _with_config(run.checkpoint() if run.has_state else path)
@@ -126,7 +149,7 @@ def read_weights(folder: Path) -> Weights:
         ValueError: a file is missing, damaged, cut off, or empty of tensors.
     """
     index = folder / WEIGHTS_INDEX
-    names = sorted(set(read_json_object(index).get("weight_map", {}).values())) if index.is_file() else [WEIGHTS_NAME]
+    names = _weights_files(index) if index.is_file() else [WEIGHTS_NAME]
     parameters, dtypes = 0, set()
     for name in names:
         path = folder / name
@@ -155,6 +178,59 @@ def read_weights(folder: Path) -> Weights:
     return Weights(parameters=parameters, dtypes=tuple(sorted(dtypes)), size_bytes=size_bytes)
 
 
+def _weights_files(index: Path) -> list[str]:
+    """The names of the files in an index, each of which lies beside it."""
+    places = read_json_object(index).get("weight_map", {})
+    names = list(places.values()) if isinstance(places, dict) else [places]
+    if wrong := [name for name in names if not isinstance(name, str) or Path(name).name != name]:
+        raise ValueError(
+            f"{index}: expected names of files beside it, got {str(wrong[0])[:80]!r}. Export or copy the model again."
+        )
+    return sorted(set(names))
+
+
+def check_sizes(folder: Path) -> None:
+    """Compare the sizes in a folder's config.json with what its weights hold, before anything of these sizes is made.
+
+    A model takes the memory that its config asks for, and a config of a few bytes may ask for any.
+
+    Raises:
+        ValueError: a size is no whole number above 0, or together they ask for far more numbers than are stored.
+    """
+    config = read_json_object(folder / "config.json")
+    config = config["text_config"] if isinstance(config.get("text_config"), dict) else config
+    sizes: dict[str, int] = {}
+    for kind, names in SIZE_NAMES.items():
+        name = next((name for name in names if config.get(name) is not None), None)
+        if name is None:
+            continue
+        value = config[name]
+        if not isinstance(value, int) or isinstance(value, bool) or value < (1 if name != "head_dim" else 0):
+            raise ValueError(
+                f"{folder / 'config.json'}: {name}: expected a whole number above 0, got {str(value)[:40]!r}. "
+                "Export or copy the model again."
+            )
+        sizes[kind] = value
+    if (positions := sizes.get("positions", 0)) > LONGEST_CONTEXT:
+        raise ValueError(
+            f"{folder / 'config.json'}: expected a context of at most {LONGEST_CONTEXT:,} tokens, got {positions:,}. "
+            "Export or copy the model again."
+        )
+    if "width" not in sizes:
+        return  # another kind of config, whose names are not known here
+    width, layers = sizes["width"], sizes.get("layers", 1)
+    queries = sizes.get("heads", 1) * sizes.get("head width", 0)
+    keys = sizes.get("key heads", 0) * sizes.get("head width", 0)
+    block = width * (width + queries + keys + sizes.get("inner", 0))
+    asked = layers * block + width * sizes.get("vocabulary", 1)
+    stored = read_weights(folder).parameters
+    if asked > SIZE_MARGIN * stored:
+        raise ValueError(
+            f"{folder / 'config.json'}: expected sizes that fit its weights, which hold {stored:,} numbers; got those "
+            f"of a model with at least {asked:,} (width {width:,}, {layers:,} layers). Export or copy the model again."
+        )
+
+
 def _complete_size(path: Path) -> int | None:
     """The size in bytes that the header of a safetensors file asks for; None where it has no such header."""
     with path.open("rb") as file:
@@ -167,9 +243,51 @@ def _complete_size(path: Path) -> int | None:
     return 8 + length + max(ends, default=0)
 
 
+def check_files(folder: Path) -> None:
+    """Compare a model folder with the checksums that lie in it: SHA256SUMS of a checkpoint, the record of a bundle.
+
+    What only a resume reads is left out. In a bundle, weights and vocabularies have to match; other files are for
+    people to edit (generation_config.json, the card), and a change of a .json among them is logged.
+
+    Raises:
+        ValueError: naming the files that changed, and of a checkpoint the last good one beside it.
+    """
+    if damaged_files(folder, leave_out="training/"):
+        run = RunFolder.containing(folder)
+        good = run.good_checkpoint() if run else None
+        other = f"Take the last good checkpoint, {good}." if good else "Export or copy the model again."
+        check_folder(folder, other, leave_out="training/")
+    recorded = read_json_object_or_empty(folder / CHECK_RECORD).get("sha256")
+    known = {name: checksum for name, checksum in recorded.items() if _is_loaded(name)} if recorded else {}
+    changed = damaged_files(folder, known)
+    if fixed := [name for name in changed if not name.endswith(".json") or Path(name).name in VOCABULARIES]:
+        raise ValueError(
+            f"{folder}: expected the model that was checked, but {describe_damage(fixed)}. Export or copy it again; "
+            f"or, where it was changed on purpose, check it with `python -m hub_export verify {folder}`"
+        )
+    if changed:
+        logger.warning("%s: %s (changed by hand, or damaged)", folder, describe_damage(changed))
+
+
+def _is_loaded(name: str) -> bool:
+    return name.endswith(LOADED_ENDINGS)
+
+
 def is_masked_lm(folder: Path) -> bool:
     """Whether the config of a model folder names a masked language model; imports nothing heavy."""
     return any(name.endswith(MASKED_HEADS) for name in _heads(folder))
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether the tokenizer in a model folder has a chat template; imports nothing heavy.
+
+    Raises:
+        ValueError: its tokenizer_config.json is damaged.
+    """
+    if any((folder / name).is_file() for name in CHAT_TEMPLATES):
+        return True
+    path = folder / "tokenizer_config.json"
+    return path.is_file() and bool(read_json_object(path).get("chat_template"))
 
 
 def load_model(folder: Path, *, device: str | None = None) -> Any:
@@ -203,6 +321,8 @@ def _heads(folder: Path) -> list[str]:
 
 
 def _load(auto_class: str, folder: Path, device: str | None) -> Any:
+    stamps = stamps_of(folder)
+    check_sizes(folder)
     with quick_imports():
         import torch
         import transformers
@@ -211,14 +331,18 @@ def _load(auto_class: str, folder: Path, device: str | None) -> Any:
         register()
         loader = getattr(transformers, auto_class)
 
+    check_files(folder)
     transformers_logging.disable_progress_bar()
+    verbosity = transformers_logging.get_verbosity()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
+        transformers_logging.set_verbosity_error()  # what it reports in a table is said below in a line
         loaded: Any = loader.from_pretrained(
             folder,
             dtype=torch.float32 if device == "cpu" else "auto",
             local_files_only=True,
             trust_remote_code=False,
+            use_safetensors=True,  # other formats of weights are pickles, which can hold code
             ignore_mismatched_sizes=True,  # they are errors below, with a message that names them
             output_loading_info=True,
         )
@@ -226,6 +350,8 @@ def _load(auto_class: str, folder: Path, device: str | None) -> Any:
     except Exception as error:  # every library below has exceptions of its own for a broken file
         reason = first_line(error)
         raise ValueError(f"cannot load the model in {folder}: {_newer_version(folder, reason) or reason}") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
     wrong = sorted(loading["missing_keys"]) + sorted(key for key, *_ in loading["mismatched_keys"])
     unknown = sorted(loading["unexpected_keys"])
     if (wrong or unknown) and (
@@ -235,8 +361,41 @@ def _load(auto_class: str, folder: Path, device: str | None) -> Any:
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise ValueError(f"{folder} is incomplete: its weights lack {wrong[0]}{more}; export or copy it again")
+    if unknown:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        logger.warning(
+            "%s: its weights hold what the model has no place for, and it is left out: %s", folder, unknown[0] + more
+        )
     _log_other_transformers(folder, transformers.__version__)
-    return model.to(device).eval()
+    model = model.to(device)
+    if device == "cpu":
+        # They may still be the mapped file: overwritten in place it would change them, and cut off end the process.
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data = tensor.data.clone()
+    refuse_replaced(folder, stamps)
+    return model.eval()
+
+
+def stamps_of(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """What tells, without reading them, whether the files were replaced that a model is loaded from."""
+    return file_stamps(folder, LOADED_ENDINGS)
+
+
+def refuse_replaced(folder: Path, stamps: dict[str, tuple[int, int, int]]) -> None:
+    """Refuse a model whose files were written or replaced while it was loaded: its config, tokenizer and weights, or
+    the halves of its weights, may be of two models. That files were removed after they were read is no harm.
+
+    Args:
+        stamps: `stamps_of` the folder before.
+
+    Raises:
+        ValueError: naming a file.
+    """
+    if replaced := {name for name, stamp in stamps_of(folder).items() if stamps.get(name) != stamp}:
+        raise ValueError(
+            f"{folder}: expected a model that stays while it is loaded, but {min(replaced)} was replaced meanwhile; "
+            "load it again"
+        )
 
 
 def _newer_version(folder: Path, reason: str) -> str | None:

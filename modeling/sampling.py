@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownArgumentType=false
 """From the logits of the next token to one drawn token.
 
 The filters follow transformers' order and meaning, so that settings mean here what they mean in `generate`:
@@ -12,46 +13,16 @@ Axes: V vocabulary, R ranks (the likeliest first), C candidates (what the filter
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from modeling.sampling_settings import SamplingSettings
+
 SMALLEST = torch.finfo(torch.float32).tiny
 CERTAIN = torch.ones(1)
 FEW_RANKS = 256
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SamplingSettings:
-    """How tokens are drawn. A value of the wrong type or out of range is a ValueError that names the field."""
-
-    max_new_tokens: int = 200  # tokens to generate at most; 1 or more
-    temperature: float = 1.0  # logits are divided by it; 0 takes the most likely token each time (greedy)
-    top_k: int = 0  # keep the k most likely tokens, and those tied with the last of them; 0 keeps all
-    top_p: float = 1.0  # keep the fewest most likely tokens that hold this much probability; 1 keeps all
-    min_p: float = 0.0  # drop tokens with less than this fraction of the most likely token's probability; 0 keeps all
-    typical_p: float = 1.0  # keep the tokens whose surprisal is nearest the entropy, to this share; 1 keeps all
-    repetition_penalty: float = 1.0  # divides the logits of tokens seen before, multiplies negative ones; 1 is off
-    seed: int | None = None  # 0 to 2**63 - 1; None takes a fresh one for every sampler
-
-    def __post_init__(self) -> None:
-        self._check("max_new_tokens", "a whole number, 1 or more", whole=True, least=1)
-        self._check("temperature", "a number, 0 (greedy) or more")
-        self._check("top_k", "a whole number, 0 (keeps all) or more", whole=True)
-        self._check("top_p", "a number from 0 to 1 (keeps all)", most=1)
-        self._check("min_p", "a number from 0 (keeps all) to 1", most=1)
-        self._check("typical_p", "a number from 0.001 to 1 (keeps all)", least=0.001, most=1)
-        self._check("repetition_penalty", "a number from 0.01 to 100 (1 is off)", least=0.01, most=100)
-        if self.seed is not None:
-            self._check("seed", "a whole number from 0 to 2**63 - 1, or None", whole=True, most=2**63 - 1)
-
-    def _check(self, name: str, expected: str, whole: bool = False, least: float = 0, most: float = math.inf) -> None:
-        value = getattr(self, name)
-        right_type = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-        if not right_type or not (least <= value <= most and math.isfinite(value)):
-            raise ValueError(f"{name}: expected {expected}, got {value!r}")
 
 
 class Alternative(NamedTuple):
@@ -70,6 +41,7 @@ class Draw(NamedTuple):
     probability: float  # what the sampler drew it with; 1 when greedy
     kept: int  # tokens that the filters left to draw from
     alternatives: tuple[Alternative, ...]  # the likeliest under the model, in that order
+    uniform: float | None = None  # the random number, from 0 to below 1, that chose it; None when greedy
 
 
 class Candidates(NamedTuple):
@@ -119,7 +91,7 @@ class Sampler:
                 "after a diverged training run: load an earlier checkpoint"
             )
         candidates = self._candidates(logits_V, model_V)
-        token_id, probability = self._invert(candidates)
+        token_id, probability, uniform = self._invert(candidates)
         if self._penalised:
             self._is_seen_V[token_id] = True
         return Draw(
@@ -128,12 +100,21 @@ class Sampler:
             probability,
             candidates.size,
             _alternatives(model_V, candidates, alternatives) if alternatives else (),
+            uniform,
         )
 
     def distribution(self, logits_V: Tensor) -> Tensor:
         """The probabilities (V, float32, on the CPU) that `draw` would draw from; the logits must be finite."""
         logits_V = logits_V.detach().to("cpu", torch.float32)
         return _spread(self._candidates(logits_V, torch.softmax(logits_V, -1)), len(logits_V))
+
+    def candidates(self, logits_V: Tensor) -> tuple[Tensor, Tensor]:
+        """The tokens that `draw` would draw from, ids and probabilities (C), in the order in which it takes them: the
+        token that it draws is the first at which the running sum of the probabilities passes `Draw.uniform`."""
+        logits_V = logits_V.detach().to("cpu", torch.float32)
+        found = self._candidates(logits_V, torch.softmax(logits_V, -1))
+        ids_C = torch.arange(found.size) if found.ids is None else found.ids[: found.size]
+        return ids_C, found.probability[: found.size] / found.total
 
     def _candidates(self, logits_V: Tensor, model_V: Tensor) -> Candidates:
         """What the settings leave of the model's distribution."""
@@ -200,19 +181,19 @@ class Sampler:
         ids_C = kept_C if candidates.ids is None else candidates.ids[kept_C]
         return Candidates(ids_C, probability_C, torch.cumsum(probability_C, 0, dtype=torch.float64), len(ids_C))
 
-    def _invert(self, candidates: Candidates) -> tuple[int, float]:
-        """The token at which the cumulative distribution passes a uniform number, and its probability.
+    def _invert(self, candidates: Candidates) -> tuple[int, float, float | None]:
+        """The token at which the cumulative distribution passes a uniform number, its probability, and that number.
 
         Each token uses up one number, so that the n-th tokens of two texts with one seed share theirs.
         """
         if self.settings.temperature == 0 and candidates.ids is not None:
-            return int(candidates.ids), 1.0
+            return int(candidates.ids), 1.0, None
         total = candidates.total
         uniform = torch.rand((), generator=self.generator, dtype=torch.float64).item()
         target = min(uniform * total, math.nextafter(total, 0.0))
         index = int(torch.searchsorted(candidates.cumulative, target, right=True))
         token_id = index if candidates.ids is None else int(candidates.ids[index])
-        return token_id, candidates.probability[index].item() / total
+        return token_id, candidates.probability[index].item() / total, uniform
 
 
 def _top_k(scores_V: Tensor, k: int) -> tuple[Tensor, Tensor]:

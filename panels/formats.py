@@ -45,6 +45,11 @@ def file_size(count: float) -> str:
     return f"{count:.0f} bytes"
 
 
+def rough_duration(seconds: float) -> str:
+    """An estimate: 45 s, 3 min, 1 h 20 min."""
+    return f"{max(1, round(seconds))} s" if seconds < 90 else duration(60 * round(seconds / 60))
+
+
 def percent(probability: float) -> str:
     """A probability: 31.0 %, 0.68 %, < 0.01 %; only 0 is shown as 0 and only 1 as 100."""
     if 0 < probability < 0.0001:

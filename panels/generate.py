@@ -7,7 +7,7 @@ import dataclasses
 import math
 import random
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,9 +17,10 @@ from panels.sampling import settings_from
 from storage.text import replace_surrogates
 
 if TYPE_CHECKING:
+    from modeling.batching import BatchGenerator
     from modeling.generation import Alternative, SamplingSettings
     from panels.context import AppContext
-    from panels.models import LoadedModel
+    from panels.models import LoadedModel, ModelLoader
 
 DRAFT_INTERVAL = 0.06
 """Minimum seconds between two drafts: text appears steadily, and the page is not flooded."""
@@ -87,6 +88,15 @@ def check_text(text: object, name: str = "text", *, limit: int | None = None, ma
     return text
 
 
+def check_writes(loaded: LoadedModel, therefore: str) -> None:
+    """Raise ValueError for a masked model, of which something is not known `therefore`."""
+    if loaded.source.masked:
+        raise ValueError(
+            f"{loaded.source.name} fills blanks, reading on both sides of them: {therefore}. "
+            "The tab Fill in and the API's /fill show what it expects in a blank."
+        )
+
+
 def encode_prompt(loaded: LoadedModel, text: str) -> list[int]:
     """Token ids of `text` after what precedes a prompt of this model; of no text, those that start one."""
     from tokenization import plain_ids
@@ -105,8 +115,10 @@ def generate(
     prompt: str,
     settings: SamplingSettings,
     *,
-    stop: str = "",
+    stop: str | Sequence[str] = "",
+    prompt_ids: Sequence[int] | None = None,
     alternatives: int = 0,
+    batch: BatchGenerator | None = None,
     time_limit: float | None = TIME_LIMIT,
     interval: float = DRAFT_INTERVAL,
     should_stop: Callable[[], bool] | None = None,
@@ -118,8 +130,10 @@ def generate(
 
     Args:
         settings: with seed None a seed is drawn; each draft names it.
-        stop: a text that ends the generation and is left out; "" (default): none.
+        stop: a text, or several, that ends the generation and is left out; "" (default): none.
+        prompt_ids: what the model reads for the prompt, as it is; None (default): `encode_prompt(loaded, prompt)`.
         alternatives: how many of the model's likeliest tokens come with each token.
+        batch: the text shares the passes of this one's others; None (default): it is written by itself.
         time_limit: seconds; None: no limit.
         interval: 0 gives a draft for every token.
         should_stop: asked before every pass of the model.
@@ -131,14 +145,14 @@ def generate(
     if loaded.source.masked:
         raise ValueError(f"{loaded.source.name} fills blanks and does not write: give it a text with ____.")
     prompt = replace_surrogates(prompt)
-    prompt_ids = encode_prompt(loaded, prompt)
+    preceding = plain_ids(loaded.tokenizer, prompt) if prompt_ids is None else list(prompt_ids)
+    prompt_ids = encode_prompt(loaded, prompt) if prompt_ids is None else preceding or list(loaded.start_ids)
     seed = draw_seed() if settings.seed is None else settings.seed
     decoder = StreamingDecoder(loaded.tokenizer)
-    decoder.follow(plain_ids(loaded.tokenizer, prompt))
+    decoder.follow(preceding)
     began = shown = time.monotonic()
     draft = Draft(text=prompt, seed=seed, context_length=loaded.context_length, prompt_tokens=len(prompt_ids))
-    steps = stream(
-        loaded.model,
+    steps = (partial(stream, loaded.model) if batch is None else batch.stream)(
         prompt_ids,
         dataclasses.replace(settings, seed=seed),
         stop_token_ids=loaded.stop_token_ids,
@@ -146,7 +160,7 @@ def generate(
         should_stop=should_stop,
         deadline=None if time_limit is None else began + time_limit,
     )
-    text = prompt
+    text, is_begun = prompt, False  # whether more than the prompt was shown
     unsent = UnsentTokens(len(prompt))
     with contextlib.closing(steps):
         while True:
@@ -181,8 +195,10 @@ def generate(
             if is_over:
                 ending = "stop_text"
                 break
-            if draft.new_tokens == 1 or now - shown >= interval:
-                shown = now
+            pause = interval if batch is None else max(interval, batch.pace)
+            is_beginning = not is_begun and len(draft.text) > len(prompt)
+            if draft.new_tokens == 1 or is_beginning or now - shown >= pause:
+                shown, is_begun = now, is_begun or is_beginning
                 yield dataclasses.replace(draft, tokens=unsent.take(len(draft.text)))
     rest = "" if ending == "stop_text" else replace_surrogates(decoder.finish())
     tokens = unsent.take(len(text), is_last=True)
@@ -196,24 +212,31 @@ def generate_queued(
     prompt: str,
     *,
     seed: Any,
-    stop: str = "",
+    stop: str | Sequence[str] = "",
+    prompt_ids: Sequence[int] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     alternatives: int = 0,
+    loader: ModelLoader | None = None,
     **values: Any,
 ) -> Iterator[Draft]:
-    """`generate` for the page and the API: reads the settings, waits for the model and for its turn in the queue.
+    """`generate` for the page and the API: reads the settings, waits for the model and for its turn in the queue; where
+    the model can, the texts share its passes.
 
-    Until then it yields drafts of the prompt alone, with how many requests are `ahead`. Raises ValueError for a wrong
-    setting, a full queue, and a model that cannot be loaded."""
+    Until then it yields drafts of the prompt alone, with how many requests are `ahead`. `loader`: whose model writes;
+    None (default): the page's when its turn comes. Raises ValueError for a wrong setting, a full queue, and a model
+    that cannot be loaded."""
     settings = settings_from(seed=seed, **values)
-    context.loader.expect(should_stop)
-    with context.queue.join() as ticket:
+    (loader or context.loader).expect(should_stop)
+    if should_stop():
+        return
+    with (context.queue if (loader or context.loader).batch is None else context.writing).join() as ticket:
         for ahead in ticket.wait_for_turn(should_stop):
             yield Draft(text=prompt, ahead=ahead)
         if should_stop():
             return
-        task = partial(generate, stop=stop, alternatives=alternatives)
-        with contextlib.closing(context.loader.stream(task, prompt, settings, should_stop=should_stop)) as drafts:
+        writer = loader or context.loader
+        task = partial(generate, stop=stop, prompt_ids=prompt_ids, alternatives=alternatives, batch=writer.batch)
+        with contextlib.closing(writer.stream(task, prompt, settings, should_stop=should_stop)) as drafts:
             for draft in drafts:
                 if zerogpu.is_here() and should_stop() and draft.ending is None:  # its process cannot ask should_stop
                     yield dataclasses.replace(draft, ending="stopped")
@@ -246,13 +269,12 @@ class UnsentTokens:
         return tuple(taken)
 
 
-def cut_at_stop_text(text: str, stop: str, start: int) -> tuple[str, bool, int]:
-    """`text` up to the first `stop` after `start`, whether there is one, and how many characters at the end may turn
-    out to be its beginning."""
-    if not stop:
-        return text, False, 0
-    found = text.find(stop, start)
-    if found >= 0:
-        return text[:found], True, 0
-    most = min(len(stop) - 1, len(text) - start)
-    return text, False, next((held for held in range(most, 0, -1) if stop.startswith(text[-held:])), 0)
+def cut_at_stop_text(text: str, stop: str | Sequence[str], start: int) -> tuple[str, bool, int]:
+    """`text` up to the first `stop` (any of several) after `start`, whether there is one, and how many characters at
+    the end may turn out to be the beginning of one."""
+    stops = [each for each in ([stop] if isinstance(stop, str) else stop) if each]
+    if found := [place for each in stops if (place := text.find(each, start)) >= 0]:
+        return text[: min(found)], True, 0
+    most = min(max(map(len, stops), default=1) - 1, len(text) - start)
+    begins = (held for held in range(most, 0, -1) if any(each.startswith(text[-held:]) for each in stops))
+    return text, False, next(begins, 0)

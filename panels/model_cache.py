@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import threading
@@ -11,7 +12,8 @@ from pathlib import Path
 from modeling.loading import is_masked_lm
 from panels import zerogpu
 from panels.context import AppContext
-from panels.models import LoadedModel, ModelSource, find_model, load_model
+from panels.models import LoadedModel, ModelSource, find_model, load_model, same_weights
+from storage.files import as_path
 from storage.run_folder import RunFolder, step_of
 
 OWN = "(own)"
@@ -38,24 +40,26 @@ class ModelCache:
         """Whether a path or a Hub id may be typed in: only the machine's owner may."""
         return not self._context.is_public and not zerogpu.is_here()
 
-    def choices(self) -> list[tuple[str, str]]:
+    def choices(self, *, masked: bool = False) -> list[tuple[str, str]]:
         """What there is to choose from, as pairs of a label and what `find` takes: the page's model, the checkpoints of
-        its run, the other runs and the bundles. Masked models and folders that cannot be read are left out."""
+        its run, the other runs, the bundles and the models in the box. Folders that cannot be read are left out, and
+        masked models unless `masked`."""
         found = [(f"This page's model: {self._context.source.name}", OWN)]
         if zerogpu.is_here():  # another model does not travel to the process that has the GPU
             return found
-        return found + [(label, self._relative(folder)) for label, folder in self._folders() if _is_causal(folder)]
+        fits = [(label, folder) for label, folder in self._folders() if _can_be_read(folder, masked=masked)]
+        return found + [(label, self.choice_of(folder)) for label, folder in fits]
 
-    def name(self, choice: str | None) -> str:
-        """The label of a choice."""
-        labels = {value: label for label, value in self.choices()}
+    def name(self, choice: str | None, *, masked: bool = False) -> str:
+        """The label of a choice, as `choices` names it."""
+        labels = {value: label for label, value in self.choices(masked=masked)}
         return self._context.source.name if choice == OWN else labels.get(choice or "", choice or "no model")
 
-    def find(self, choice: str | None) -> ModelSource:
+    def find(self, choice: str | None, *, masked: bool = False) -> ModelSource:
         """What is known of a choice without loading it.
 
-        Raises ValueError where there is no such model, it cannot be read, or visitors of a public page ask for another
-        than those offered."""
+        Raises ValueError where there is no such model, it cannot be read, it is masked (unless `masked`), or visitors
+        of a public page ask for another than those offered."""
         choice = (choice or "").strip()
         if not choice:
             raise ValueError("No model is chosen: choose one from the list.")
@@ -63,15 +67,26 @@ class ModelCache:
             return self._context.source
         if not self.takes_any and choice not in {value for _, value in self.choices()}:
             raise ValueError("This model is not on offer here (any more): choose another one from the list.")
-        folder = self._context.home / choice
-        is_here = folder.exists() or re.match(r"(runs|bundles?)(/|$)", choice)
+        folder = as_path(self._context.home / choice, "a folder or a Hub id")
+        is_here = folder.exists() or re.match(r"(runs|bundles?|pretrained)(/|$)", choice)
         try:
             source = find_model(folder if is_here else choice)
         except ValueError as error:
             raise self._explained(error) from error
-        if source.masked:
+        if source.masked and not masked:
             raise ValueError(f"{choice} fills blanks and does not write: choose a model that writes.")
         return _at_its_step(source)
+
+    def another(self) -> str | None:
+        """The first choice whose weights are not those of the page's model: the earliest checkpoint of its run, another
+        run, a bundle, the one in the box; None: there is none."""
+        own = self._context.source.folder
+        for _, choice in self.choices():
+            with contextlib.suppress(ValueError):  # it was removed just now
+                folder = self.find(choice).folder
+                if choice != OWN and folder is not None and not (own and same_weights(own, folder)):
+                    return choice
+        return None
 
     def get(self, choice: str | None) -> LoadedModel:
         """A choice, loaded: the page's own model, one from the cache, or one from the disk or the Hub.
@@ -80,7 +95,7 @@ class ModelCache:
         a model that cannot be found or loaded."""
         source = self.find(choice)
         own = self._context.loader.wait()
-        if source is self._context.source or _key(source) == _key(own.source):
+        if choice == OWN or _key(source) == _key(own.source):
             return own
         with self._lock:
             key = _key(source)
@@ -104,18 +119,22 @@ class ModelCache:
         for other in RunFolder.all_in(home):
             if other.has_state:
                 yield f"Run {other.path.name}, its best checkpoint", other.path
-        for bundle in (home / "bundle", *sorted(home.glob("bundles/*"))):
+        for bundle in (home / "bundle", *sorted(home.glob("bundles/*")), *sorted(home.glob("pretrained/*"))):
             if (bundle / "config.json").is_file():
-                yield f"Bundle {self._relative(bundle)}", bundle
+                yield f"Bundle {self.choice_of(bundle)}", bundle
 
-    def _relative(self, folder: Path) -> str:
+    def choice_of(self, folder: Path) -> str:
         """A folder as a choice: its path below the home, where it is there."""
         home = self._context.home.resolve()
         return str(folder.resolve().relative_to(home) if folder.resolve().is_relative_to(home) else folder)
 
+    def without_home(self, message: str) -> str:
+        """A message without the paths of this machine."""
+        return message.replace(f"{self._context.home}/", "")
+
     def _explained(self, error: Exception) -> ValueError:
         """The error without the paths of this machine, and with what to do."""
-        message = str(error).replace(f"{self._context.home}/", "").rstrip(".")
+        message = self.without_home(str(error)).rstrip(".")
         return ValueError(
             f"{message}. A run that is training may be writing or removing it right now: try again, or choose another."
         )
@@ -135,11 +154,12 @@ def _at_its_step(source: ModelSource) -> ModelSource:
     return dataclasses.replace(source, **{name: record.get(name) for name in names})
 
 
-def _is_causal(folder: Path) -> bool:
-    """Whether a folder, or the best checkpoint of a run's, holds a causal language model that can be read now."""
+def _can_be_read(folder: Path, *, masked: bool) -> bool:
+    """Whether a folder, or the best checkpoint of a run's, holds a language model that can be read now: a causal one,
+    or, with `masked`, any."""
     try:
         run = RunFolder(folder)
-        return not is_masked_lm(run.checkpoint() if run.has_state else folder)
+        return not is_masked_lm(run.checkpoint() if run.has_state else folder) or masked
     except ValueError:
         return False
 

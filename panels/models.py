@@ -5,6 +5,7 @@ Finding and describing read small files only and import nothing heavy; loading t
 from __future__ import annotations
 
 import dataclasses
+import filecmp
 import re
 import threading
 import time
@@ -12,24 +13,29 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from modeling import loading
-from modeling.loading import context_length, fetch, find_folder, is_masked_lm, read_weights
+from modeling.loading import context_length, fetch, find_folder, has_chat_template, is_masked_lm, read_weights
 from panels import zerogpu
 from storage.model_card import FACTS, card_metrics, card_title, read_card
 from storage.records import read_json_object
 from storage.run_folder import RunFolder, describe_corpus, read_prompts
 from storage.text import first_line
 
+if TYPE_CHECKING:
+    from modeling.batching import BatchGenerator
+
 T = TypeVar("T")
 
 LOADING_LIMIT = 600.0
 """Seconds a request waits for a model that is still loading."""
 STILL_LOADING = "The model is still loading. Try again in a minute."
+LOADING_TRIES = 3
+"""How often a model is loaded whose files are replaced at the same time."""
 POLL_INTERVAL = 0.06
 """Seconds after which a request that waits for the model notices that it was stopped."""
-HOW_TO_GET_ONE = "`make demo` trains one in three minutes; `--model` takes a bundle, a checkpoint, a run or a Hub id"
+HOW_TO_GET_ONE = "`make demo` trains one in a few minutes; `--model` takes a bundle, a checkpoint, a run or a Hub id"
 METRICS = ("bits_per_byte", "perplexity", "pseudo_perplexity")
 
 
@@ -41,6 +47,7 @@ class ModelSource:
     name: str  # the title of the page
     folder: Path | None = None  # the folder with config.json; None: on the Hub, not fetched yet
     masked: bool = False  # it fills blanks instead of writing; False too where the folder is not known yet
+    chat: bool = False  # it writes, and its tokenizer has a chat template; False too where the folder is not known yet
     parameters: int | None = None  # numbers in the weights' files
     context_length: int | None = None  # in tokens
     vocabulary: int | None = None  # in tokens
@@ -75,6 +82,8 @@ class ModelLoader:
         self.done = threading.Event()
         """Set when the model is loaded, or loading has failed."""
         self._stream_on_gpu = zerogpu.on_gpu(self._stream)
+        self._batching = threading.Lock()
+        self._batch: list[BatchGenerator | None] = []  # empty until somebody asks
 
     def start(self) -> ModelLoader:
         """Begin; returns at once."""
@@ -96,6 +105,21 @@ class ModelLoader:
 
         Raises ValueError when it cannot be loaded, TimeoutError when it is not there after `seconds`."""
         return self._future.result(timeout=seconds)
+
+    @property
+    def batch(self) -> BatchGenerator | None:
+        """What writes many texts at once with the model, which must be loaded; None: it writes one at a time. Whoever
+        asks first makes it, which takes up to a second.
+
+        Raises ValueError when the model could not be loaded."""
+        model = self.wait().model
+        with self._batching:
+            if not self._batch:
+                from modeling.batching import batch_generator
+
+                alone = zerogpu.is_here() or self.source.masked
+                self._batch.append(None if alone else batch_generator(model))
+            return self._batch[0]
 
     def expect(self, should_stop: Callable[[], bool] = lambda: False) -> None:
         """Wait until the model is loaded, loading has failed, or `should_stop()`.
@@ -150,9 +174,15 @@ def _yield_once(
     yield function(loaded, *arguments, **named)
 
 
+def pretrained(home: Path) -> Path | None:
+    """The model in the box: the folder `home`/pretrained/scifi, where it is."""
+    folder = home / "pretrained" / "scifi"
+    return folder if (folder / "config.json").is_file() else None
+
+
 def default_source(home: Path) -> str:
     """The model that `home`/model.json pins (in a Space), else `home`/bundle, else the newest run of `home`/runs with a
-    checkpoint, finished ones before others and trials of a sweep last.
+    checkpoint, finished ones before others and trials of a sweep last, else the model in the box.
 
     Raises ValueError when there is none."""
     if (home / "model.json").is_file():
@@ -163,6 +193,8 @@ def default_source(home: Path) -> str:
     states = [*home.glob("runs/*/run.json"), *home.glob("runs/*/trials/*/run.json")]
     runs = [RunFolder(path.parent) for path in states]
     runs = [run for run in runs if run.state.get("latest_checkpoint") or run.checkpoints()]
+    if not runs and (box := pretrained(home)):
+        return str(box)
     if not runs:
         raise ValueError(f"No model here: neither bundle/ nor a run in runs/ under {home}. {HOW_TO_GET_ONE}.")
 
@@ -182,6 +214,20 @@ def find_model(given: str | Path) -> ModelSource:
     return ModelSource(given=str(given), name=str(given)) if folder is None else _describe_folder(folder, str(given))
 
 
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two model folders hold the very same weights; False where one of them cannot be read."""
+    files = [sorted(folder.glob("*.safetensors")) for folder in (one, other)]
+    names = [[path.name for path in found] for found in files]
+    try:
+        return (
+            bool(names[0])
+            and names[0] == names[1]
+            and all(filecmp.cmp(*pair, shallow=False) for pair in zip(*files, strict=True))
+        )
+    except OSError:  # a run may be writing or removing it right now
+        return False
+
+
 def load_model(source: ModelSource | str | Path, *, device: str | None = None) -> LoadedModel:
     """Load model and tokenizer of `source` (as `find_model` takes it) onto `device` (default: CUDA where there is
     one, else the CPU).
@@ -195,7 +241,25 @@ def load_model(source: ModelSource | str | Path, *, device: str | None = None) -
         source = dataclasses.replace(described, name=described.name if described.name != folder.name else source.given)
     folder = source.folder
     assert folder is not None
+    for tries_left in reversed(range(LOADING_TRIES)):
+        stamps = loading.stamps_of(folder)
+        try:
+            loaded = _load_folder(source, folder, device)
+            loading.refuse_replaced(folder, stamps)  # the tokenizer is read after the weights
+            return loaded
+        except ValueError:
+            if not tries_left or stamps == loading.stamps_of(folder):
+                raise
+        except FileNotFoundError as error:  # between a look at a file and its opening
+            if not tries_left:
+                raise ValueError(
+                    f"{folder}: expected a model that stays while it is loaded, but a file of it went meanwhile; load "
+                    f"it again ({first_line(error)})"
+                ) from error
+    raise AssertionError("the last try returns or raises")
 
+
+def _load_folder(source: ModelSource, folder: Path, device: str | None) -> LoadedModel:
     model = loading.load_model(folder, device=device)  # first: it imports torch and transformers without collecting
 
     from modeling.generation import prefix_ids, start_ids
@@ -210,6 +274,11 @@ def load_model(source: ModelSource | str | Path, *, device: str | None = None) -
         raise ValueError(
             f"The tokenizer in {folder} knows {len(tokenizer)} tokens, its model {rows}. They belong to "
             "different models; put the tokenizer of this model there."
+        )
+    if (highest := max(tokenizer.get_vocab().values(), default=0)) >= rows:
+        raise ValueError(
+            f"The tokenizer in {folder} has a token with the id {highest:,}, its model knows those up to {rows - 1:,}. "
+            "They belong to different models; put the tokenizer of this model there."
         )
     return LoadedModel(
         source=source,
@@ -232,6 +301,7 @@ def _describe_folder(folder: Path, given: str) -> ModelSource:
         name=facts.pop("name", None) or (run.path if run else folder.resolve()).name,
         folder=folder,
         masked=is_masked_lm(folder),
+        chat=has_chat_template(folder) and not is_masked_lm(folder),
         parameters=read_weights(folder).parameters,
         context_length=context_length(config),
         vocabulary=config.get("vocab_size"),

@@ -19,6 +19,10 @@ POLL_INTERVAL = 0.05
 """Seconds after which a waiting request notices that it was stopped."""
 
 
+class QueueFullError(ValueError):
+    """The request queue takes no more requests now."""
+
+
 class RequestQueue:
     """Requests compute in the order in which they came, `workers` at a time; at most `limit` are let in.
 
@@ -37,11 +41,11 @@ class RequestQueue:
     def join(self) -> Iterator[Ticket]:
         """Stand in the queue for the block.
 
-        Raises ValueError when the queue is full."""
+        Raises QueueFullError, a ValueError, when the queue is full."""
         ticket = Ticket(self)
         with self._changed:
             if len(self) >= self.limit:
-                raise ValueError(
+                raise QueueFullError(
                     f"The request queue is full: {self.workers} requests compute and {self.limit - self.workers} wait. "
                     "Nothing was done; try again in a minute."
                 )

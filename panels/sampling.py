@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from modeling.generation import SamplingSettings
+from modeling.sampling_settings import SamplingSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,32 +37,36 @@ CONTROLS = (
     ),
     Control(
         "temperature", "Temperature",
-        "Low is safe, high is wild, 0 is greedy", "0: greedy. High: wild",
+        "Divides the logits: low is predictable, high is random, 0 is greedy", "0: greedy. Higher: more random",
         default=0.8, minimum=0.0, maximum=2.0, step=0.05,
     ),
     Control(
         "top_k", "Top-k",
-        "The k likeliest tokens. 0: all", "The k likeliest. 0: all",
+        "Draw from the k most likely tokens. 0: off", "The k most likely tokens. 0: off",
         default=0, minimum=0, maximum=200, step=1,
     ),
     Control(
         "top_p", "Top-p",
-        "The likeliest, up to this share. 1: all", "Up to this share. 1: all",
+        "Nucleus sampling: the most likely tokens that together reach this probability. 1: off",
+        "Nucleus: the top tokens up to this total probability. 1: off",
         default=0.95, minimum=0.05, maximum=1.0, step=0.01,
     ),
     Control(
         "min_p", "Min-p",
-        "At least this share of the likeliest. 0: all", "Of the likeliest. 0: all",
+        "Tokens with at least this fraction of the top token's probability. 0: off",
+        "At least this fraction of the top token. 0: off",
         default=0.0, minimum=0.0, maximum=0.5, step=0.01,
     ),
     Control(
-        "typical_p", "Typical",
-        "Those nearest the expected surprise, up to this share. 1: all", "No plain, no odd. 1: all",
+        "typical_p", "Typical p",
+        "Typical sampling: the tokens whose surprise is nearest the entropy, up to this total probability. 1: off",
+        "Typical sampling: surprise nearest the entropy. 1: off",
         default=1.0, minimum=0.05, maximum=1.0, step=0.01,
     ),
     Control(
         "repetition_penalty", "Repetition",
-        "Above 1: less of what was said", "Above 1: fewer repeats",
+        "Repetition penalty: above 1, tokens that are in the text already become less likely. 1: off",
+        "Penalty on tokens already in the text. 1: off",
         default=1.0, minimum=1.0, maximum=2.0, step=0.05,
     ),
 )  # fmt: skip
@@ -89,15 +92,15 @@ class Preset:
         return {name: getattr(self, name) for name in DEFAULTS if name != "max_new_tokens"}
 
 
-PRESETS = (
-    Preset(name="Greedy", info="Always the likeliest token", temperature=0.0),
-    Preset(
-        name="Careful", info="Likely words, few repeats", temperature=0.5, top_p=0.9, repetition_penalty=1.1, top_k=40
-    ),
-    Preset(name="Balanced", info="A good beginning", temperature=0.8, top_p=0.95),
-    Preset(name="Wild", info="Surprising, but no nonsense", temperature=1.4, min_p=0.05),
-    Preset(name="Neutral", info="The model as it is: everything off", temperature=1.0),
+GREEDY = Preset(name="Greedy", info="Always the most likely token", temperature=0.0)
+CAREFUL = Preset(
+    name="Careful", info="Likely tokens, few repeats", temperature=0.5, top_p=0.9, repetition_penalty=1.1, top_k=40
 )
+BALANCED = Preset(name="Balanced", info="The default of the page", temperature=0.8, top_p=0.95)
+WILD = Preset(name="Wild", info="Surprising tokens, but not the tail of the distribution", temperature=1.4, min_p=0.05)
+NEUTRAL = Preset(name="Neutral", info="The model's own distribution: every setting off", temperature=1.0)
+PRESETS = (GREEDY, CAREFUL, BALANCED, WILD, NEUTRAL)
+"""In the order of their buttons. Every tab that offers one of them takes it from here."""
 
 
 def number(name: str, value: Any, kind: type[int] | type[float]) -> Any:
@@ -123,8 +126,6 @@ def settings_from(*, seed: Any = None, **values: Any) -> SamplingSettings:
     """The settings that a form, a request or a command line asks for; what is missing takes its default.
 
     `seed` None or "" draws one. Raises ValueError for a value that is no number or out of range."""
-    from modeling.generation import SamplingSettings
-
     kinds = {control.name: control.kind for control in CONTROLS}
     unknown = sorted(values.keys() - kinds.keys())
     if unknown:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from panels.formats import model_facts, visible
 from panels.generate import Draft, generate
-from panels.models import LoadedModel
+from panels.models import LoadedModel, ModelLoader
 from panels.sampling import DEFAULTS, number, settings_from, stop_text
 
 if TYPE_CHECKING:
@@ -30,11 +30,17 @@ A text that begins with a slash is typed with two.
 """
 
 
-class Terminal:
-    """The state of one session: the model, the settings, and the last text."""
+class ModelError(ValueError):
+    """The model cannot be loaded, which no other prompt changes."""
 
-    def __init__(self, loaded: LoadedModel, settings: dict[str, Any], source: TextIO, sink: TextIO) -> None:
-        self.loaded = loaded
+
+class Terminal:
+    """The state of one session: the model, the settings, and the last text.
+
+    The model may still be loading while the first prompt is typed."""
+
+    def __init__(self, loader: ModelLoader, settings: dict[str, Any], source: TextIO, sink: TextIO) -> None:
+        self.loader = loader
         self.settings = settings
         self.source = source
         self.sink = sink
@@ -42,9 +48,27 @@ class Terminal:
         self.top = 5  # words listed for a blank
         parse_settings(settings)
 
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model, as soon as it is there. Raises ModelError when it cannot be loaded."""
+        if not self.loader.done.is_set() and self.sink.isatty():
+            self._say("Loading the model …")
+        try:
+            return self.loader.wait()
+        except (ValueError, OSError) as error:
+            raise ModelError(str(error)) from error
+
+    @property
+    def masked(self) -> bool:
+        """Whether the model fills blanks; one that comes from the Hub says so when it is loaded."""
+        return (self.loader.source if self.loader.source.folder else self.loaded.source).masked
+
     def run(self) -> None:
-        """Read, write, and so on until the input ends or someone says quit."""
-        self._say(" · ".join([self.loaded.source.name, *model_facts(self.loaded.source)]))
+        """Read, write, and so on until the input ends or someone says quit.
+
+        Raises ModelError when the model cannot be loaded."""
+        source = self.loader.source if self.loader.source.folder else self.loaded.source
+        self._say(" · ".join([source.name, *model_facts(source)]))
         self._say("/help lists the commands, quit leaves.")
         while (line := self._read()) is not None:
             if line.strip() in ("quit", "exit", "/quit", "/exit"):
@@ -54,7 +78,9 @@ class Terminal:
                     self._command(line[1:])
                 else:
                     text = line.removeprefix("/") if line.startswith("//") else line
-                    (self._fill if self.loaded.source.masked else self._write)(text)
+                    (self._fill if self.masked else self._write)(text)
+            except ModelError:
+                raise
             except ValueError as error:
                 self._say(f"! {error}")
 
@@ -71,7 +97,7 @@ class Terminal:
     def _command(self, line: str) -> None:
         name, _, value = line.strip().partition(" ")
         name = name.replace("-", "_")
-        if self.loaded.source.masked:
+        if self.masked:
             self._masked_command(name, value.strip())
         elif name == "continue":
             self._write(self.text)
@@ -152,12 +178,14 @@ def parse_settings(settings: dict[str, Any]) -> tuple[SamplingSettings, str]:
     return settings_from(**chosen), stop_text(settings.get("stop"))
 
 
-def run_terminal(loaded: LoadedModel, settings: dict[str, Any]) -> None:
-    """The loop on standard input and output, with `settings` that differ from the defaults."""
+def run_terminal(loader: ModelLoader, settings: dict[str, Any]) -> None:
+    """The loop on standard input and output, with `settings` that differ from the defaults.
+
+    Raises ValueError when the model cannot be loaded."""
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        Terminal(loaded, settings, sys.stdin, sys.stdout).run()
+        Terminal(loader, settings, sys.stdin, sys.stdout).run()
     except BrokenPipeError:
         sys.stdout = None  # nobody reads any more; leave without a complaint at exit

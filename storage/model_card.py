@@ -6,8 +6,14 @@ from typing import Any
 
 import yaml
 
+from storage.records import is_json_object
+
 FACTS = "scratchgpt"
-"""The key of the front matter with our own facts: `trained_on`, `tokens_seen`, `floor_bits_per_byte`, `steps`."""
+"""The key of the front matter with our own facts: `trained_on`, `tokens_seen`, `floor_bits_per_byte`, `steps`, and of
+a run that ended before its planned steps `cut_short`: why, in one sentence; of a run that went on from a model
+`base_model`: its name."""
+PLACEHOLDER_OWNER = "your-name"
+"""How a card calls the owner of a repository that is not known yet."""
 _RULE = r"(?:---|\.\.\.)[ \t]*(?:\n|\Z)"
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?)\n---[ \t]*(?:\n|\Z)", flags=re.DOTALL)
 _BROKEN = re.compile(rf"---[ \t]*(?:\n|\Z)(?:(?!#+ |[ \t]*\n|{_RULE}).+(?:\n|\Z))*(?:{_RULE})?")
@@ -25,7 +31,7 @@ def split_card(text: str) -> tuple[dict[str, Any], str]:
             data = yaml.safe_load(match[1])
         except yaml.YAMLError:
             data = None
-        if isinstance(data, dict):
+        if is_json_object(data):
             return data, text[match.end() :]
     broken = _BROKEN.match(text)
     return {}, text[broken.end() :] if broken else text

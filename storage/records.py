@@ -7,9 +7,9 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from storage.files import atomic_file
+from storage.files import atomic_file, explain_write_errors
 
 
 def read_json(path: Path) -> Any:
@@ -27,6 +27,11 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}: expected JSON, but it cannot be read ({reason}). The file is damaged.") from error
 
 
+def is_json_object(value: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether a JSON value is an object; its keys are strings then."""
+    return isinstance(value, dict)
+
+
 def read_json_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
@@ -34,7 +39,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
         ValueError: as `read_json`, or the file holds something else than an object.
     """
     value = read_json(path)
-    if not isinstance(value, dict):
+    if not is_json_object(value):
         raise ValueError(f"{path}: expected a JSON object, got a {type(value).__name__}. The file is damaged.")
     return value
 
@@ -64,7 +69,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     """The leaves of nested objects by their dotted names: `{"model": {"norm": "rmsnorm"}}` has `model.norm`."""
-    if not isinstance(tree, dict):
+    if not is_json_object(tree):
         return {prefix: tree}
     named = ((f"{prefix}.{key}" if prefix else key, value) for key, value in tree.items())
     return {name: leaf for key, value in named for name, leaf in flatten(value, key).items()}
@@ -81,7 +86,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     *lines, _ = path.read_bytes().split(b"\n")
-    records = []
+    records: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         record = _parse(line)
         if record is None:
@@ -96,9 +101,11 @@ def append_jsonl(path: Path, record: dict[str, Any]) -> None:
 
     Raises:
         ValueError: a number is NaN or infinite, which JSON does not have.
+        OSError: it cannot be written; the lines before are kept.
     """
-    with path.open("ab") as stream:
-        stream.write(_line(record))
+    line = _line(record)
+    with explain_write_errors(path, "the lines before are kept"), path.open("ab") as stream:
+        stream.write(line)
 
 
 def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
@@ -163,4 +170,4 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         value = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    return value if is_json_object(value) else None

@@ -1,7 +1,7 @@
 """The folder of a run: every path in it, and every reader and writer of its records.
 
     runs/NAME/recipe.json  run.json  metrics.jsonl  samples.jsonl  prompts.json  tokenizer/  tokens/  checkpoints/
-              loss.png  train.log  output.txt  .lock
+              loss.png  train.log  output.txt  evaluations.json  .lock
 
 Training writes it, the export and the page read it, and they meet here only.
 """
@@ -16,10 +16,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from storage.files import locked_folder
+from storage.checksums import damaged_files, file_checksum
+from storage.files import explain_write_errors, locked_folder, sync_file
 from storage.records import (
     JsonlFollower,
     append_jsonl,
+    is_json_object,
     read_json,
     read_json_object,
     read_json_object_or_empty,
@@ -33,6 +35,7 @@ CHECKPOINTS, TOKENIZER, TOKENS, PICTURE, LOG, OUTPUT, VOCABULARY = (
     "checkpoints", "tokenizer", "tokens", "loss.png", "train.log", "output.txt", "vocab.txt"
 )  # fmt: skip
 STARTED_BY_PAGE, PAGE_LOG = "page.json", "page.log"
+EVALUATIONS = "evaluations.json"
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +138,11 @@ class RunFolder:
         return (self.path / STATE).is_file()
 
     @property
+    def is_begun(self) -> bool:
+        """Whether the run has made anything of its text: what it was begun with binds the runs that resume it."""
+        return self.tokenizer.exists() or self.tokens.exists() or bool(self.checkpoints())
+
+    @property
     def is_run(self) -> bool:
         """Whether the folder is a run's, one that is only beginning included."""
         names = (STATE, RECIPE, ".lock", STARTED_BY_PAGE)
@@ -143,6 +151,10 @@ class RunFolder:
     @cached_property
     def state(self) -> dict[str, Any]:
         """run.json: status, step, steps, best and latest checkpoint, seconds, tokens seen, evaluation, …
+
+        Of its time limit: `planned_steps` (the steps before a limit shortened them), `max_seconds` (the limit as it is
+        now, 0: none), `cut_short` (one sentence on a run that ended before its planned steps, else None) and
+        `resume_command` (what continues such a run). Runs of older versions lack these.
 
         Raises:
             ValueError: it is missing or broken.
@@ -220,7 +232,7 @@ class RunFolder:
 
     def checkpoints(self) -> dict[int, Path]:
         """The complete checkpoints by step, in order."""
-        found = {}
+        found: dict[int, Path] = {}
         for folder in self.path.glob(f"{CHECKPOINTS}/step-*"):
             step = step_of(folder)
             if step is not None and (folder / "config.json").is_file():
@@ -257,7 +269,32 @@ class RunFolder:
             )
         return self.path / CHECKPOINTS / wanted
 
+    def good_checkpoint(self) -> Path | None:
+        """The latest checkpoint whose files have the checksums that they had when it was written; None: there is none.
+
+        It reads all of it. A checkpoint of an older version has no checksums and counts.
+        """
+        latest_first = reversed(self.checkpoints().values())
+        return next((folder for folder in latest_first if not damaged_files(folder)), None)
+
     # Records
+
+    def record_checksums(self) -> dict[str, tuple[int, str]]:
+        """Size in bytes and checksum of metrics.jsonl and samples.jsonl, which are on the disk after this."""
+        found: dict[str, tuple[int, str]] = {}
+        for path in (self.path / METRICS, self.path / SAMPLES):
+            sync_file(path)
+            if path.is_file():
+                found[path.name] = (path.stat().st_size, file_checksum(path))
+        return found
+
+    def changed_records(self, checksums: dict[str, tuple[int, str]]) -> list[str]:
+        """Which of these files no longer begin as they did when `record_checksums` was called."""
+        return [
+            name
+            for name, (size, checksum) in checksums.items()
+            if not (self.path / name).is_file() or file_checksum(self.path / name, size) != checksum
+        ]
 
     def metrics(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl in order; none when there is no such file.
@@ -269,6 +306,9 @@ class RunFolder:
 
     def samples(self) -> list[dict[str, Any]]:
         """The records of samples.jsonl (`step`, `prompt`, `text`, `seed`) in order; none when there is no such file.
+
+        Each checkpoint has one of every prompt; between checkpoints, after steps 1, 3, 10, 30, 100 and
+        so on, there is one of the first prompt.
 
         Raises:
             ValueError: a line is broken.
@@ -286,6 +326,17 @@ class RunFolder:
         state = self.peek_state()
         return record or ((state.get("evaluation") or {}) if state.get("step") == step else {})
 
+    def evaluations(self, checkpoint: str) -> dict[str, Any]:
+        """What was measured of a checkpoint after the training (`--record`), by what it is; {} where nothing was."""
+        found = read_json_object_or_empty(self.path / EVALUATIONS).get(checkpoint)
+        return found if is_json_object(found) else {}
+
+    def record_evaluation(self, checkpoint: str, measured: dict[str, Any]) -> None:
+        """Add to `evaluations`; what has the same name is replaced."""
+        path = self.path / EVALUATIONS
+        everything = read_json_object(path) if path.is_file() else {}
+        write_json(path, everything | {checkpoint: self.evaluations(checkpoint) | measured})
+
     def append_metrics(self, record: dict[str, Any]) -> None:
         """A line of metrics.jsonl."""
         append_jsonl(self.path / METRICS, record)
@@ -295,10 +346,25 @@ class RunFolder:
         append_jsonl(self.path / SAMPLES, record)
 
     def rewind(self, step: int) -> None:
-        """Remove the records after `step`: a resumed run writes them again."""
+        """Remove the records after `step`: a resumed run writes them again.
+
+        Raises:
+            ValueError: a line is broken; the message says what to do.
+        """
         for name in (METRICS, SAMPLES):
-            records = read_jsonl(self.path / name)
-            write_jsonl(self.path / name, [record for record in records if record["step"] <= step])
+            path = self.path / name
+            try:
+                records = read_jsonl(path)
+            except ValueError as error:
+                raise ValueError(
+                    f"{error} The weights do not depend on it: move it away (mv {path} {path}.damaged) and resume; the "
+                    "curve then begins at the checkpoint"
+                ) from error
+            if path.is_file():
+                write_jsonl(path, [record for record in records if record["step"] <= step])
+        if measured := read_json_object_or_empty(self.path / EVALUATIONS):
+            kept = {name: value for name, value in measured.items() if (step_of(Path(name)) or 0) <= step}
+            write_json(self.path / EVALUATIONS, kept)
 
     def follow_metrics(self) -> JsonlFollower:
         """metrics.jsonl, read while it grows."""
@@ -318,7 +384,8 @@ class RunFolder:
 
     def append_log(self, message: str) -> None:
         """A line of train.log."""
-        with self.log.open("a", encoding="utf-8", newline="\n") as stream:
+        kept = "the lines before are kept"
+        with explain_write_errors(self.log, kept), self.log.open("a", encoding="utf-8", newline="\n") as stream:
             stream.write(message + "\n")
 
     # Facts
@@ -327,8 +394,8 @@ class RunFolder:
     def corpus_config(self) -> dict[str, Any]:
         """The `corpus` section of the config; {} where it is unknown."""
         config = self.peek_recipe().get("config")
-        corpus = config.get("corpus") if isinstance(config, dict) else None
-        return corpus if isinstance(corpus, dict) else {}
+        corpus = config.get("corpus") if is_json_object(config) else None
+        return corpus if is_json_object(corpus) else {}
 
 
 def read_prompts(folder: Path) -> list[str]:
@@ -338,7 +405,7 @@ def read_prompts(folder: Path) -> list[str]:
         ValueError: the file is broken.
     """
     path = folder / PROMPTS
-    content = read_json(path) if path.is_file() else []
+    content: list[Any] = read_json(path) if path.is_file() else []
     return [prompt for prompt in content if isinstance(prompt, str) and prompt.strip()]
 
 
@@ -353,7 +420,8 @@ def describe_corpus(corpus: dict[str, Any]) -> str:
 
     It never names a path of the machine.
     """
-    source, paths = corpus.get("source"), corpus.get("paths") or []
+    source = corpus.get("source")
+    paths: list[str] = corpus.get("paths") or []
     if source == "stories":
         return f"{corpus.get('stories', 0):,} short English stories made by ScratchGPT's own generator"
     if dataset := hub_dataset(corpus):

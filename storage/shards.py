@@ -4,9 +4,13 @@
 
 A split is one long sequence `E d1 E d2 E … dn E`, where E is the document separator `<|endoftext|>`; every document
 therefore has its own beginning and end to predict. The manifest is written last: a folder without it is unfinished.
+
+A split of chats has a second sequence beside it, `marks`, with a number for each id: whether a chat begins with it, and
+whether it belongs to an answer.
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +18,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from storage.checksums import FIELD, damaged_files, describe_damage, file_checksum, is_seal_broken, sealed
 from storage.files import atomic_file
 from storage.records import read_json_object, write_json
+from storage.text import first_line
 
 SHARD_TOKENS = 2**26
 READS_PER_MAP = 1000
 MANIFEST = "manifest.json"
+MARK_READ, MARK_ANSWER, MARK_FIRST = 0, 1, 2
+"""Of an id in a chat: it is read only; it belongs to an answer, its end included; it is the first of its chat."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -31,8 +39,9 @@ class SplitWriter:
     dtype: npt.DTypeLike
     shard_tokens: int = SHARD_TOKENS
     tokens: int = 0
-    files: list[str] = field(default_factory=list)
-    _pending: list[np.ndarray] = field(default_factory=list)
+    files: list[str] = field(default_factory=list[str])
+    checksums: dict[str, str] = field(default_factory=dict[str, str])  # by file
+    _pending: list[np.ndarray] = field(default_factory=list[np.ndarray])
     _pending_tokens: int = 0
 
     def append(self, ids: np.ndarray) -> None:
@@ -50,9 +59,9 @@ class SplitWriter:
         if not self._pending_tokens:
             return
         file = f"{self.name}-{len(self.files):05d}.npy"
-        with atomic_file(self.folder / file, "wb") as stream:
-            np.save(stream, np.concatenate(self._pending))
+        write_array(self.folder / file, self._pending, self.dtype)
         self.files.append(file)
+        self.checksums[file] = file_checksum(self.folder / file)
         self._pending, self._pending_tokens = [], 0
 
 
@@ -72,6 +81,11 @@ class TokenSplit:
         self.bytes: int = description["bytes"]
         self.documents: int = description["documents"]
         self.log_probability: float | None = description.get("log_probability")
+        self.folder = folder
+        self._checksums: dict[str, str] = description.get("sha256") or {}  # of older versions: none
+        self.marks = TokenSplit(folder, description["marks"]) if description.get("marks") else None
+        """Of a split of chats: `MARK_READ`, `MARK_ANSWER` or `MARK_FIRST` for each id, and as its `bytes` those of the
+        answers; None for other text."""
         self._paths = [folder / file for file in description["files"]]
         self._map()
         self._starts = np.cumsum([0] + [len(shard) for shard in self._shards])
@@ -97,8 +111,23 @@ class TokenSplit:
     def __len__(self) -> int:
         return self.tokens
 
+    def check(self) -> None:
+        """Read all shards and compare them with their checksums, where the manifest has them.
+
+        Raises:
+            ValueError: naming the shards that are damaged.
+        """
+        if damaged := damaged_files(self.folder, self._checksums):
+            raise ValueError(
+                f"{self.folder}: expected the token shards as they were written, but {describe_damage(damaged)}. "
+                "Delete the folder, and the same command makes it again from the text"
+            )
+        if self.marks is not None:
+            self.marks.check()
+
     def _map(self) -> None:
-        self._shards = [np.load(path, mmap_mode="r") for path in self._paths]
+        again = "delete the folder, and the same command makes it again from the text"
+        self._shards = [map_array(path, again) for path in self._paths]
         self._reads = 0
 
     def read(self, start: int, length: int) -> np.ndarray:
@@ -134,17 +163,47 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         ValueError: it is broken.
     """
     path = folder / MANIFEST
-    return read_json_object(path) if path.is_file() else None
+    manifest = read_json_object(path) if path.is_file() else None
+    if manifest is not None and is_seal_broken(manifest):
+        raise ValueError(
+            f"{path}: expected the manifest as it was written, but {describe_damage([path.name])}. Delete {folder}, "
+            "and the same command makes it again from the text"
+        )
+    return manifest and {key: value for key, value in manifest.items() if key != FIELD}
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest, which completes the folder."""
-    write_json(folder / MANIFEST, manifest)
+    write_json(folder / MANIFEST, sealed(manifest))
 
 
 def tokenizer_hash(folder: Path) -> str:
     """What identifies the tokenizer in a folder: the SHA-256 of its tokenizer.json."""
     return hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
+
+
+def write_array(path: Path, arrays: Iterable[np.ndarray], dtype: npt.DTypeLike) -> int:
+    """Write arrays one after the other as one .npy file [tokens], without holding them; return how many tokens.
+
+    Args:
+        path: the .npy file.
+        arrays: of ids [any length], of the type `dtype`.
+        dtype: of the file.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full; the message names `path` and what to do.
+    """
+    tokens = 0
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
+    with atomic_file(path, "wb") as file:
+        # The header is written again once the length is known; numpy leaves room for a length of 21 digits.
+        np.lib.format.write_array_header_1_0(file, {**header, "shape": (0,)})
+        for ids in arrays:
+            file.write(ids.tobytes())
+            tokens += len(ids)
+        file.seek(0)
+        np.lib.format.write_array_header_1_0(file, {**header, "shape": (tokens,)})
+    return tokens
 
 
 def describe_ids(
@@ -161,7 +220,7 @@ def describe_ids(
         sources: a fingerprint of the files that the texts are from; none for another source.
     """
     facts = {"tokenizer": tokenizer, "tokens": tokens, "texts": texts, "ends": ends, "sources": sources}
-    write_json(_facts_file(path), {"format": 1, **facts})
+    write_json(_facts_file(path), sealed({"format": 1, **facts, "sha256": file_checksum(path)}))
 
 
 def read_ids(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
@@ -173,11 +232,35 @@ def read_ids(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     facts, again = _facts_file(path), "write it again with `python -m tokenization encode`"
     if not facts.is_file():
         raise ValueError(f"{path}: expected {facts.name} beside it, which says whose ids they are, got none: {again}")
-    described, ids = read_json_object(facts), np.load(path, mmap_mode="r")
+    described, ids = read_json_object(facts), map_array(path, again)
     if ids.shape != (described["tokens"],) or not len(ids):
         expected = f"{described['tokens']:,} tokens, as {facts.name} says"
         raise ValueError(f"{path}: expected {expected}, got an array of shape {ids.shape}: {again}")
+    known = {path.name: described["sha256"]} if "sha256" in described else {}
+    damaged = [facts.name] if is_seal_broken(described) else damaged_files(path.parent, known)
+    if damaged:
+        raise ValueError(f"{path}: expected the ids as they were written, but {describe_damage(damaged)}: {again}")
     return ids, described
+
+
+def map_array(path: Path, again: str) -> np.ndarray:
+    """The array in a .npy file, memory-mapped; pickled objects in it are not opened.
+
+    Args:
+        again: how it is made again, for the message.
+
+    Raises:
+        ValueError: it is damaged, or holds something else than numbers.
+        OSError: it cannot be read.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(
+            f"{path}: expected an array of token ids, got a file that is damaged or holds something else "
+            f"({first_line(error)}): {again}"
+        ) from error
+    return array
 
 
 def _facts_file(path: Path) -> Path:

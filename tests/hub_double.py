@@ -75,6 +75,7 @@ class Hub:
     large_files: dict[str, bytes] = field(default_factory=dict)  # by sha256
     requests: list[str] = field(default_factory=list)  # "METHOD /path", in order
     faults: list[Fault] = field(default_factory=list)
+    writing: Any = field(default_factory=threading.RLock)  # requests that change something come one after the other
     pays: bool = True  # whether the account may have Spaces on a CPU
 
     def create(
@@ -189,7 +190,8 @@ class _Handler(BaseHTTPRequestHandler):
                 groups = {name: found for name, found in match.groupdict().items() if found}
                 if "repo" in groups:
                     self._find(groups.pop("kind", "model"), groups.pop("repo"), groups.pop("revision", "main"))
-                method(self, **groups)
+                with self.hub.writing if method in self._writing else contextlib.nullcontext():
+                    method(self, **groups)
         raise _Answer(404, {"error": f"no such route: {request}"})
 
     def _find(self, kind: str, repo: str, revision: str) -> None:
@@ -415,6 +417,7 @@ class _Handler(BaseHTTPRequestHandler):
         rf"POST /api/{KIND}/{REPO}/paths-info/{REVISION}": _paths_info,
         rf"(?:GET|HEAD) /(?:(?P<kind>space|dataset)s/)?{REPO}/resolve/{REVISION}/(?P<path>.+)": _resolve,
     }
+    _writing = (_create, _commit, _tag)
 
 
 def _blob_id(content: bytes) -> str:

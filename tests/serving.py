@@ -13,6 +13,8 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).parents[1]
+WAIT = 90_000
+"""Milliseconds that a page is waited for: what takes one second on a quiet machine took thirty beside other tests."""
 
 
 def free_port() -> int:
@@ -32,28 +34,41 @@ def start(*arguments: object, cwd: Path) -> subprocess.Popen:
 
 
 @contextmanager
-def serving(model: Path | str, *, cwd: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """Address and process of the page of a model; it must say where it is, and nothing of an error to the end."""
-    port = free_port()
-    process = start("--model", model, "--port", port, cwd=cwd)
+def serving(
+    model: Path | str | None, *arguments: object, cwd: Path, port: int | None = None, said: list[str] | None = None
+) -> Iterator[tuple[str, psutil.Process]]:
+    """Address and process of the page of a model (None: the one that it finds); it must say where it is, and nothing of
+    an error to the end. What it says after that is added to the list `said`."""
+    port = port or free_port()
+    process = start(*([] if model is None else ["--model", model]), "--port", port, *arguments, cwd=cwd)
     assert process.stdout is not None
     try:
-        said = [process.stdout.readline() for _ in range(2)]
-        assert said[0].startswith("Model: "), said
-        assert said[1] == f"The page is on http://127.0.0.1:{port} (Ctrl-C ends it)\n", said
+        first = [process.stdout.readline() for _ in range(2)]
+        assert first[0].startswith("Model: "), first
+        assert first[1] == f"The page is on http://127.0.0.1:{port} (Ctrl-C ends it)\n", first
         yield f"http://127.0.0.1:{port}", psutil.Process(process.pid)
     finally:
         process.terminate()
-        rest, _ = process.communicate(timeout=30)
+        rest, _ = process.communicate(timeout=60)
+        if said is not None:
+            said += rest.splitlines()
     assert "Traceback" not in rest, rest
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = WAIT / 1000) -> None:
     """Wait for `condition()`, as long as the browser waits for what it looks for."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def equals(read: Callable[[], Any], expected: Any) -> None:
+    """Wait until `read()` gives what is expected; what it gave last is compared in the failure."""
+    deadline = time.monotonic() + WAIT / 1000
+    while (got := read()) != expected and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert got == expected
 
 
 SEED = "#seed :is(input, textarea)"
@@ -70,6 +85,23 @@ def set_length(page: Any, tokens: int) -> None:
     field = page.get_by_label("number input for Length", exact=True)
     field.fill(str(tokens))
     field.blur()
+
+
+def choose_option(page: Any, field: Any, name: Any) -> None:
+    """Choose in a dropdown: its list opens when the field gets the focus, and closes when the server renews what it
+    offers, as it does after a change of the model. Then a second click does what a user's does."""
+    from playwright.sync_api import TimeoutError
+
+    option = page.get_by_role("option", name=name, exact=isinstance(name, str))
+    deadline = time.monotonic() + WAIT / 1000
+    while True:
+        field.blur()
+        field.click()
+        try:
+            return option.click(timeout=20_000)
+        except TimeoutError:
+            if time.monotonic() > deadline:
+                raise
 
 
 SIZE = {"width": 1280, "height": 720}

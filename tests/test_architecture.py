@@ -21,7 +21,7 @@ LAYERS = {
     "app": {"modeling", "panels"},
 }
 """What each package may import beside itself."""
-COMMAND_LINES = {"tokenization.__main__": {"corpus"}}
+COMMAND_LINES = {"tokenization.commands": {"corpus"}}
 """Modules that may import more: a command line reads the files that its package, which takes strings, does not."""
 REMOTE = (
     "modeling/configuration_scratchgpt.py",

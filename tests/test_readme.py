@@ -28,7 +28,7 @@ BOOK = "One day the fox went to the mill. It was closed. So he sat by the river 
 
 SMALL = (
     "--steps 4 --tokenizer.vocab-size 300 --model.hidden-size 16 --model.intermediate-size 32 --model.head-dim 4 "
-    "--model.num-hidden-layers 1 --model.max-position-embeddings 32 --data.batch-size 2 --run.sample-tokens 4"
+    "--model.num-hidden-layers 1 --model.max-position-embeddings 64 --data.batch-size 2 --run.sample-tokens 4"
 )
 SLOW = {"make demo CORPUS=books/"}  # as `make demo`, with the options of `python -m train modern` below
 DEMO = "RECIPE=debug PORT={port} -o .venv/ready"
@@ -37,6 +37,8 @@ ADDED = {
     "make test": "-n",
     "make demo CORPUS=books/": DEMO,
     "python -m train --list": "",
+    "python -m train modern --corpus books/ --minutes 20": SMALL.replace("--steps 4", "--plan"),
+    "python -m train modern --corpus books/ --plan": SMALL,
     "python -m train modern --corpus books/ --run-dir runs/mine": SMALL,
     "python -m train modern --corpus books/ --run-dir runs/mine --resume": SMALL.replace("--steps 4", "--steps 6"),
     "python -m train.evaluate runs/mine --text books/": "",
@@ -150,14 +152,26 @@ def test_command(
         assert "model.safetensors" in hub.repositories["your-name/my-gpt"].files
 
 
-def test_the_published_model_loads_as_the_readme_says(environment: dict[str, str], hub: Hub, python: Python) -> None:
-    """After the push above, from an empty folder."""
+OF_THE_PAGE = """
+from panels.generate import generate
+from panels.models import load_model
+from panels.sampling import settings_from
+loaded = load_model("bundles/mine")
+settings = settings_from(temperature=0, max_new_tokens=40)
+print([*generate(loaded, "One morning", settings)][-1].text)
+print(loaded.prefix_ids)
+"""
+
+
+def test_the_published_model_writes_as_the_readme_says(environment: dict[str, str], hub: Hub, python: Python) -> None:
+    """After the push above, from an empty folder: the text that the page writes at temperature 0."""
     if "your-name/my-gpt" not in hub.repositories:
         pytest.skip("needs the push, which runs with the whole file")
     (snippet,) = blocks("python")
-    done = python.run("-c", snippet, folder=Path(environment["HF_HOME"]))
+    done = python.run("-c", f"{snippet}print((prompt['input_ids'][0, 0].item(),))", folder=Path(environment["HF_HOME"]))
     assert done.returncode == 0, done.stderr
     assert "\nOne morning" in f"\n{done.stdout}"
+    assert done.stdout == python.run("-c", OF_THE_PAGE).stdout
 
 
 def test_the_pictures_are_there() -> None:

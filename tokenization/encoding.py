@@ -162,8 +162,8 @@ def _is_of_characters(state: dict[str, Any]) -> bool:
 
 def _has_borders_at_spaces(state: dict[str, Any]) -> bool:
     """Whether the normalizer and the pre-tokenizer are those of one of our vocabularies, or of GPT-2's."""
-    normalizer = state["normalizer"] or {"type": "Sequence", "normalizers": []}
-    rules = {rule["type"] for rule in normalizer.get("normalizers", [normalizer])}
+    normalizer: dict[str, Any] = state["normalizer"] or {"type": "Sequence", "normalizers": []}
+    rules: set[str] = {rule["type"] for rule in normalizer.get("normalizers", [normalizer])}
     if not rules <= {"Replace", "NFD", "StripAccents"}:
         return False
     match state["pre_tokenizer"]:
@@ -175,7 +175,8 @@ def _has_borders_at_spaces(state: dict[str, Any]) -> bool:
             return pattern == SENTENCEPIECE_WORDS
         case {"type": "Sequence", "pretokenizers": [{"pattern": {"Regex": pattern}}, {"type": "ByteLevel"} as last]}:
             return pattern == GPT4_SPLIT_PATTERN and not (last["add_prefix_space"] or last["use_regex"])
-    return False
+        case _:
+            return False
 
 
 def _parts(texts: Iterable[str], characters: int | None) -> Iterator[tuple[str, bool]]:
@@ -188,7 +189,9 @@ def _parts(texts: Iterable[str], characters: int | None) -> Iterator[tuple[str, 
 
 def _batches(parts: Iterable[tuple[str, bool]], characters: int) -> Iterator[tuple[list[str], list[bool]]]:
     """Lists of parts of about so many characters together, and whether a text ends with each."""
-    texts, ends, length = [], [], 0
+    texts: list[str] = []
+    ends: list[bool] = []
+    length = 0
     for text, is_end in parts:
         texts.append(text)
         ends.append(is_end)

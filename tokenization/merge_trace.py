@@ -46,9 +46,9 @@ class Merge:
 class Replay:
     """How a text becomes its tokens."""
 
-    words: list[list[int]] = field(default_factory=list)  # the ids before the first merge, for each pre-token
-    merges: list[Merge] = field(default_factory=list)  # those that apply, in the order in which they are made
-    labels: dict[int, str] = field(default_factory=dict)  # of every id in words and merges
+    words: list[list[int]] = field(default_factory=list[list[int]])  # ids before the first merge, by pre-token
+    merges: list[Merge] = field(default_factory=list[Merge])  # those that apply, in the order in which they are made
+    labels: dict[int, str] = field(default_factory=dict[int, str])  # of every id in words and merges
     learnt: int = 0  # merges of the vocabulary
     message: str | None = None  # why there is no replay
 

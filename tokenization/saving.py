@@ -9,6 +9,7 @@ tokenization_scratchgpt.py              the source file again: `subfolder="slow"
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any, cast
@@ -22,13 +23,16 @@ from tokenization import tokenization_scratchgpt
 from tokenization.merge_trace import COUNTS, merge_counts
 from tokenization.sentencepieces import MODEL_FILE, VOCAB_FILE, convert_sentencepiece, open_library, write_sentencepiece
 from tokenization.spans import is_from_scratch
-from tokenization.tokenization_scratchgpt import BYTES, ScratchGPTTokenizer, byte_alphabet
+from tokenization.tokenization_scratchgpt import BYTES, ScratchGPTTokenizer, byte_alphabet, text_to_bytes
 from tokenization.trainers import GPT2_FILES, load_gpt2
+from tokenization.untrusted import check_sizes, explained, limit_patterns
 
 SLOW = "slow"
 CONFIG = "tokenizer_config.json"
 LISTING = "merges.vocab"
 COUNTS_FILE = "merge_counts.json"
+IN_CONFIG: Any = {"save_jinja_files": False}
+"""A chat template goes into tokenizer_config.json, which every version reads and every copy of a tokenizer has."""
 SOURCE = Path(tokenization_scratchgpt.__file__)
 BACKEND_CLASS, KNOWN_CLASS = "TokenizersBackend", "PreTrainedTokenizerFast"
 # What a tokenizer that was itself loaded remembers of the place it came from.
@@ -81,7 +85,7 @@ def build_fast(tokenizer: ScratchGPTTokenizer) -> PreTrainedTokenizerFast:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    rust.decoder = decoders.ByteLevel()
+    rust.decoder = _decoder([*specials, *map(str, tokenizer.added_tokens_decoder.values())])
     rust.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in specials])
     for token_id, token in tokenizer.added_tokens_decoder.items():
         if token_id >= tokenizer.vocab_size:
@@ -101,7 +105,18 @@ def build_fast(tokenizer: ScratchGPTTokenizer) -> PreTrainedTokenizerFast:
         model_input_names=list(tokenizer.model_input_names),
         padding_side=tokenizer.padding_side,
         split_special_tokens=tokenizer.split_special_tokens,
+        **({"chat_template": tokenizer.chat_template} if tokenizer.chat_template else {}),
     )
+
+
+def _decoder(added: list[str]) -> decoders.Decoder:
+    """Bytes from tokens. An added token is text, but the Rust library reads it as bytes where all its characters are in
+    GPT-2's alphabet and some are not ASCII (`<|début|>`), so such a one is written in that alphabet first."""
+    alphabet = byte_alphabet()
+    misread = [token for token in added if not token.isascii() and set(token) <= {*alphabet}]
+    written = {token: "".join(alphabet[byte] for byte in text_to_bytes(token)) for token in misread}
+    steps = [decoders.Replace(Regex(rf"\A{re.escape(token)}\z"), content) for token, content in written.items()]
+    return decoders.Sequence([*steps, decoders.ByteLevel()]) if steps else decoders.ByteLevel()
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
@@ -110,10 +125,17 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     Foreign files do too: a SentencePiece file (`.model`, as `convert_sentencepiece` takes it) instead of a folder, or a
     folder with no more than a `tokenizer.model`, or with GPT-2's `vocab.json` and `merges.txt`.
 
-    Raises ValueError when there is no tokenizer in the folder, its `tokenizer.model` is not SentencePiece's, or its
-    `merge_counts.json` does not fit its merges.
+    Raises ValueError when there is no tokenizer in the folder, or one that does not load: a file that is damaged, of
+    another kind or larger than any tokenizer's. What comes back raises ValueError for a text on which a pattern that is
+    not ours takes too long.
     """
     folder = Path(folder)
+    check_sizes(folder)
+    with explained(folder):
+        return limit_patterns(_load(folder))
+
+
+def _load(folder: Path) -> PreTrainedTokenizerBase:
     model = folder if folder.is_file() else folder / MODEL_FILE
     if (folder / SLOW / CONFIG).exists():
         tokenizer = ScratchGPTTokenizer.from_pretrained(folder / SLOW)
@@ -123,7 +145,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     if (folder / CONFIG).exists():
         from transformers import AutoTokenizer  # imports torch, which is seconds; our own class does without
 
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         if model.exists():
             data = model.read_bytes()
             open_library(data, name=str(model))
@@ -187,10 +209,10 @@ def _readable(token: bytes) -> str:
 def _write(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     if is_from_scratch(tokenizer):
         assert isinstance(tokenizer, ScratchGPTTokenizer) or hasattr(tokenizer, "merges")
-        build_fast(tokenizer).save_pretrained(folder)  # pyright: ignore[reportArgumentType]
+        build_fast(tokenizer).save_pretrained(folder, **IN_CONFIG)  # pyright: ignore[reportArgumentType]
         _edit_config(folder, drop=TRACES_OF_LOADING)
         slow = folder / SLOW
-        tokenizer.save_pretrained(slow)
+        tokenizer.save_pretrained(slow, **IN_CONFIG)
         name = ScratchGPTTokenizer.__name__
         auto_map = {"AutoTokenizer": [f"{SOURCE.stem}.{name}", None]}
         _edit_config(slow, {"tokenizer_class": name, "auto_map": auto_map}, drop=TRACES_OF_LOADING)
@@ -200,7 +222,7 @@ def _write(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         if counts := merge_counts(tokenizer):
             (slow / COUNTS_FILE).write_text(json.dumps(counts, indent=0) + "\n", encoding="utf-8")
     else:
-        tokenizer.save_pretrained(folder)
+        tokenizer.save_pretrained(folder, **IN_CONFIG)
         _edit_config(folder, drop=("auto_map", *TRACES_OF_LOADING) if tokenizer.is_fast else TRACES_OF_LOADING)
         if "auto_map" in read_json_object(folder / CONFIG):
             raise ValueError(

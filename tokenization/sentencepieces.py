@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int, *, progress: bool
 
 
 @contextmanager
-def warnings_logged() -> Iterator[None]:
+def warnings_logged() -> Generator[None]:
     """Logs what the library warns of in the block as one warning. It writes to standard error, past `sys.stderr`."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as written:
         stderr = os.dup(2)

@@ -116,7 +116,7 @@ def label(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
 
 def visible_bytes(content: bytes) -> str:
     """Bytes of a text for display, as in `label`."""
-    shown = []
+    shown: list[str] = []
     for part in re.split("([\udc80-\udcff]+)", content.decode("utf-8", "surrogateescape")):
         if part and "\udc80" <= part[0] <= "\udcff":
             shown.append(f"\u27e8{part.encode('utf-8', 'surrogateescape').hex(' ')}\u27e9")
@@ -218,7 +218,7 @@ def _encode(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]
 
 def _search(text: str, contents: Sequence[bytes | None]) -> list[tuple[int, int]]:
     """Where tokens lie in a text of which they keep only a part: each at the next place of its text."""
-    spans = []
+    spans: list[tuple[int, int]] = []
     end = 0
     for content in contents:
         token = (content or b"").decode("utf-8", "replace").strip(" ")

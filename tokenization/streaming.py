@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownArgumentType=false
 """Decoding token by token, as far as characters are complete."""
 
 import copy

@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -22,14 +22,14 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from storage.records import read_json_object
 from storage.text import first_line, replace_surrogates
 from tokenization.bpe import check_found, collector_off, merge_words, read_texts, train_bpe, warn_of_fewer
+from tokenization.kinds import GPT2 as GPT2
+from tokenization.kinds import KINDS as KINDS
+from tokenization.kinds import Kind as Kind
 from tokenization.merge_trace import COUNTS, merge_counts
 from tokenization.sentencepieces import train_sentencepiece, wrap
 from tokenization.spans import is_from_scratch
 from tokenization.tokenization_scratchgpt import END_OF_TEXT, MASK, ScratchGPTTokenizer, byte_alphabet
 
-Kind = Literal["bpe", "characters", "wordpiece", "sentencepiece", "gpt2"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-GPT2 = "openai-community/gpt2"
 GPT2_FILES = ("vocab.json", "encoder.json", "tokenizer.json")
 UNKNOWN = "[UNK]"
 END_OF_SEQUENCE = "<|EOS|>"

@@ -1,36 +1,28 @@
-"""`python -m train RECIPE [--corpus PATH…] [--run-dir DIR] [--resume] [--steps N] [--seed S] [--section.field value]`.
+"""`python -m train RECIPE [--corpus PATH…] [--from MODEL] [--run-dir DIR] [--resume] [--section.field value]`.
+
+With --plan it says what that run will take (parameters, FLOPs, memory, time), and trains nothing.
 
 What counts, from weak to strong: the defaults, the recipe, the command line. RECIPE may also be a file: best.json of a
 sweep (`python -m train.sweep`), or recipe.json of a run.
 """
 
-import shutil
 import sys
-import textwrap
 from dataclasses import replace
+from pathlib import Path
 
 import tyro
 
-from modeling import quick_imports
-from train.checks import check_effects
-from train.config import Config
+from modeling import quick_imports, wait_passively
+from storage.run_folder import RunFolder
+from train.checks import check_effects, check_minutes, validate
+from train.config import Config, value_of
 from train.publishing import check_account, is_first_process, publish
 from train.recipes import RECIPES, load_recipe
+from train.recipes.overview import recipe_table
 
 USAGE = (
     f"usage: python -m train RECIPE [options]   (RECIPE: {', '.join(RECIPES)}, or a .json file; --list; RECIPE --help)"
 )
-
-
-def list_recipes() -> str:
-    """Each recipe's name and first sentence in two columns, wrapped to the width of the terminal."""
-    rows = {name: (recipe.__doc__ or "").strip().splitlines()[0] for name, recipe in RECIPES.items()}
-    rows["PATH.json"] = "A recipe file: best.json of a sweep, or recipe.json of a run."
-    column = max(map(len, rows)) + 2
-    width = max(shutil.get_terminal_size(fallback=(120, 24)).columns, column + 30)
-    return "\n".join(
-        textwrap.fill(f"{name:{column}}{about}", width, subsequent_indent=" " * column) for name, about in rows.items()
-    )
 
 
 def parse(arguments: list[str]) -> tuple[str, Config]:
@@ -45,6 +37,14 @@ def parse(arguments: list[str]) -> tuple[str, Config]:
     config = tyro.cli(
         Config, default=recipe, args=flags, prog=f"python -m train {given}", description=RECIPES[name].__doc__
     )
+    names = {flag.split("=")[0].replace("_", "-") for flag in flags}
+    if "--run.max-seconds" in names and "--run.max-stretch" not in names:
+        config = replace(config, run=replace(config.run, max_stretch=1.0))  # who gives a limit means it
+    base = config.run.base_model
+    if base is not None and Path(base).expanduser().exists():
+        config = replace(config, run=replace(config.run, base_model=str(Path(base).expanduser().resolve())))
+    if config.data.replay is not None:
+        config = replace(config, data=replace(config.data, replay=config.data.replay.expanduser().resolve()))
     if config.corpus.paths != recipe.corpus.paths:
         paths = tuple(path.resolve() for path in config.corpus.paths)
         config = replace(config, corpus=replace(config.corpus, source="local", paths=paths))
@@ -54,15 +54,23 @@ def parse(arguments: list[str]) -> tuple[str, Config]:
 def main(arguments: list[str] | None = None) -> None:
     """The command line; a user's mistake ends it with a message and exit status 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    wait_passively()  # before anything imports torch
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"{__doc__}\n{USAGE}\n\n{list_recipes()}")
+        print(f"{__doc__}\n{USAGE}\n\n{recipe_table()}")
         sys.exit(0 if arguments else 2)
     if arguments[0] == "--list":
-        print(list_recipes())
+        print(recipe_table())
         return
+    is_planned = "--plan" in arguments
+    arguments = [word for word in arguments if word != "--plan"]
     try:
         name, config = parse(arguments)
-        check_effects(config, load_recipe(arguments[0])[1])
+        recipe = load_recipe(arguments[0])[1]
+        check_effects(config, recipe)
+        check_minutes(config, name, lambda field: value_of(config, field) != value_of(recipe, field))
+        if is_planned:
+            show_plan(config, name)
+            return
         repo = config.run.push if is_first_process() else None
         if repo:
             check_account(repo)
@@ -78,6 +86,28 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted before the first step; nothing is lost, the same command begins again")
+
+
+def show_plan(config: Config, name: str) -> None:
+    """Print what the run will take.
+
+    Raises:
+        ValueError: for a config or a text that does not fit.
+    """
+    with quick_imports():
+        from train.base.base_model import start_from
+        from train.pacing.minutes import fit
+        from train.pacing.plan import make_plan
+
+    validate(config)
+    folder, recipe = RunFolder(config.run.dir or Path("runs") / name), RECIPES[name]() if name in RECIPES else None
+    config, _ = start_from(config, recipe, folder)
+    lines: list[str] = []
+    if recipe is not None:
+        config, lines = fit(config, recipe, folder, lambda line: print(line, file=sys.stderr, flush=True))
+    print(*lines, sep="\n", end="\n" if lines else "")
+    plan = make_plan(config, folder, lambda line: print(line, file=sys.stderr, flush=True))
+    print(*plan.lines(config, name), sep="\n  ")
 
 
 if __name__ == "__main__":

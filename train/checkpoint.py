@@ -2,6 +2,7 @@
 
 checkpoints/step-000500/    config, weights, generation config, remote code, tokenizer
 checkpoints/step-000500/training/state.json, optimizer.safetensors (optimizer and random states; no pickle)
+checkpoints/step-000500/SHA256SUMS    checksums of all of it
 
 With FSDP2 (`accelerate launch --use_fsdp --fsdp_version 2`) weights are sharded over the processes. Checkpoints hold
 complete tensors, which only the main process gathers; `gather_tensors` and `unsharded_model` communicate, so every
@@ -21,7 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from storage.files import atomic_folder
+from storage.checksums import check_folder, write_checksums
+from storage.files import atomic_folder, remove_folder
 from storage.records import read_json_object, write_json
 from storage.run_folder import RunFolder
 from tokenization.saving import complete_config
@@ -35,11 +37,14 @@ class TrainState:
     """Counters of a run; saved with each checkpoint."""
 
     step: int = 0  # optimizer steps done
+    skipped: int = 0  # batches left out; the batch of the next step is number step + skipped + 1
     tokens_seen: int = 0  # target tokens trained on
     seconds: float = 0.0  # wall time of the loop, over all sessions
     best_step: int | None = None  # step of the lowest validation loss that has a checkpoint
     best_validation_loss: float = math.inf  # nats per token
     losses: list[float] = field(default_factory=list)  # training losses since the last line of metrics.jsonl
+    threads: list[list[int]] = field(default_factory=list)  # [step, CPU threads from there on]: see `ThreadCount`
+    compiled: bool | None = None  # whether the steps go through torch.compile; None: the run has not begun
 
     def state_dict(self) -> dict[str, Any]:
         """As JSON values (an infinite loss is None)."""
@@ -72,6 +77,7 @@ def save(
         training.mkdir()
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, training / "optimizer.safetensors")
         write_json(training / "state.json", state)
+        write_checksums(temporary)
 
 
 def load(
@@ -80,9 +86,11 @@ def load(
     """Restore weights, optimizer and random states; return the state that was saved beside them.
 
     Raises:
-        ValueError: for a checkpoint that is broken or belongs to another model.
+        ValueError: for a checkpoint that is broken or belongs to another model; the message names the file, where a
+            checksum tells which, and the last good checkpoint.
     """
     try:
+        check_folder(folder, "It is damaged.")
         weights = load_file(folder / "model.safetensors")
         tensors = load_file(folder / TRAINING / "optimizer.safetensors")
         state = read_json_object(folder / TRAINING / "state.json")
@@ -95,9 +103,17 @@ def load(
         load_optimizer_tensors(model, optimizers, tensors)
         set_random_states(tensors, process_index)
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
+        good = RunFolder(folder.parents[1]).good_checkpoint()
+        if good is None or good == folder:
+            advice = "no other checkpoint is good: delete this folder, and the run begins again"
+        else:
+            advice = f"the last good checkpoint is {good.name}: delete this folder to resume from there"
+            newer = [path.name for path in RunFolder(folder.parents[1]).checkpoints().values() if good < path < folder]
+            advice += (
+                f" (and {', '.join(newer)}, which {'is' if len(newer) == 1 else 'are'} damaged too)" if newer else ""
+            )
         raise ValueError(
-            f"{folder}: expected a complete checkpoint of this run, got one that does not load ({error}); "
-            "delete this folder to resume from the checkpoint before it"
+            f"{folder}: expected a complete checkpoint of this run, got one that does not load ({error}); {advice}"
         ) from error
     return state
 
@@ -106,7 +122,7 @@ def prune(run: RunFolder, *, keep: int, best_step: int | None) -> None:
     """Delete all but the latest `keep` checkpoints and the best one."""
     for step, folder in list(run.checkpoints().items())[:-keep]:
         if step != best_step:
-            shutil.rmtree(folder)
+            remove_folder(folder)
 
 
 def optimizer_tensors(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:

@@ -1,9 +1,11 @@
 """What is checked before a run begins: that a config fits itself and its folder, and that flags have an effect."""
 
+import os
+from collections.abc import Callable
 from typing import Any
 
 from storage.run_folder import RunFolder
-from train.config import Config, as_flag, as_json, from_json, value_of
+from train.config import Config, as_flag, as_json, field_types, from_json, value_of
 
 
 def validate(config: Config) -> None:
@@ -16,6 +18,7 @@ def validate(config: Config) -> None:
     corpus, tokenizer, data, run = config.corpus, config.tokenizer, config.data, config.run
     masked = data.objective == "masked"
     bytes_and_special = 258 if masked else 257
+    has_tokenizer = tokenizer.path is not None or run.base_model is not None
     is_encoded = corpus.source == "local" and any(path.suffix == ".npy" for path in corpus.paths)
     if data.batch_size % data.gradient_accumulation_steps:
         raise ValueError(
@@ -24,20 +27,32 @@ def validate(config: Config) -> None:
         )
     if corpus.source == "hub" and corpus.dataset is None:
         raise ValueError("--corpus.dataset: expected the id of a data set on the Hub, got none")
-    if is_encoded and tokenizer.path is None and tokenizer.kind != "gpt2":
+    if is_encoded and not has_tokenizer and tokenizer.kind != "gpt2":
         raise ValueError("--tokenizer.path: expected the folder of the tokenizer that encoded the .npy file, got none")
-    if tokenizer.path is None and tokenizer.kind == "bpe" and tokenizer.vocab_size < bytes_and_special:
+    if not has_tokenizer and tokenizer.kind == "bpe" and tokenizer.vocab_size < bytes_and_special:
         raise ValueError(
             f"--tokenizer.vocab-size: expected at least {bytes_and_special} (256 bytes and "
             f"{'two special tokens' if masked else 'the end of a text'}), got {tokenizer.vocab_size}"
         )
     # Elsewhere only reading tells: a data set of the Hub may have a validation split of its own.
-    no_bytes = tokenizer.path is None and tokenizer.kind in ("characters", "wordpiece", "sentencepiece")
+    no_bytes = not has_tokenizer and tokenizer.kind in ("characters", "wordpiece", "sentencepiece")
     if no_bytes and data.split == "tokens" and corpus.source in ("local", "gutenberg"):
         raise ValueError(
             f"--data.split: expected text or files with --tokenizer.kind {tokenizer.kind}, whose tokens do not "
             "represent bytes, got tokens"
         )
+    if masked and run.base_model is not None:
+        raise ValueError(
+            "--data.objective: expected causal with --from, which goes on from models that predict the next token, got "
+            "masked; leave one of the two out"
+        )
+    if data.replay is not None and run.base_model is None:
+        raise ValueError(
+            f"--replay {data.replay}: expected it with --from, whose model knows that text, got it without; give the "
+            "model too, or give the text with --corpus"
+        )
+    if data.objective == "chat":
+        _validate_chat(config)
     if masked and run.output_tokens:
         raise ValueError(
             "--run.output-tokens: expected 0 with --data.objective masked, since a masked model fills blanks and "
@@ -47,29 +62,62 @@ def validate(config: Config) -> None:
 
 
 # Fields that count only where another one has a value, and for which.
-_COUNTS_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "corpus.dataset": ("corpus.source", ("hub",)),
-    "corpus.dataset_config": ("corpus.source", ("hub",)),
-    "corpus.joined_rows": ("corpus.source", ("hub",)),
-    "corpus.passage_characters": ("corpus.source", ("gutenberg", "hub", "local")),
-    "corpus.text_field": ("corpus.source", ("hub", "local")),
-    "corpus.skip_broken": ("corpus.source", ("local",)),
-    "corpus.gutenberg_url": ("corpus.source", ("gutenberg",)),
-    "corpus.stories": ("corpus.source", ("stories",)),
-    "corpus.validation_stories": ("corpus.source", ("stories",)),
-    "corpus.seed": ("corpus.source", ("stories",)),
-    "tokenizer.vocab_size": ("tokenizer.kind", ("bpe", "wordpiece", "sentencepiece")),
-    "model.rope_theta": ("model.position_embedding", ("rope",)),
-    "data.mask_rate": ("data.objective", ("masked",)),
-    "optimizer.muon_learning_rate": ("optimizer.name", ("muon",)),
-    "optimizer.muon_momentum": ("optimizer.name", ("muon",)),
-    "optimizer.muon_weight_decay": ("optimizer.name", ("muon",)),
-    "schedule.decay_fraction": ("schedule.name", ("wsd",)),
-    "schedule.final_ratio": ("schedule.name", ("cosine", "wsd", "plateau")),
-    "schedule.plateau_factor": ("schedule.name", ("plateau",)),
-    "schedule.plateau_patience": ("schedule.name", ("plateau",)),
-    "schedule.plateau_threshold": ("schedule.name", ("plateau",)),
-}
+_COUNTS_WITH: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
+    ("corpus.dataset", "corpus.source", ("hub",)),
+    ("corpus.dataset_config", "corpus.source", ("hub",)),
+    ("corpus.joined_rows", "corpus.source", ("hub",)),
+    ("corpus.passage_characters", "corpus.source", ("gutenberg", "hub", "local")),
+    ("corpus.text_field", "corpus.source", ("hub", "local")),
+    ("corpus.skip_broken", "corpus.source", ("local",)),
+    ("corpus.gutenberg_url", "corpus.source", ("gutenberg",)),
+    ("corpus.stories", "corpus.source", ("stories",)),
+    ("corpus.validation_stories", "corpus.source", ("stories",)),
+    ("corpus.seed", "corpus.source", ("stories",)),
+    ("tokenizer.vocab_size", "tokenizer.kind", ("bpe", "wordpiece", "sentencepiece")),
+    ("model.rope_theta", "model.position_embedding", ("rope",)),
+    ("data.mask_rate", "data.objective", ("masked",)),
+    ("data.windows", "data.objective", ("causal", "masked")),
+    ("data.split", "data.objective", ("causal", "masked")),
+    ("data.validation_chunk", "data.objective", ("causal", "masked")),
+    ("corpus.text_field", "data.objective", ("causal", "masked")),
+    ("corpus.passage_characters", "data.objective", ("causal", "masked")),
+    ("optimizer.muon_learning_rate", "optimizer.name", ("muon",)),
+    ("optimizer.muon_momentum", "optimizer.name", ("muon",)),
+    ("optimizer.muon_weight_decay", "optimizer.name", ("muon",)),
+    ("schedule.decay_fraction", "schedule.name", ("wsd",)),
+    ("schedule.final_ratio", "schedule.name", ("cosine", "wsd", "plateau")),
+    ("schedule.plateau_factor", "schedule.name", ("plateau",)),
+    ("schedule.plateau_patience", "schedule.name", ("plateau",)),
+    ("schedule.plateau_threshold", "schedule.name", ("plateau",)),
+)
+
+
+def _validate_chat(config: Config) -> None:
+    corpus, run = config.corpus, config.run
+    if run.base_model is None:
+        raise ValueError(
+            "--from: expected a model that the chats are trained on top of, got none: give a run, a bundle or a Hub id "
+            "(`python -m train stories` makes one in minutes)"
+        )
+    if corpus.source not in ("stories", "local"):
+        raise ValueError(
+            f"--corpus.source: expected stories or local with --data.objective chat, got {corpus.source}; give JSON "
+            "lines of messages with --corpus"
+        )
+    if corpus.skip_broken:
+        raise ValueError(
+            "--corpus.skip-broken: expected none with --data.objective chat, where each line counts; fix the line that "
+            "the error names, or leave it out"
+        )
+    if run.output_tokens:
+        raise ValueError(
+            "--run.output-tokens: expected 0 with --data.objective chat, which answers and does not begin a text, got "
+            f"{run.output_tokens}"
+        )
+
+
+DROPOUT_FIELDS = ("embedding_dropout", "attention_dropout", "residual_dropout", "mlp_dropout")
+"""Fields of the `model` section that are settings of the training, not of the architecture."""
 
 
 def check_effects(config: Config, recipe: Config) -> None:
@@ -82,12 +130,23 @@ def check_effects(config: Config, recipe: Config) -> None:
     def is_changed(name: str) -> bool:
         return value_of(config, name) != value_of(recipe, name)
 
+    kept = [name for name in field_types() if name.startswith(("model.", "tokenizer."))]
+    for name in filter(is_changed, kept if config.run.base_model is not None else ()):
+        if name.split(".")[1] not in DROPOUT_FIELDS:
+            raise ValueError(
+                f"{as_flag(name)}: expected none beside --from, which keeps the architecture and the tokenizer of its "
+                "model (only dropout may differ); leave one of the two out"
+            )
     for name in filter(is_changed, ("tokenizer.kind", "tokenizer.vocab_size")):
         if config.tokenizer.path is not None:
             raise ValueError(
                 f"{as_flag(name)}: expected none beside --tokenizer.path, which is taken as it is; leave one out"
             )
-    for name, (other, values) in _COUNTS_WITH.items():
+    if is_changed("run.max_stretch") and config.run.max_stretch > 1 and not config.run.max_seconds:
+        raise ValueError("--run.max-stretch: expected it with a time limit only, got it without --run.max-seconds")
+    if is_changed("data.replay_share") and config.data.replay is None:
+        raise ValueError("--data.replay-share: expected it with --replay only, got it without")
+    for name, other, values in _COUNTS_WITH:
         if is_changed(name) and value_of(config, other) not in values:
             raise ValueError(
                 f"{as_flag(name)}: expected it with {as_flag(other)} {' or '.join(values)} only, got it with "
@@ -103,8 +162,7 @@ def check_same_run(config: Config, folder: RunFolder) -> None:
     Raises:
         ValueError: naming each field, what the folder has and what was asked for.
     """
-    is_begun = folder.tokenizer.exists() or folder.tokens.exists() or folder.checkpoints()
-    if not folder.recipe_file.is_file() or not is_begun:
+    if not folder.recipe_file.is_file() or not folder.is_begun:
         return
     saved = folder.recipe["config"]
     defaults = as_json(Config())  # of fields that were added since the run began
@@ -112,10 +170,53 @@ def check_same_run(config: Config, folder: RunFolder) -> None:
         f"{as_flag(f'{section}.{key}')}: the run has {before!r}, asked for {value!r}"
         for section, values in as_json(config).items()
         for key, value in values.items()
-        if (before := saved[section].get(key, defaults[section][key])) != value and (section != "run" or key == "seed")
+        if (before := saved[section].get(key, defaults[section][key])) != value
+        and (section != "run" or key in ("seed", "base_model"))
     ]
     if different:
         raise ValueError(
             f"{folder.path}: expected the folder of a run with this config, got one of another "
             f"({'; '.join(different)}); give the same settings, or choose another --run-dir"
         )
+
+
+LEAST_MINUTES, MOST_MINUTES = 0.5, 2880
+"""What `--minutes` takes: half a minute to two days."""
+
+
+def check_minutes(config: Config, recipe: str, is_changed: Callable[[str], bool]) -> None:
+    """Refuse what `--minutes` cannot choose for.
+
+    Args:
+        recipe: its name.
+        is_changed: whether a field differs from the recipe's.
+
+    Raises:
+        ValueError: naming the flag, what was expected and what was got.
+    """
+    minutes, run = config.run.minutes, config.run
+    if not minutes or not is_changed("run.minutes"):
+        return
+    if not LEAST_MINUTES <= minutes <= MOST_MINUTES:
+        raise ValueError(
+            f"--minutes: expected {LEAST_MINUTES:g} to {MOST_MINUTES:,} (two days), got {minutes:g}; for a longer run "
+            "choose the model and give --steps"
+        )
+    if recipe != "modern":
+        raise ValueError(
+            f"--minutes: expected it with the recipe modern, whose law was measured, got it with {recipe}; "
+            f"`python -m train modern --corpus … --minutes {minutes:g}`, or --run.max-seconds for a time limit"
+        )
+    if run.base_model is not None:
+        raise ValueError(
+            "--minutes: expected none beside --from, which keeps the architecture of its model; give --steps"
+        )
+    if config.data.objective != "causal":
+        raise ValueError(
+            f"--minutes: expected it with --data.objective causal, whose law was measured, got it with "
+            f"{config.data.objective}; give --steps"
+        )
+    for name in filter(is_changed, ("run.steps", "run.max_seconds")):
+        raise ValueError(f"{as_flag(name)}: expected none beside --minutes, which chooses it; leave one of the two out")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("--minutes: expected one process, got several (accelerate launch), which it cannot measure")

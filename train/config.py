@@ -15,7 +15,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from modeling.fields import config_fields
 from storage.run_folder import RunFolder
@@ -56,9 +56,9 @@ class CorpusConfig(Section):
     """Files, folders or globs: txt, md, html, epub, docx, odt, pdf, subtitles, jsonl, json, csv, parquet, zip, tar, and
     gz, xz, zst of them (docs/corpora.md); or one .npy file of `python -m tokenization encode`, its tokenizer in
     `tokenizer.path`. Given on the command line, they replace the recipe's own source."""
-    text_field: str = "text"
+    text_field: Annotated[str, flag("--text-field")] = "text"
     """Field of JSON records, or column of tables, parquet files and data sets, that holds the text."""
-    encoding: str | None = None
+    encoding: Annotated[str | None, flag("--encoding")] = None
     """Encoding of texts that are not UTF-8, such as cp1251, koi8-r, gbk, big5, shift_jis, utf-16; unset: what the file
     states or what is recognised."""
     skip_broken: bool = False
@@ -122,12 +122,19 @@ class ModelConfig(Section):
         def __init__(self, **fields: Any) -> None: ...
         def __getattr__(self, name: str) -> Any: ...
 
-    def build(self, *, vocab_size: int, end_of_text: int) -> "ScratchGPTConfig":
-        """The model's config for a vocabulary of `vocab_size` whose document separator has the id `end_of_text`."""
+    def build(self, *, vocab_size: int, end_of_text: int, **more: Any) -> "ScratchGPTConfig":
+        """The model's config for a vocabulary of `vocab_size` whose document separator has the id `end_of_text`.
+
+        `more`: fields of `ScratchGPTConfig` that this section has not.
+        """
         from modeling import ScratchGPTConfig
 
         return ScratchGPTConfig(
-            **dataclasses.asdict(self), vocab_size=vocab_size, bos_token_id=end_of_text, eos_token_id=end_of_text
+            **dataclasses.asdict(self),
+            vocab_size=vocab_size,
+            bos_token_id=end_of_text,
+            eos_token_id=end_of_text,
+            **more,
         )
 
 
@@ -142,8 +149,9 @@ class DataConfig(Section):
     windows: Literal["random", "packed"] = "random"
     """Random: windows at uniformly random places. Packed: every window begins at a document (or a piece of a long
     one), documents shuffled again each epoch."""
-    objective: Literal["causal", "masked"] = "causal"
-    """Causal: predict the next token. Masked: predict tokens that were hidden, from both sides (BERT)."""
+    objective: Literal["causal", "masked", "chat"] = "causal"
+    """Causal: predict the next token. Masked: predict tokens that were hidden, from both sides (BERT). Chat: predict
+    the next token of the answers in chats (JSON lines of messages, or questions about our stories); needs --from."""
     mask_rate: InnerShare = 0.15
     """Share of the tokens that the masked objective selects; of these 80 % become the mask token, 10 % a random one."""
     split: Literal["tokens", "text", "files"] = "tokens"
@@ -157,6 +165,11 @@ class DataConfig(Section):
     """Size of the fixed set of validation windows, and of that of training windows whose loss is measured beside it.
     All validation documents count where their entropy is known (stories). More than the validation text has: all of it,
     once. 384 windows of each cost about 7 % of a run that evaluates every 100 steps of 32 windows."""
+    replay: Annotated[Path | None, flag("--replay")] = None
+    """With --from: the folder of the run on the old text, from which some windows of each batch are, so that the model
+    forgets less of it."""
+    replay_share: InnerShare = 0.2
+    """Share of the windows of a batch that --replay takes from the old text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -207,6 +220,9 @@ class ScheduleConfig(Section):
     """Relative fall of the validation loss that counts as an improvement."""
 
 
+_COMPILE = {False: "no", True: "yes"}  # as recipe.json of earlier versions has it
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig(Section):
     """How long, where, and what is kept."""
@@ -217,10 +233,27 @@ class RunConfig(Section):
     """Resume from the latest checkpoint of the folder, if it has one."""
     keep_tokens: Annotated[bool, flag("--keep-tokens")] = False
     """Resume with the tokens in the folder even where the files of the corpus have changed since they were made."""
+    base_model: Annotated[str | None, flag("--from")] = None
+    """A ScratchGPT model to go on from, in place of random weights: a bundle, a checkpoint, a run folder (its best
+    checkpoint) or a Hub id. Its architecture and its tokenizer are kept; the optimizer is new."""
     steps: Annotated[Count, flag("--steps")] = 10_000
     """Optimizer steps."""
+    minutes: Annotated[NotNegative, flag("--minutes")] = 0.0
+    """With the recipe modern: minutes that the whole command may take. This machine is measured for a few seconds, and
+    model, vocabulary, batch, steps and schedule are chosen for the lowest expected loss. 0: as the recipe says."""
     max_seconds: NotNegative = 0.0
-    """Time limit of the steps, in seconds; the schedule shrinks to fit where the machine is too slow. 0: none."""
+    """Time limit of the steps of all sessions, in seconds. Where the machine is too slow for `steps`, the limit is
+    stretched, up to `max_stretch` times; only then is the schedule shortened, and the run says that it was cut short. A
+    run that its limit has cut short gets it again when it is resumed. 0: none."""
+    max_stretch: Annotated[float, Field(ge=1)] = 1.0
+    """How many times as long the time limit may become. 1: a hard limit, as a --run.max-seconds on the command line
+    is without this flag."""
+    skip_batches: tuple[Count, ...] = ()
+    """Numbers of batches that are left out, from 1; a run that stops because of one says its number."""
+    spike_factor: NotNegative = 100.0
+    """A run stops, before the weights move, at a gradient norm of more than so many times the largest of the last 100
+    steps, and at a loss that is five times both that of the first step and that of guessing. 0: only at numbers that
+    are not finite."""
     seed: Annotated[int, flag("--seed")] = 1337
     """Seed of weights, batches and dropout."""
     device: str = "auto"
@@ -228,11 +261,13 @@ class RunConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Auto: bf16 where the device computes it natively (and, on a CPU, the model is 256 wide or more)."""
     threads: CountOrZero = 0
-    """CPU threads; 0: torch's choice."""
+    """CPU threads; 0: torch's choice, a thread a core or OMP_NUM_THREADS; a run with a time limit tries fewer, again
+    when its pace changes. The number may change the last bits of a result: give one to repeat such a run exactly."""
     tracker: Annotated[Literal["none", "trackio", "tensorboard", "wandb"], flag("--tracker")] = "none"
     """Experiment tracker that gets the metrics too, through accelerate."""
-    compile: bool = False
-    """Compile the model with torch.compile."""
+    compile: Annotated[Literal["try", "yes", "no"], BeforeValidator(lambda given: _COMPILE.get(given, given))] = "try"
+    """Whether steps go through torch.compile. Try: a run with a time limit, of half an hour or more, compiles and
+    measures it, which takes a minute or two of it, and keeps it where a step is 5 % faster."""
     evaluate_every: Count = 100
     """Steps between evaluations."""
     checkpoint_every: Count = 500
@@ -242,7 +277,8 @@ class RunConfig(Section):
     log_every: Count = 10
     """Steps between lines of metrics.jsonl."""
     sample_tokens: CountOrZero = 100
-    """Length of the samples written at each checkpoint, in tokens."""
+    """Length of the samples written at each checkpoint, in tokens; shorter ones are written at steps 1, 3, 10, 30,
+    100, 300 and so on, if it is not 0."""
     output_tokens: CountOrZero = 0
     """At the end, text of so many tokens from an empty prompt is shown and written to output.txt; 0: none."""
     push: Annotated[str | None, flag("--push")] = None
@@ -381,12 +417,17 @@ def _explain(error: Any) -> str:
     return f"expected {words.format_map(error.get('ctx', {}))}, got {error['input']!r}"
 
 
-def write_recipe(config: Config, recipe: str, folder: RunFolder) -> None:
-    """Write recipe.json: the resolved config, the git commit and the versions of the libraries."""
+def write_recipe(config: Config, recipe: str, folder: RunFolder, fitted: dict[str, Any] | None = None) -> None:
+    """Write recipe.json: the resolved config, the git commit and the versions of the libraries.
+
+    Args:
+        fitted: the fields, by name, that were changed to fit a short text (`train.data.fitting`).
+    """
     folder.write_recipe(
         {
             "recipe": recipe,
             "config": as_json(config),
+            "fitted": fitted or {},
             "git_commit": git_commit(),
             "versions": {name: version(name) for name in LIBRARIES},
         }

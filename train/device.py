@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import shutil
 import signal
 import time
@@ -11,11 +12,15 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, is_initialized
 
+from storage.run_folder import RunFolder
 from train.config import Config
 
 NATIVE_BF16_WIDTH = 256  # below this width bf16 loses on a CPU even where it is native
 C_COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++", "cl")
+ASSUMED_UTILIZATION = 0.3
+"""Share of a device's peak that a training reaches, where nothing was measured."""
 MATMUL_SIZE = {"cpu": 1024, "mps": 2048, "cuda": 8192}
 
 
@@ -63,6 +68,11 @@ def choose_precision(config: Config, device: torch.device) -> str:
     return "fp32"
 
 
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on a device, of this machine's memory; a GPU is not waited for."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def cpu_has_native_bf16() -> bool:
     """Whether the CPU multiplies bf16 matrices in hardware (AMX or AVX-512 bf16)."""
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
@@ -79,16 +89,24 @@ def make_accelerator(config: Config, **tracker: Any) -> Any:
     """
     device = choose_device(config.run.device)
     precision = choose_precision(config, device)
-    if config.run.compile and device.type == "cpu" and not any(map(shutil.which, C_COMPILERS)):
+    if config.run.compile == "yes" and not can_compile(device):
         raise ValueError(
-            f"--run.compile: expected a C++ compiler ({', '.join(C_COMPILERS)}), which torch.compile needs on a CPU, "
-            "got none installed; install one, or leave --run.compile out"
+            f"--run.compile yes: expected a C++ compiler ({', '.join(C_COMPILERS)}), which torch.compile needs on a "
+            "CPU, got none installed; install one, or leave --run.compile out"
         )
-    accelerator = Accelerator(
-        cpu=device.type == "cpu", mixed_precision="no" if precision == "fp32" else precision, **tracker
-    )
+    mixed_precision = "no" if precision == "fp32" else precision
+    if is_initialized() and AcceleratorState().mixed_precision != mixed_precision:
+        # accelerate has one precision a process, and steps in another one were measured in this (`--minutes`).
+        # transformers' Trainer begins anew in the same way.
+        AcceleratorState()._reset_state()
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=mixed_precision, **tracker)
     check_processes(config, accelerator)
     return accelerator
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile has the compiler that it needs for a device."""
+    return device.type == "cuda" or (device.type == "cpu" and any(map(shutil.which, C_COMPILERS)))
 
 
 def check_processes(config: Config, accelerator: Any) -> None:
@@ -105,8 +123,8 @@ def check_processes(config: Config, accelerator: Any) -> None:
             f"expected data parallelism or FSDP2 from accelerate launch, got {kind}: leave out --use_deepspeed and the "
             "like, and with --use_fsdp give --fsdp_version 2 and --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP"
         )
-    if kind == "FSDP" and config.run.compile:
-        raise ValueError("--run.compile: expected False with --use_fsdp, got True: the two were not tried together")
+    if kind == "FSDP" and config.run.compile == "yes":
+        raise ValueError("--run.compile: expected no with --use_fsdp, got yes: the two were not tried together")
     # accelerate shards on accelerators alone, and would give each process the complete model without a word.
     if kind == "MULTI_CPU" and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         raise ValueError("--use_fsdp: expected processes on GPUs, got CPUs: leave it out, and they share the batches")
@@ -143,6 +161,12 @@ def measure_peak_flops(accelerator: Any, seconds: float = 0.15) -> float:
     return best
 
 
+def muon_dtype(accelerator: Any) -> torch.dtype:
+    """What Muon orthogonalises in: bf16 on GPUs, and on a CPU where the run computes in it, which is then native."""
+    is_half = accelerator.device.type != "cpu" or accelerator.mixed_precision == "bf16"
+    return torch.bfloat16 if is_half else torch.float32
+
+
 def leave_process_group() -> None:
     """Destroy the process group, after the training is over and its model was freed.
 
@@ -152,6 +176,38 @@ def leave_process_group() -> None:
     if torch.distributed.is_initialized():
         gc.collect()
         torch.distributed.destroy_process_group()
+
+
+def is_lost_process(error: RuntimeError) -> bool:
+    """Whether an error of torch says that another process of this run does not answer any more.
+
+    gloo's errors have no type of their own; each names its source file, in a folder of that name.
+    """
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return False
+    return isinstance(error, torch.distributed.DistError) or "/gloo/" in str(error)
+
+
+@contextmanager
+def lost_processes_explained(folder: RunFolder) -> Iterator[None]:
+    """Rewords what torch raises in the block when another process of this run is gone.
+
+    Raises:
+        ConnectionError: one is; the message says what is saved and what to do.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_lost_process(error):
+            raise
+        reason = re.sub(r"^\[[^]]*\] ", "", str(error)).partition(". ")[0].partition("\n")[0]
+        good = folder.good_checkpoint()
+        saved = f"the last good checkpoint is {good.name}" if good else "there is no checkpoint yet"
+        raise ConnectionError(
+            f"expected {torch.distributed.get_world_size()} processes until the end of the run, but another one ended "
+            f"or cannot be reached ({reason}); what it wrote says why. {folder.path}: {saved}; when no process of the "
+            "run is left, the same command with --resume continues from there"
+        ) from error
 
 
 @contextmanager

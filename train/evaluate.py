@@ -16,7 +16,22 @@ import json
 import sys
 from pathlib import Path
 
-from modeling import quick_imports
+from modeling import quick_imports, wait_passively
+from storage.run_folder import RunFolder
+
+RECORD_HELP = "write it into the run folder too, from which the card of a bundle takes it"
+
+
+def run_of(folder: Path) -> RunFolder:
+    """The run that a checkpoint lies in, for `--record`.
+
+    Raises:
+        ValueError: it is no checkpoint of a run.
+    """
+    run = RunFolder.containing(folder)
+    if run is None:
+        raise ValueError(f"--record: expected a run or one of its checkpoints, which keeps the result, got {folder}")
+    return run
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -29,9 +44,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--text-field", default="text", metavar="NAME", help="of records and tables (%(default)s)")
     parser.add_argument("--encoding", metavar="NAME", help="of texts that are not UTF-8 (default: recognised)")
     parser.add_argument("--tokens", type=int, help="with a masked model: hide so many tokens (default: every one)")
+    parser.add_argument("--record", action="store_true", help=f"{RECORD_HELP}, under the name of the first text")
     given = parser.parse_args(arguments)
+    wait_passively()
     with quick_imports():  # after the parsing: --help and a wrong flag need no torch
-        from corpus.encodings import say_once, with_own_flags
         from corpus.local import read_local
         from modeling.loading import fetch, find_folder, is_masked_lm, load_model
         from tokenization import load_tokenizer
@@ -41,20 +57,24 @@ def main(arguments: list[str] | None = None) -> None:
         masked = is_masked_lm(folder)
         if given.tokens is not None and not masked:
             raise ValueError("--tokens: only with a masked model; the loss of a causal one is that of every token")
+        run = run_of(folder) if given.record else None
         model, tokenizer = load_model(folder), load_tokenizer(folder)
         documents = read_local(
             given.text,
             text_field=given.text_field,
             encoding=given.encoding,
-            say=lambda line: say_once(with_own_flags(line)),
         )
         texts = (document.text for document in documents)
         if masked:
             result = evaluate_masked_text(model, tokenizer, texts, limit=given.tokens, progress=sys.stderr.isatty())
         else:
             result = evaluate_text(model, tokenizer, texts)
+        if run is not None:
+            name = given.text[0].name
+            texts_before = run.evaluations(folder.name).get("texts", {})
+            run.record_evaluation(folder.name, {"texts": texts_before | {name: result}})
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {with_own_flags(str(error))}")
+        sys.exit(f"error: {error}")
     print(json.dumps(result))
 
 

@@ -17,7 +17,9 @@ from transformers import AttentionInterface
 from train.data.batches import IGNORED
 
 CROSS_ENTROPY_ROWS = 512
-"""Tokens whose logits exist at the same time while the loss is computed."""
+"""The most tokens whose logits exist at the same time while the loss is computed …"""
+CROSS_ENTROPY_LOGITS = 2**22
+"""… and on the CPU about so many logits at most: those of a large vocabulary would add much to the peak of memory."""
 CROSS_ENTROPY_ALIGNMENT = 16
 ATTENTION_ROWS = 64
 ATTENTION_SCORES = 2**20
@@ -28,7 +30,8 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     The gradients are taken in the forward pass, while a chunk's probabilities are at hand, so that logits never exist
     for more than CROSS_ENTROPY_ROWS tokens (the idea is Liger Kernel's, arXiv:2410.10989). The vocabulary is padded
-    with impossible tokens: matrix products are a third slower on rows that do not begin at aligned addresses.
+    with impossible tokens where it must be: matrix products are a third slower on rows that do not begin at aligned
+    addresses.
     """
 
     @staticmethod
@@ -37,14 +40,19 @@ class LinearCrossEntropy(torch.autograd.Function):
         precise = torch.promote_types(dtype, torch.float32)
         vocabulary = weight_VE.shape[0]
         padding = -vocabulary % CROSS_ENTROPY_ALIGNMENT
-        weight = functional.pad(weight_VE.to(dtype), (0, 0, 0, padding))
-        bias = None if bias_V is None else functional.pad(bias_V.to(dtype), (0, padding))
+        weight, bias = weight_VE.to(dtype), None if bias_V is None else bias_V.to(dtype)
+        if padding:  # `pad` copies without need too
+            weight = functional.pad(weight, (0, 0, 0, padding))
+            bias = None if bias is None else functional.pad(bias, (0, padding))
         total = x_NE.new_zeros((), dtype=precise)
         grad_x_NE = torch.empty_like(x_NE) if need_x else None
         grad_weight = torch.zeros_like(weight, dtype=precise) if need_weight else None
         grad_bias = weight.new_zeros(weight.shape[0], dtype=precise) if need_bias else None
-        for start in range(0, x_NE.shape[0], CROSS_ENTROPY_ROWS):
-            rows = slice(start, start + CROSS_ENTROPY_ROWS)
+        count = CROSS_ENTROPY_ROWS
+        if x_NE.device.type == "cpu":
+            count = min(count, 64 * math.ceil(CROSS_ENTROPY_LOGITS / (64 * vocabulary)))
+        for start in range(0, x_NE.shape[0], count):
+            rows = slice(start, start + count)
             x = x_NE[rows].to(dtype)
             target = target_N[rows, None]
             counted = (target != IGNORED).to(precise)

@@ -1,42 +1,36 @@
-"""The training loop: `train` runs a config in its folder; a `Trainer` holds the run and steps through it."""
+"""The training loop: `train` runs a config in its folder; a `Trainer` steps through the run."""
 
 import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
-from transformers.utils import logging as transformers_logging
 
-from modeling.sizing import flops_per_token
+from storage.files import remove_leftovers
 from storage.run_folder import RunFolder
 from train import checkpoint
-from train.checkpoint import TrainState
-from train.checks import check_same_run, validate
-from train.config import Config, write_recipe
-from train.data.batches import (
-    IGNORED,
-    Batch,
-    evaluation_batches,
-    training_batches,
-    training_evaluation_batches,
-)
-from train.data.prepare import Prepared, prepare
-from train.device import catch_signals, describe, make_accelerator, measure_peak_flops
-from train.kernels import use_kernels
-from train.objective import ModelWithLoss, build_objective, mean_loss
-from train.optimizer import Schedule, build_optimizers, set_learning_rate
+from train.checks import validate
+from train.config import Config
+from train.data.batches import Batch
+from train.data.replay import OLD
+from train.device import catch_signals, is_lost_process, lost_processes_explained, measure_peak_flops
+from train.numerics.diagnosis import broken_gradient, broken_layer, broken_state, broken_weight, largest_gradient
+from train.numerics.guard import DivergedError
+from train.numerics.pending import PendingStep
+from train.objective import forward_backward, mean_loss
+from train.optimizer import set_learning_rate
+from train.pacing.threads import PASS_SECONDS, training_pass
+from train.pacing.time_limit import TIMES
 from train.publishing import is_first_process
-from train.run_log import RunLog
-from train.trackers import accelerator_arguments, check_tracker, tracking
+from train.run import Run
+from train.samples import is_early_step
+from train.trackers import tracking
 
 Watch = Callable[[int, dict[str, float]], str | None]
-
-
-class NonFiniteLossError(ValueError):
-    """The loss or the gradient became infinite or not a number."""
 
 
 def train(config: Config, *, recipe: str, quiet: bool = False, watch: Watch | None = None) -> Path:
@@ -53,153 +47,166 @@ def train(config: Config, *, recipe: str, quiet: bool = False, watch: Watch | No
 
     Raises:
         ValueError: for a config, a corpus or a run folder that does not fit; the message says what to do.
+        ConnectionError: another process of the run is gone.
     """
     validate(config)
     folder = RunFolder(config.run.dir or Path("runs") / recipe)
-    with folder.lock() if is_first_process() else nullcontext():
+    with folder.lock() if is_first_process() else nullcontext(), lost_processes_explained(folder):
+        if is_first_process():
+            remove_leftovers(folder.path)
         trainer = Trainer(config, recipe, folder, quiet=quiet, watch=watch)
         state, steps = trainer.state, trainer.schedule.steps
-        with tracking(config, folder.path, trainer.accelerator, trainer.log, step=state.step, steps=steps):
+        with tracking(trainer.config, folder.path, trainer.accelerator, trainer.log, step=state.step, steps=steps):
             trainer.run()
     return folder.path
 
 
-class Trainer:
-    """A run in memory, at step 0 or, with `--resume`, at the latest checkpoint of its folder.
-
-    The arguments are those of `train`.
-    """
+class Trainer(Run):
+    """A run that steps; the arguments are those of `train`."""
 
     def __init__(
         self, config: Config, recipe: str, folder: RunFolder, *, quiet: bool = False, watch: Watch | None = None
     ) -> None:
-        self.config, self.recipe, self.folder, self.watch = config, recipe, folder, watch
-        saved = folder.checkpoints()
-        if saved and not config.run.resume:
-            raise ValueError(
-                f"{folder.path}: expected a new run folder, got one with a run of {max(saved)} steps; "
-                "continue it with --resume, or choose another --run-dir"
-            )
-        check_same_run(config, folder)
-        check_tracker(config.run.tracker)
-        self.accelerator = make_accelerator(config, **accelerator_arguments(config.run.tracker, folder.path))
-        transformers_logging.disable_progress_bar()
-        if config.run.threads:
-            torch.set_num_threads(config.run.threads)
-        self.log = RunLog(folder, silent=not self.accelerator.is_main_process, quiet=quiet)
-        if self.accelerator.is_main_process:
-            write_recipe(config, recipe, folder)
-        if config.schedule.warmup_steps > config.run.steps:
-            self.log.info(
-                f"the warm-up takes {config.schedule.warmup_steps} steps and the run {config.run.steps}: the learning "
-                "rate stays below its peak (--schedule.warmup-steps, --steps)"
-            )
-        with self.accelerator.main_process_first():  # it makes the tokenizer and the shards; the others open them
-            prepared = prepare(config, folder, self.log.info)
-        self._build(prepared)
-        self.log.info(
-            f"{recipe}: {self.unwrapped.num_parameters():,} parameters, {describe(self.accelerator)}, "
-            f"{torch.get_num_threads()} threads, run folder {folder.path}"
-        )
-        if saved:
-            self._resume(saved[max(saved)])
-
-    def _build(self, prepared: Prepared) -> None:
-        """Model, optimizers, batches and schedule at step 0."""
-        config, accelerator = self.config, self.accelerator
-        torch.manual_seed(config.run.seed)
-        self.objective = build_objective(config, prepared)
-        self.unwrapped = self.objective.model(
-            config.model.build(vocab_size=len(prepared.tokenizer), end_of_text=prepared.end_of_text)
-        )
-        # All processes begin with the same weights; from here on each draws a dropout of its own.
-        torch.manual_seed(config.run.seed + accelerator.process_index)
-        use_kernels(self.unwrapped, accelerator.device)
-        model, *self.optimizers = accelerator.prepare(
-            ModelWithLoss(self.unwrapped), *build_optimizers(self.unwrapped, config.optimizer)
-        )
-        self.inner_optimizers = [getattr(optimizer, "optimizer", optimizer) for optimizer in self.optimizers]
-        self.model: Any = torch.compile(model) if config.run.compile else model
-        sizes = dict(
-            batch_size=config.data.batch_size,
-            length=config.model.max_position_embeddings,
-            end_of_text=prepared.end_of_text,
-        )
-        # Every process draws the same batches and takes its rows of them, so that their number changes no batch.
-        self.batches = self.objective.training(
-            training_batches(prepared.train, config.data.windows, **sizes, seed=config.run.seed)
-        )
-        sizes["windows"] = config.data.evaluation_windows
-        self.validation = self.objective.validation(evaluation_batches(prepared.validation, **sizes))
-        self.train_evaluation = self.objective.evaluation(
-            training_evaluation_batches(prepared.train, prepared.validation, **sizes)
-        )
-        self.schedule = Schedule(config.schedule, config.run.steps)
-        self.state = TrainState()
-        self.evaluation: dict[str, float] | None = None  # the latest one …
-        self.evaluation_step: int | None = None  # … and its step
-        self.last_loss = math.nan
-        self.gradient_norm: float | None = None  # of the last step, where it was computed
-        self.peak_flops = 0.0  # of all processes together; measured when the run starts
+        super().__init__(config, recipe, folder, quiet=quiet)
+        self.watch = watch
         self.stop_reason: str | None = None  # why to stop before the last step
-        self.pace_mark: tuple[int, float] = (0, 0.0)  # step and seconds when the time limit was last checked
-
-    def _resume(self, folder: Path) -> None:
-        """Continue from a checkpoint, as if the run had never stopped."""
-        process = self.accelerator.process_index
-        saved = checkpoint.load(folder, self.unwrapped, self.inner_optimizers, process_index=process)
-        self.state.load_state_dict(saved["state"])
-        self.schedule.load_state_dict(saved["schedule"])
-        self.batches.load_state_dict(saved["batches"])
-        self.evaluation, self.evaluation_step = saved["evaluation"], saved["evaluation_step"]
-        # The saved schedule may have been resized to fit a time limit; only another --steps replaces its length.
-        if self.config.run.steps != saved["planned_steps"]:
-            self.schedule.steps = self.config.run.steps
-        if self.accelerator.is_main_process:
-            self.folder.rewind(self.state.step)
-        self.log.info(f"resuming from step {self.state.step}")
 
     def run(self) -> None:
-        """Step until the last one, a signal, or a loss that is not finite."""
+        """Step until the last one, a signal, or numbers that must not reach the weights.
+
+        Raises:
+            DivergedError: the loss, the gradient or a weight is not finite, or far above what it was.
+            RuntimeError: another process of the run is gone; see `train.device.is_lost_process`.
+        """
+        try:
+            self._run()
+        except DivergedError as error:
+            cut_short = f"failed after {self._progress()}: {error.reason}"
+            self._write_state("failed", cut_short=cut_short, resume_command=self._skipping_command())
+            raise
+        except RuntimeError as error:
+            if is_lost_process(error):
+                cut_short = f"failed after {self._progress()}: another process of the run ended"
+                self._write_state("failed", cut_short=cut_short, resume_command=self._resume_command())
+            raise
+
+    def _run(self) -> None:
         state, run = self.state, self.config.run
+        self._write_missing_samples()
         if state.step >= self.schedule.steps:
+            ended = self.folder.peek_state().get("status")
+            if ended in ("running", "failed") and self.evaluation_step == state.step:
+                self._finish()  # a run one of whose processes was killed after its last checkpoint did not
             self.log.info(f"the run is finished: {state.step} steps are done (more: --steps)")
             return
         self.peak_flops = self._over_processes(measure_peak_flops(self.accelerator), "sum")
         self.log.info(f"peak of matrix products: {self.peak_flops / 1e12:.3g} TFLOP/s (measured)")
         self.model.train()
+        if self.base is not None and not state.step:
+            loss = mean_loss(self.model, self.validation, self.accelerator.device)
+            evaluation = self.objective.metrics(self.model, loss, self.accelerator.device)
+            self.log.info(f"before the first step: {self.objective.summary(evaluation)}")
+            if self.old_text is not None:
+                old_loss = mean_loss(self.model, self.old_text.validation, self.accelerator.device)
+                self.log.info(f"before the first step: validation loss {old_loss:.4f} on the old text")
+        self._begin_threads()
+        self._begin_compilation()
         self.log.start_bar(step=state.step, steps=self.schedule.steps)
         self._write_state("running")
         started, seconds_before = time.monotonic(), state.seconds
+
+        def timed(part: Callable[[], None]) -> float:
+            begun = time.monotonic()
+            part()
+            state.seconds = seconds_before + time.monotonic() - started
+            return time.monotonic() - begun
+
         try:
             with catch_signals(self._stop):
                 while state.step < self.schedule.steps and not self._stop_requested():
-                    self._step()
-                    state.seconds = seconds_before + time.monotonic() - started
-                    evaluates = self._is_due(run.evaluate_every)
+                    self.threads.repeat(state.step)
+                    step_seconds = timed(self._step)
+                    self.pace.step_took(step_seconds)
+                    evaluates, is_early = self._is_due(run.evaluate_every), is_early_step(state.step)
                     if evaluates:
-                        self._evaluate()
-                    if evaluates or self._is_due(run.log_every):
+                        self.pace.evaluation = timed(self._evaluate)
+                    if evaluates or is_early or self._is_due(run.log_every):
                         self._write_metrics()
                     if self._is_due(run.checkpoint_every):
-                        self._checkpoint()
+                        self.pace.checkpoint = timed(self._checkpoint)
+                    elif is_early and run.sample_tokens:
+                        self._sample_early()
+                    if reason := self.threads.step_took(step_seconds):
+                        self._look_at_threads(reason)
                     self._fit_time()
                     self._advance_bar()
-        except NonFiniteLossError:
-            self._write_state("failed")
-            raise
         finally:
             self.log.close()
         if state.step < self.schedule.steps:
             self._checkpoint()
-            self._write_state("stopped")
+            cut_short = f"stopped ({self.stop_reason}) after {self._progress()}"
+            self._write_state("stopped", cut_short=cut_short, resume_command=self._resume_command())
             self.log.info(
                 f"{self.stop_reason}: stopped after step {state.step} of {self.schedule.steps}; "
                 "everything is saved, the same command with --resume continues from here"
             )
             return
-        self._write_state("finished")
         self._finish()
+
+    def _write_missing_samples(self) -> None:
+        """Write those of the checkpoint that the run begins at: a process that was killed right after it did not."""
+        step = self.state.step
+        written = sum(sample["step"] == step for sample in self.folder.samples()) if step else 0
+        wanted = len(self.objective.sample_prompts()) if step and self.accelerator.is_main_process else 0
+        if not self._over_processes(float(wanted > written), "sum"):
+            return
+        model = checkpoint.unsharded_model(self.unwrapped, self.accelerator)
+        if self.accelerator.is_main_process:
+            self.samples.write(model, step, written=written)
+
+    def _seconds_left(self) -> float:
+        """A guess of what the steps that are left will take."""
+        tokens = self.config.data.batch_size * self.config.model.max_position_embeddings
+        return (self.schedule.steps - self.state.step) * self._estimate_seconds(tokens)
+
+    def _begin_compilation(self) -> None:
+        """Compute with torch.compile or without: as asked for, as the run did so far, or as trying finds."""
+        state, compilation = self.state, self.compilation
+        line = compilation.begin(False if state.step and state.compiled is None else state.compiled)
+        if not state.step and compilation.tries(self._seconds_left()):
+            self.log.info("torch.compile is tried, which takes a minute or two (--run.compile no leaves it out)")
+            begun = time.monotonic()
+            line = compilation.look(self._make_pass)
+            state.seconds += time.monotonic() - begun  # a time limit counts it
+        if line:
+            self.log.info(line)
+        state.compiled = compilation.is_on
+        if state.compiled:
+            self.threads.keep()
+
+    def _make_pass(self, model: Any, row_seconds: float = 0.0) -> Callable[[], None]:
+        """A pass of a model on windows of the training text: a micro-batch, or what `PASS_SECONDS` allow."""
+        data = self.config.data
+        most = data.batch_size // data.gradient_accumulation_steps
+        rows = max(1, min(most, int(PASS_SECONDS / row_seconds))) if row_seconds else most
+        return training_pass(self.accelerator, model, self.train_evaluation[0], rows)
+
+    def _begin_threads(self) -> None:
+        """Take the number of threads: the one that was asked for, that of the run so far, or what trying finds."""
+        state, recorded = self.state, self.folder.peek_state().get("threads")
+        seconds = self._seconds_left()
+        if line := self.threads.begin(state.threads, state.step, recorded=recorded, seconds=seconds):
+            self.log.info(line)
+        if not state.threads:
+            self._look_at_threads()
+
+    def _look_at_threads(self, reason: str | None = None) -> None:
+        """Try numbers of threads on windows of the training text."""
+        row_seconds = self._estimate_seconds(self.config.model.max_position_embeddings)
+        run_pass = self._make_pass(self.model, row_seconds)
+        if line := self.threads.look(run_pass, self.state.step, reason):
+            self.log.info(line)
+            self._write_state("running")
 
     def _is_due(self, every: int) -> bool:
         """Whether something that happens every so many steps, and after the last one, happens now."""
@@ -209,114 +216,146 @@ class Trainer:
         """One optimizer step: forward and backward over the micro-batches, clip, update."""
         state, config = self.state, self.config
         set_learning_rate(self.inner_optimizers, self.schedule.factor(state.step))
-        batch = self.batches.next()
+        batch = self._next_batch()
         loss = self._forward_backward(batch)
-        self._check_finite("loss", loss)
-        self.gradient_norm = None
-        limit = config.optimizer.max_grad_norm
-        # Without clipping the norm costs a pass over all gradients, so only steps that are logged pay for it. The
-        # infinite limit multiplies the gradients by exactly 1.
-        if limit or (state.step + 1) % config.run.log_every == 0:
-            self.gradient_norm = float(self.accelerator.clip_grad_norm_(self.unwrapped.parameters(), limit or math.inf))
-            # With fp16 an overflow is expected at times: the gradient scaler skips that update and lowers its scale.
-            if self.accelerator.scaler is None:
-                self._check_finite("gradient norm", self.gradient_norm)
+        # The infinite limit multiplies the gradients by exactly 1.
+        limit = config.optimizer.max_grad_norm or math.inf
+        norm = self.accelerator.clip_grad_norm_(self.unwrapped.parameters(), limit)
+        step = PendingStep(
+            loss=loss, norm=norm, batch=batch, position=self.position,
+            step=state.step, skipped=state.skipped, tokens_seen=state.tokens_seen,
+        )  # fmt: skip
+        self.pending.append(step)
+        if self.device_guard is None:
+            self._read_numbers()
+        else:
+            self.device_guard.judge(step, self.guard)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
         state.step += 1
         state.tokens_seen += batch.target_BL.numel()
-        state.losses.append(loss)
-        self.last_loss = loss
+        events = config.run.log_every, config.run.evaluate_every, config.run.checkpoint_every
+        if is_early_step(state.step) or any(map(self._is_due, events)):
+            self._read_numbers()
 
-    def _check_finite(self, name: str, value: float) -> None:
-        if not math.isfinite(value):
-            raise NonFiniteLossError(
-                f"the {name} of step {self.state.step + 1} is {value} (batch {self.batches.state_dict()}); the weights "
-                "were not touched and the last checkpoint is good: resume from it with a lower learning rate "
-                "(--optimizer.learning-rate), clipping (--optimizer.max-grad-norm 1) or --run.precision fp32"
-            )
+    def _forward_backward(self, batch: Batch) -> torch.Tensor:
+        micro_batch = self.config.data.batch_size // self.config.data.gradient_accumulation_steps
+        return forward_backward(self.accelerator, self.compilation.model, batch, micro_batch)
 
-    def _forward_backward(self, batch: Batch) -> float:
-        """Gradients of a batch, over this process' share in micro-batches; return the loss over all processes."""
-        accelerator = self.accelerator
-        size = self.config.data.batch_size // self.config.data.gradient_accumulation_steps
-        micro_batches = list(zip(batch.input_BL.split(size), batch.target_BL.split(size), strict=True))
-        # Each micro-batch' sum of losses is divided by the targets of the complete batch, not by its own: parts with
-        # unequal numbers of targets then add up to the gradient of one big batch. DDP and FSDP average gradients over
-        # the processes where we need their sum, hence the further division of the divisor by their number.
-        targets = torch.tensor(max(1.0, float((batch.target_BL != IGNORED).sum())), device=accelerator.device)
-        per_process = targets / accelerator.num_processes
-        total = torch.zeros((), device=accelerator.device)
-        rows = slice(accelerator.process_index, None, accelerator.num_processes)
-        for index, (input_BL, target_BL) in enumerate(micro_batches):
-            input_BL, target_BL = (ids_BL[rows].to(accelerator.device) for ids_BL in (input_BL, target_BL))
-            # Gradients are exchanged once a step: with the last micro-batch.
-            is_last = index == len(micro_batches) - 1
-            with nullcontext() if is_last else accelerator.no_sync(self.model):
-                loss = self.model(input_BL, target_BL, num_items_in_batch=per_process)
-                accelerator.backward(loss)
-            total += loss.detach()
-        return float(accelerator.reduce(total, "mean"))  # the mean, since each was multiplied by their number
+    def _read_numbers(self) -> None:
+        """Wait for the steps whose numbers are not read yet, and judge these, all by the history before them.
+
+        Raises:
+            DivergedError: a step must not go on; no weight has changed in it, nor since.
+        """
+        steps, self.pending = self.pending, []
+        numbers = [(float(step.loss), float(step.norm)) for step in steps]
+        for step, (loss, norm) in zip(steps, numbers, strict=True):
+            if reason := self.guard.judge_loss(loss):
+                self._fail_step(step, "loss", loss, reason)
+            # With fp16 an overflow is expected at times: the gradient scaler skips that update and lowers its scale.
+            if reason := self.guard.judge_norm(norm, is_scaled=self.accelerator.scaler is not None):
+                self._fail_step(step, "gradient norm", norm, reason)
+        for step, (loss, norm) in zip(steps, numbers, strict=True):
+            self.guard.remember(loss, norm)
+            self.state.losses.append(loss)
+            self.last_loss = loss
+            # Without clipping it is a number of the logged steps alone, as in the files of earlier versions.
+            is_logged = self.config.optimizer.max_grad_norm or (step.step + 1) % self.config.run.log_every == 0
+            self.gradient_norm = norm if is_logged and math.isfinite(norm) else None
+
+    def _fail_step(self, step: PendingStep, name: str, value: float, reason: str) -> NoReturn:
+        """Raise the error of a step, with the run's counters as they were before it."""
+        state = self.state
+        state.step, state.skipped, state.tokens_seen = step.step, step.skipped, step.tokens_seen
+        self.position = step.position
+        # Clipping has spread what is not finite over all gradients, and later steps have theirs: compute them again.
+        if self.device_guard is not None or not math.isfinite(value):
+            for optimizer in self.optimizers:
+                optimizer.zero_grad()
+            self._forward_backward(step.batch)
+        if name == "loss":
+            place = broken_weight(self.unwrapped) or broken_layer(self.unwrapped, step.batch, self.accelerator)
+        else:
+            place = broken_gradient(self.unwrapped)
+        self._fail(name, value, reason, place or largest_gradient(self.unwrapped))
+
+    def _next_batch(self) -> Batch:
+        """The next batch that is not to be left out."""
+        state = self.state
+        while True:
+            self.position = self.batches.state_dict()
+            batch = self.batches.next()
+            if state.step + state.skipped + 1 not in self.config.run.skip_batches:
+                return batch
+            state.skipped += 1
+            self.log.info(f"step {state.step + 1}: batch {state.step + state.skipped} is left out, as asked")
+
+    def _skipping_command(self) -> str:
+        """What continues this run without the batch of the present step."""
+        batches = sorted({*self.config.run.skip_batches, self.state.step + self.state.skipped + 1})
+        return self._resume_command("--run.skip-batches", *map(str, batches))
+
+    def _fail(
+        self, name: str, value: float | None, reason: str, place: str | None, *, touched: bool = False
+    ) -> NoReturn:
+        """Raise a `DivergedError` that says where it happened and what to do.
+
+        Args:
+            name: what went wrong, and `value`, what it is.
+            reason: why it must not go on, after the name.
+            place: the parameter or layer that it was found in.
+            touched: the weights are those after the step, not before it.
+        """
+        step = self.state.step + (not touched)
+        where = ", ".join(f"{key} {number}" for key, number in self.position.items())
+        batch = step + self.state.skipped
+        saved = self.folder.good_checkpoint()
+        good = f"the last good checkpoint is {saved.name}" if saved else "there is no checkpoint yet"
+        kept = "Nothing was saved of this step" if touched else "The weights were not touched and nothing was saved"
+        raise DivergedError(
+            f"the {name} of step {step} {reason}"
+            f"{'' if value is None else f': expected a number like those before it, got {value:.6g}'}"
+            f"{f', found in {place}' if place else ''}, with batch {batch} ({where}). {kept}; {good}. "
+            f"Continue from there without this batch:\n  {self._skipping_command()}\n"
+            "If it comes again, the learning rate is too high for this model: train it in another --run-dir with a "
+            "lower --optimizer.learning-rate, with clipping (--optimizer.max-grad-norm 1)"
+            f"{'' if self.accelerator.mixed_precision == 'no' else ' or with --run.precision fp32'}. "
+            "(--run.spike-factor 0 stops at what is not finite only.)",
+            f"the {name} of step {step} {reason.partition(',')[0]}",
+        )
 
     def _evaluate(self) -> None:
         step, device = self.state.step, self.accelerator.device
         loss = mean_loss(self.model, self.validation, device)
+        if reason := self.guard.judge_loss(loss):
+            self._fail("validation loss", loss, reason, broken_weight(self.unwrapped), touched=True)
         self.evaluation, self.evaluation_step = self.objective.metrics(self.model, loss, device), step
         # Dropout is off for both losses, and a fixed part of the text measured: their distance is the generalization
         # gap, which the mean of `train_loss`, of other windows under dropout, does not show.
         self.evaluation["train_eval_loss"] = mean_loss(self.model, self.train_evaluation, device)
+        if self.old_text is not None:
+            self.evaluation[f"{OLD}validation_loss"] = mean_loss(self.model, self.old_text.validation, device)
         if self.schedule.evaluated(loss):
             self.log.info(f"step {step}: the validation loss is on a plateau, the learning rate falls")
         self.log.info(f"step {step}: {self._summary()}")
         if self.watch is not None:
             self._stop(self.watch(step, self.evaluation))
 
-    def _summary(self) -> str:
-        """One sentence on the latest evaluation."""
-        assert self.evaluation is not None
-        summary = self.objective.summary(self.evaluation)
-        if (loss := self.evaluation.get("train_eval_loss")) is None:  # restored from a checkpoint of 0.1
-            return summary
-        return f"{summary}; training loss {loss:.4f} in evaluation mode"
-
-    def _write_metrics(self) -> None:
-        state = self.state
-        self.log.metrics(
-            step=state.step,
-            tokens_seen=state.tokens_seen,
-            train_loss=sum(state.losses) / len(state.losses) if state.losses else None,
-            learning_rate=self.inner_optimizers[0].param_groups[0]["lr"],
-            **({} if self.gradient_norm is None else {"gradient_norm": self.gradient_norm}),
-            seconds=round(state.seconds, 2),
-            tokens_per_second=round(state.tokens_seen / state.seconds),
-            model_flops_utilization=self._utilization(),
-            **((self.evaluation or {}) if self.evaluation_step == state.step else {}),
-        )
-        state.losses = []
-
-    def _utilization(self) -> float | None:
-        """Model FLOPs utilization (PaLM, arXiv:2204.02311, appendix B): the share of the machine's peak, from 0 to 1.
-
-        None before the first step.
-        """
-        if not self.peak_flops or not self.state.seconds:
-            return None
-        flops = self.state.tokens_seen * flops_per_token(
-            self.unwrapped.config, self.config.model.max_position_embeddings
-        )
-        return round(flops / self.state.seconds / self.peak_flops, 4)
-
     def _checkpoint(self) -> None:
         """Save, note whether it is the best, write samples and the picture, prune."""
+        self._read_numbers()
         state, run = self.state, self.config.run
+        tensors = checkpoint.optimizer_tensors(self.unwrapped, self.inner_optimizers)
+        if broken := broken_weight(self.unwrapped) or broken_state(tensors):
+            self._fail("state after the update", None, "is not finite", broken, touched=True)
         if self.evaluation is not None and self.evaluation_step == state.step:
             loss = self.evaluation["validation_loss"]
             if loss < state.best_validation_loss:
                 state.best_validation_loss, state.best_step = loss, state.step
         # These three communicate, so every process calls them; the rest is the main process' alone.
         model = checkpoint.unsharded_model(self.unwrapped, self.accelerator)
-        tensors = checkpoint.optimizer_tensors(self.unwrapped, self.inner_optimizers)
         tensors = checkpoint.gather_tensors(tensors, self.accelerator) | checkpoint.random_states(self.accelerator)
         if self.accelerator.is_main_process:
             checkpoint.save(
@@ -331,87 +370,59 @@ class Trainer:
                     "evaluation": self.evaluation,
                     "evaluation_step": self.evaluation_step,
                     "planned_steps": run.steps,
+                    "limit": self.limit.state_dict(),
+                    "guard": self.guard.state_dict(),
+                    "records": self.folder.record_checksums(),
                 },
             )
-            # The same prompts and the same seed at each checkpoint, so that samples can be compared.
-            for prompt in self.objective.sample_prompts():
-                shown, text = self._sample(model, prompt, run.sample_tokens)
-                self.log.sample(step=state.step, prompt=shown, text=text, seed=run.seed)
+            self.samples.write(model, state.step)
+            self._write_state("running")  # before others are removed: who reads it finds the checkpoints that it names
             checkpoint.prune(self.folder, keep=run.keep_checkpoints, best_step=state.best_step)
             self.log.picture(self.objective)
-        self._write_state("running")
 
-    def _sample(self, model: Any, prompt: str, tokens: int) -> tuple[str, str]:
-        model.eval()
-        sample = self.objective.sample(model, prompt, tokens)
-        model.train()
-        return sample
+    def _sample_early(self) -> None:
+        model = checkpoint.unsharded_model(self.unwrapped, self.accelerator)
+        if self.accelerator.is_main_process:
+            self.samples.write_early(model, self.state.step)
+        self._write_state("running")  # the page reads the samples when this has changed
 
     def _finish(self) -> None:
         """Report the result, and write the long sample of a recipe that has one."""
+        cut_short = resume_command = None
+        if self.state.step < self.config.run.steps:
+            cut_short = self.limit.describe_cut(self._progress())
+            resume_command = self._resume_command("--run.max-seconds", "0")
+        self._write_state("finished", cut_short=cut_short, resume_command=resume_command)
         self.log.info(f"finished after {self.state.step} steps, {self.state.seconds:.0f} s")
         self.log.info(self._summary())
+        if cut_short:
+            self.log.info(f"cut short: {cut_short}; it goes on, without a limit, with\n  {resume_command}")
         if not self.config.run.output_tokens:
             return
         model = checkpoint.unsharded_model(self.unwrapped, self.accelerator)
         if self.accelerator.is_main_process:
-            _, text = self._sample(model, "", self.config.run.output_tokens)
-            self.folder.output.write_text(text, encoding="utf-8")
-            self.log.info(f"from an empty prompt (kept in {self.folder.output}):\n{text}")
+            self.samples.write_output(model, self.folder.output)
 
     def _fit_time(self) -> None:
-        """Let the schedule end where the time limit will end the run, at the pace of the last ten steps."""
-        state, limit = self.state, self.config.run.max_seconds
-        if not limit or state.step % 10 or state.step >= self.schedule.steps:
+        """Stretch the time limit, or let the schedule end where it will end the run, at the present pace."""
+        state, costs = self.state, self.pace.costs
+        if not self.limit.end or costs is None or state.step >= self.schedule.steps:
+            return
+        if not self.pace.is_check_due(state.step, state.seconds, by_time=self.accelerator.num_processes == 1):
             return
         # One clock for all processes: they must agree on the number of steps.
+        means = {name: self._over_processes(getattr(costs, name), "mean") for name in TIMES}
         seconds = self._over_processes(state.seconds, "mean")
-        pace = (state.step - self.pace_mark[0]) / max(seconds - self.pace_mark[1], 1e-9)
-        reachable = min(self.config.run.steps, max(state.step + 1, int(state.step + (limit - seconds) * pace)))
-        self.pace_mark = state.step, seconds
-        # Shrink soon, since lost time does not come back; grow only by a fifth, since a fast stretch may pass.
-        if not 0.99 <= reachable / self.schedule.steps <= 1.2:
-            self.schedule.resize(state.step, reachable)
-            self.log.set_steps(reachable)
-
-    def _advance_bar(self) -> None:
-        shown = {"loss": f"{self.last_loss:.3f}"}
-        if self.evaluation is not None:
-            losses = (self.evaluation[key] for key in ("train_eval_loss", "validation_loss") if key in self.evaluation)
-            shown["train/val"] = "/".join(f"{loss:.4f}" for loss in losses)
-            if "bits_per_byte" in self.evaluation:
-                shown["bits/byte"] = f"{self.evaluation['bits_per_byte']:.4f}"
-        self.log.advance(**shown, **{"tokens/s": f"{self.state.tokens_seen / self.state.seconds:,.0f}"})
-
-    def _write_state(self, status: str) -> None:
-        state, objective = self.state, self.objective
-        latest = max(self.folder.checkpoints(), default=None)
-
-        def name(step: int | None) -> str | None:
-            return None if step is None else RunFolder(Path()).checkpoint_folder(step).as_posix()
-
-        self.log.state(
-            status=status,
-            recipe=self.recipe,
-            step=state.step,
-            steps=self.schedule.steps,
-            best_checkpoint=name(state.best_step),
-            latest_checkpoint=name(latest),
-            best_validation_loss=None if math.isinf(state.best_validation_loss) else state.best_validation_loss,
-            seconds=round(state.seconds, 1),
-            tokens_seen=state.tokens_seen,
-            parameters=self.unwrapped.num_parameters(),
-            model_flops_utilization=self._utilization(),
-            floor_bits_per_byte=None if objective.floor is None else objective.floor * objective.bits_per_byte,
-            evaluation=self.evaluation,
-        )
-
-    def _over_processes(self, value: float, how: str) -> float:
-        """The `sum` or `mean` of a number over all processes."""
-        if self.accelerator.num_processes == 1:
-            return value
-        tensor = torch.tensor(value, device=self.accelerator.device)
-        return float(self.accelerator.reduce(tensor, how))
+        steps, line = self.limit.fit(state.step, seconds, self.schedule.steps, replace(costs, **means))
+        if line:
+            self.log.info(f"step {state.step}: {line}")
+        # Shrink soon, since lost time does not come back; grow only by a tenth, since a fast stretch may pass.
+        is_far = not 0.99 <= steps / self.schedule.steps <= 1.1
+        if steps != self.schedule.steps and (is_far or steps == self.config.run.steps):
+            self.schedule.resize(state.step, steps)
+            self.log.set_steps(steps)
+        if line:
+            self._write_state("running")
 
     def _stop(self, reason: str | None) -> None:
         """Let the loop end after this step; the first reason counts."""

@@ -1,4 +1,5 @@
-"""What a model is trained to predict, its loss, and what an evaluation reports: next tokens (causal) or hidden ones.
+"""What a model is trained to predict, its loss, and what an evaluation reports: next tokens (causal), those of answers
+(chat) or hidden ones (masked).
 
 Numbers that a masked run reports, in nats per hidden token or as a power of e:
 - `validation_loss`: mean cross-entropy at the positions that the masking selected in the validation windows;
@@ -13,6 +14,7 @@ Axes in tensor names: B batch, L tokens, N tokens of all sequences in a row, E h
 
 import math
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -21,12 +23,15 @@ from torch import nn
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
 from modeling.generation import SamplingSettings, stream
 from modeling.infilling import fill_ids
+from storage.shards import MARK_ANSWER
 from storage.text import replace_surrogates
 from tokenization import plain_ids
+from tokenization.chat_template import prompt_ids
 from train.config import Config
 from train.data.batches import IGNORED, Batch, Batches
 from train.data.masking import MaskedBatches, Masking
 from train.data.prepare import Prepared
+from train.device import to_device
 from train.kernels import linear_cross_entropy
 
 SAMPLE_BLANK_EVERY, SAMPLE_FIRST_BLANK = 5, 2
@@ -36,7 +41,7 @@ class ModelWithLoss(nn.Module):
     """A causal or masked ScratchGPT model and its loss as one module, for DDP, FSDP2 and torch.compile to wrap.
 
     The loss is that of the model's own forward with labels, computed from the hidden states and the output layer's
-    weights: the logits of `kernels.CROSS_ENTROPY_ROWS` tokens exist at a time. The output layer must be a plain
+    weights: the logits of `kernels.CROSS_ENTROPY_ROWS` tokens at most exist at a time. The output layer must be a plain
     `nn.Linear`, whose weights are used without calling it.
     """
 
@@ -91,6 +96,33 @@ def mean_loss(model: Any, batches: Iterable[Batch], device: torch.device) -> flo
     return total.item() / max(1, count)
 
 
+def forward_backward(accelerator: Any, model: Any, batch: Batch, micro_batch: int) -> torch.Tensor:
+    """Gradients of a batch, over this process' share in micro-batches; return the loss over all processes, a scalar
+    on the device, which is not waited for.
+
+    Args:
+        model: a `ModelWithLoss` that `accelerator` has prepared.
+        micro_batch: windows that are computed at a time, over all processes.
+    """
+    micro_batches = list(zip(batch.input_BL.split(micro_batch), batch.target_BL.split(micro_batch), strict=True))
+    # Each micro-batch' sum of losses is divided by the targets of the complete batch, not by its own: parts with
+    # unequal numbers of targets then add up to the gradient of one big batch. DDP and FSDP average gradients over
+    # the processes where we need their sum, hence the further division of the divisor by their number.
+    targets = torch.full((), max(1.0, float((batch.target_BL != IGNORED).sum())), device=accelerator.device)
+    per_process = targets / accelerator.num_processes
+    total = torch.zeros((), device=accelerator.device)
+    rows = slice(accelerator.process_index, None, accelerator.num_processes)
+    for index, (input_BL, target_BL) in enumerate(micro_batches):
+        input_BL, target_BL = (to_device(ids_BL[rows], accelerator.device) for ids_BL in (input_BL, target_BL))
+        # Gradients are exchanged once a step: with the last micro-batch.
+        is_last = index == len(micro_batches) - 1
+        with nullcontext() if is_last else accelerator.no_sync(model):
+            loss = model(input_BL, target_BL, num_items_in_batch=per_process)
+            accelerator.backward(loss)
+        total += loss.detach()
+    return accelerator.reduce(total, "mean")  # the mean, since each was multiplied by their number
+
+
 def perplexity(loss: float) -> float:
     """exp(loss), at most the largest float that JSON readers take."""
     return math.exp(min(loss, 700.0))
@@ -112,7 +144,8 @@ class Objective:
     def __init__(self, config: Config, prepared: Prepared) -> None:
         self.config, self.prepared = config, prepared
 
-    def model(self, config: ScratchGPTConfig) -> Any:
+    @staticmethod
+    def model(config: ScratchGPTConfig) -> Any:
         """The model, freshly initialised."""
         raise NotImplementedError
 
@@ -164,7 +197,8 @@ class CausalObjective(Objective):
         if split.log_probability is not None:
             self.floor = -split.log_probability / (len(split) - 1)
 
-    def model(self, config: ScratchGPTConfig) -> ScratchGPTForCausalLM:
+    @staticmethod
+    def model(config: ScratchGPTConfig) -> ScratchGPTForCausalLM:
         return ScratchGPTForCausalLM(config)
 
     def metrics(self, model: Any, loss: float, device: torch.device) -> dict[str, float]:
@@ -198,6 +232,34 @@ class CausalObjective(Objective):
         return prompt, self._decode([*ids, *(step.token_id for step in steps)])
 
 
+class ChatObjective(CausalObjective):
+    """Predict each next token of the answers in chats; what users say is read only (instruction tuning).
+
+    Loss, perplexity and bits per byte are those of the answers, the end of each answer included.
+    """
+
+    loss_label = "loss of the answers (nats per token)"
+
+    def __init__(self, config: Config, prepared: Prepared) -> None:
+        Objective.__init__(self, config, prepared)
+        marks = prepared.validation.marks
+        assert marks is not None
+        self.bits_per_byte = len(marks.positions_of(MARK_ANSWER)) / max(1, marks.bytes) / math.log(2)
+
+    def summary(self, evaluation: dict[str, float]) -> str:
+        return f"answers: {super().summary(evaluation)}"
+
+    def sample_prompts(self) -> list[str]:
+        return self.prepared.prompts[:4]
+
+    def sample(self, model: Any, prompt: str, tokens: int) -> tuple[str, str]:
+        """A user's message, and the message with the likeliest answer on a line of its own."""
+        ids, end = prompt_ids(self.prepared.tokenizer, [{"role": "user", "content": prompt}]), self.prepared.end_of_text
+        settings = SamplingSettings(max_new_tokens=max(1, tokens), temperature=0.0)
+        steps = stream(model, ids, settings, stop_token_ids=(end,)) if tokens else ()
+        return prompt, f"{prompt}\n{self._decode([step.token_id for step in steps]).strip()}"
+
+
 class MaskedObjective(Objective):
     """Predict hidden tokens from both sides."""
 
@@ -208,7 +270,8 @@ class MaskedObjective(Objective):
         self.masking = Masking.of(prepared.tokenizer, config.data.mask_rate)
         self.one_hidden: list[Batch] = []  # the validation windows with one token hidden in each
 
-    def model(self, config: ScratchGPTConfig) -> ScratchGPTForMaskedLM:
+    @staticmethod
+    def model(config: ScratchGPTConfig) -> ScratchGPTForMaskedLM:
         return ScratchGPTForMaskedLM(config)
 
     def training(self, batches: Batches) -> Batches:
@@ -248,6 +311,5 @@ class MaskedObjective(Objective):
         return self._decode(hidden), self._decode(filled)
 
 
-def build_objective(config: Config, prepared: Prepared) -> Objective:
-    """The objective that the config names."""
-    return (MaskedObjective if config.data.objective == "masked" else CausalObjective)(config, prepared)
+OBJECTIVES: dict[str, type[Objective]] = {"causal": CausalObjective, "masked": MaskedObjective, "chat": ChatObjective}
+"""By `data.objective`."""

@@ -29,7 +29,8 @@ def shard_like(tensor: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
 class Muon(torch.optim.Optimizer):
     """Muon: the momentum of each matrix, orthogonalised, is its update (Jordan et al. 2024).
 
-    Matrices of one shape are orthogonalised together, in fp32 on a CPU (where bf16 is slow) and in bf16 elsewhere.
+    Matrices of one shape are orthogonalised together. Where `found_inf`, a scalar, is 1, no parameter changes (as in
+    torch's fused optimizers).
     An update of an (m, n) matrix is scaled by sqrt(max(1, m / n)). Matrices in shards are gathered for it.
 
     Args:
@@ -37,15 +38,26 @@ class Muon(torch.optim.Optimizer):
         lr: learning rate.
         momentum: of the Nesterov momentum.
         weight_decay: decoupled: each step multiplies weights by 1 - lr x weight_decay.
+        dtype: of the orthogonalisation; bf16 loses nothing (Jordan et al.) where the device multiplies it natively.
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], *, lr: float, momentum: float, weight_decay: float):
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        dtype: torch.dtype = torch.float32,
+    ):
+        self.dtype = dtype
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """One update of every parameter that has a gradient."""
         assert closure is None
+        found_inf: torch.Tensor | None = getattr(self, "found_inf", None)
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
             for parameter in group["params"]:
@@ -56,10 +68,13 @@ class Muon(torch.optim.Optimizer):
                     [unshard(self._momentum(parameter, group["momentum"])) for parameter in parameters]
                 )
                 scale = math.sqrt(max(1.0, rows / columns))
-                for parameter, update in zip(parameters, orthogonalize(updates), strict=True):
+                for parameter, update in zip(parameters, orthogonalize(updates.to(self.dtype)), strict=True):
+                    before = parameter if found_inf is None else parameter.clone()
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     update = shard_like(update.to(parameter.dtype), parameter)
                     parameter.add_(update, alpha=-group["lr"] * scale)
+                    if found_inf is not None:
+                        parameter.copy_(torch.where(found_inf.bool(), before, parameter))
 
     def _momentum(self, parameter: nn.Parameter, momentum: float) -> torch.Tensor:
         gradient = parameter.grad
@@ -79,12 +94,11 @@ def orthogonalize(matrices_NMK: torch.Tensor, steps: int = 5) -> torch.Tensor:
         steps: number of iterations.
 
     Returns:
-        Tensor of the same shape whose singular values lie near 1 (between about 0.7 and 1.2).
+        Tensor of the same shape and type whose singular values lie near 1 (between about 0.7 and 1.2).
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrices_NMK if matrices_NMK.device.type == "cpu" else matrices_NMK.bfloat16()
-    transposed = x.size(-2) > x.size(-1)
-    x = x.mT if transposed else x
+    transposed = matrices_NMK.size(-2) > matrices_NMK.size(-1)
+    x = matrices_NMK.mT if transposed else matrices_NMK
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
@@ -92,8 +106,11 @@ def orthogonalize(matrices_NMK: torch.Tensor, steps: int = 5) -> torch.Tensor:
     return x.mT if transposed else x
 
 
-def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """The optimizers of a model: AdamW alone, or Muon for the blocks' matrices beside AdamW for the rest.
+def build_optimizers(
+    model: nn.Module, config: OptimizerConfig, *, muon_dtype: torch.dtype = torch.float32
+) -> list[torch.optim.Optimizer]:
+    """The optimizers of a model: AdamW alone, or Muon, which orthogonalises in `muon_dtype`, for the blocks' matrices
+    beside AdamW for the rest.
 
     Norms, biases and learned positions decay only where `weight_decay_on` is "everything".
     """
@@ -121,6 +138,7 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.op
         lr=config.muon_learning_rate,
         momentum=config.muon_momentum,
         weight_decay=config.muon_weight_decay,
+        dtype=muon_dtype,
     )
     return [adamw, muon]
 
@@ -137,20 +155,29 @@ def set_learning_rate(optimizers: list[torch.optim.Optimizer], factor: float) ->
 class Schedule:
     """The learning-rate factor at each step, and how many steps there will be.
 
-    The state is `steps`, which may change to fit a time limit; where `wsd` began to fall, and from which factor; and,
-    for `plateau`, what the validation loss did so far.
+    The state is `steps`, which may change to fit a time limit; where `wsd` began to fall, and from which factor; where
+    a run that had ended was extended; and, for `plateau`, what the validation loss did so far.
     """
 
     config: ScheduleConfig
     steps: int  # the run's length
     fall_step: int | None = None  # set when the length changed while the rate was falling
     fall_factor: float = 1.0  # the factor at `fall_step`
+    rise_step: int | None = None  # set when the run was extended …
+    rise_factor: float = 1.0  # … at this factor
     plateau_factor: float = 1.0  # product of the reductions so far
     best: float = math.inf  # lowest validation loss that counted as an improvement
     evaluations_without_improvement: int = 0
 
     def factor(self, step: int) -> float:
         """The factor for the update that makes step `step` (from 0) into `step + 1`."""
+        factor = self._unextended_factor(step)
+        if self.rise_step is None:
+            return factor
+        risen = min(1.0, (step + 1 - self.rise_step) / max(1, self.config.warmup_steps))
+        return min(factor, self.rise_factor + (1 - self.rise_factor) * risen)
+
+    def _unextended_factor(self, step: int) -> float:
         config = self.config
         warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
         if config.name == "plateau":
@@ -178,6 +205,17 @@ class Schedule:
         self.steps = steps
         if self.config.name == "wsd" and self.fall_step is None and step > self.decay_start:
             self.fall_step = step
+
+    def extend(self, step: int, steps: int) -> None:
+        """Make a run that was planned to end earlier, seen at `step`, end after `steps`.
+
+        The schedule becomes the one that the run would have had if it had been planned so. A rate that had fallen rises
+        to it, as linearly and in as many steps as the warm-up: from a model whose rate has fallen to nothing training
+        goes on at the peak (WSD-S: Wen et al., arXiv:2410.05192).
+        """
+        assert step < steps
+        self.rise_step, self.rise_factor = step, self.factor(step)
+        self.fall_step, self.fall_factor, self.steps = None, 1.0, steps
 
     def evaluated(self, validation_loss: float) -> bool:
         """Count an evaluation; True when the learning rate falls because of it.

@@ -23,6 +23,18 @@ class LossScale(Protocol):
     """Factor from nats per token to bits per byte of the validation text; 0 for a loss that has none."""
 
 
+class _Bar(tqdm):
+    """A bar whose time left is given: what is to come takes time that its rate does not know of."""
+
+    seconds_left: float | None = None
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What the bar's format can show."""
+        left = "?" if self.seconds_left is None else tqdm.format_interval(self.seconds_left)
+        return {**super().format_dict, "left": left}
+
+
 class RunLog:
     """Writes the records of a run folder, and shows what a reader of the console wants to know.
 
@@ -37,18 +49,23 @@ class RunLog:
         self, folder: RunFolder, *, silent: bool = False, quiet: bool = False, picture_pause: float = 5.0
     ) -> None:
         self.folder, self.silent, self.quiet, self.picture_pause = folder, silent, silent or quiet, picture_pause
-        self.bar: tqdm | None = None
+        self.bar: _Bar | None = None
         self.track: Callable[[dict[str, Any]], None] | None = None  # called with every line of metrics.jsonl
         self._drawn_at = time.monotonic()
         self._pending_picture: Callable[[], None] | None = None
+        self._has_no_picture = False  # matplotlib cannot draw here
 
     def start_bar(self, *, step: int, steps: int) -> None:
         """Show the progress bar: rate, time left, and the values of `advance`."""
-        self.bar = tqdm(initial=step, total=steps, unit="step", dynamic_ncols=True, disable=self.quiet, smoothing=0.1)
+        self.bar = _Bar(
+            initial=step, total=steps, unit="step", dynamic_ncols=True, disable=self.quiet, smoothing=0.1,
+            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{left}, {rate_fmt}{postfix}]",
+        )  # fmt: skip
 
-    def advance(self, **values: str) -> None:
-        """Move the bar by one step and show values beside it."""
+    def advance(self, seconds_left: float | None, **values: str) -> None:
+        """Move the bar by one step; show the time left, as far as it is known, and values beside it."""
         assert self.bar is not None
+        self.bar.seconds_left = seconds_left
         self.bar.set_postfix(values, refresh=False)
         self.bar.update()
 
@@ -98,8 +115,13 @@ class RunLog:
             self._pending_picture()
 
     def _draw(self, loss: LossScale) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
+        try:
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
+        except OSError as error:  # it wants a folder for its cache, and a run does not fail for a picture
+            if not self._has_no_picture:
+                self.info(f"no loss.png: matplotlib has no folder for its cache ({error}); set MPLCONFIGDIR to one")
+            self._has_no_picture, self._pending_picture = True, None
+            return
         figure = draw_losses(self.folder.metrics(), loss)
         with atomic_file(self.folder.picture, "wb") as stream:
             FigureCanvasAgg(figure).print_png(stream)

@@ -15,6 +15,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from storage.files import atomic_file
 from storage.records import flatten
 from train.config import Config, as_json
 from train.run_log import RunLog
@@ -61,9 +62,9 @@ def tracking(
     identity, known = folder / f"{name}-id", (folder / f"{name}-id").is_file()
     arguments, hint = {}, ""
     if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
         if not known:
-            identity.write_text(secrets.token_hex(8), encoding="utf-8")
+            with atomic_file(identity) as stream:
+                stream.write(secrets.token_hex(8))
         arguments, hint = _init_arguments(name, folder, identity.read_text(encoding="utf-8"), known, step, log.quiet)
     # TensorBoard shows every config it gets as one more run, so it gets the config once.
     hyperparameters = None if known and name == "tensorboard" else flat_config(config)

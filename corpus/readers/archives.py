@@ -1,6 +1,8 @@
 """Readers of archives (tar, zip): each member that is text is read as a file of its kind is."""
 
+import io
 import shutil
+import stat
 import tarfile
 import tempfile
 import zipfile
@@ -12,13 +14,12 @@ from typing import BinaryIO, cast
 
 from corpus.documents import LONGEST_UNCUT, Document
 from corpus.readers.records import NO_ARRAY, begins_with_bracket
-from corpus.readers.streams import BrokenFileError, Options
+from corpus.readers.streams import BrokenFileError, Options, most_bytes
 
 Reader = Callable[[BinaryIO, str, Options], Iterator[Document]]
 
-# What a zip may expand to: deflate makes at most 1,032 bytes of one, text three to ten, a row of dashes hundreds.
-_ALWAYS_FINE = 64_000_000  # bytes
-_MOST_EXPANSION = 200  # times
+_LINKS, _SPARSE = "links", "sparse files"
+"""Why members are left out: text has neither; a link leads elsewhere, a sparse file of a few bytes is of any size."""
 
 
 class _CheckedTarInfo(tarfile.TarInfo):
@@ -37,10 +38,14 @@ class _CheckedTarInfo(tarfile.TarInfo):
 def read_tar(stream: BinaryIO, name: str, options: Options, readers: dict[str, Reader]) -> Iterator[Document]:
     """The documents of a tar archive, those of a member named `NAME#MEMBER`."""
 
-    def members(archive: tarfile.TarFile) -> Iterator[tuple[str, BinaryIO]]:
+    def members(archive: tarfile.TarFile) -> Iterator[tuple[str, BinaryIO | str]]:
         for member in iter(archive.next, None):
             archive.members.clear()  # type: ignore[attr-defined]  # the library keeps all of them in memory
-            if member.isfile():
+            if member.issym() or member.islnk():
+                yield member.name, _LINKS
+            elif member.issparse():
+                yield member.name, _SPARSE
+            elif member.isfile():
                 yield member.name, cast(BinaryIO, archive.extractfile(member))
 
     with tarfile.open(fileobj=stream, mode="r|", tarinfo=_CheckedTarInfo) as archive:
@@ -50,10 +55,16 @@ def read_tar(stream: BinaryIO, name: str, options: Options, readers: dict[str, R
 def read_zip(stream: BinaryIO, name: str, options: Options, readers: dict[str, Reader]) -> Iterator[Document]:
     """The documents of a zip archive, those of a member named `NAME#MEMBER`."""
     with open_zip(stream, name) as archive:
-        names = [info.filename for info in archive.infolist() if not info.is_dir()]
-        yield from _read_members(
-            ((member, cast(BinaryIO, archive.open(member))) for member in names), name, options, readers
+        files = (info for info in archive.infolist() if not info.is_dir())
+        members = (
+            (info.filename, _LINKS if is_link(info) else cast(BinaryIO, archive.open(info.filename))) for info in files
         )
+        yield from _read_members(members, name, options, readers)
+
+
+def is_link(info: zipfile.ZipInfo) -> bool:
+    """Whether a member of a zip is a symbolic link, as zip on Unix notes it."""
+    return stat.S_ISLNK(info.external_attr >> 16)
 
 
 def open_zip(stream: BinaryIO, name: str) -> zipfile.ZipFile:
@@ -66,7 +77,8 @@ def open_zip(stream: BinaryIO, name: str) -> zipfile.ZipFile:
     archive = zipfile.ZipFile(stream)
     infos = archive.infolist()
     size, packed = (sum(getattr(info, field) for info in infos) for field in ("file_size", "compress_size"))
-    if size > max(_ALWAYS_FINE, packed * _MOST_EXPANSION):
+    packed = min(packed, stream.seek(0, io.SEEK_END))  # members may overlap: all of them are the same few bytes
+    if size > most_bytes(packed):
         raise BrokenFileError(
             f"{name}: expected an archive of texts, got one that expands from {packed:,} to {size:,} bytes, as no "
             "text does (a decompression bomb?); it is not read. If you trust it, unpack it and give the folder"
@@ -92,12 +104,16 @@ def check_member(member: str, name: str) -> None:
 
 
 def _read_members(
-    members: Iterator[tuple[str, BinaryIO]], name: str, options: Options, readers: dict[str, Reader]
+    members: Iterator[tuple[str, BinaryIO | str]], name: str, options: Options, readers: dict[str, Reader]
 ) -> Iterator[Document]:
+    """The documents of members: of each its name and its bytes, or why it is left out."""
     left_out: Counter[str] = Counter()
     has_text = False
     for member, stream in members:
         check_member(member, name)
+        if isinstance(stream, str):
+            left_out[stream] += 1
+            continue
         path = PurePosixPath(member)
         reader = readers.get(path.suffix.lower())
         is_hidden = path.parts[0] == "__MACOSX" or path.name.startswith(".")

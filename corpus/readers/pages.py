@@ -6,6 +6,7 @@ checked for what no such document holds before a library reads them: names outsi
 """
 
 import io
+import logging
 import posixpath
 import re
 import zipfile
@@ -77,6 +78,7 @@ def read_odt(stream: BinaryIO, name: str, options: Options) -> Iterator[Document
 def read_pdf(stream: BinaryIO, name: str, options: Options) -> Iterator[Document]:
     """One document: the text of the pages, each with a line end after it."""
     pypdf = needs(name, "pypdf", "pypdf")
+    logging.getLogger("pypdf").setLevel(logging.ERROR)  # it warns of what it repairs
     with _damaged(name, "a PDF file"):
         file = pypdf.PdfReader(stream)
         if file.is_encrypted and not file.decrypt(""):

@@ -11,18 +11,19 @@ from itertools import chain
 from typing import Any, BinaryIO
 
 from corpus.documents import Document, text_documents
-from corpus.readers.streams import BrokenFileError, Options, decoded
+from corpus.readers.streams import LONGEST_RECORD, BrokenFileError, Options, decoded, most_bytes
 from storage.text import first_line
 
 NO_ARRAY = ".json without an array of records"
 """Why a .json is left out of a folder or an archive: these are full of settings. Named by its user it is read."""
 
+FIELD_FLAG = "--text-field"
+"""How errors name the place where the user says a field; the page puts its own there."""
 _ROWS = 1000  # of a parquet file, decoded at a time
-_LONGEST_FIELD = (1 << 31) - 1  # characters of a table's cell; more than this the csv module takes on no Windows
 _EXCERPT = 40  # characters
 
 # A chat is a list of messages in one of these fields; a message names who speaks, and what.
-_CHATS = ("messages", "conversations", "conversation")
+CHAT_FIELDS = ("messages", "conversations", "conversation")
 _SPEAKER, _SPOKEN = ("role", "from", "author", "speaker", "name"), ("content", "value", "text")
 
 
@@ -30,32 +31,14 @@ def missing_field(place: str, kind: str, text_field: str, found: Iterable[str]) 
     """The message about a field or column that does not exist."""
     return (
         f"{place}: expected a {kind} {text_field!r} with the text, got {', '.join(map(repr, found)) or 'none'}; "
-        "say which of them with the text_field (--corpus.text-field of `python -m train`)"
+        f"say which of them holds it ({FIELD_FLAG})"
     )
 
 
 def read_json_lines(stream: BinaryIO, name: str, options: Options) -> Iterator[Document]:
     """One document a line of JSON objects in UTF-8, with or without a BOM, named `NAME#LINE`."""
-    for number, line in enumerate(stream, start=1):
-        if number == 1:
-            line = line.removeprefix(codecs.BOM_UTF8)
-        if not line.strip():
-            continue
-        place = f"{name}:{number}"
-        try:
-            record = json.loads(_json_text(line, options.encoding))
-            reason = type(record).__name__
-        except ValueError as error:  # no JSON, or another encoding
-            record, reason = None, str(error)
-        except RecursionError:
-            record, reason = None, "brackets nested too deep"
-        if not isinstance(record, dict):
-            hint = "; name a file with one array of all records .json" if line.startswith(b"[") else ""
-            raise BrokenFileError(
-                f"{place}: expected one JSON object a line, got {_excerpt(line)} ({reason}); "
-                f"fix the line or leave the file out{hint}"
-            )
-        yield from text_documents(_text_of(record, place, name, options), f"{name}#{number}")
+    for number, record in _json_lines(stream, name, options):
+        yield from text_documents(_text_of(record, f"{name}:{number}", name, options), f"{name}#{number}")
 
 
 def read_json(stream: BinaryIO, name: str, options: Options) -> Iterator[Document]:
@@ -67,14 +50,7 @@ def read_json(stream: BinaryIO, name: str, options: Options) -> Iterator[Documen
     if not is_array:
         yield from read_json_lines(stream, name, options)
         return
-    raw = stream.read()
-    try:
-        records = json.loads(_json_text(raw, options.encoding, first=json.detect_encoding(raw)))
-    except ValueError as error:
-        raise BrokenFileError(f"{name}: expected a JSON array, got {_excerpt(raw)} ({error}); fix it") from error
-    except RecursionError as error:
-        raise BrokenFileError(f"{name}: expected a JSON array, got brackets nested too deep; fix it") from error
-    for number, record in enumerate(records, start=1):
+    for number, record in _json_array(stream, name, options):
         place = f"{name}#{number}"
         if record is not None and not isinstance(record, (dict, str)):
             kind = type(record).__name__
@@ -83,20 +59,67 @@ def read_json(stream: BinaryIO, name: str, options: Options) -> Iterator[Documen
         yield from text_documents(text, place)
 
 
+def json_records(stream: BinaryIO, name: str, options: Options) -> Iterator[tuple[str, Any]]:
+    """Each record of JSON lines with its place, `NAME:LINE`, or of an array, `NAME#NUMBER`.
+
+    Raises:
+        BrokenFileError: a line is no JSON object, or the array no JSON.
+    """
+    is_array = begins_with_bracket(stream)
+    stream.seek(0)
+    records = (_json_array if is_array else _json_lines)(stream, name, options)
+    yield from ((f"{name}{'#' if is_array else ':'}{number}", record) for number, record in records)
+
+
+def _json_lines(stream: BinaryIO, name: str, options: Options) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(iter(lambda: stream.readline(LONGEST_RECORD + 1), b""), start=1):
+        if len(line) > LONGEST_RECORD:
+            raise too_long(f"{name}:{number}", _excerpt(line))
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(_json_text(line, options.encoding))
+            reason = type(record).__name__
+        except ValueError as error:  # no JSON, or another encoding
+            record, reason = None, str(error)
+        except RecursionError:
+            record, reason = None, "brackets nested too deep"
+        if not isinstance(record, dict):
+            hint = "; name a file with one array of all records .json" if line.startswith(b"[") else ""
+            raise BrokenFileError(
+                f"{name}:{number}: expected one JSON object a line, got {_excerpt(line)} ({reason}); "
+                f"fix the line or leave the file out{hint}"
+            )
+        yield number, record
+
+
+def _json_array(stream: BinaryIO, name: str, options: Options) -> Iterator[tuple[int, Any]]:
+    raw = stream.read()
+    try:
+        records = json.loads(_json_text(raw, options.encoding, first=json.detect_encoding(raw)))
+    except ValueError as error:
+        raise BrokenFileError(f"{name}: expected a JSON array, got {_excerpt(raw)} ({error}); fix it") from error
+    except RecursionError as error:
+        raise BrokenFileError(f"{name}: expected a JSON array, got brackets nested too deep; fix it") from error
+    yield from enumerate(records, start=1)
+
+
 def begins_with_bracket(stream: BinaryIO) -> bool:
     """Whether the stream begins as a JSON array does."""
     return re.match(rb"(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?[\s\0]*\[", stream.read(256)) is not None
 
 
-def read_table(stream: BinaryIO, name: str, options: Options, delimiters: str = ",;\t") -> Iterator[Document]:
+def read_table(stream: BinaryIO, name: str, options: Options, delimiters: str = ",;\t|") -> Iterator[Document]:
     """One document a row of a table with a header, named `NAME#ROW` (from 1, without the header).
 
     Args:
         delimiters: what may separate the columns; the one that the header has most often does.
     """
-    lines = _lines(decoded(stream, name, options))
+    lines = _lines(decoded(stream, name, options), name)
     header = next(lines, "")
-    csv.field_size_limit(_LONGEST_FIELD)
+    csv.field_size_limit(LONGEST_RECORD)
     rows = csv.reader(chain([header], lines), delimiter=max(delimiters, key=header.count), strict=True)
     try:
         columns = next(rows, None)
@@ -113,13 +136,30 @@ def read_table(stream: BinaryIO, name: str, options: Options, delimiters: str = 
         ) from error
 
 
-def _lines(texts: Iterable[str]) -> Iterator[str]:
-    rest = ""
+def _lines(texts: Iterable[str], name: str) -> Iterator[str]:
+    pending: list[str] = []
+    length = number = 0
     for text in texts:
-        *lines, rest = (rest + text).split("\n")
-        yield from (line + "\n" for line in lines)
-    if rest:
-        yield rest
+        first, *others = text.split("\n")
+        pending.append(first)
+        length += len(first)
+        if length > LONGEST_RECORD:
+            raise too_long(f"{name}:{number + 1}", _excerpt(pending[0].encode()))
+        if others:
+            yield "".join(pending) + "\n"
+            yield from (line + "\n" for line in others[:-1])
+            number += len(others)
+            pending, length = [others[-1]], len(others[-1])
+    if length:
+        yield "".join(pending)
+
+
+def too_long(place: str, excerpt: str) -> BrokenFileError:
+    """The error about a line that is not held in memory."""
+    return BrokenFileError(
+        f"{place}: expected lines of at most {LONGEST_RECORD:,} bytes, got a longer one ({excerpt}); give plain text, "
+        "which may be of any length, or one record a line"
+    )
 
 
 read_tsv = functools.partial(read_table, delimiters="\t")
@@ -130,13 +170,23 @@ def read_parquet(stream: BinaryIO, name: str, options: Options) -> Iterator[Docu
     import pyarrow as pa  # a quarter of a second of imports that other formats can do without
     import pyarrow.parquet as pq
 
-    column, first = options.text_field, 1
+    column, first, length = options.text_field, 1, 0
+    stream.seek(0, io.SEEK_END)
+    most = most_bytes(stream.tell())
+    stream.seek(0)
     is_file = isinstance(getattr(stream, "raw", None), io.FileIO)  # which the library reads in less memory by its name
     try:
         with pq.ParquetFile(name if is_file else stream, pre_buffer=False) as file:
             _check_column(file.schema_arrow, column, name)
             for batch in file.iter_batches(batch_size=_ROWS, columns=[column]):
                 for number, text in enumerate(batch.column(0).to_pylist(), start=first):
+                    length += len(text or "")
+                    if length > most:  # a column of one long text many times is a few bytes of a dictionary
+                        raise BrokenFileError(
+                            f"{name}#{number}: expected a table of texts, got one that expands to more than {most:,} "
+                            "characters, as no text does (a decompression bomb?); it is not read further. If you "
+                            "trust it, convert it to .jsonl"
+                        )
                     yield from text_documents(text, f"{name}#{number}")
                 first += batch.num_rows
     except (pa.ArrowException, OSError) as error:
@@ -168,13 +218,13 @@ def _text_of(record: dict[str, Any], place: str, name: str, options: Options) ->
     """
     field = options.text_field
     if field not in record:
-        field = next((chat for chat in _CHATS if isinstance(record.get(chat), list)), field)
+        field = next((chat for chat in CHAT_FIELDS if isinstance(record.get(chat), list)), field)
         if field not in record:
             raise ValueError(missing_field(place, "field", field, record))
     text = record[field]
     if text is None or isinstance(text, str):
         return text
-    if text == [] and field in _CHATS:  # a chat in which nobody said anything is as a text that is blank
+    if text == [] and field in CHAT_FIELDS:  # a chat in which nobody said anything is as a text that is blank
         return None
     if (messages := _messages(text)) is not None:
         options.say(f"{name}: read as chats: the messages of {field!r}, each a line that begins with who speaks")
@@ -196,19 +246,28 @@ def _messages(value: Any) -> list[tuple[str, str]] | None:
         return None
     messages = []
     for message in value:
-        if not isinstance(message, dict):
+        if (parts := message_parts(message)) is None:
             return None
-        speaker = next((message[key] for key in _SPEAKER if isinstance(message.get(key), str)), None)
-        key = next((key for key in _SPOKEN if key in message), None)
-        if speaker is None or key is None:
-            return None
-        spoken = message[key]
-        if isinstance(spoken, list):  # parts, of which some are text
-            parts = [part.get("text") for part in spoken if isinstance(part, dict)]
-            spoken = "".join(part for part in parts if isinstance(part, str))
+        speaker, spoken = parts
         if isinstance(spoken, str) and spoken.strip():
             messages.append((speaker[:1].upper() + speaker[1:], spoken.strip()))
     return messages
+
+
+def message_parts(message: Any) -> tuple[str, Any] | None:
+    """(who speaks, what) of a message of a chat; of content in parts, the text of all that are text. None where it is
+    no message."""
+    if not isinstance(message, dict):
+        return None
+    speaker = next((message[key] for key in _SPEAKER if isinstance(message.get(key), str)), None)
+    key = next((key for key in _SPOKEN if key in message), None)
+    if speaker is None or key is None:
+        return None
+    spoken = message[key]
+    if isinstance(spoken, list):  # parts, of which some are text
+        parts = [part.get("text") for part in spoken if isinstance(part, dict)]
+        spoken = "".join(part for part in parts if isinstance(part, str))
+    return speaker, spoken
 
 
 def _json_text(raw: bytes, encoding: str | None, first: str = "utf-8") -> str:

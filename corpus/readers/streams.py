@@ -30,6 +30,11 @@ _DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
 )
+# What something compressed may expand to: deflate makes at most 1,032 bytes of one, zstd any number; text three to ten,
+# a row of dashes hundreds.
+ALWAYS_FINE = 64_000_000  # bytes
+MOST_EXPANSION = 200  # times
+LONGEST_RECORD = 1 << 28  # bytes of a line of JSON, characters of a line or cell of a table: it is held in memory
 _CHUNK = 1 << 18  # bytes read at a time of what does not fit into memory
 _ZSTD_INPUT = 1 << 10  # bytes decompressed at a time, whose output may be ten thousand times as long
 _ZSTD_WINDOW = 1 << 31  # bytes; the largest window, which `zstd --long=31` makes
@@ -91,9 +96,11 @@ def open_stream(path: Path) -> Iterator[BinaryIO]:
             elif kind == "xz":
                 stream = lzma.LZMAFile(file)  # noqa: SIM115 (closed below)
             elif kind == "zstd":
-                stream = io.BufferedReader(_ZstdFile(file), buffer_size=_CHUNK)
+                stream = _ZstdFile(file)
             else:
                 stream = file
+            if kind is not None:
+                stream = io.BufferedReader(_Limited(stream, path), buffer_size=_CHUNK)
             with stream:
                 yield stream
     except _DAMAGE as error:
@@ -132,6 +139,46 @@ def verified(stream: BinaryIO) -> BinaryIO:
         pass
     stream.seek(0)
     return stream
+
+
+def most_bytes(packed: int) -> int:
+    """How many bytes something compressed of so many bytes may expand to and still be taken for text."""
+    return max(ALWAYS_FINE, packed * MOST_EXPANSION)
+
+
+class _Limited(io.RawIOBase):
+    """A decompressed file, up to as many bytes as a text of its size has."""
+
+    def __init__(self, stream: Any, path: Path) -> None:
+        self.stream, self.path = stream, path
+        self.packed = path.stat().st_size
+        self.most = most_bytes(self.packed)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.stream.tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self.stream.seek(offset, whence)
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
+
+    def readinto(self, buffer: Any) -> int:
+        size = self.stream.readinto(buffer)
+        if self.stream.tell() > self.most:
+            raise BrokenFileError(
+                f"{self.path.as_posix()}: expected a compressed text, got {self.packed:,} bytes that expand to more "
+                f"than {self.most:,}, as no text does (a decompression bomb?); it is not read. If you trust it, unpack "
+                "it and give what was in it"
+            )
+        return size
 
 
 class _ZstdFile(io.RawIOBase):

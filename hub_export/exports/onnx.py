@@ -116,7 +116,7 @@ class Graph:
         """The inputs for the tokens behind the first `past` ones, whose keys and values our own model computes."""
         import torch
 
-        from modeling.generation import cache_of
+        from modeling.cache_decoder import cache_of
 
         ids_BL = input_ids_BL[:, past:]
         if not self.cached:
@@ -166,7 +166,7 @@ def _module(model: Any, cached: bool) -> Any:
     from torch import nn
     from transformers.cache_utils import DynamicCache
 
-    from modeling.generation import cache_of
+    from modeling.cache_decoder import cache_of
 
     class Wrapped(nn.Module):
         def __init__(self) -> None:

@@ -1,7 +1,7 @@
-// Arrow keys in lists, grids and the tab bar (the "roving tabindex" of ARIA's patterns): a box with the class "roving" is
-// one stop of the Tab key, and inside it the arrow keys, Home and End go from item to item. In the tab bar they open tabs.
-const ITEM = '[role="option"], [role="gridcell"], [role="tab"]';
-const BOX = '.roving, [role="tablist"]';
+// Arrow keys in lists and grids (the "roving tabindex" of ARIA's patterns): a box with the class "roving" is one stop of
+// the Tab key, and inside it the arrow keys, Home and End go from item to item. The tab bar has its own: tab_bar.js.
+const ITEM = '[role="option"], [role="gridcell"]';
+const BOX = ".roving";
 const itemIn = (event) => event.target.closest?.(`:is(${BOX}) :is(${ITEM})`);
 const isA = (item, role) => item.getAttribute("role") === role;
 
@@ -35,9 +35,8 @@ document.addEventListener("keydown", (event) => {
   if (!next || next === item) return;
   event.preventDefault();
   next.focus();
-  if (isA(item, "tab")) next.click();
 });
 document.addEventListener("focusin", (event) => {
   const item = itemIn(event);
-  if (item && !isA(item, "tab")) window.scratch.choose(item);
+  if (item) window.scratch.choose(item);
 });

@@ -1,5 +1,4 @@
-// Shortcuts, and what the document does while the model writes in it: it is read-only and follows its end,
-// unless its reader has scrolled up.
+// What every script of the page shares, and the shortcuts.
 const find = (id) => document.getElementById(id);
 window.scratch = {
   make(name, className, text, parent) {
@@ -8,6 +7,11 @@ window.scratch = {
     if (text !== undefined) element.textContent = text;
     parent?.append(element);
     return element;
+  },
+  // Let a button be pressed, or not.
+  enable(id, isFree) {
+    const element = find(id);
+    if (element && element.disabled === isFree) element.disabled = !isFree;
   },
   percent(share) { // as panels.formats.percent
     if (share > 0 && share < 0.0001) return "< 0.01\u00a0%";
@@ -20,23 +24,8 @@ document.addEventListener("keydown", (event) => {
   const press = (...names) => names.map(find).find((button) => button?.checkVisibility())?.click();
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
-    press("generate", "fill-in", "look-inside");
+    press("generate", "fill-in", "chat-send", "tour-start", "look-inside");
   } else if (event.key === "Escape") {
-    press("stop", "fill-stop", "inside-stop");
+    press("stop", "chat-stop", "fill-stop", "tour-stop", "inside-stop");
   }
 });
-
-let follow = true;
-setInterval(() => {
-  const area = document.querySelector("#document textarea");
-  const writing = find("stop") && !find("stop").disabled;
-  if (!area) return;
-  if (writing && !area.readOnly) {
-    follow = true;
-    area.onwheel = area.ontouchmove = () => {
-      follow = area.scrollTop + area.clientHeight > area.scrollHeight - 30;
-    };
-  }
-  area.readOnly = writing;
-  if (writing && follow) area.scrollTop = area.scrollHeight;
-}, 50);

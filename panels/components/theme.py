@@ -54,7 +54,7 @@ def build_theme() -> Base:
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700",
-        button_primary_background_fill_hover_dark="*primary_600",
+        button_primary_background_fill_hover_dark="#0e7f76",
         button_primary_text_color="white",
         button_secondary_background_fill="#ece7db",
         button_secondary_background_fill_hover="#e2dbcb",

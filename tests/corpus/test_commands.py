@@ -81,8 +81,7 @@ def test_notes_and_errors_name_the_flags_of_clean_on_lines_of_their_own(tmp_path
     lines = [line.rstrip() for line in messages.replace("\r", "\n").splitlines()]
     assert f"{tmp_path}/{note}if that is wrong, name the encoding (--encoding)" in lines
     assert lines[-1].endswith(
-        "b.csv: expected a column 'text' with the text, got 'body'; say which of them with the "
-        "text_field (--text-field)"
+        "b.csv: expected a column 'text' with the text, got 'body'; say which of them holds it (--text-field)"
     )
 
 
@@ -199,6 +198,23 @@ def test_a_failure_before_anything_was_saved_leaves_nothing(tmp_path: Path) -> N
     with pytest.raises(ValueError, match=r"a.txt: expected text to write, got none; nothing was left under this name"):
         write(tmp_path / "a.txt", {}, "", "")
     assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit of file sizes")
+def test_a_full_disk_at_the_end_is_explained(tmp_path: Path) -> None:
+    """Closing the file tries once more to write what it holds."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"a\.txt: the disk has no room for it"):
+            write(tmp_path / "a.txt", {}, "x" * 3000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names(tmp_path) == []
+    write(tmp_path / "a.txt", {}, "x" * 3000)
+    assert (tmp_path / "a.txt").stat().st_size == 3001
 
 
 def test_another_command_does_not_continue_the_file(tmp_path: Path) -> None:

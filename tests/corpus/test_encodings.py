@@ -12,7 +12,7 @@ from corpus.encodings import NotTextError, choose_encoding, decode_bytes
 from corpus.local import read_local, read_text
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"
-HINT = "if that is wrong, name the encoding (--corpus.encoding of `python -m train`)"
+HINT = "if that is wrong, name the encoding (--encoding)"
 
 TEXTS = {
     "ru": "В начале было слово, и никто не знал, откуда оно пришло. Паром отошёл от пристани в полдень.\n",

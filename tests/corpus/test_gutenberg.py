@@ -1,5 +1,6 @@
 """Books over real HTTP on this machine, from a server that fails in every way that servers do."""
 
+import contextlib
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from corpus import gutenberg
 from corpus.gutenberg import SCIFI_BOOKS, Book, read_gutenberg, read_gutenberg_files
 
 ROOT = Path(__file__).parents[2]
@@ -185,6 +187,67 @@ def test_the_wrong_book_never_enters_the_cache(server: Server, tmp_path: Path) -
     (tmp_path / "pg105.txt.sha256").write_text(hashlib.sha256(raw_book("Persuasion")).hexdigest() + "  pg105.txt\n")
     with pytest.raises(ValueError, match=r"book 105 \(.*pg105.txt\): expected 'The Time Machine', got 'Persuasion'"):
         read(server, tmp_path, wrong)
+
+
+@pytest.mark.parametrize(
+    "elsewhere", ["http://localhost.evil.example/pg35.txt", "http://169.254.169.254/latest", "//[::1]/x", "ftp://x/y"]
+)
+def test_a_redirect_to_another_site_is_not_followed(server: Server, tmp_path: Path, elsewhere: str) -> None:
+    server.faults[PATH] = [lambda handler, content: handler.answer(302, b"", {"Location": elsewhere})]
+    with pytest.raises(ValueError, match=r"expected the file, got a redirect to .*, another site; .* by its base URL"):
+        read(server, tmp_path, MACHINE)
+    assert server.requests == [PATH]
+    assert names(tmp_path) == []
+
+
+def test_a_redirect_within_the_site_is_followed_a_few_times(server: Server, tmp_path: Path) -> None:
+    server.faults[PATH] = [lambda handler, content: handler.answer(302, b"", {"Location": "/moved.txt"})]
+    server.files["/moved.txt"] = raw_book(MACHINE.title)
+    assert read(server, tmp_path, MACHINE) == [CLEANED]
+    server.faults["/moved.txt"] = [lambda handler, content: handler.answer(302, b"", {"Location": "/moved.txt"})] * 9
+    server.faults[PATH] = [lambda handler, content: handler.answer(302, b"", {"Location": "/moved.txt"})]
+    (tmp_path / "pg35.txt").unlink()
+    with pytest.raises(ValueError, match="expected the file, got 5 redirects; choose another mirror"):
+        read(server, tmp_path, MACHINE)
+
+
+def test_an_endless_book_is_left(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gutenberg, "_LARGEST_BOOK", 2**20)
+    sent = 0
+
+    def endless(handler: Handler, content: bytes) -> None:
+        nonlocal sent
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(1000):
+                handler.wfile.write(b"x" * 2**16)
+                sent += 2**16
+        handler.close_connection = True
+
+    server.faults[PATH] = [endless]
+    with pytest.raises(ValueError, match="expected a book of at most 1 MiB, got more; choose another mirror"):
+        read(server, tmp_path, MACHINE)
+    assert sent < 30 * 2**20
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "expected 'The Time Machine', got a text whose header states no title"),
+        (
+            b"<!DOCTYPE html><title>Log in</title>",
+            "expected 'The Time Machine', got a text whose header states no title",
+        ),
+        (b"\x00" * 1000, "expected plain text, got a binary file"),
+    ],
+)
+def test_an_answer_that_is_no_book_is_not_kept(server: Server, tmp_path: Path, body: bytes, message: str) -> None:
+    server.files[PATH] = body
+    with pytest.raises(ValueError, match=f"book 35: {message}"):
+        read(server, tmp_path, MACHINE)
+    assert names(tmp_path) == []
 
 
 def test_a_missing_book_names_what_was_tried(server: Server, tmp_path: Path) -> None:

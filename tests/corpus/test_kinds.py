@@ -113,6 +113,7 @@ KINDS = {
     "a.vtt": (VTT, ["Fish & chips\n"]),
     "a.csv": ('id,text\n1,"a, ""b""\nc"\n2,\n3,d\n', ['a, "b"\nc', "d"]),
     "b.csv": ("\ufefftext;id\nä;1\n", ["ä"]),
+    "c.csv": ("id|text\n1|a;b\n", ["a;b"]),
     "a.tsv": ("id\ttext\n1\ta, b\n", ["a, b"]),
     "a.json": ('[{"text": "a"}, "b", null, {"text": ""}]', ["a", "b"]),
     "b.json": ('{"text": "a"}\n{"text": "b"}\n', ["a", "b"]),

@@ -6,6 +6,7 @@ import json
 import logging
 import lzma
 import os
+import random
 import subprocess
 import sys
 import tarfile
@@ -383,8 +384,10 @@ def write_100_megabytes(path: Path) -> None:
         block = (b'{"text": "' + line[:-1] * 10 + b'"}\n') * 1000
     opener = {".gz": gzip.open, ".zst": zstandard.open}.get(path.suffix, open)
     with opener(path, "wb") as file:
-        for _ in range(110):
+        for number in range(110):
             file.write(block)
+            noise = random.Random(number).randbytes(10_000).hex()  # what is all the same is taken for a bomb
+            file.write(f"{json.dumps({'text': noise})}\n".encode())
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read off /proc")

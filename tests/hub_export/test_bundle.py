@@ -1,15 +1,21 @@
 import json
 import logging
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from hub_export import bundle
 from hub_export.bundle import check_private
 from hub_export.code_version import ROOT, installed_transformers, project_code
+from storage.checksums import write_checksums
+from storage.files import remove_folder
+from storage.run_folder import RunFolder
 from tests.hub_export.conftest import contents, make_old
 
 MODEL_FILES = {
@@ -39,6 +45,16 @@ def test_is_a_copy_of_the_best_checkpoint(pristine_run: Path, pristine_bundle: P
     assert not [name for name in copied if made[name] != source[name]]
     config = json.loads((pristine_bundle / "config.json").read_text())
     assert set(config["auto_map"]) == {"AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM"}
+
+
+def test_rounds_the_weights_to_bfloat16_where_asked(pristine_run: Path, tmp_path: Path) -> None:
+    folder = bundle(pristine_run, tmp_path / "small", dtype="bfloat16")
+    rounded, trained = (load_file(path / "model.safetensors") for path in (folder, pristine_run / BEST))
+    assert rounded.keys() == trained.keys()
+    assert all(torch.equal(tensor, trained[name].to(torch.bfloat16)) for name, tensor in rounded.items())
+    assert "| number format | BF16 |" in (folder / "README.md").read_text()
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+    assert model.dtype == torch.bfloat16
 
 
 def test_names_no_place_of_this_machine_and_no_training_text(pristine_run: Path, pristine_bundle: Path) -> None:
@@ -160,3 +176,59 @@ def test_a_damaged_run_is_an_error_and_leaves_nothing(
     with pytest.raises(ValueError, match=message):
         bundle(run, tmp_path / "out" / "bundle")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def remove_while_copied(run: Path, monkeypatch: pytest.MonkeyPatch, steps: list[int]) -> None:
+    """Have a run that trains remove its checkpoint while it is copied, after saving a newer one; once for each step."""
+
+    def copy_late(origin: Path, target: Path) -> None:
+        if steps and Path(origin).name == "tokenizer.json" and Path(origin).is_relative_to(run):
+            newer = run / "checkpoints" / f"step-{steps.pop(0):06d}"
+            shutil.copytree(Path(origin).parent, newer)
+            folder = RunFolder(run)
+            folder.write_state(folder.state | {"latest_checkpoint": f"checkpoints/{newer.name}"})
+            remove_folder(Path(origin).parent)
+        shutil.copyfile(origin, target)
+
+    monkeypatch.setattr(sys.modules["hub_export.bundle"], "shutil", SimpleNamespace(copyfile=copy_late))
+
+
+def test_a_checkpoint_that_is_removed_while_it_is_copied_gives_way_to_the_newest(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    remove_while_copied(run, monkeypatch, [30, 40])
+    caplog.set_level(logging.INFO, "hub_export")
+    made = bundle(run, tmp_path / "made", checkpoint="latest")
+    newest = run / "checkpoints" / "step-000040"
+    assert (made / "model.safetensors").read_bytes() == (newest / "model.safetensors").read_bytes()
+    assert contents(made).keys() == BUNDLE_FILES
+    for step in (20, 30):
+        assert f"step-0000{step} was removed while it was copied; taking the latest one of now" in caplog.text
+
+
+def test_a_checkpoint_that_is_removed_every_time_is_named(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove_while_copied(run, monkeypatch, [30])
+    with pytest.raises(ValueError, match=r"step-000020: expected a checkpoint that stays while .*keep-checkpoints\)\."):
+        bundle(run, tmp_path / "made", checkpoint="step-000020")
+    remove_while_copied(run, monkeypatch, [*range(40, 90, 10)])
+    with pytest.raises(ValueError, match=r"step-000070: expected a checkpoint that stays while it is copied"):
+        bundle(run, tmp_path / "made", checkpoint="latest")
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}  # nothing incomplete, nothing hidden
+
+
+def test_a_copy_that_is_not_what_the_checkpoint_was_is_refused(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_checksums(run / BEST)
+
+    def copy_with_a_flipped_bit(origin: Path, target: Path) -> None:
+        content = bytearray(Path(origin).read_bytes())
+        content[-1] ^= Path(target).name == "model.safetensors"
+        Path(target).write_bytes(content)
+
+    monkeypatch.setattr(sys.modules["hub_export.bundle"], "shutil", SimpleNamespace(copyfile=copy_with_a_flipped_bit))
+    with pytest.raises(ValueError, match=r"model\.safetensors .*, in its copy\. Make the bundle again\.$"):
+        bundle(run, tmp_path / "made")
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}

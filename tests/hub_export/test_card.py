@@ -1,6 +1,9 @@
 import ast
+import dataclasses
 import json
 import re
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub_export.card import fence_for, render_card, set_repository
+from hub_export.code_version import put_code
 from modeling.loading import read_weights
+from panels.generate import generate
+from panels.models import load_model
+from panels.sampling import settings_from
 from storage.model_card import FACTS, read_card
 from storage.records import write_jsonl
 from storage.run_folder import RunFolder
+from tests.hub_export.tokenizer_kinds import KINDS, make_run
+from tests.processes import Python
 
 
 def render(bundle: Path, run: Path, *, checkpoint: str = "best", repo: str | None = None, **options: str) -> str:
@@ -55,6 +64,27 @@ def test_the_facts_travel_as_data(made: Path, pristine_run: Path) -> None:
     assert text.count("alice/moons") == 5
     set_repository(made, "bob/moons")
     assert (made / "README.md").read_text(encoding="utf-8") == text
+
+
+def test_a_run_that_was_cut_short_says_so(made: Path, pristine_run: Path, tmp_path: Path) -> None:
+    """With the command that goes on, in which no path of the machine is named."""
+    run = tmp_path / "my moons"
+    shutil.copytree(pristine_run, run)
+    reason = "the time limit of 10 min 32 s ended the run after 10 of 40 planned steps (25% of its tokens)"
+    command = ["python", "-m", "train", f"{run}/recipe.json", "--run-dir", str(run), "--resume"]
+    state = RunFolder(run).state | {"cut_short": reason, "resume_command": shlex.join(command)}
+    RunFolder(run).write_state(state)
+    card = render(made, run)
+    assert f"**Not trained to its end**: {reason}.\n" in card
+    assert ("```", "python -m train 'runs/my moons/recipe.json' --run-dir 'runs/my moons' --resume") in code_blocks(
+        card, "sh"
+    )
+    assert str(tmp_path) not in card
+    (made / "README.md").write_text(card)
+    assert read_card(made)[0][FACTS]["cut_short"] == reason
+    RunFolder(run).write_state(state | {"resume_command": "python -m train runs/x/recipe.json --run-dir runs/x"})
+    assert "\npython -m train runs/x/recipe.json --run-dir runs/x\n" in render(made, run)
+    assert "Not trained to its end" not in render(made, pristine_run)
 
 
 def test_a_card_of_version_0_1_gets_its_repository(made: Path) -> None:
@@ -133,9 +163,10 @@ def test_the_examples_are_python(pristine_bundle: Path) -> None:
     assert len(blocks) == 3  # two for the model, one for the slow tokenizer
     for _, code in blocks:
         ast.parse(code)
-    assert 'tokenizer("The robot", return_tensors="pt")' in blocks[0][1]
+    assert 'tokenizer("<|endoftext|>" + "The robot", return_tensors="pt")' in blocks[0][1]
     assert '"your-name/scratchgpt-stories"' in blocks[0][1]
-    assert 'An empty prompt (`""`) begins a text: `generate` then starts with `<|endoftext|>`, which precedes' in page
+    assert 'An empty prompt (`""`) needs none: `generate` begins with it.' in page
+    assert "`<|endoftext|>` precedes every text of the training" in page
     assert "The padding token is the token that ends a text, `<|endoftext|>`. `DataCollatorForLanguageModeling" in page
 
 
@@ -163,3 +194,57 @@ def test_nothing_in_a_text_closes_its_fence(text: str) -> None:
     fence = fence_for(text)
     assert len(fence) >= 3
     assert fence not in text
+
+
+def test_its_programs_write_what_the_page_writes(tmp_path: Path, clean_python: Python) -> None:
+    """Those of the card of each kind of tokenizer, as they stand, with the model's folder for the repository.
+
+    The second program draws: it is compared where it does not."""
+    programs, expected = [], []
+    for kind in KINDS:
+        run = RunFolder(make_run(tmp_path / kind, kind, masked=False))
+        run.write_prompts(["The sailor said"])
+        folder = run.checkpoint("best")
+        shutil.copyfile(run.path / "prompts.json", folder / "prompts.json")
+        put_code(folder)
+        card = render_card(folder, run, folder, repo="alice/moons")
+        first, second, *_ = (program.replace("alice/moons", str(folder)) for _, program in code_blocks(card, "python"))
+        programs += [first, second, second.replace('"do_sample": True', '"do_sample": False')]
+        loaded = load_model(folder)
+        settings = settings_from(temperature=0, max_new_tokens=24)
+        text = list(generate(loaded, "The sailor said", settings))[-1].text
+        # The pipeline decodes what is new by itself, and so leaves out a space that a decoder puts between two tokens.
+        one_call = text.replace(" ", "", 3).replace("Thesailorsaid", "The sailor said") if kind == "wordpiece" else text
+        expected += [text, "The sailor said", one_call]
+        without = dataclasses.replace(loaded, prefix_ids=())
+        assert list(generate(without, "The sailor said", settings))[-1].text != text  # the first token counts
+    done = clean_python.run("-c", "\nprint('====')\n".join(programs))
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.removesuffix("\n").split("\n====\n")
+    for text, wanted, program in zip(printed, expected, programs, strict=True):
+        assert text == wanted or ("True" in program and text.startswith(wanted)), program
+
+
+def test_what_was_measured_afterwards_is_on_the_card(made: Path, run: Path) -> None:
+    folder = RunFolder(run)
+    for absent in ("never saw", "Memorization", "While it learned", "Seed 0"):
+        assert absent not in render(made, run)
+    result = {"loss": 2.0, "perplexity": 7.4, "bits_per_byte": 1.23456, "tokens": 9, "bytes": 12345}
+    folder.record_evaluation("step-000010", {"texts": {"a|book_*.txt": result}})
+    counts = {"texts": 200, "tokens": 60000, "windows": 58200, "memorised": 8, "share": 8 / 58200, "window": 50}
+    samples = [{"seed": seed, "text": f"``` text {seed}"} for seed in range(10)]
+    folder.record_evaluation("step-000010", {"memorization": counts, "seeded_samples": samples})
+    first = [{"step": step, "prompt": "The", "text": f" {step} | <b>\nx", "seed": 0} for step in (1, 3, 10)]
+    write_jsonl(run / "samples.jsonl", [*first, *folder.samples()])
+    text = render(made, run)
+    assert "| a\\|book\\_\\*.txt | 12,345 | 1.2346 |" in text
+    assert "of 58,200 windows of 50 tokens in 200 texts that it wrote from nothing, 8 stand word for\nword" in text
+    assert "(0.014%)" in text
+    seeds = text.split("## Samples")[1].split("## While it learned")[0]
+    assert "with the seeds 0 to 9, not selected" in seeds
+    assert re.findall(r"Seed (\d):\n\n````text\n``` text (\d)\n````\n", seeds) == [(str(n), str(n)) for n in range(10)]
+    assert "| 1 | 1 \\| \\<b\\> x |" in text
+    assert "| 10 |" not in text.split("## While it learned")[1]  # that is the checkpoint itself
+    assert text.count("## Samples") == 1
+    folder.rewind(5)  # the checkpoint is trained again
+    assert folder.evaluations("step-000010") == {}

@@ -122,8 +122,9 @@ def test_a_published_model_must_generate_too(made: Path) -> None:
     assert "differ by up to" in report["error"]
 
 
-def test_a_process_that_ends_early_is_a_failed_check(made: Path) -> None:
-    plant(made, "import os\nos._exit(3)")
+@pytest.mark.parametrize("begun", ["", "open('report.json', 'w').write('{')\n"], ids=["no report", "half a report"])
+def test_a_process_that_ends_early_is_a_failed_check(begun: str, made: Path) -> None:
+    plant(made, f"{begun}import os\nos._exit(3)")
     with pytest.raises(ValueError, match=r"'isolated process' failed: the process ended with status 3: no message"):
         verify(made)
 

@@ -71,15 +71,15 @@ def mamba() -> Any:
     return build(transformers.MambaForCausalLM, config)
 
 
-def roberta() -> Any:
+def roberta(**config: Any) -> Any:
     """Its positions count from the padding id."""
     shape: dict[str, Any] = SIZES | {
         "num_attention_heads": 2,
         "intermediate_size": 24,
         "max_position_embeddings": CONTEXT + 1,
     }
-    config = transformers.RobertaConfig(vocab_size=VOCABULARY, **shape, is_decoder=True, pad_token_id=0)
-    return build(transformers.RobertaForCausalLM, config)
+    whole = transformers.RobertaConfig(vocab_size=VOCABULARY, **shape | config, is_decoder=True, pad_token_id=0)
+    return build(transformers.RobertaForCausalLM, whole)
 
 
 def whisper() -> Any:

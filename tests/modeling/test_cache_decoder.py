@@ -13,8 +13,9 @@ from torch.nn import functional
 from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from modeling import generation
-from modeling.generation import SamplingSettings, cache_argument, stream
+from modeling import cache_decoder
+from modeling.cache_decoder import cache_argument
+from modeling.generation import SamplingSettings, stream
 from modeling.inspection import surprisals
 from modeling.loading import context_length
 from tests.modeling import models
@@ -101,21 +102,21 @@ def remote(kind: type[PreTrainedModel], context: int | None = CONTEXT, rows: int
 def lengths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many tokens each pass of a model reads."""
     found = []
-    inner = generation.CacheDecoder._forward
+    inner = cache_decoder.CacheDecoder._forward
 
     def forward(self, token_ids, options):
         found.append(len(token_ids))
         return inner(self, token_ids, options)
 
-    monkeypatch.setattr(generation.CacheDecoder, "_forward", forward)
+    monkeypatch.setattr(cache_decoder.CacheDecoder, "_forward", forward)
     return found
 
 
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """Asks for the decoder's log lines; it has said nothing before."""
-    generation._log_reading_again.cache_clear()
-    return lambda: [record.getMessage() for record in caplog.records if record.name == "modeling.generation"]
+    cache_decoder._log_reading_again.cache_clear()
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "modeling.cache_decoder"]
 
 
 CACHED = [*models.WITH_CACHE, models.roberta, models.whisper]

@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import T5Config, T5ForConditionalGeneration
 
+from modeling.cache_decoder import CacheDecoder
 from modeling.fast_decoder import FastDecoder
-from modeling.generation import CacheDecoder, SamplingSettings, prefix_ids, start_ids, stream
+from modeling.generation import SamplingSettings, prefix_ids, start_ids, stream
 from modeling.loading import context_length
 from tests.modeling import models
 from tests.modeling.models import CONTEXT, VOCABULARY, generate

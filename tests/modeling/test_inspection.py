@@ -9,7 +9,7 @@ import torch
 from transformers import BertConfig, BertLMHeadModel, OPTConfig, OPTForCausalLM
 
 from modeling import ScratchGPTForMaskedLM
-from modeling.inspection import attention, logit_lens, next_token_logits, surprisals
+from modeling.inspection import attention, embeddings, logit_lens, nearest_embeddings, next_token_logits, surprisals
 from tests.modeling import models
 from tests.modeling.models import CONTEXT, LAYERS, VOCABULARY, build, logits
 
@@ -46,6 +46,13 @@ def test_surprises_add_up_to_transformers_loss(make) -> None:
     for one in others:
         assert one.likeliest is not None
         assert (one.rank == 1) == (one.likeliest.token_id == one.token_id)
+        assert one.alternatives == ()
+    top = torch.softmax(logits(model, IDS), -1).topk(3)
+    for position, one in enumerate(surprisals(model, IDS, alternatives=3)[1:]):
+        assert [guess.token_id for guess in one.alternatives] == top.indices[position].tolist()
+        assert [guess.probability for guess in one.alternatives] == pytest.approx(
+            top.values[position].tolist(), abs=1e-4
+        )
 
 
 @pytest.mark.parametrize("make", [models.scratchgpt, models.gpt2, models.qwen3])
@@ -156,6 +163,23 @@ def test_a_model_without_attention_says_so() -> None:
         attention(models.mamba(), IDS)
 
 
+@pytest.mark.parametrize("make", [models.scratchgpt, models.gpt2, models.mamba])
+def test_embeddings_are_rows_of_the_table_and_the_nearest_are_found(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modeling.inspection.ROWS_AT_A_TIME", 7)  # several parts
+    model = make()
+    table_VE = model.get_input_embeddings().weight.detach()
+    assert torch.equal(embeddings(model, IDS), table_VE[IDS])
+    found = nearest_embeddings(model, IDS, 4, size=VOCABULARY - 2)
+    for token_id, similar in zip(IDS, found, strict=True):
+        cosines = torch.nn.functional.cosine_similarity(table_VE[token_id], table_VE[: VOCABULARY - 2], dim=-1)
+        cosines[token_id] = -2
+        best = cosines.topk(4)
+        assert [one.token_id for one in similar] == best.indices.tolist()
+        assert [one.cosine for one in similar] == pytest.approx(best.values.tolist(), abs=1e-5)
+    with pytest.raises(ValueError, match="top: expected a whole number, 1 or more, got 0"):
+        nearest_embeddings(model, IDS, 0)
+
+
 @pytest.mark.parametrize("look", [attention, logit_lens])
 def test_others_may_use_the_model_meanwhile(look) -> None:
     """Neither the weights nor the numbers of a model change while and after it is looked into."""
@@ -178,7 +202,7 @@ def test_others_may_use_the_model_meanwhile(look) -> None:
     assert all(not module._forward_pre_hooks for module in model.modules())
 
 
-@pytest.mark.parametrize("look", [next_token_logits, surprisals, logit_lens, attention])
+@pytest.mark.parametrize("look", [next_token_logits, surprisals, embeddings, nearest_embeddings, logit_lens, attention])
 def test_ids_must_be_tokens_of_the_model(look) -> None:
     model = models.scratchgpt()
     with pytest.raises(ValueError, match="expected a text of at least one token, got an empty one"):

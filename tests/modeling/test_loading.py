@@ -1,6 +1,7 @@
 """Loading a model folder: what its files say of other versions than those that are here."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,21 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, loading
+from modeling import loading
 from modeling.configuration_scratchgpt import CODE_VERSION
-from modeling.loading import context_length, load_model, read_weights
+from modeling.loading import (
+    context_length,
+    fetch,
+    find_folder,
+    has_chat_template,
+    load_causal_lm,
+    load_model,
+    read_weights,
+    split_hub_id,
+)
+from storage.run_folder import RunFolder
 
 HERE = transformers.__version__
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    config = ScratchGPTConfig(vocab_size=17, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
-    ScratchGPTForCausalLM(config).save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
 
 
 @pytest.fixture
@@ -161,3 +164,96 @@ def test_the_context_length_is_that_of_the_config_and_of_the_model(folder: Path)
     model = load_model(folder)
     content = json.loads((folder / "config.json").read_text())
     assert context_length(content) == context_length(model.config) == context_length(model) == 256
+
+
+def test_what_is_missing_or_left_over_is_said_in_a_line_and_not_in_a_table_of_transformers(
+    folder: Path, said: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("transformers").addHandler(said.handler)
+    verbosity = transformers.logging.get_verbosity()
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights | {"model.extra": torch.ones(1), "model.more": torch.ones(1)}, folder / "model.safetensors")
+    try:
+        load_model(folder)
+        assert [record.getMessage() for record in said.records] == [
+            f"{folder}: its weights hold what the model has no place for, and it is left out: model.extra and 1 more"
+        ]
+        said.clear()
+        save_file({name: weights[name] for name in list(weights)[1:]}, folder / "model.safetensors")
+        with pytest.raises(ValueError, match="is incomplete: its weights lack"):
+            load_model(folder)
+        assert said.records == []
+    finally:
+        logging.getLogger("transformers").removeHandler(said.handler)
+    assert transformers.logging.get_verbosity() == verbosity
+
+
+def test_a_source_is_a_folder_a_run_or_a_hub_id(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.checkpoint_folder(5).parent.mkdir(parents=True)
+    folder.rename(run.checkpoint_folder(5))
+    run.write_state({"best_checkpoint": "checkpoints/step-000005"})
+    for source in (run.path, run.checkpoint_folder(5)):
+        assert find_folder(source) == run.checkpoint_folder(5)
+    monkeypatch.chdir(tmp_path)
+    for source, repo, revision in (
+        ("gpt2", "gpt2", None),
+        ("alice/model", "alice/model", None),
+        ("alice/model@v1.0", "alice/model", "v1.0"),
+    ):
+        assert find_folder(source) is None
+        assert split_hub_id(source) == (repo, revision)
+    for source in ("run", "run/model", "a/b/c", "../run", "alice/model@"):
+        assert split_hub_id(source) is None
+
+
+def test_what_is_no_source_is_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"/nowhere/x: expected a bundle, a checkpoint, a run folder or a Hub id$"):
+        find_folder("/nowhere/x")
+    with pytest.raises(
+        ValueError, match=r"config\.json is a file: expected a folder \(a bundle, a checkpoint or a run\)"
+    ):
+        find_folder(folder / "config.json")
+    with pytest.raises(ValueError, match=r"or a Hub id, got x{80} … \(3,000 characters\): File name too long"):
+        find_folder("x" * 3000)
+    with pytest.raises(ValueError, match=r"or a Hub id, got ~nobody-here/x: Could not determine home directory"):
+        find_folder("~nobody-here/x")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        ValueError, match=r"empty holds no model: no config\.json \(and no run\.json\) in it; expected a"
+    ):
+        find_folder(tmp_path / "empty")
+
+
+def test_a_repository_that_cannot_be_fetched_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = (
+        r"^{} is no folder here, and fetching a model of that name from the Hugging Face Hub failed \(.+\); check the "
+    )
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for repo in ("alice/no-such-model", "alice/no-such-model@v1"):
+        with pytest.raises(ValueError, match=message.format(repo)):
+            fetch(repo)
+
+
+def test_a_model_that_cannot_write_is_named(folder: Path) -> None:
+    change(folder / "config.json", architectures=["ScratchGPTForMaskedLM"])
+    with pytest.raises(
+        ValueError, match="holds a ScratchGPTForMaskedLM, which cannot write: expected a causal language m"
+    ):
+        load_causal_lm(folder)
+    change(folder / "config.json", architectures=["ScratchGPTForCausalLM"], max_position_embeddings=2**24 + 1)
+    with pytest.raises(ValueError, match="expected a context of at most 16,777,216 tokens, got 16,777,217"):
+        load_causal_lm(folder)
+
+
+def test_where_a_chat_template_may_be(folder: Path) -> None:
+    assert not has_chat_template(folder)
+    change(folder / "tokenizer_config.json", chat_template="")
+    assert not has_chat_template(folder)
+    change(folder / "tokenizer_config.json", chat_template="{{ messages }}")
+    assert has_chat_template(folder)
+    (folder / "tokenizer_config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json: expected a JSON object, got a list"):
+        has_chat_template(folder)
+    (folder / "chat_template.jinja").touch()
+    assert has_chat_template(folder)

@@ -129,6 +129,26 @@ def test_a_draw_tells_its_probabilities():
     assert sampler.draw(logits_V).alternatives == ()
 
 
+@pytest.mark.parametrize(
+    "choices", [{}, {"temperature": 0.7}, {"top_p": 0.8}, {"top_k": 5, "typical_p": 0.6}, {"min_p": 0.2}]
+)
+def test_a_draw_can_be_followed_along_the_line_of_its_candidates(choices):
+    logits_V = torch.randn(40, generator=torch.Generator().manual_seed(3)) * 2
+    for seed in range(20):
+        sampler = sampler_of(vocab_size=40, seed=seed, **choices)
+        ids_C, probability_C = sampler.candidates(logits_V)
+        torch.testing.assert_close(sampler.distribution(logits_V)[ids_C], probability_C, atol=1e-6, rtol=1e-5)
+        assert probability_C.sum().item() == pytest.approx(1, abs=1e-5)
+        draw = sampler.draw(logits_V)
+        place = ids_C.tolist().index(draw.token_id)
+        before = probability_C[:place].double().sum().item()
+        assert draw.uniform is not None
+        assert before - 1e-6 <= draw.uniform < before + draw.probability + 1e-6
+    greedy = sampler_of(vocab_size=40, temperature=0)
+    assert [part.tolist() for part in greedy.candidates(logits_V)] == [[int(logits_V.argmax())], [1.0]]
+    assert greedy.draw(logits_V).uniform is None
+
+
 def test_greedy_takes_the_first_of_the_most_likely():
     draw = sampler_of(vocab_size=4, temperature=0).draw(torch.tensor([0.0, 2.0, 2.0, 1.0]), alternatives=2)
     assert (draw.token_id, draw.probability, draw.kept) == (1, 1.0, 1)
@@ -139,6 +159,21 @@ def test_greedy_heeds_the_repetition_penalty_of_drawn_tokens():
     sampler = sampler_of(vocab_size=3, temperature=0, repetition_penalty=1.5)
     logits_V = torch.tensor([-1.0, 1.9, 2.0])
     assert [sampler.draw(logits_V).token_id for _ in range(3)] == [2, 1, 2]
+
+
+@pytest.mark.parametrize("penalty", [0.5, 2.0])
+def test_the_penalty_makes_every_seen_logit_smaller_or_every_one_larger(penalty):
+    logits_V = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0, 0.5])
+    expected_V = torch.tensor([-penalty, -0.5 * penalty, 0.0, 0.5 / penalty, 1 / penalty, 0.5])
+    ours_V = sampler_of(seen=range(5), vocab_size=6, repetition_penalty=penalty).distribution(logits_V)
+    torch.testing.assert_close(ours_V, torch.softmax(expected_V, -1))
+
+
+@pytest.mark.parametrize("choices", [{}, {"top_k": 3}, {"top_k": 3, "min_p": 0}])
+def test_a_share_of_one_drops_nothing_however_unlikely(choices):
+    logits_V = torch.tensor([100.0, 1.0, 0.0, -1.0])
+    draw = sampler_of(vocab_size=4, seed=1, top_p=1.0, **choices).draw(logits_V)
+    assert draw.kept == choices.get("top_k", 4)
 
 
 def test_the_seed_decides_and_the_global_generator_is_left_alone():
@@ -216,3 +251,37 @@ def test_settings_out_of_range_say_what_was_expected(field, value, expected):
     message = f"{field}: expected {expected}, got {value!r}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         SamplingSettings(**{field: value})
+
+
+def test_the_settings_that_nobody_chose():
+    assert SamplingSettings() == SamplingSettings(
+        max_new_tokens=200,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        min_p=0.0,
+        typical_p=1.0,
+        repetition_penalty=1.0,
+        seed=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "fine", "refused"),
+    [
+        ("max_new_tokens", [1, 10**9], [0, 1.5, True]),
+        ("temperature", [0, 1e9], [-1e-9, math.inf, False]),
+        ("top_k", [0, 10**9], [-1, 1.5]),
+        ("top_p", [0, 1], [-1e-9, 1 + 1e-9]),
+        ("min_p", [0, 1], [-1e-9, 1 + 1e-9]),
+        ("typical_p", [0.001, 1], [0.00099, 1 + 1e-9]),
+        ("repetition_penalty", [0.01, 100], [0.0099, 100.01]),
+        ("seed", [None, 0, 2**63 - 1], [-1, 2**63, 1.5]),
+    ],
+)
+def test_the_borders_of_each_setting(field, fine, refused):
+    for value in fine:
+        assert getattr(SamplingSettings(**{field: value}), field) == value
+    for value in refused:
+        with pytest.raises(ValueError, match=f"^{field}: expected "):
+            SamplingSettings(**{field: value})

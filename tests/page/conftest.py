@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from storage.run_folder import RunFolder
+from tests.panels.tiny_model import save_checkpoint
 from tests.serving import Window, serving
 from train.config import replace_fields
 from train.loop import train
@@ -64,3 +65,24 @@ def lab_page(window: Window) -> Iterator[Any]:
     """The page, as the test before left it."""
     with window.lent() as page:
         yield page
+
+
+@pytest.fixture
+def browsing(browser: Any) -> Iterator[Any]:
+    """A browser profile of its own."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    yield context
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that takes its time and never ends a text."""
+    return save_checkpoint(tmp_path_factory.mktemp("slow") / "slow", layers=256)
+
+
+@pytest.fixture(scope="module")
+def slow_address(slow_model: Path) -> Iterator[str]:
+    """Address of its page."""
+    with serving(slow_model, cwd=slow_model.parent) as (address, _):
+        yield address

@@ -9,7 +9,7 @@ import pytest
 from docs.screenshot import open_tab
 from panels.formats import percent
 from panels.models import load_model
-from panels.sampling import settings_from
+from panels.sampling import WILD, settings_from
 from panels.tabs.compare.comparison import Side, compare
 from panels.tabs.compare.view import sentence
 from tests.page.test_look import LOOK
@@ -43,7 +43,7 @@ def test_two_checkpoints_side_by_side(lab_page, home):
     page = lab_page
     open_tab(page, "Compare")
     first, second = (str(folder.relative_to(home)) for folder in (checkpoints(home)[0], checkpoints(home)[-1]))
-    prompt, status = page.get_by_label("The beginning for both"), page.locator("#compare-status")
+    prompt, status = page.get_by_label("Prompt for both"), page.locator("#compare-status")
     choose(page, "A", first)
     choose(page, "B", second)
     prompt.fill(PROMPT)
@@ -86,16 +86,16 @@ def test_ready_made_comparisons_and_what_goes_wrong(lab_page, home):
     open_tab(page, "Compare")
     status, found = page.locator("#compare-status"), page.locator("#comparison .sentence")
     page.get_by_label("Seed of both").fill("3")
-    page.get_by_role("button", name="The same twice").click()
+    page.get_by_role("button", name="The same model twice").click()
     expect(page.get_by_label("Model A")).to_have_value("This page's model: A card <b>of</b> a stranger")
     go = page.get_by_role("button", name="Compare", exact=True)
     go.click()
     expect(found).to_contain_text("They never diverge")
-    page.get_by_role("button", name="Careful and wild").click()
-    expect(page.get_by_label("number input for Temperature, B")).to_have_value("1.2")
+    page.get_by_role("button", name="Careful and wild settings").click()
+    expect(page.get_by_label("number input for Temperature, B")).to_have_value(str(WILD.temperature))
     go.click()
     expect(found).to_contain_text("They diverge at token")
-    expect(page.get_by_role("article", name="Text B")).to_contain_text("temperature 1.2")
+    expect(page.get_by_role("article", name="Text B")).to_contain_text(f"temperature {WILD.temperature}")
 
     page.get_by_label("Seed of both").fill("dice")
     go.click()

@@ -14,8 +14,10 @@ import pytest
 from modeling.generation import SamplingSettings
 from panels.generate import generate
 from panels.models import load_model
+from panels.tabs.learn.curves import read_points
+from panels.tabs.learn.timelapse import describe_loss
 from storage.records import read_json_object, read_jsonl
-from tests.serving import Window
+from tests.serving import WAIT, Window, choose_option
 
 STRANGE = "</script><img src=x onerror=alert(1)> ${1+1}"
 RECORD = """
@@ -27,7 +29,6 @@ RECORD = """
   }).observe(document.querySelector("#learn-timelapse"), {subtree: true, childList: true, characterData: true});
 }
 """
-SETTLED = 60_000  # milliseconds for a process to have begun, on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def paste(page: Any, text: str) -> None:
     box.evaluate("(box, text) => { box.value = text; box.dispatchEvent(new Event('input', {bubbles: true})); }", text)
 
 
-def says(page: Any, selector: str, words: str, timeout: int = 30_000) -> str:
+def says(page: Any, selector: str, words: str, timeout: int = WAIT) -> str:
     """Wait until an element says so; what it says."""
     page.locator(selector).get_by_text(re.compile(words)).first.wait_for(timeout=timeout)
     return page.locator(selector).inner_text()
@@ -113,7 +114,8 @@ def test_the_curves_and_the_time_lapse_are_those_of_the_run(tab: Any, home: Path
 
     # The slider moves through the samples without asking anybody.
     requests: list[str] = []
-    tab.on("request", lambda request: requests.append(request.url))
+    # The strip above the tabs asks whether something trains; nothing of this view does.
+    tab.on("request", lambda request: "/training/state" in request.url or requests.append(request.url))
     slider, text, position = (tab.locator(f"#learn-timelapse {name}") for name in ("input", ".text", ".position"))
     frames: list[dict[str, Any]] = []
     for index, prompt in enumerate(dict.fromkeys(sample["prompt"] for sample in samples)):
@@ -122,7 +124,8 @@ def test_the_curves_and_the_time_lapse_are_those_of_the_run(tab: Any, home: Path
         slider.press("Home")
         for frame in frames:
             assert text.evaluate("element => element.textContent") == frame["text"]
-            assert position.inner_text().startswith(f"Step {frame['step']} · validation loss ")
+            loss = describe_loss(read_points(metrics), frame["step"])
+            assert position.inner_text().startswith(f"Step {frame['step']} · {loss} · seed ")
             slider.press("ArrowRight")
     tab.evaluate(RECORD)
     tab.locator("#learn-timelapse .play").click()
@@ -133,7 +136,7 @@ def test_the_curves_and_the_time_lapse_are_those_of_the_run(tab: Any, home: Path
 
 
 def test_a_prompt_of_ones_own_with_every_checkpoint(tab: Any, home: Path) -> None:
-    tab.get_by_role("button", name="Write a prompt of your own").click()
+    tab.get_by_role("button", name="Continue a prompt of your own").click()
     tab.locator("#timelapse-prompt textarea").fill(STRANGE)
     tab.locator("#timelapse-seed").locator("input, textarea").fill("not a number")
     tab.locator("#timelapse-make").click()
@@ -141,7 +144,7 @@ def test_a_prompt_of_ones_own_with_every_checkpoint(tab: Any, home: Path) -> Non
     tab.locator("#timelapse-seed").locator("input, textarea").fill("11")
     tab.locator("#timelapse-length input[type=number]").fill("12")
     tab.locator("#timelapse-make").click()
-    says(tab, "#timelapse-status", "Done: 2 of 2 checkpoints, seed 11", SETTLED)
+    says(tab, "#timelapse-status", "Done: 2 of 2 checkpoints, seed 11")
     checkpoints = sorted((home / "runs" / "lab" / "checkpoints").glob("step-*"))
     slider, text = tab.locator("#learn-timelapse input"), tab.locator("#learn-timelapse .text")
     slider.press("Home")
@@ -172,14 +175,34 @@ def test_a_file_is_read_in_the_encoding_that_is_chosen(tab: Any, home: Path) -> 
     tab.get_by_role("button", name="Train on a text of your own").click()
 
 
+def test_a_time_is_chosen_instead_of_a_size(tab: Any) -> None:
+    from playwright.sync_api import expect
+
+    tab.get_by_role("button", name="Train on a text of your own").click()
+    paste(tab, "The lamp burned low and the sea was quiet. " * 2000)
+    tab.get_by_role("radio", name="the best for a time").check()
+    says(tab, "#start-plan", r"about \d\.\d\d bits per byte of held-out text")
+    expect(tab.locator("#start-steps")).to_be_hidden()
+    tab.locator("#start-minutes input[type=number]").fill("45")
+    tab.locator("#start-minutes input[type=number]").press("Tab")
+    says(tab, "#start-plan", "45 min")
+    tab.get_by_role("radio", name="tiny").check()
+    says(tab, "#start-plan", "On disk")
+    expect(tab.locator("#start-minutes")).to_be_hidden()
+    expect(tab.locator("#start-steps")).to_be_visible()
+    tab.get_by_role("button", name="Train on a text of your own").click()
+
+
 def test_a_run_is_started_watched_stopped_and_lost(tab: Any, home: Path) -> None:
+    from playwright.sync_api import expect
+
     tab.get_by_role("button", name="Train on a text of your own").click()
     tab.locator("#start-text textarea").fill("too short")
     says(tab, "#start-plan", "too short for the size tiny: expected at least 400 bytes, got 9")
     tab.locator("#start-run").click()
     says(tab, "#start-plan", "too short for the size tiny")
     paste(tab, ("The lamp burned low and the sea was quiet. " + STRANGE + "\n") * 1200)
-    says(tab, "#start-plan", "133,568", SETTLED)
+    says(tab, "#start-plan", "133,568")
     tab.locator("#start-steps input[type=number]").fill("5000")
     tab.locator("#start-steps input[type=number]").press("Tab")
     says(tab, "#start-plan", "5.12 M tokens")
@@ -192,7 +215,7 @@ def test_a_run_is_started_watched_stopped_and_lost(tab: Any, home: Path) -> None
     says(tab, "#start-plan", "One run at a time: lamp-b-sea-b is running")
 
     # The curves grow while it runs; what the reader opened and pointed at stays.
-    says(tab, "#learn-status", "Running", SETTLED)
+    says(tab, "#learn-status", "Running")
     tab.wait_for_function("document.querySelector('#learn-curves .curves')?.dataset.run === 'lamp-b-sea-b'")
     count = "JSON.parse(document.querySelector('#learn-curves .curves').dataset.points).length"
     tab.get_by_text("The numbers as a table").click()
@@ -201,14 +224,14 @@ def test_a_run_is_started_watched_stopped_and_lost(tab: Any, home: Path) -> None
     area.press("Home")
     first = tab.locator("#learn-curves .loss .readout").inner_text()
     before = tab.evaluate(count)
-    tab.wait_for_function(f"{count} > {before}", timeout=SETTLED)
+    tab.wait_for_function(f"{count} > {before}")
     assert tab.locator("#learn-curves .loss .readout").inner_text() == first
     assert tab.evaluate("document.activeElement.dataset.plot") == "loss"
     assert tab.locator("#learn-curves table tbody tr").count() == tab.evaluate(count)
 
     tab.locator("#learn-stop").click()
-    says(tab, "#learn-status", "Stopped, saved", SETTLED)
-    assert "is running" not in tab.locator("#start-plan").inner_text()
+    says(tab, "#learn-status", "Stopped, saved")
+    expect(tab.locator("#start-plan")).not_to_contain_text("is running")
     state = read_json_object(run / "run.json")
     assert state["status"] == "stopped"
     assert 0 < state["step"] < 5000
@@ -225,6 +248,5 @@ def test_a_run_is_started_watched_stopped_and_lost(tab: Any, home: Path) -> None
     run.rename(home / "elsewhere")
     tab.get_by_role("button", name="Refresh").click()
     says(tab, "#learn-status", "This run's folder is missing")
-    tab.locator("#learn-run input").click()
-    tab.get_by_role("option", name=re.compile("lab · finished")).click()
+    choose_option(tab, tab.locator("#learn-run input"), re.compile("lab · finished"))
     says(tab, "#learn-status", "Finished")

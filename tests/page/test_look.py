@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from docs.screenshot import open_tab
 
@@ -12,7 +13,7 @@ FOCUS = """
 () => {
   const element = document.activeElement;
   if (!element || element === document.body) return null;
-  const style = getComputedStyle(element), around = element.closest("#document, .block") ?? element;
+  const style = getComputedStyle(element), around = element.closest(".writing, .block") ?? element;
   const shown = ({ outlineStyle, outlineWidth, boxShadow }) =>
     (outlineStyle !== "none" && parseFloat(outlineWidth) > 0) || boxShadow !== "none";
   return {
@@ -35,13 +36,15 @@ def dark_phone(browser: Any, lab_address: str) -> Any:
 @pytest.mark.parametrize("look", ["lab_page", "dark_phone"])
 def test_every_tab_can_be_read(look: str, request: pytest.FixtureRequest) -> None:
     looking = request.getfixturevalue(look)
-    problems = []
+    problems, heads = [], set()
     names = looking.locator(".tab-container[aria-hidden] button").all_text_contents()
-    assert names == ["Write", "Tokens", "Inside", "Learn", "Compare", "About"]
+    assert names == ["Write", "Tour", "Tokens", "Inside", "Learn", "Compare", "About"]
     for name in names:
         open_tab(looking, name)
         looking.wait_for_timeout(300)
         problems += [f"{name}: {problem}" for problem in looking.evaluate(LOOK)]
+        heads.add(looking.evaluate("JSON.stringify(document.querySelector('#masthead h1').getBoundingClientRect())"))
+    assert len(heads) == 1, heads  # the head stays where it is
     assert not problems, "\n".join(problems)
 
 
@@ -57,11 +60,39 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(lab_page: Any) ->
             hidden += [] if focus["shown"] else [focus["what"]]
     assert not hidden, hidden
     assert {"BUTTON#generate", "BUTTON#dice", "BUTTON#clear"} <= reached, reached
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_tab_bar_is_one_stop_whose_arrow_keys_open_every_tab(width: int, lab_page: Any) -> None:
+    lab_page.set_viewport_size({"width": width, "height": 800})
+    lab_page.wait_for_timeout(300)  # a narrow screen puts some of the tabs into a menu
+    open_tab(lab_page, "Write")
     lab_page.get_by_role("tab", name="Write").focus()
-    lab_page.keyboard.press("Tab")
-    lab_page.keyboard.press("Enter")
-    lab_page.get_by_role("tab", name="Tokens", selected=True).wait_for()
-    for key, name in (("ArrowRight", "Inside"), ("ArrowLeft", "Tokens"), ("End", "About"), ("Home", "Write")):
+    names = lab_page.locator(".tab-container[aria-hidden] button").all_text_contents()
+    keys = [("ArrowRight", name) for name in names[1:]] + [("ArrowRight", "Write"), ("ArrowLeft", "About")]
+    for key, name in (*keys, ("Home", "Write"), ("End", "About")):
         lab_page.keyboard.press(key)
-        lab_page.get_by_role("tab", name=name, selected=True).wait_for()
-        assert lab_page.evaluate("document.activeElement.textContent") == name
+        lab_page.get_by_role("tab", name=name, selected=True).and_(lab_page.locator(":focus")).wait_for()
+        expect(lab_page.locator('[role="tab"][tabindex="0"]')).to_have_text([name])
+    lab_page.keyboard.press("Tab")
+    assert lab_page.locator('[role="tab"]:focus').count() == 0
+    if width == 390:
+        menu = lab_page.get_by_role("button", name="More tabs")
+        menu.focus()
+        for key in ("Escape", "Enter"):
+            lab_page.keyboard.press("ArrowDown")
+            lab_page.locator(".overflow-dropdown button:focus").wait_for()
+            lab_page.keyboard.press(key)
+            expect(menu).to_have_attribute("aria-expanded", "false")
+        lab_page.get_by_role("tab", name=names[2], selected=True).and_(lab_page.locator(":focus")).wait_for()
+
+
+def test_a_button_that_cannot_be_pressed_looks_so(lab_page: Any) -> None:
+    for name, button in (("Write", "#stop"), ("Inside", "#inside-stop"), ("Compare", "#compare-stop")):
+        open_tab(lab_page, name)
+        assert lab_page.locator(button).is_disabled()
+        style = lab_page.locator(button).evaluate(
+            "(button) => [getComputedStyle(button).backgroundColor, getComputedStyle(button).borderStyle]"
+        )
+        assert style == ["rgba(0, 0, 0, 0)", "dashed"], name
+    assert lab_page.locator("footer").inner_text().strip() == "Use via API"  # and no settings of Gradio's own

@@ -50,14 +50,16 @@ def test_model_facts_and_limits(loaded, masked):
     assert "does not answer questions" in limits(loaded)[0]
     assert "at most 48 tokens" in limits(loaded)[2]
     assert "fills blanks" in limits(masked)[0]
+    chatting = dataclasses.replace(loaded, source=dataclasses.replace(loaded.source, chat=True))
+    assert "tuned to answer" in limits(chatting)[0]
     facts = dict(model_facts(loaded))
     assert facts["parameters"] == f"{count_parameters(loaded.model.config):,}"
     assert facts["context"] == "48 tokens"
-    assert facts["shape"] == "2 layers, 32 wide, 2 heads of 16, 128 wide inside the feed-forward part"
+    assert facts["shape"] == "2 layers, hidden size 32, 2 attention heads of size 16, feed-forward size 128"
     cache = 2 * 2 * 2 * 16 * 4
     weights = file_size(4 * count_parameters(loaded.model.config))
-    assert facts["memory"] == f"{weights} of weights (float32), and {cache} bytes for each token it has read"
-    assert f"{short_number(round(flops_per_token(loaded.model.config, 48)))} for one learned" in facts["arithmetic"]
+    assert facts["memory"] == f"{weights} of weights (float32), and {cache} bytes of key-value cache per token"
+    assert f"{short_number(round(flops_per_token(loaded.model.config, 48)))} in training" in facts["arithmetic"]
 
 
 def test_training_facts_come_from_the_run(tmp_path):
@@ -71,9 +73,9 @@ def test_training_facts_come_from_the_run(tmp_path):
     facts = dict(training_facts(find_model(run), RunFolder(run)))
     assert facts["tokens seen"].startswith("12,000, ")
     assert (facts["recipe"], facts["steps"], facts["time"]) == (
-        "stories", "20, each on 14 windows of text", "2 min 23 s"
+        "stories", "20, with a batch of 14 sequences each", "2 min 23 s"
     )  # fmt: skip
-    assert facts["on unseen text"].startswith("1.5000 bits per byte, 500\u00a0% above the floor of 0.2500")
+    assert facts["on validation text"].startswith("1.5000 bits per byte, 500\u00a0% above the floor of 0.2500")
     assert facts["made with"] == "torch 2.13.0, transformers 5.23.0"
     assert facts["code"] == "git commit 0123456789ab"
     assert training_facts(ModelSource(given="x", name="x"), None) == []

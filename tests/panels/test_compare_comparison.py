@@ -166,7 +166,7 @@ def test_with_different_tokenizers_the_characters_decide(loaded, foreign, seed):
         assert own in {(step.model_probability, step.probability) for step in steps_of(side.loaded, side.settings)}
         assert end.texts[number].text[fork.start : fork.end]
     html = render_comparison(end, (Title(name="a", settings={}), Title(name="b", settings={})))
-    assert "cannot be put side by side" in html
+    assert "cannot be compared" in html
     assert html.count("not comparable") == 2
 
 

@@ -13,11 +13,11 @@ from panels.context import AppContext
 from panels.model_cache import OWN, ModelCache
 from panels.models import ModelLoader, find_model
 from panels.request_queue import RequestQueue
-from panels.sampling import settings_from
+from panels.sampling import CAREFUL, WILD, settings_from
 from panels.tabs.compare import tab as compare
 from panels.tabs.compare.comparison import Comparison, Side
 from panels.tabs.compare.tab import CompareState, SideTroubleError, comparisons
-from tests.panels.tiny_model import PROMPTS, save_checkpoint
+from tests.panels.tiny_model import PROMPTS, save_checkpoint, save_run
 
 BOTH = (settings_from(seed=1, max_new_tokens=10), settings_from(seed=1, max_new_tokens=10, temperature=1.5))
 
@@ -129,4 +129,25 @@ def test_what_is_known_of_a_choice(context):
     trouble = compare.describe(cache, "<img src=x>/y/z")
     assert 'role="alert"' in trouble
     assert "<img" not in trouble
-    assert compare.earliest(cache) == "bundle"
+    assert "Looked up" not in compare.describe(cache, OWN)
+
+
+def test_the_page_begins_with_two_models_that_are_not_the_same(context):
+    cache, bundle = ModelCache(context), context.home / "bundle"
+    assert cache.another() is None  # the bundle holds the weights of the page's model
+    save_checkpoint(context.home / "bundles" / "small", layers=1)
+    assert cache.another() == "bundles/small"
+    context.run = save_run(context.home / "runs" / "lamp")
+    assert cache.another() == "bundles/small"  # the run's only checkpoint is the page's model
+    save_checkpoint(context.run / "checkpoints" / "step-000010", layers=3)
+    assert cache.another() == "runs/lamp/checkpoints/step-000010"
+    shutil.rmtree(bundle)
+    for extra in (context.run / "checkpoints" / "step-000010", context.home / "bundles"):
+        a, b, same, *_ = compare.prepare(context, cache, "")[1:]
+        assert (a["value"], b["value"], same) == (cache.another(), OWN, True)
+        shutil.rmtree(extra)
+    prompt, a, b, same, shown, *values = compare.prepare(context, cache, "mine")
+    count = len(compare.SETTINGS)
+    assert (prompt, a["value"], b["value"], same, shown["visible"]) == ("mine", OWN, OWN, False, True)
+    assert values[:count] == [*CAREFUL.values.values()]
+    assert values[count : 2 * count] == [*WILD.values.values()]

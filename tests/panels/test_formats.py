@@ -5,9 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from panels.formats import duration, file_size, percent, short_number
+from panels.formats import duration, file_size, percent, rough_duration, short_number
 from panels.tabs.inside.tab import finite
-from panels.tabs.learn.form import rough_duration
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,16 @@ def test_the_pace_is_steady_and_does_not_change_the_text(loaded):
     assert every[-1].text == none[-1].text
 
 
+def test_the_first_words_do_not_wait_where_the_first_token_is_half_a_character(loaded):
+    def texts(seed: int, interval: float) -> list[str]:
+        options = settings_from(seed=seed, max_new_tokens=20, temperature=2)
+        return [draft.text for draft in generate(loaded, "The", options, interval=interval)]
+
+    drafts = ((seed, texts(seed, 0.0)) for seed in range(100))
+    seed, every = next((seed, each) for seed, each in drafts if each[0] == "The" != each[-1])
+    assert texts(seed, 1000.0) == ["The", next(text for text in every if text != "The"), every[-1]]
+
+
 def test_same_seed_same_text_and_a_drawn_seed_is_named(loaded):
     first = last_draft(loaded, "The", seed=7, max_new_tokens=30)
     drawn = last_draft(loaded, "The", max_new_tokens=30)
@@ -144,6 +154,27 @@ def test_a_stop_text_is_found_as_soon_as_it_stands_there_and_never_shown(prompt,
     assert is_over == (stop in written)
     assert text == prompt + written.partition(stop)[0]
     assert cut_at_stop_text(prompt + written, "", 0) == (prompt + written, False, 0)
+
+
+@settings(max_examples=200)
+@given(
+    written=st.text("ab", max_size=12),
+    stops=st.lists(st.text("ab", max_size=4), max_size=3),
+    sizes=st.lists(st.integers(1, 4), min_size=12, max_size=12),
+)
+def test_of_several_stop_texts_the_first_to_stand_there_ends_it(written, stops, sizes):
+    text, shown, is_over, rest = "", "", False, written
+    for size in sizes:  # a token brings several characters
+        if is_over or not rest:
+            break
+        text, is_over, held = cut_at_stop_text(text + rest[:size], stops, 0)
+        rest = rest[size:]
+        assert text.startswith(shown)
+        shown = text[: len(text) - held]
+    real = [stop for stop in stops if stop]
+    assert is_over == any(stop in written for stop in real)
+    assert all(stop not in text for stop in real)
+    assert written.startswith(text)
 
 
 def test_the_writing_ends_at_the_stop_text(loaded):

@@ -223,9 +223,10 @@ def test_a_masked_model_says_what_it_can_do(masked: LoadedModel) -> None:
     loader = ModelLoader(masked.source)
     loader.start().wait(60)
     context = AppContext(loader=loader)
-    status, views, _ = inside.arrived(context)
+    status, views, _, take = inside.arrived(context)
     assert "Its attention is shown here" in status
     assert views["choices"] == (inside.ATTENTION,)
+    assert take["visible"] is False  # the tour, which ends at the next token
     status, result = shown(context, "The lamp", inside.ATTENTION)
     assert "trouble" not in status
     assert 'data-causal="0"' in result
@@ -245,10 +246,11 @@ def test_every_text_is_shown_as_text(context: AppContext, view: str, text: str) 
 
 
 def test_a_view_chosen_while_the_model_loads_stays(context: AppContext) -> None:
-    status, view, examples = inside.arrived(context)
+    status, view, examples, take = inside.arrived(context)
     assert "Ready." in status
-    assert view == gr.skip()
+    assert "value" not in view
     assert examples["samples"] == [[prompt] for prompt in PROMPTS]
+    assert take["visible"] is True
 
 
 def test_html_says_each_number() -> None:
@@ -263,11 +265,12 @@ def test_html_says_each_number() -> None:
     assert (scored.bits, scored.bits_per_byte, scored.perplexity) == (6.0, 2.0, 8.0)
     for expected in (
         "6.0 bits",
-        "2.000 (its test text: 1.500)",
-        "10.0: a blind guess among all 1,024 tokens",
+        "2.000 (validation text: 1.500)",
+        "10.0 bits: all 1,024 tokens equally likely",
         "\u21b5</span><br>",
-        '--share:0.50" data-bits="6.00" data-probability="1.6 %" data-rank="3,000" data-expected="&#34;"'
-        ' data-share="50.0 %" aria-label="b, 6.00 bits"',
+        '<span class="token surprise s3" role="option" aria-selected="false" tabindex="-1" data-bits="6.00"'
+        ' data-probability="1.6 %" data-rank="3,000" data-expected="&#34;" data-share="50.0 %"'
+        ' aria-label="b, 6.00 bits">b<',
     ):
         assert expected in html
     endless = ScoredText(tokens=tokens, bytes=4, vocabulary=1024)
@@ -275,7 +278,7 @@ def test_html_says_each_number() -> None:
     assert 'data-bits="inf"' in render_surprisal(endless)
     cells = [Cell(guesses=[("<b>", 0.25), ("x", 0.05)], is_correct=True)]
     html = render_lens(Lens(tokens=["a"], following=["<b>"], rows=[cells, cells, cells], left_out=3))
-    assert re.findall(r'"row">([^<]+)</th>\s+<td role', html) == ["output", "layer 1", "input"]
+    assert re.findall(r'"row">([^<]+)</th>\s+<td role', html) == ["output", "layer 1", "embedding"]
     assert (html.count('class="cell correct"'), html.count('tabindex="0"')) == (3, 1)
     assert 'data-top="&lt;b&gt;\t25.0\u00a0%\t0.250\nx\t5.0\u00a0%\t0.050"' in html
     assert "the model has read the 3 before them too" in html

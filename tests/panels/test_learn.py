@@ -8,8 +8,8 @@ import pytest
 
 from panels.context import AppContext
 from panels.models import ModelLoader, find_model
-from panels.tabs.learn.monitor import RunView, Status, known_runs, monitor_of
 from panels.tabs.learn.tab import PARTS, TabState, describe_view, follow_run, show_run
+from panels.training.monitor import RunView, Status, known_runs, monitor_of
 from tests.panels.tiny_model import save_checkpoint, save_run
 
 
@@ -78,10 +78,13 @@ def test_the_status_line() -> None:
                         tokens_per_second=1234.5, model_flops_utilization=0.314)  # fmt: skip
     for fact in ("step 1,200 of 5,000", "2 min left", "2.5 M tokens seen", 'aria-valuenow="24"', "1,234 tokens/s"):
         assert fact in running
-    assert "31.4\u00a0% of the peak FLOP/s" in running
+    assert "31.4\u00a0% of the processor&#39;s peak" in running
     assert "FLOP" not in described("running", tokens_per_second=1234.5)
     assert "Saving and stopping" in described("running", stopping=True)
     assert "6.0% above the floor" in described("finished", bits_per_byte=1.06, floor_bits_per_byte=1.0)
+    short = described("finished", has_checkpoint=True, cut_short="Cut at 34 of 900 steps.", resume_command="make on")
+    assert "Cut at 34 of 900 steps." in short
+    assert "Continue its training: <code>make on</code>" in short
     assert "python app.py --model &#39;runs/my lamp&#39;" in described("stopped", has_checkpoint=True)
     assert "error: &lt;b&gt;" in described("failed", last_error="error: <b>")
     assert "Stopped before its first step" in described("failed", stopping=True)

@@ -140,8 +140,8 @@ def test_thinning_keeps_the_ends_and_the_evaluations() -> None:
 
 def test_what_is_in_the_file_decides_what_is_drawn() -> None:
     assert 'data-plot="gradient_norm"' in render_curves(LINES)
-    assert "training, in evaluation mode" in render_curves(LINES)
-    assert "in evaluation mode" not in render_curves(LINES[:1])
+    assert "training, without dropout" in render_curves(LINES)
+    assert "without dropout" not in render_curves(LINES[:1])
     assert 'data-plot="gradient_norm"' not in render_curves(LINES[:2])
     page = render_curves([{"step": 1, "train_loss": 2.0, "validation_loss": 2.0, "masked_perplexity": 7.4}])
     assert "nats per hidden token" in page

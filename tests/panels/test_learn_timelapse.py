@@ -55,9 +55,27 @@ def test_the_page_gets_texts_and_losses_as_data_only() -> None:
     assert "<b>" not in page.replace("<b></b>", "")
     clean = STRANGE.replace("\ud800", "\ufffd")
     [shown] = timelapses_on(page)
-    assert shown["frames"] == [[10, 2.5, 1.25, clean + "x", None], [20, None, None, "y", None]]
+    loss = "validation loss 2.5{}, 1.25 bits per byte".format
+    assert shown["frames"] == [[10, loss(""), clean + "x", None], [20, loss(" at step 10"), "y", None]]
     assert shown["prompt"] == clean
     assert render_timelapses([], metrics) == ""
+
+
+def test_samples_between_two_checkpoints_are_frames_with_the_nearest_loss() -> None:
+    lines = [sample(step, "", str(step)) for step in (1, 3, 10, 30, 100, 300)] + [sample(100, "A", "checkpoint")]
+    metrics: list[dict] = [{"step": step, "train_loss": 9.0 - step / 50} for step in range(5, 301, 5)]
+    metrics[19] |= {"validation_loss": 6.54321, "bits_per_byte": 2.5}  # at step 100
+    first, second = timelapses_on(render_timelapses(timelapses_of(lines), metrics))
+    assert [(step, loss) for step, loss, *_ in first["frames"]] == [
+        (1, "training loss 8.9 at step 5"),
+        (3, "training loss 8.9 at step 5"),
+        (10, "training loss 8.8"),
+        (30, "training loss 8.4"),
+        (100, "validation loss 6.543, 2.5 bits per byte"),
+        (300, "training loss 3"),
+    ]
+    assert len(second["frames"]) == 1
+    assert timelapses_on(render_timelapses(timelapses_of(lines[:1]), []))[0]["frames"] == [[1, "", "1", None]]
 
 
 def test_a_long_time_lapse_is_thinned_to_its_ends() -> None:

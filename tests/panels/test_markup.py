@@ -1,6 +1,6 @@
+from panels.components.status import render_status
 from panels.models import ModelSource
 from panels.page import render_head
-from panels.tabs.write.tab import render_status
 from panels.templates import render
 
 

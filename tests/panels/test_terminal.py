@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from panels.generate import generate
+from panels.models import ModelLoader, find_model
 from panels.sampling import settings_from
 from panels.terminal import Terminal, visible
+from tests.panels.tiny_model import loader_of, save_checkpoint
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def talk(loaded, lines: str, **settings) -> str:
     """What the terminal prints when someone types `lines`."""
     sink = io.StringIO()
-    Terminal(loaded, settings, io.StringIO(lines), sink).run()
+    Terminal(loader_of(loaded), settings, io.StringIO(lines), sink).run()
     return sink.getvalue()
 
 
@@ -95,6 +97,25 @@ def test_wrong_flags_are_refused_before_the_first_prompt(loaded):
 
 def test_a_model_cannot_steer_the_terminal():
     assert visible("a\x1b[2J\r\n\tb\x7f\x9b") == "a␛[2J␍\n\tb␡\ufffd"
+
+
+def test_the_first_prompt_is_typed_while_the_model_loads(checkpoint):
+    sink = io.StringIO()
+    loader = ModelLoader(find_model(checkpoint))  # never started: whoever asks it for the model waits for ever
+    Terminal(loader, {"top_k": 3}, io.StringIO("/settings\n/seed x\n/help\nquit\n"), sink).run()
+    assert sink.getvalue().startswith("tiny · ")
+    assert "top_k 3" in sink.getvalue()
+    assert "! seed: expected a whole number, got 'x'." in sink.getvalue()
+    with pytest.raises(ValueError, match="temperature: expected a number, 0"):
+        Terminal(loader, {"temperature": -1}, io.StringIO(), sink)
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_session_with_the_reason(tmp_path):
+    folder = save_checkpoint(tmp_path / "broken")
+    source = find_model(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"broken has no weights: expected model\.safetensors"):
+        Terminal(ModelLoader(source).start(), {}, io.StringIO("The lamp\nShe\n"), io.StringIO()).run()
 
 
 def test_piped_as_a_command_ctrl_c_stops_the_text_and_not_the_session(checkpoint, tmp_path):

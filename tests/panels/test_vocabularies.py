@@ -16,10 +16,9 @@ from panels.generate import encode_prompt, generate
 from panels.models import LoadedModel, load_model
 from panels.sampling import settings_from
 from panels.tabs.fill.filling import fill
-from panels.tabs.write.editor import EditorState
-from panels.tabs.write.view import Texts, token_data
+from panels.tabs.write.token_rows import TokenRows
 from panels.terminal import Terminal
-from tests.panels.tiny_model import TEXT
+from tests.panels.tiny_model import TEXT, loader_of
 from tokenization import save_tokenizer
 from tokenization.spans import SINGLE_BYTE
 from tokenization.tokenization_scratchgpt import byte_alphabet
@@ -90,28 +89,25 @@ def test_the_prompt_stands_once_and_what_follows_is_joined_to_it(writer: LoadedM
 
 
 @pytest.mark.parametrize("prompt", ["The lamp", "東", ""])
-def test_the_tokens_of_the_canvas_are_the_text_and_alternatives_are_joined_to_it(
+def test_the_rows_of_the_tokens_are_the_text_and_alternatives_are_joined_to_it(
     writer: LoadedModel, prompt: str
 ) -> None:
-    editor = EditorState()
-    editor.begin(prompt)
     options = settings_from(seed=3, max_new_tokens=30, temperature=1.5)
-    for draft in generate(writer, prompt, options, alternatives=10, interval=0.0):
-        editor.show(draft)
-    page = editor.document
-    assert page.written == page.text
-    texts = Texts(writer, page.head)
-    ids = [token.token_id for token in page.tokens]
+    drafts = list(generate(writer, prompt, options, alternatives=10, interval=0.0))
+    tokens = [token for draft in drafts for token in draft.tokens]
+    rows = TokenRows(writer, prompt)
+    added = rows.add(tokens)
+    assert prompt + "".join(row[0] for row in added["tokens"]) + drafts[-1].rest == drafts[-1].text
+    ids = [token.token_id for token in tokens]
     free = 0
-    for index, token in enumerate(page.tokens):
+    for index, (*_, is_inside, flat) in enumerate(added["tokens"]):
         before = ids[:index]
-        for each, (text, why) in zip(token.alternatives, texts.of(page.tokens, index), strict=True):
-            if before and not why and not token.is_inside:
-                with_it = writer.tokenizer.decode([*before, each.token_id])
+        for token_id, _, text, why in (added["pieces"][number] for number in flat[::3]):
+            if before and not why and not is_inside:
+                with_it = writer.tokenizer.decode([*before, token_id])
                 assert with_it == writer.tokenizer.decode(before) + text
                 free += 1
     assert free > 5
-    assert len(json.loads(token_data(writer, page.head, page.tokens))["tokens"]) == 30
 
 
 def test_words_are_kept_apart_where_the_vocabulary_has_no_spaces(tmp_path: Path) -> None:
@@ -127,7 +123,7 @@ def test_words_are_kept_apart_where_the_vocabulary_has_no_spaces(tmp_path: Path)
 def test_the_terminal_writes_with_it(writer: LoadedModel) -> None:
     """The last prompt is that of the wiki.txt tutorial's README."""
     sink, prompts = io.StringIO(), ("The lamp", "The sea", "My self Har")
-    Terminal(writer, {"seed": 1, "max_new_tokens": 6}, io.StringIO("\n".join(prompts)), sink).run()
+    Terminal(loader_of(writer), {"seed": 1, "max_new_tokens": 6}, io.StringIO("\n".join(prompts)), sink).run()
     for prompt in prompts:
         text = list(generate(writer, prompt, settings_from(seed=1, max_new_tokens=6)))[-1].text
         assert text.startswith(prompt)
@@ -145,7 +141,7 @@ def test_blanks_are_filled_with_it(filler: LoadedModel, text: str) -> None:
         assert len(blank.candidates) == 5
         assert not special & {candidate.token_id for candidate in blank.candidates}
     sink = io.StringIO()
-    Terminal(filler, {}, io.StringIO(text + "\n"), sink).run()
+    Terminal(loader_of(filler), {}, io.StringIO(text + "\n"), sink).run()
     assert "____" not in sink.getvalue()
 
 

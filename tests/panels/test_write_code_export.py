@@ -8,8 +8,9 @@ import pytest
 
 from panels.generate import generate
 from panels.sampling import settings_from
+from panels.tabs.about.facts import load_code
 from panels.tabs.write.code_export import curl_command, python_code
-from tests.panels.tiny_model import CONTEXT
+from tests.panels.tiny_model import CONTEXT, PROMPTS
 
 PROMPT = 'The "lamp" \\ burned\nlow, 🌊 in <|endoftext|> Zürich'
 
@@ -18,7 +19,7 @@ def text_of(loaded, prompt, settings, stop="") -> str:
     return list(generate(loaded, prompt, settings, stop=stop))[-1].text
 
 
-def test_python_runs_elsewhere_and_greedy_writes_the_pages_text(loaded, checkpoint, clean_python):
+def test_python_runs_elsewhere_and_writes_the_pages_text(loaded, checkpoint, clean_python):
     settings = settings_from(temperature=0, repetition_penalty=1.3, max_new_tokens=12)
     plain = text_of(loaded, "The", settings)
     stop = plain[-4:-2]
@@ -34,8 +35,24 @@ def test_python_runs_elsewhere_and_greedy_writes_the_pages_text(loaded, checkpoi
         text_of(loaded, "The", settings, stop),
         text_of(loaded, "", settings),
     ]
-    drawing = settings_from(temperature=0.7, top_k=7, top_p=0.9, min_p=0.01, typical_p=0.95, seed=2**40)
-    codes.append(python_code(loaded, "The lamp " * 40, drawing, home=checkpoint.parent))
+    drawing = [
+        {"temperature": 0.7, "top_k": 7, "top_p": 0.9, "min_p": 0.01, "typical_p": 0.95, "repetition_penalty": 1.2},
+        {"temperature": 0.8, "top_p": 0.95},
+        {"temperature": 1.4, "top_p": 1, "min_p": 0.05},
+        {"temperature": 1, "top_p": 1},
+        {"temperature": 1.2, "top_p": 1, "typical_p": 0.5, "seed": 2**40},
+        {"temperature": 1, "top_p": 1, "top_k": 100_000},
+        {"temperature": 1e-3, "top_p": 1},
+    ]
+    for values in drawing:
+        drawn = settings_from(**{"seed": 7, "max_new_tokens": 24} | values)
+        codes.append(python_code(loaded, "The lamp", drawn, home=checkpoint.parent))
+        expected.append(text_of(loaded, "The lamp", drawn))
+    assert len(set(expected[3:])) > 4
+    codes.append(load_code(loaded, checkpoint.parent))  # that of the About tab
+    expected.append(text_of(loaded, PROMPTS[0], settings_from(temperature=0, max_new_tokens=CONTEXT // 2)))
+    long = settings_from(temperature=0.7, seed=7)
+    codes.append(python_code(loaded, "The lamp " * 40, long, home=checkpoint.parent))
     codes.append('print(f"{len(ids)} and {output.shape[1] - len(ids)}")')
     done = clean_python.run("-c", "\nprint('====')\n".join(codes), folder=checkpoint.parent)
     assert done.returncode == 0, done.stderr
@@ -44,11 +61,11 @@ def test_python_runs_elsewhere_and_greedy_writes_the_pages_text(loaded, checkpoi
     assert lengths == f"{CONTEXT // 2} and {CONTEXT // 2}"
 
 
-def test_python_that_draws_is_complete_and_stays_within_the_context(loaded, checkpoint):
-    settings = settings_from(temperature=0.7, top_k=7, top_p=0.9, min_p=0.01, typical_p=0.95, seed=2**40)
+def test_without_a_seed_transformers_draws_and_stays_within_the_context(loaded, checkpoint):
+    settings = settings_from(temperature=0.7, top_k=7, top_p=0.9, min_p=0.01, typical_p=0.95)
     code = python_code(loaded, "The lamp " * 40, settings, home=Path("/"))
     assert f'from_pretrained("{checkpoint.as_posix().lstrip("/")}"' in code
-    assert "torch.manual_seed(1099511627776)" in code
+    assert "PageSampler" not in code
     for argument in ("do_sample=True", "temperature=0.7", "top_k=7", "top_p=0.9", "min_p=0.01", "typical_p=0.95"):
         assert f"    {argument},\n" in code
     kept, new_tokens = (int(re.findall(pattern, code)[0]) for pattern in (r"ids\[-(\d+):\]", r"max_new_tokens=(\d+)"))

@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 from panels.context import AppContext
 from panels.models import ModelLoader, find_model
 from panels.tabs.write import memorization
-from panels.tabs.write.editor import Document
 from panels.tabs.write.memorization import LEAST, longest_repeat, render_note
 from storage.run_folder import RunFolder
-from tests.panels.test_write_editor import token
 from tests.panels.tiny_model import save_run
 
 SEPARATOR = 9
@@ -118,10 +116,9 @@ def context_of(run: Path) -> AppContext:
     return AppContext(loader=ModelLoader(find_model(run / "checkpoints" / "step-000020")))
 
 
-def page_of(ids: range) -> Document:
-    """A page of these tokens, which are words in markup."""
-    tokens = tuple(token(f" <i>{token_id}", token_id=token_id) for token_id in ids)
-    return Document(text="", head="", tokens=tokens)
+def page_of(ids: range) -> list[tuple[int, str]]:
+    """These tokens, which are words in markup."""
+    return [(token_id, f" <i>{token_id}") for token_id in ids]
 
 
 def test_the_note_names_length_and_place_and_stays_text(run):
@@ -138,7 +135,8 @@ def test_no_note_without_a_long_passage_or_the_tokens_of_this_tokenizer(run):
     long = page_of(range(30, 60))
     assert render_note(context_of(run), page_of(range(30, 30 + LEAST - 1))) == ""
     assert render_note(context_of(run), page_of(range(1000, 1030))) == ""
-    assert render_note(context_of(run), Document()) == ""
+    assert render_note(context_of(run), []) == ""
+    assert render_note(context_of(run), [(-1, "x")] * 40) == ""
     manifest = run / "tokens" / "manifest.json"
     right = manifest.read_text()
     assert render_note(context_of(run), long)

@@ -9,7 +9,8 @@ import torch
 from modeling.inspection import next_token_logits
 from panels.generate import encode_prompt
 from panels.tabs.write import next_token
-from panels.tabs.write.next_token import ENDS, PART, look, with_token
+from panels.tabs.write.next_token import look
+from panels.tabs.write.token_texts import ENDS, PART
 
 
 def logits_of(found: next_token.Look) -> np.ndarray:
@@ -43,25 +44,10 @@ def test_tokens_without_a_text_are_closed(loaded):
     assert ord("a") not in found.closed
 
 
-def test_a_token_goes_behind_the_text(loaded):
-    ids = loaded.tokenizer.encode_ordinary(" lamp")
-    text = "The"
-    for token_id in ids:
-        text = with_token(loaded, text, token_id)
-    assert text == "The lamp"
-
-
-@pytest.mark.parametrize(
-    ("token_id", "message"),
-    [
-        (0xE2, "This token cannot be put into the text: part of a character"),
-        (-1, "There is no token -1: this vocabulary has 320."),
-        (320, "There is no token 320: this vocabulary has 320."),
-    ],
-)
-def test_a_token_that_cannot_is_told(loaded, token_id, message):
-    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
-        with_token(loaded, "The", token_id)
+def test_tokens_come_with_what_they_add_to_the_text(loaded):
+    found = look(loaded, "The lamp")
+    assert found.texts.keys() == found.labels.keys() - found.closed.keys()
+    assert found.texts == {token_id: loaded.tokenizer.decode([token_id]) for token_id in found.texts}
 
 
 def test_a_model_for_blanks_has_no_next_token(masked):

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
+from panels.models import LoadedModel, ModelLoader
 from tokenization import ScratchGPTTokenizer, save_tokenizer, train_bpe
 
 CONTEXT = 48
@@ -17,8 +18,9 @@ TEXT = (
 PROMPTS = ["The lamp burned", "She asked, and"]
 
 
-def save_checkpoint(folder: Path, *, end_of_text_bias: float = -100.0, layers: int = 2) -> Path:
-    """A checkpoint folder of a random model, which with the default bias never ends a text by itself."""
+def save_checkpoint(folder: Path, *, end_of_text_bias: float = -100.0, layers: int = 2, **settings: Any) -> Path:
+    """A checkpoint folder of a random model, which with the default bias never ends a text by itself; `settings` go to
+    its config."""
     tokenizer: Any = ScratchGPTTokenizer.from_merges(train_bpe([TEXT], 320))
     torch.manual_seed(0)
     config = ScratchGPTConfig(
@@ -29,6 +31,7 @@ def save_checkpoint(folder: Path, *, end_of_text_bias: float = -100.0, layers: i
         max_position_embeddings=CONTEXT,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
+        **settings,
     )
     model = ScratchGPTForCausalLM(config)
     with torch.no_grad():
@@ -59,6 +62,14 @@ def save_masked_checkpoint(folder: Path) -> Path:
     save_tokenizer(tokenizer, folder)
     (folder / "prompts.json").write_text(json.dumps(["The lamp burned low on <b>deck</b>", "Short one"]))
     return folder
+
+
+def loader_of(loaded: LoadedModel) -> ModelLoader:
+    """A loader of a model that is there already."""
+    loader = ModelLoader(loaded.source)
+    loader._future.set_result(loaded)
+    loader.done.set()
+    return loader
 
 
 def save_run(folder: Path) -> Path:

@@ -1,11 +1,13 @@
 """A run folder: its checkpoints by name, and its records when a run resumes."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from storage.checksums import write_checksums
 from storage.run_folder import RunFolder, describe_corpus, step_of
 
 
@@ -56,8 +58,132 @@ def test_what_is_no_run_is_named(tmp_path: Path, run: RunFolder) -> None:
 def test_the_run_of_a_checkpoint(tmp_path: Path, run: RunFolder) -> None:
     for folder in (run.path, run.checkpoint_folder(3)):
         assert RunFolder.containing(folder) == RunFolder(folder if folder == run.path else run.path.resolve())
-    assert RunFolder.containing(tmp_path) is None
+    (run.checkpoint_folder(3) / "training").mkdir()
+    for folder in (tmp_path, run.checkpoint_folder(3) / "training"):
+        assert RunFolder.containing(folder) is None
+
+
+def test_the_runs_of_a_folder(tmp_path: Path, run: RunFolder) -> None:
+    shutil.copytree(run.path, tmp_path / "runs" / ".one.0123456789ab.tmp")
+    (tmp_path / "runs" / "notes").mkdir()
     assert RunFolder.all_in(tmp_path) == [run]
+    for name in ("run.json", "recipe.json", ".lock", "page.json"):
+        path = tmp_path / "runs" / "beginning" / name
+        path.parent.mkdir()
+        path.touch()
+        assert RunFolder.all_in(tmp_path) == [RunFolder(path.parent), run]
+        shutil.rmtree(path.parent)
+
+
+def test_every_path_of_a_run(run: RunFolder) -> None:
+    paths = (run.tokenizer, run.tokens, run.log, run.picture, run.output, run.recipe_file, run.vocabulary)
+    paths = (*paths, run.started_by_page, run.page_log)
+    assert " ".join(path.relative_to(run.path).as_posix() for path in paths) == (
+        "tokenizer tokens train.log loss.png output.txt recipe.json vocab.txt page.json page.log"
+    )
+
+
+def test_what_binds_the_runs_that_resume(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert not run.is_begun
+    for path in (run.tokenizer, run.tokens, run.checkpoint_folder(1)):
+        path.mkdir(parents=True)
+        (path / "config.json").touch()
+        assert run.is_begun
+        shutil.rmtree(path)
+
+
+def test_state_and_recipe_of_this_moment(run: RunFolder) -> None:
+    assert run.peek_state()["best_checkpoint"] == "checkpoints/step-000003"
+    assert run.corpus_config == {"source": "stories", "stories": 2000} == run.peek_recipe()["config"]["corpus"]
+    stamp = run.state_stamp()
+    assert stamp is not None
+    assert stamp[:2] == ((run.path / "run.json").stat().st_mtime, (run.path / "run.json").stat().st_size)
+    assert run.last_change() == stamp[0]
+    for name in ("run.json", "recipe.json"):
+        (run.path / name).write_text("{")
+    assert run.peek_state() == run.peek_recipe() == run.corpus_config == {}
+    run.write_recipe({"config": {"corpus": [1]}})
+    assert run.corpus_config == {}
+    (run.path / "run.json").unlink()
+    assert run.state_stamp() is None
+    os.utime(run.path / "recipe.json", (5, 5))
+    os.utime(run.path, (4, 4))
+    assert run.last_change() == 5
+    (run.path / "recipe.json").unlink()
+    os.utime(run.path, (4, 4))
+    assert run.last_change() == 4
+    assert RunFolder(run.path / "nowhere").last_change() == 0
+
+
+def test_the_last_good_checkpoint(run: RunFolder) -> None:
+    write_checksums(run.checkpoint_folder(20))
+    assert run.good_checkpoint() == run.checkpoint_folder(20)
+    (run.checkpoint_folder(20) / "config.json").write_text("{ }")
+    assert run.good_checkpoint() == run.checkpoint_folder(3)  # of an older version: without checksums
+    shutil.rmtree(run.checkpoint_folder(3))
+    assert run.good_checkpoint() is None
+
+
+def test_records_that_no_longer_begin_as_they_did(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run.record_checksums() == {}
+    run.append_metrics({"step": 1})
+    run.append_sample({"step": 1})
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(Path(f"/proc/self/fd/{number}").readlink()))
+    checksums = run.record_checksums()
+    assert [path.name for path in synced] == ["metrics.jsonl", "samples.jsonl"]
+    assert {name: size for name, (size, _) in checksums.items()} == {"metrics.jsonl": 12, "samples.jsonl": 12}
+    run.append_metrics({"step": 2})
+    assert run.changed_records(checksums) == []
+    (run.path / "metrics.jsonl").write_text('{"step": 3}\n')
+    (run.path / "samples.jsonl").unlink()
+    assert run.changed_records(checksums) == ["metrics.jsonl", "samples.jsonl"]
+
+
+def test_an_evaluation_that_is_only_in_the_state(run: RunFolder) -> None:
+    run.write_state({"step": 7, "evaluation": {"validation_loss": 3.0}})
+    assert run.evaluation_at(7) == {"validation_loss": 3.0}
+    assert run.evaluation_at(6) == {}
+    run.write_state({"step": 7, "evaluation": None})
+    assert run.evaluation_at(7) == {}
+    for loss in (1.0, 2.0):
+        run.append_metrics({"step": 7, "validation_loss": loss})
+    assert run.evaluation_at(7)["validation_loss"] == 2.0
+    assert run.record_at(7, "train_loss") == {}
+
+
+def test_followers_count_lines_without_a_step(run: RunFolder) -> None:
+    for append, follow in ((run.append_metrics, run.follow_metrics), (run.append_sample, run.follow_samples)):
+        append({"step": 1})
+        append({"step": "two"})
+        append({"stepXX": 3})
+        follower = follow()
+        follower.read()
+        assert (follower.records, follower.broken) == ([{"step": 1}], 2)
+
+
+def test_the_log_grows_line_by_line(run: RunFolder) -> None:
+    run.append_log("one é")
+    run.append_log("two")
+    assert run.log.read_bytes() == "one é\ntwo\n".encode()
+
+
+def test_broken_records_say_what_to_do(run: RunFolder) -> None:
+    (run.path / "samples.jsonl").write_text("{\n{}\n")
+    with pytest.raises(
+        ValueError, match=r"samples\.jsonl.*: move it away \(mv .*samples\.jsonl .*jsonl\.damaged\) and"
+    ):
+        run.rewind(1)
+
+
+def test_a_run_that_is_trained_in(run: RunFolder) -> None:
+    assert run.is_locked is False  # nobody has made the lock file
+    with run.lock():
+        assert run.is_locked is True
+        with pytest.raises(ValueError, match=r"expected a run folder that is free.* or choose another --run-dir$"):
+            run.lock().__enter__()
+    assert run.is_locked is False
 
 
 def test_records_after_the_step_that_a_run_resumes_from_are_removed(run: RunFolder) -> None:
@@ -85,6 +211,10 @@ def test_prompts_without_blank_ones(run: RunFolder) -> None:
 @pytest.mark.parametrize(
     ("corpus", "words"),
     [
+        ({"source": "stories", "stories": 2000}, "2,000 short English stories made by ScratchGPT's own generator"),
+        ({"source": "stories"}, "0 short English stories made by ScratchGPT's own generator"),
+        ({"source": "hub", "dataset": "wikitext-2.v1"}, "the data set `wikitext-2.v1` of the Hugging Face Hub"),
+        ({"source": "hub"}, "its maker's own text files"),
         ({"source": "gutenberg", "books": "scifi"}, "books of early science fiction from Project Gutenberg"),
         ({"source": "gutenberg", "books": "any"}, "Project Gutenberg books"),
         ({"source": "local", "paths": ["/home/alice/diary"]}, "its maker's own text files"),

@@ -1,17 +1,19 @@
+import gc
 import logging
 import random
 import sys
-import time
 from collections import Counter
 from itertools import pairwise
+from unittest import mock
 
 import pytest
 import regex
+import rustbpe  # pyright: ignore[reportMissingImports]
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tokenization import GPT4_SPLIT_PATTERN, bpe, train_bpe
-from tokenization.bpe import count_pretokens, cut_at_borders, parts_of, piece_text
+from tokenization.bpe import count_pieces, count_pretokens, mark_borders, parts_of, piece_text
 from tokenization.tokenization_scratchgpt import Splitter, text_to_bytes
 
 # Few characters, so that pairs repeat, overlap and tie.
@@ -52,26 +54,29 @@ def train_naively(texts: list[str], merges: int) -> list[tuple[int, bytes, bytes
     return learnt
 
 
-@given(TEXTS | st.lists(st.text("ab", max_size=90) | st.text("-", max_size=90), max_size=3), st.integers(0, 60))
-@example(["ba ab"], 2)  # ties go to the smaller ids
-@example(["\ud800 a\ud800 a", "\U0010ffff"], 9)
-def test_equals_the_naive_trainer(texts, merges):
+@given(
+    TEXTS | st.lists(st.text("ab", max_size=90) | st.text("-", max_size=90), max_size=3),
+    st.integers(0, 60),
+    st.sampled_from([0, 2, bpe.FEW_PLACES]),
+)
+@example(["ba ab"], 2, 0)  # ties go to the smaller ids
+@example(["\ud800 a\ud800 a", "\U0010ffff"], 9, 0)
+def test_equals_the_naive_trainer(texts, merges, few_places):
     if any(texts):
         reported = []
-        learnt = train_bpe(texts, 256 + merges, special_tokens=(), on_merge=lambda *merge: reported.append(merge))
+        with mock.patch.object(bpe, "FEW_PLACES", few_places):
+            learnt = train_bpe(texts, 256 + merges, special_tokens=(), on_merge=lambda *merge: reported.append(merge))
         assert reported == train_naively(texts, merges)
         assert learnt == [(first, second) for _, first, second, _ in reported]
         assert len({first + second for first, second in learnt}) == len(learnt)
 
 
-def test_the_time_is_linear_in_the_length_of_a_word():
-    seconds = []
-    for length in (20_000, 160_000):
-        word = "".join(random.Random(4).choices("ACGT", k=length))
-        start = time.process_time()
-        train_bpe(["-" * length, word], 656)
-        seconds.append(time.process_time() - start)
-    assert seconds[1] < 24 * seconds[0]  # a quadratic trainer takes 64 times as long
+def test_long_words_have_the_merges_of_rustbpe():
+    texts = ["-" * 20_000, "".join(random.Random(4).choices("ACGT", k=100_000)), "ab" * 3_000 + "a"]
+    peer = rustbpe.Tokenizer()  # pyright: ignore[reportAttributeAccessIssue]
+    peer.train_from_iterator(iter(texts), 256 + 4000)
+    theirs = [bytes(token) for token, _ in sorted(peer.get_mergeable_ranks(), key=lambda ranked: ranked[1])[256:]]
+    assert [first + second for first, second in train_bpe(texts, 256 + 4000, special_tokens=())] == theirs
 
 
 def test_the_count_of_each_merge_is_reported():
@@ -95,6 +100,8 @@ def test_an_iterator_is_enough_and_pairs_do_not_cross_documents():
 
 def test_runs_out_of_pairs(caplog):
     with caplog.at_level(logging.WARNING):
+        assert train_bpe(["abc"], 259) == [(b"a", b"b"), (b"ab", b"c")]
+        assert caplog.text == ""
         assert train_bpe(["abc"], 500) == [(b"a", b"b"), (b"ab", b"c")]
     assert "no more pairs to merge: the vocabulary has 259 tokens instead of 500" in caplog.text
 
@@ -105,7 +112,12 @@ def test_another_pattern_and_what_it_passes_over():
 
 def test_the_progress_bars(capfd):
     assert train_bpe(["aaabdaaabac"], 259, progress=True)
-    assert "merging pairs" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "merging pairs" in said
+    assert "counting words" in said
+    assert train_bpe(["aaabdaaabac"], 259)
+    assert [*bpe.merge_words(["ab"], [3], 256, 1)] == [(97, 98, 3)]
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -132,9 +144,15 @@ def test_counts_are_those_of_what_the_pattern_finds(texts):
 
 @given(HARD_TEXTS.filter(lambda text: not {"\0", "\1"} & {*text}))
 def test_pieces_and_parts_split_on_their_own_as_in_the_text(text):
-    for pieces in (list(map(piece_text, cut_at_borders(text))), [*parts_of(text, 3)]):
+    for pieces in (list(map(piece_text, mark_borders(text).split(" "))), [*parts_of(text, 3)]):
         assert "".join(pieces) == text
         assert [pretoken for piece in pieces for pretoken in SPLIT(piece)] == SPLIT(text)
+
+
+@given(st.lists(st.text(alphabet="ab\0\1\u00e9\u201c\ud800\U0010ffff", max_size=12).map(lambda piece: piece + "a")))
+@example(["a" * 7, "a" * 8, "a" * 9, "\0\0a", "a" * 8, "a" * 9])
+def test_pieces_are_counted_whatever_their_length(pieces):
+    assert count_pieces(" ".join(pieces) or "a") == Counter(pieces or ["a"])
 
 
 def test_other_whitespace_is_all_there_is():
@@ -143,8 +161,20 @@ def test_other_whitespace_is_all_there_is():
     assert [character.isascii() for character in bpe.OTHER_WHITESPACE].index(False) == bpe.ASCII_WHITESPACE
 
 
+@pytest.mark.parametrize("is_on", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(is_on):
+    was_on = gc.isenabled()
+    try:
+        gc.enable() if is_on else gc.disable()
+        assert train_bpe(["abc"], 258)
+        assert gc.isenabled() is is_on
+    finally:
+        gc.enable() if was_on else gc.disable()
+
+
 def test_long_texts_and_many_pieces_are_counted_in_parts(monkeypatch):
     monkeypatch.setattr(bpe, "PENDING_PIECES", 7)
+    monkeypatch.setattr(bpe, "BLOCK_CHARACTERS", 100)
     texts = ["One  fish, two fish.\n\n  Red fish! " * 40_000, "", "Blue " * 40, "x" * 120]
     assert count_pretokens(iter(texts), SPLIT) == Counter(word for text in texts for word in SPLIT(text))
     words = Splitter(r"\w+ \w+")  # of another pattern nothing is known, so its texts are not cut

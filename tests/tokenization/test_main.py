@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tokenization import __main__ as command
-from tokenization import load_tokenizer, save_tokenizer, train_vocabulary
+from tokenization import commands, load_tokenizer, save_tokenizer, train_vocabulary
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TEXT = "The quick  brown fox.\n\nIt's a dog's day: 12 days, <|endoftext|>!\n"
@@ -117,7 +117,7 @@ def test_a_long_text_is_one_line(folder, tmp_path, monkeypatch, capsys):
 
     pieces = [("Hi\n", False), ("ho", True), ("!", True)]
     found = [Document(text=text, name="a", is_complete=is_complete) for text, is_complete in pieces]
-    monkeypatch.setattr(command, "read_local", lambda *_, **__: iter(found))
+    monkeypatch.setattr(commands, "read_local", lambda *_, **__: iter(found))
     run("encode", folder, "a", "--end")
     assert capsys.readouterr().out == "72 105 10 104 111 398\n33 398\n"
 

@@ -99,6 +99,13 @@ def test_long_words_take_the_other_way_and_are_not_kept(slow, merges):
     assert word not in slow._cache
 
 
+def test_words_are_kept(slow):
+    tokenizer = pickle.loads(pickle.dumps(slow))
+    assert not tokenizer._cache
+    tokenizer.encode_ordinary("one two one")
+    assert {**tokenizer._cache} == {word: tuple(slow.encode_ordinary(word)) for word in ("one", " two", " one")}
+
+
 def test_the_cache_is_bounded(slow, monkeypatch):
     monkeypatch.setattr("tokenization.tokenization_scratchgpt.CACHE_ENTRIES", 10)
     tokenizer = pickle.loads(pickle.dumps(slow))
@@ -116,6 +123,8 @@ def test_the_cache_is_bounded(slow, monkeypatch):
         {"split_special_tokens": True},
         {"truncation": True, "max_length": 4},
         {"padding": "max_length", "max_length": 60, "return_tensors": "np"},
+        {"padding": "max_length", "max_length": 60, "padding_side": "left"},
+        {"padding": "max_length", "max_length": 60, "padding_side": "right"},
     ],
 )
 def test_calls_with_offsets_equal_the_fast_class(slow, fast, side, options):
@@ -181,11 +190,31 @@ def test_save_pretrained_and_back(slow, tmp_path):
     assert once(text)["input_ids"] == slow(text)["input_ids"]
 
 
+def test_from_its_two_files_alone(slow, tmp_path):
+    tokenizer = ScratchGPTTokenizer(*slow.save_vocabulary(str(tmp_path)))
+    text = "It's <|endoftext|> déjà vu 1234<|end|>"
+    assert tokenizer(text)["input_ids"][:3] == slow(text)["input_ids"][:3]
+    assert tokenizer.encode_ordinary(text) == slow.encode_ordinary(text)
+    assert (tokenizer.merges, tokenizer.special_tokens) == (slow.merges, slow.special_tokens)
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == ("<|endoftext|>",) * 3
+
+
+def test_which_special_token_is_which():
+    end_first = ScratchGPTTokenizer.from_merges([], ("<|mask|>", "<|a|>", "<|endoftext|>"))
+    assert (end_first.mask_token_id, end_first.eos_token_id) == (256, 258)
+    assert end_first.all_special_tokens == ["<|endoftext|>", "<|mask|>", "<|a|>"]
+    another = ScratchGPTTokenizer.from_merges([], ("<|mask|>", "<|a|>"))
+    assert (another.mask_token, another.eos_token, another.pad_token) == (None, "<|mask|>", "<|mask|>")
+    assert ScratchGPTTokenizer.from_merges([], ("<|a|>", "<|mask|>")).mask_token == "<|mask|>"
+
+
 def test_every_token_survives_the_files(tmp_path):
     merges = [(bytes([first]), bytes([second])) for first in range(256) for second in (0, 10, 13, 32, 133, 173)]
     tokenizer = ScratchGPTTokenizer.from_merges(merges, ())
     files = tokenizer.save_vocabulary(str(tmp_path))
     assert read_vocabulary(*files) == (merges, [])
+    # GPT-2's readers leave the first line out.
+    assert (tmp_path / "merges.txt").read_text(encoding="utf-8").startswith("#version: 0.2\nĀ Ā\n")
 
 
 @pytest.mark.parametrize(

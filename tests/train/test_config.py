@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
-from modeling.sizing import count_parameters
+from modeling.sizing import count_parameters, flops_per_token
 from storage.run_folder import RunFolder
 from tests.train.conftest import with_fields
 from train.__main__ import main, parse
 from train.checks import check_same_run, validate
-from train.config import Config, ModelConfig, as_json, from_json, write_recipe
+from train.config import Config, ModelConfig, as_json, from_json, replace_fields, write_recipe
 from train.recipes import RECIPES, get_recipe, load_recipe
+from train.recipes.overview import OVERVIEW, recipe_table
 
 # Golden parameter counts, from the formulas of each architecture; the first is the tutorial's 9,010,752 plus
 # `<|endoftext|>` in the embedding, in the output layer and in its bias (256 + 256 + 1).
@@ -36,7 +37,8 @@ VOCABULARIES = {"openwebtext": 100}
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_valid_and_documented(name: str) -> None:
-    validate(get_recipe(name))
+    recipe = get_recipe(name)
+    validate(replace_fields(recipe, {"run.base_model": "runs/stories"}) if name == "chat" else recipe)
     documentation = RECIPES[name].__doc__ or ""
     for word in ("Source:", "Command:", "Cost", "xpected"):
         assert word in documentation, f"{name} does not say its {word}"
@@ -208,10 +210,46 @@ def test_the_list_names_every_recipe(arguments: list[str], capsys: pytest.Captur
     else:
         main(arguments)
     printed = capsys.readouterr().out
-    columns = [re.search(rf"^{name} +", printed, re.MULTILINE) for name in RECIPES]
-    assert len({column and column.end() - column.start() for column in columns}) == 1
-    assert None not in columns
-    assert "best.json of a sweep" in printed
+    rows = [re.search(rf"^{name} +([\d.]+ M) +([\d,]+) +(.*)$", printed, re.MULTILINE) for name in RECIPES]
+    assert None not in rows
+    assert len({row.end(1) - row.start() for row in rows if row}) == 1
+    assert re.search("^recipe +parameters +steps +time +text +about$", printed, re.MULTILINE)
+    assert "best.json of a sweep" in printed.replace("\n", " ")
+
+
+@pytest.mark.parametrize("columns", [200, 120, 80, 40])
+def test_the_list_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = recipe_table().splitlines()
+    assert max(map(len, lines)) <= max(columns, 92)
+    assert all(name in "\n".join(lines) for name in RECIPES)
+
+
+LEARNED = {
+    "stories": 2204,
+    "chat": 2204,
+    "openwebtext": 123,
+    "bookcorpus": 50257,
+    "wikitext": 28144,
+}  # tokens that their texts have
+UNITS = {"min": 60, "h": 3600, "days": 86_400}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_list_says_what_the_config_says(name: str) -> None:
+    recipe, overview = RECIPES[name](), OVERVIEW[name]
+    vocabulary = LEARNED.get(name, recipe.tokenizer.vocab_size)
+    model = recipe.model.build(vocab_size=vocabulary, end_of_text=0)
+    assert overview.steps == f"{recipe.run.steps:,}"
+    parameters = count_parameters(model) / 1e6
+    assert overview.parameters == (f"{parameters:.1f} M" if parameters >= 0.1 else f"{parameters:.2f} M")
+    tokens = recipe.data.batch_size * model.max_position_embeddings * recipe.run.steps
+    seconds = tokens * flops_per_token(model, model.max_position_embeddings) / 0.11e12
+    if overview.time == "seconds":
+        assert seconds < 10
+    else:
+        number, unit = overview.time.split()
+        assert int(number) * UNITS[unit] == pytest.approx(seconds, rel=0.35)
 
 
 def test_help_explains_every_field(capsys: pytest.CaptureFixture[str]) -> None:

@@ -185,7 +185,7 @@ def test_the_command_reads_a_column_and_an_encoding(
 ) -> None:
     (tmp_path / "a.csv").write_text("id,body\n1,Паром ушёл в полдень\n", encoding="cp866")
     arguments = [str(finished_run), "--text", str(tmp_path / "a.csv"), "--encoding", "cp866"]
-    with pytest.raises(SystemExit, match=r"got 'id', 'body'; say which of them with the text_field \(--text-field\)$"):
+    with pytest.raises(SystemExit, match=r"got 'id', 'body'; say which of them holds it \(--text-field\)$"):
         main(arguments)
     main([*arguments, "--text-field", "body"])
     assert json.loads(capsys.readouterr().out)["bytes"] == len("Паром ушёл в полдень".encode())

@@ -50,6 +50,39 @@ def test_linear_cross_entropy_is_torchs(small_chunks, bias, vocabulary, items):
         torch.testing.assert_close(gradient, other)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 40),
+    vocabulary=st.integers(2, 70),
+    chunk=st.integers(1, 41),
+    bias=st.booleans(),
+    ignored=st.floats(0, 1),
+    seed=st.integers(0, 99),
+)
+def test_linear_cross_entropy_is_torchs_in_single_precision(rows, vocabulary, chunk, bias, ignored, seed):
+    x_NE, weight_VE, bias_V, target_N = draw_problem(rows, vocabulary, bias, torch.float32)
+    target_N = torch.where(torch.rand(rows, generator=torch.Generator().manual_seed(seed)) < ignored, -100, target_N)
+    inputs = [tensor for tensor in (x_NE, weight_VE, bias_V) if tensor is not None]
+    expected = functional.cross_entropy(functional.linear(x_NE, weight_VE, bias_V), target_N, reduction="sum") / 9
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "CROSS_ENTROPY_ROWS", chunk)
+        loss = linear_cross_entropy(x_NE, weight_VE, bias_V, target_N, 9)
+    gradients = [torch.autograd.grad(each, inputs) for each in (loss, expected)]
+    torch.testing.assert_close([loss, *gradients[0]], [expected, *gradients[1]], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("vocabulary", "chunks"), [(8257, 1), (30_000, 3), (70_000, 7)])
+def test_a_large_vocabulary_has_the_logits_of_fewer_tokens_at_a_time(monkeypatch, vocabulary, chunks):
+    """About four million; up to the vocabulary of the science-fiction recipe as many tokens as ever."""
+    problem, sizes, linear = draw_problem(400, vocabulary, False, torch.float32), [], functional.linear
+    expected = functional.cross_entropy(linear(*problem[:3]), problem[3])
+    monkeypatch.setattr(kernels.functional, "linear", lambda *given: sizes.append(len(given[0])) or linear(*given))
+    loss = linear_cross_entropy(*problem)
+    assert len(sizes) == chunks
+    assert max(sizes) * vocabulary < 2**22 + 64 * vocabulary
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_linear_cross_entropy_passes_gradcheck(small_chunks):
     *inputs, target_N = draw_problem(7, 6, True)
     assert torch.autograd.gradcheck(

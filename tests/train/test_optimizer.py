@@ -13,25 +13,36 @@ from train.recipes import get_recipe
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, 3), st.integers(1, 24), st.integers(1, 24), st.integers(0, 99))
-def test_orthogonalize_brings_singular_values_near_one(count: int, rows: int, columns: int, seed: int) -> None:
+@given(
+    st.integers(1, 3),
+    st.integers(1, 24),
+    st.integers(1, 24),
+    st.integers(0, 99),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_orthogonalize_brings_singular_values_near_one(
+    count: int, rows: int, columns: int, seed: int, dtype: torch.dtype
+) -> None:
     matrices = torch.randn(count, rows, columns, generator=torch.Generator().manual_seed(seed))
     u, _, vh = torch.linalg.svd(matrices, full_matrices=False)
     well_conditioned = u @ vh
-    values = torch.linalg.svdvals(orthogonalize(well_conditioned))
+    made = orthogonalize(well_conditioned.to(dtype))
+    assert made.dtype == dtype
+    values = torch.linalg.svdvals(made.float())
     assert values.min() > 0.6
     assert values.max() < 1.3
-    alignment = (orthogonalize(well_conditioned) * well_conditioned).sum() / well_conditioned.square().sum()
+    alignment = (made * well_conditioned).sum() / well_conditioned.square().sum()
     assert alignment > 0.6
 
 
-def test_muon_follows_torchs() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_muon_follows_torchs(dtype: torch.dtype) -> None:
     """torch.optim.Muon orthogonalises in bf16, so the two agree to bf16's precision."""
     torch.manual_seed(0)
     start = torch.randn(24, 16)
     ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
     optimizers = [
-        Muon([ours], lr=0.02, momentum=0.95, weight_decay=0.1),
+        Muon([ours], lr=0.02, momentum=0.95, weight_decay=0.1, dtype=dtype),
         torch.optim.Muon([theirs], lr=0.02, momentum=0.95, weight_decay=0.1, nesterov=True),
     ]
     for _ in range(10):

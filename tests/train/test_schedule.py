@@ -1,6 +1,7 @@
 """Step → learning rate."""
 
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -52,6 +53,24 @@ def test_a_run_of_another_length_falls_without_a_jump_and_lands(
     assert all(later <= earlier + 1e-12 for earlier, later in zip(seen, seen[1:], strict=False))
     assert 0 < seen[-1] <= 1
     assert schedule.factor(schedule.steps) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["wsd", "cosine", "constant"])
+def test_an_extended_run_rises_to_the_schedule_of_its_length(name: Literal["wsd", "cosine", "constant"]) -> None:
+    """It was shortened while its rate fell, and ended; after a rise as long as the warm-up nothing shows that."""
+    config = ScheduleConfig(name=name, warmup_steps=10, decay_fraction=0.5)
+    schedule = Schedule(config, 100)
+    schedule.resize(60, 80)
+    last = schedule.factor(80)
+    schedule.extend(80, 400)
+    planned = Schedule(config, 400)
+    rise = [schedule.factor(step) for step in range(80, 90)]
+    rising = [last + (1 - last) * (step + 1) / 10 for step in range(10)]
+    assert rise == pytest.approx([min(each, planned.factor(80 + step)) for step, each in enumerate(rising)])
+    assert [schedule.factor(step) for step in range(90, 401)] == [planned.factor(step) for step in range(90, 401)]
+    copy = Schedule(config, 100)
+    copy.load_state_dict(schedule.state_dict())
+    assert copy == schedule
 
 
 @given(st.lists(st.floats(0.1, 10, allow_nan=False), min_size=1, max_size=40), st.integers(1, 5))

@@ -1,7 +1,9 @@
 """Trackers, for real and offline: what they keep is what metrics.jsonl has."""
 
+import errno
 import importlib.util
 import json
+import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,14 +11,17 @@ from typing import Any
 
 import pytest
 import wandb
+from accelerate import Accelerator
 
 from storage.records import read_jsonl
+from storage.run_folder import RunFolder
 from tests.train.conftest import with_fields
 from tests.train.test_loop import TIMED, stop_after
 from train.__main__ import main
 from train.config import Config
 from train.loop import train
-from train.trackers import wandb_mode
+from train.run_log import RunLog
+from train.trackers import tracking, wandb_mode
 
 Values = dict[int, dict[str, float]]
 
@@ -158,6 +163,21 @@ def test_a_tracker_that_is_not_installed_is_named(name: str, monkeypatch: pytest
     with pytest.raises(SystemExit, match=message):
         main(["debug", "--tracker", name, "--run-dir", str(tmp_path)])
     assert not (tmp_path / "tokens").exists()
+
+
+def test_a_tracker_for_which_there_is_no_room_is_named(
+    tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    config = with_fields(tiny, run__tracker="tensorboard")
+    accelerator, log = Accelerator(cpu=True), RunLog(RunFolder(tmp_path), quiet=True)
+    context = tracking(config, tmp_path, accelerator, log, step=0, steps=9)
+    with pytest.raises(OSError, match="tensorboard-id: the disk has no room for it"), context:
+        pass
+    assert list((tmp_path / "tracking").iterdir()) == []
 
 
 def test_no_tracker_is_the_default(finished_run: Path, tiny: Config) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from storage.shards import TokenSplit
+from storage.shards import MARK_ANSWER, MARK_FIRST, TokenSplit
 
 IGNORED = -100  # the target that torch's cross entropy leaves out
 
@@ -67,7 +67,50 @@ class RandomWindows:
         self.drawn = state["drawn"]
 
 
-class PackedWindows:
+Row = tuple[np.ndarray, np.ndarray]  # input ids and targets, each of shape (L,)
+
+
+class ShuffledWindows:
+    """Windows that are the text once, shuffled again each epoch; subclasses say what they are.
+
+    `windows_of(epoch)` is a function of the seed and the epoch, so that the position is two numbers.
+    """
+
+    def __init__(self, *, batch_size: int, seed: int):
+        self.batch_size, self.seed = batch_size, seed
+        self.epoch, self.position = 0, 0
+        self._windows = self.windows_of(0)
+
+    def windows_of(self, epoch: int) -> list[list[tuple[int, int]]]:
+        """The windows of an epoch, each a list of (start, tokens)."""
+        raise NotImplementedError
+
+    def row(self, window: list[tuple[int, int]]) -> Row:
+        """The input ids and the targets of a window."""
+        raise NotImplementedError
+
+    def next(self) -> Batch:
+        """The next batch; it may hold windows of two epochs."""
+        rows = []
+        while len(rows) < self.batch_size:
+            if self.position == len(self._windows):
+                self.epoch, self.position = self.epoch + 1, 0
+                self._windows = self.windows_of(self.epoch)
+            rows.append(self.row(self._windows[self.position]))
+            self.position += 1
+        return _batched(rows, self.batch_size)[0]
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch and position in it, in windows."""
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go to an epoch and a position in it."""
+        self.epoch, self.position = state["epoch"], state["position"]
+        self._windows = self.windows_of(self.epoch)
+
+
+class PackedWindows(ShuffledWindows):
     """Windows that begin at a document; documents are shuffled again each epoch, and each occurs once in it.
 
     Short documents follow one another until the window is full (what does not fit is cut); a document longer than a
@@ -75,17 +118,16 @@ class PackedWindows:
     """
 
     def __init__(self, split: TokenSplit, *, batch_size: int, length: int, seed: int, end_of_text: int):
-        self.split, self.batch_size, self.length, self.seed = split, batch_size, length, seed
-        self.epoch, self.position = 0, 0
+        self.split, self.length = split, length
         borders = document_borders(split, end_of_text)
         lengths = np.diff(borders)
         self._short = np.flatnonzero(lengths <= length)
         self._long = np.flatnonzero(lengths > length)
         self._borders = borders
-        self._windows = self._windows_of(0)
+        super().__init__(batch_size=batch_size, seed=seed)
 
-    def _windows_of(self, epoch: int) -> list[list[tuple[int, int]]]:
-        """The windows of an epoch, each a list of (start, tokens) that sum to L + 1."""
+    def windows_of(self, epoch: int) -> list[list[tuple[int, int]]]:
+        """Those of an epoch; the tokens of each sum to L + 1."""
         random = np.random.default_rng([self.seed, epoch])
         size = self.length + 1
         windows: list[list[tuple[int, int]]] = []
@@ -107,32 +149,40 @@ class PackedWindows:
             windows += [[(start, size)] for start in sorted(starts)]
         return [windows[index] for index in random.permutation(len(windows))]
 
-    def next(self) -> Batch:
-        """The next batch; it may hold windows of two epochs."""
-        rows = []
-        while len(rows) < self.batch_size:
-            if self.position == len(self._windows):
-                self.epoch, self.position = self.epoch + 1, 0
-                self._windows = self._windows_of(self.epoch)
-            parts = self._windows[self.position]
-            rows.append(np.concatenate([self.split.read(start, tokens) for start, tokens in parts]))
-            self.position += 1
-        return Batch.of_windows(np.stack(rows))
+    def row(self, window: list[tuple[int, int]]) -> Row:
+        """Its ids, and as targets those one further on."""
+        ids = np.concatenate([self.split.read(start, tokens) for start, tokens in window])
+        return ids[:-1], ids[1:]
 
-    def state_dict(self) -> dict[str, int]:
-        """Epoch and position in it, in windows."""
-        return {"epoch": self.epoch, "position": self.position}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go to an epoch and a position in it."""
-        self.epoch, self.position = state["epoch"], state["position"]
-        self._windows = self._windows_of(self.epoch)
+class ChatWindows(ShuffledWindows):
+    """Windows of complete chats, one behind the other as long as they fit; only answers have targets.
+
+    A chat that is longer than a window is cut on its left, as a prompt is that is too long. What is left of a window is
+    filled with end-of-text tokens without a target.
+    """
+
+    def __init__(self, split: TokenSplit, *, batch_size: int, length: int, seed: int, end_of_text: int):
+        self.split, self.length, self.end_of_text = split, length, end_of_text
+        self._chats = chat_places(split, length)
+        super().__init__(batch_size=batch_size, seed=seed)
+
+    def windows_of(self, epoch: int) -> list[list[tuple[int, int]]]:
+        """Those of an epoch: its chats in a new order, packed."""
+        random = np.random.default_rng([self.seed, epoch])
+        return pack([self._chats[index] for index in random.permutation(len(self._chats))], self.length)
+
+    def row(self, window: list[tuple[int, int]]) -> Row:
+        """Its chats."""
+        return chat_row(self.split, window, length=self.length, end_of_text=self.end_of_text)
 
 
 def training_batches(
     split: TokenSplit, windows: str, *, batch_size: int, length: int, seed: int, end_of_text: int
 ) -> Batches:
-    """The batches of a run; `windows` is `random` or `packed`."""
+    """The batches of a run; `windows` is `random` or `packed`, and does not count for chats."""
+    if split.marks is not None:
+        return ChatWindows(split, batch_size=batch_size, length=length, seed=seed, end_of_text=end_of_text)
     if windows == "random":
         return RandomWindows(split, batch_size=batch_size, length=length, seed=seed)
     return PackedWindows(split, batch_size=batch_size, length=length, seed=seed, end_of_text=end_of_text)
@@ -150,9 +200,11 @@ def evaluation_batches(
 
     Where the split's log-probability is known, every document is scored completely and exactly once (windows are
     filled with complete documents, the rest is ignored), so that the loss and the known entropy are of the same text.
-    Elsewhere: `windows` windows, evenly spaced.
+    Of chats: `windows` chats at most, evenly spaced. Elsewhere: `windows` windows, evenly spaced.
     """
-    if split.log_probability is not None:
+    if split.marks is not None:
+        rows = chat_rows(split, length=length, end_of_text=end_of_text, chats=windows)
+    elif split.log_probability is not None:
         rows = _complete_documents(split, length=length, end_of_text=end_of_text)
     else:
         rows = _spaced_windows(split, length=length, windows=windows)
@@ -167,16 +219,16 @@ def training_evaluation_batches(
     They are of the same kind, complete documents where these are scored, else windows: as many as validate, `windows`
     at most.
     """
-    if validation.log_probability is not None:
+    if train.marks is not None:
+        chats = min(windows, validation.documents)
+        rows = chat_rows(train, length=length, end_of_text=end_of_text, chats=chats)
+    elif validation.log_probability is not None:
         documents = min(windows, validation.documents)
         rows = _complete_documents(train, length=length, end_of_text=end_of_text, documents=documents)
     else:
         windows = max(1, min(windows, (len(validation) - 1) // length))
         rows = _spaced_windows(train, length=length, windows=windows)
     return _batched(rows, batch_size)
-
-
-Row = tuple[np.ndarray, np.ndarray]  # input ids and targets, each of shape (L,)
 
 
 def _batched(rows: list[Row], batch_size: int) -> list[Batch]:
@@ -211,3 +263,47 @@ def _complete_documents(split: TokenSplit, *, length: int, end_of_text: int, doc
             rows[-1][1][at : at + len(ids) - 1] = ids[1:]
             room -= len(ids) - 1
     return rows
+
+
+def chat_places(split: TokenSplit, length: int) -> list[tuple[int, int]]:
+    """(start, ids) of each chat, of a long one the last L + 1 ids."""
+    assert split.marks is not None
+    starts = split.marks.positions_of(MARK_FIRST)
+    ends = [*starts[1:], len(split)]
+    return [
+        (max(int(start), int(end) - length - 1), int(min(end - start, length + 1)))
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def pack(chats: list[tuple[int, int]], length: int) -> list[list[tuple[int, int]]]:
+    """Windows of chats in their order, each as many as fit: a chat of n ids takes n - 1 positions."""
+    windows: list[list[tuple[int, int]]] = []
+    room = 0
+    for start, ids in chats:
+        if ids - 1 > room:
+            windows.append([])
+            room = length
+        windows[-1].append((start, ids))
+        room -= ids - 1
+    return windows
+
+
+def chat_row(split: TokenSplit, window: list[tuple[int, int]], *, length: int, end_of_text: int) -> Row:
+    """The ids of some chats, and as targets those of their answers."""
+    assert split.marks is not None
+    inputs, targets, at = np.full(length, end_of_text), np.full(length, IGNORED), 0
+    for start, count in window:
+        ids, marks = split.read(start, count), split.marks.read(start, count)
+        inputs[at : at + count - 1] = ids[:-1]
+        targets[at : at + count - 1] = np.where(marks[1:] == MARK_ANSWER, ids[1:], IGNORED)
+        at += count - 1
+    return inputs, targets
+
+
+def chat_rows(split: TokenSplit, *, length: int, end_of_text: int, chats: int) -> list[Row]:
+    """Rows of at most `chats` chats, evenly spaced over the split, each once."""
+    places = chat_places(split, length)
+    chosen = np.linspace(0, len(places) - 1, min(chats, len(places))).astype(int)
+    windows = pack([places[index] for index in chosen], length)
+    return [chat_row(split, window, length=length, end_of_text=end_of_text) for window in windows]

@@ -75,6 +75,7 @@ class ShardEncoder:
             self.sources = saved.get("sources", self.sources)
             for name, writer in self.writers.items():
                 writer.tokens, writer.files = saved["writers"][name]["tokens"], saved["writers"][name]["files"]
+                writer.checksums = saved["writers"][name].get("sha256", {})
 
     def run(self, documents: Iterable[Document], *, size: int | None = None, workers: int = 1) -> None:
         """Encode what is not encoded yet of all `documents`, with `workers` threads, under a progress bar.
@@ -128,6 +129,7 @@ class ShardEncoder:
             name: {
                 "tokens": writer.tokens,
                 "files": writer.files,
+                "sha256": writer.checksums,
                 "bytes": tally.bytes[name],
                 "documents": tally.ends[name],
                 "log_probability": tally.log_probability if name == "validation" else None,
@@ -198,7 +200,10 @@ class ShardEncoder:
     def _save(self) -> None:
         for writer in self.writers.values():
             writer.flush()
-        writers = {name: {"tokens": writer.tokens, "files": writer.files} for name, writer in self.writers.items()}
+        writers = {
+            name: {"tokens": writer.tokens, "files": writer.files, "sha256": writer.checksums}
+            for name, writer in self.writers.items()
+        }
         progress = {"made_from": self.made_from, "sources": self.sources, "tally": asdict(self.tally)}
         write_json(self.folder / PROGRESS, progress | {"writers": writers})
 

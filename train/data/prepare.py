@@ -1,8 +1,10 @@
 """Text → tokenizer → token shards, inside the run folder; what is already there and fits is used again."""
 
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +13,19 @@ import numpy as np
 
 from corpus.local import describe_changes, find_files, fingerprint
 from corpus.readers import BrokenFileError
-from storage.files import atomic_file
+from corpus.short_texts import least_tokens
+from storage.checksums import check_folder, write_checksums
+from storage.files import atomic_file, atomic_folder
 from storage.run_folder import RunFolder
 from storage.shards import TokenSplit, read_ids, read_manifest, tokenizer_hash, write_manifest
 from storage.text import replace_surrogates
 from tokenization import load_tokenizer, save_tokenizer
+from tokenization.chat_template import CHAT_TEMPLATE
 from tokenization.tokenization_scratchgpt import END_OF_TEXT, MASK
 from tokenization.trainers import add_mask_token, train_own, train_vocabulary
 from train.config import Config, as_json
 from train.data.batches import document_borders
+from train.data.chats import encode_chats
 from train.data.encoding import ShardEncoder
 from train.data.sources import changed_message, check_sources, describe_change
 from train.data.split import encoded_file, known_size, labelled_documents
@@ -49,7 +55,8 @@ def prepare(config: Config, run: RunFolder, log: Callable[[str], None]) -> Prepa
     """
     if config.corpus.source == "local" and not config.corpus.paths:
         raise ValueError("expected a text to train on, got none: name files or folders with --corpus PATH")
-    needed = config.model.max_position_embeddings + 2
+    is_chat = config.data.objective == "chat"
+    needed = 2 if is_chat else least_tokens(config.model.max_position_embeddings)  # windows of chats are filled up
     too_short = (
         f"the corpus is too short: expected at least {needed} training tokens (one context window and the tokens "
         "around it), got {}; give more text or a smaller --model.max-position-embeddings"
@@ -58,21 +65,19 @@ def prepare(config: Config, run: RunFolder, log: Callable[[str], None]) -> Prepa
     size = None if read_manifest(run.tokens) or encoded_file(config.corpus) else known_size(config.corpus)
     if size is not None and 0 < size < needed - 2:
         raise ValueError(too_short.format(f"a text of {size} bytes"))
-    try:
+    with naming_skip_broken(config):
         tokenizer = prepare_tokenizer(config, run, log)
         manifest = prepare_tokens(config, tokenizer, run, log)
-    except BrokenFileError as error:
-        if config.corpus.skip_broken or len(find_files(config.corpus.paths)) == 1:
-            raise
-        raise ValueError(f"{error}; --corpus.skip-broken leaves out every file that cannot be read") from error
     train, validation = (TokenSplit(run.tokens, manifest[name]) for name in ("train", "validation"))
+    for split in (train, validation):
+        split.check()
     if len(train) < needed:
         raise ValueError(too_short.format(len(train)))
     if len(validation) < 2:
         raise ValueError(
             f"the corpus is too short: expected at least 2 validation tokens, got {len(validation)}; give more text"
         )
-    prompts = corpus_prompts(validation, tokenizer, manifest["end_of_text"])
+    prompts = manifest["prompts"] if is_chat else corpus_prompts(validation, tokenizer, manifest["end_of_text"])
     run.write_prompts(prompts)
     return Prepared(
         tokenizer=tokenizer,
@@ -83,9 +88,21 @@ def prepare(config: Config, run: RunFolder, log: Callable[[str], None]) -> Prepa
     )
 
 
+@contextmanager
+def naming_skip_broken(config: Config) -> Iterator[None]:
+    """In the block, a broken file among others names the flag that leaves it out."""
+    try:
+        yield
+    except BrokenFileError as error:
+        if config.corpus.skip_broken or len(find_files(config.corpus.paths)) == 1:
+            raise
+        raise ValueError(f"{error}; --corpus.skip-broken leaves out every file that cannot be read") from error
+
+
 def prepare_tokenizer(config: Config, run: RunFolder, log: Callable[[str], None]) -> Any:
     """The run's tokenizer: from its folder, from `tokenizer.path`, or trained on the corpus."""
     if run.tokenizer.exists():
+        check_folder(run.tokenizer, "Delete this folder and tokens/ beside it, and the same command makes them again.")
         return load_tokenizer(run.tokenizer)
     kind, size = config.tokenizer.kind, config.tokenizer.vocab_size
     masked = config.data.objective == "masked"
@@ -102,6 +119,9 @@ def prepare_tokenizer(config: Config, run: RunFolder, log: Callable[[str], None]
     else:
         log(f"making the tokenizer: {kind}")
         tokenizer = train_vocabulary(kind, _tokenizer_texts(config), size, progress=True)
+    if config.data.objective == "chat" and not tokenizer.chat_template:
+        tokenizer.chat_template = CHAT_TEMPLATE
+        log("the tokenizer gets a chat template: User: … Assistant: … (tokenization/chat_template.py)")
     if masked and tokenizer.mask_token_id is None:
         tokenizer = add_mask_token(tokenizer)
     if config.tokenizer.kind == "characters" and config.tokenizer.path is None:
@@ -110,7 +130,9 @@ def prepare_tokenizer(config: Config, run: RunFolder, log: Callable[[str], None]
         lines = [token if token.isprintable() else token.encode("unicode_escape").decode() for token in tokens]
         with atomic_file(run.vocabulary) as stream:
             stream.write("\n".join(lines) + "\n")
-    save_tokenizer(tokenizer, run.tokenizer)  # last: where it is, nothing is made again
+    with atomic_folder(run.tokenizer) as folder:  # last: where it is, nothing is made again
+        save_tokenizer(tokenizer, folder)
+        write_checksums(folder)
     return tokenizer
 
 
@@ -123,11 +145,14 @@ def prepare_tokens(config: Config, tokenizer: Any, run: RunFolder, log: Callable
         "corpus": tree["corpus"],
         "split": {key: tree["data"][key] for key in ("split", "validation_chunk", "validation_fraction")},
     }
+    is_chat = config.data.objective == "chat"
+    if is_chat:
+        made_from["chat_template"] = hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
     manifest = read_manifest(folder)
     if manifest is not None:
         before = manifest["made_from"]
         before |= {"corpus": as_json(Config())["corpus"] | before["corpus"]}  # a field that is newer has its default
-        different = [key for key, value in made_from.items() if before[key] != value]
+        different = [key for key in sorted(made_from.keys() | before.keys()) if before.get(key) != made_from.get(key)]
         if different:
             raise ValueError(
                 f"{folder}: expected tokens of this run's {' and '.join(different)}, got those of another; "
@@ -136,6 +161,11 @@ def prepare_tokens(config: Config, tokenizer: Any, run: RunFolder, log: Callable
         check_sources(run, manifest, keep=config.run.keep_tokens, log=log)
         return manifest
     sources = fingerprint(config.corpus.paths) if config.corpus.source == "local" else []
+    if is_chat:
+        manifest = {"format": 1, "made_from": made_from, "sources": sources, "end_of_text": tokenizer.eos_token_id}
+        manifest |= encode_chats(config, tokenizer, folder, log)
+        write_manifest(folder, manifest)
+        return manifest
     encoder = ShardEncoder(
         folder,
         tokenizer,
@@ -165,6 +195,11 @@ def prepare_tokens(config: Config, tokenizer: Any, run: RunFolder, log: Callable
     }
     write_manifest(folder, manifest)
     encoder.forget_progress()
+    if sources and (change := describe_change(encoder.sources, config.corpus.paths)):
+        log(
+            f"the text has changed while it was read ({change}): the tokens may be of the text before or after; to go "
+            "on with them when the run is resumed: --keep-tokens"
+        )
     log(
         f"{manifest['train']['tokens']:,} training and {manifest['validation']['tokens']:,} validation tokens, "
         f"{manifest['train']['bytes'] / max(1, manifest['train']['tokens']):.2f} bytes each"

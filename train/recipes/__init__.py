@@ -11,6 +11,7 @@ from pathlib import Path
 from storage.records import read_json
 from train.config import Config, as_json, check_name, from_json
 from train.recipes.bookcorpus import bookcorpus
+from train.recipes.chat import chat
 from train.recipes.debug import debug
 from train.recipes.modern import modern
 from train.recipes.openwebtext import openwebtext
@@ -20,7 +21,7 @@ from train.recipes.wiki import wiki
 from train.recipes.wikitext import wikitext
 
 RECIPES: dict[str, Callable[[], Config]] = {
-    recipe.__name__: recipe for recipe in (stories, scifi, bookcorpus, openwebtext, wikitext, wiki, modern, debug)
+    recipe.__name__: recipe for recipe in (stories, scifi, bookcorpus, openwebtext, wikitext, wiki, modern, chat, debug)
 }
 
 

@@ -21,6 +21,7 @@ def debug() -> Config:
             head_dim=16, max_position_embeddings=64,
         ),
         data=DataConfig(batch_size=8, windows="packed", evaluation_windows=16),
+        optimizer=replace(recipe.optimizer, learning_rate=3e-3),
         schedule=replace(recipe.schedule, warmup_steps=2),
         run=RunConfig(steps=20, evaluate_every=10, checkpoint_every=10, log_every=1, sample_tokens=20),
     )  # fmt: skip

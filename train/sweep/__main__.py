@@ -15,8 +15,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modeling import wait_passively
 from train.__main__ import parse as parse_run
 from train.recipes import RECIPES
+from train.sweep import STARTUP_TRIALS
 
 if TYPE_CHECKING:
     from train.sweep.search import Search
@@ -26,9 +28,6 @@ USAGE = f"usage: python -m train.sweep RECIPE --trials N [options]   (RECIPE: {'
 
 def parse(arguments: list[str]) -> "tuple[Search, int, bool]":
     """The search of a command line, the number of trials, and whether to resume."""
-    from train.sweep.search import STARTUP_TRIALS, Search
-    from train.sweep.space import build_space, given_fields
-
     name, *flags = arguments
     parser = argparse.ArgumentParser(
         prog=f"python -m train.sweep {name}",
@@ -51,6 +50,10 @@ def parse(arguments: list[str]) -> "tuple[Search, int, bool]":
     )  # fmt: skip
     parser.add_argument("--keep-checkpoints", action="store_true", help="of every trial, not only of the best")
     given, rest = parser.parse_known_args(flags)
+
+    from train.sweep.search import Search  # after the parsing: --help and a wrong flag need no torch
+    from train.sweep.space import build_space, given_fields
+
     recipe, config = parse_run([name, *rest])
     if config.run.dir is not None and any(flag.startswith(("--run-dir", "--run.dir")) for flag in rest):
         raise ValueError("--run-dir: each trial has a run folder of its own; choose the sweep's with --sweep-dir")
@@ -68,6 +71,7 @@ def parse(arguments: list[str]) -> "tuple[Search, int, bool]":
 def main(arguments: list[str] | None = None) -> None:
     """The command line; a user's mistake ends it with a message and exit status 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    wait_passively()  # before anything imports torch
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"{__doc__}\n{USAGE}")
         sys.exit(0 if arguments else 2)

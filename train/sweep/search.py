@@ -13,24 +13,27 @@ from typing import Any
 
 import numpy as np
 import optuna
+import sqlalchemy.exc
 import torch
 from matplotlib.figure import Figure
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
-from storage.files import atomic_file, atomic_folder, locked_folder
+from storage.files import atomic_file, atomic_folder, locked_folder, remove_folder, remove_leftovers
 from storage.records import flatten, read_json_object, write_json
 from storage.run_folder import RunFolder
+from storage.text import first_line
 from train.checks import validate
 from train.config import Config, as_json, replace_fields
 from train.data.prepare import prepare
 from train.device import choose_device, choose_precision
-from train.loop import NonFiniteLossError, train
+from train.loop import train
+from train.numerics.guard import DivergedError
+from train.sweep import STARTUP_TRIALS
 from train.sweep.space import Space
 from train.trackers import check_tracker
 
-STARTUP_TRIALS = 5
 UNITS = {"bits_per_byte": "bits per byte", "validation_loss": "nats per hidden token"}
 COSTS = {"steps": "step", "tokens_seen": "tokens_seen", "seconds": "seconds", "parameters": "parameters"}  # in run.json
 # Fields of `run` that change what a trial reaches; the others may differ when a sweep is resumed.
@@ -77,9 +80,11 @@ class Search:
         busy = "expected a sweep folder that is free, got one that another process searches in; "
         with (
             locked_folder(self.folder, f"{busy}wait for it, stop it, or choose another --sweep-dir"),
+            _explained(self.folder / "study.db"),
             _study(self.folder, self.recipe) as self.study,
             tqdm(total=trials, unit="trial", dynamic_ncols=True) as self.bar,
         ):
+            remove_leftovers(self.folder)
             write_json(self.folder / "sweep.json", self._settings())
             self.study.pruner = optuna.pruners.MedianPruner(self.startup_trials, self.config.schedule.warmup_steps)
             self.bar.update(len(self._finished()))
@@ -203,8 +208,8 @@ class Search:
         changed = {"run.dir": run.path, "run.resume": True, "run.output_tokens": 0, "run.precision": self.precision}
         try:
             train(replace_fields(config, changed), recipe=self.recipe, quiet=True, watch=watch)
-        except NonFiniteLossError:
-            return "the loss is not finite"
+        except DivergedError as error:
+            return error.reason
         except torch.OutOfMemoryError:
             return "out of memory"
         return trial.user_attrs.get("stopped")
@@ -231,13 +236,28 @@ class Search:
             write_json(self.folder / "best.json", {"recipe": self.recipe, "config": config, **result})
         for trial in self._finished():
             if not self.keep_checkpoints and (best is None or trial.number != best.number):
-                shutil.rmtree(self._run_folder(trial).path / "checkpoints", ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    remove_folder(self._run_folder(trial).path / "checkpoints")
         self._show()
 
     def _show(self, now: str | None = None) -> None:
         best = self.best()
         shown = {} if best is None else {"best": f"{best.value:.4f} (trial {best.number})"}
         self.bar.set_postfix(shown | ({"now": now} if now else {}))
+
+
+@contextlib.contextmanager
+def _explained(database: Path) -> Iterator[None]:
+    """What optuna raises where the database of the search cannot be written becomes an OSError with a message; SQLite
+    calls a full disk "database or disk is full" or "disk I/O error"."""
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+        reason = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or first_line(error)
+        raise OSError(
+            f"{database}: cannot be written ({reason}); the trials that are finished are kept. Most likely the disk "
+            "has no room for it: free some space, then run the same command again, with --resume."
+        ) from error
 
 
 def should_prune(study: optuna.Study, trial: optuna.Trial, step: int, value: float) -> bool:

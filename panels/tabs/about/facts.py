@@ -69,14 +69,14 @@ def model_facts(loaded: LoadedModel) -> Facts:
     number_format = str(weights[0].dtype).removeprefix("torch.")
     memory = f"{file_size(size)} of weights ({number_format})"
     if values_per_token:
-        memory += f", and {file_size(values_per_token * weights[0].element_size())} for each token it has read"
+        memory += f", and {file_size(values_per_token * weights[0].element_size())} of key-value cache per token"
     facts.append(("memory", memory))
     if config.model_type == "scratchgpt":
         from modeling.sizing import flops_per_token
 
         training = flops_per_token(config, config.max_position_embeddings)
         read, learned = short_number(round(training / 3)), short_number(round(training))
-        arithmetic = f"{read} floating-point operations for a token read, {learned} for one learned from"
+        arithmetic = f"{read} floating-point operations per token in use, {learned} in training"
         facts.append(("arithmetic", f"{arithmetic}, at full context"))
     return facts
 
@@ -90,14 +90,15 @@ def training_facts(source: ModelSource, run: RunFolder | None) -> Facts:
     step, seconds, versions = state.get("step"), state.get("seconds"), recipe.get("versions") or {}
     seen, bits = source.tokens_seen, source.bits_per_byte
     perplexity, pseudo = source.perplexity, source.pseudo_perplexity
-    share = f", {seen / source.parameters:.2g} for each parameter" if seen and source.parameters else ""
+    share = f", {seen / source.parameters:.2g} per parameter" if seen and source.parameters else ""
     facts = {
+        "base model": (state.get("base_model") or {}).get("name"),
         "trained on": source.trained_on,
         "recipe": recipe.get("recipe"),
         "tokens seen": f"{seen:,}{share}" if seen else None,
-        "steps": f"{step:,}{f', each on {windows:,} windows of text' if windows else ''}" if step else None,
+        "steps": f"{step:,}{f', with a batch of {windows:,} sequences each' if windows else ''}" if step else None,
         "time": duration(seconds) if seconds else None,
-        "on unseen text": _quality(bits, source.floor_bits_per_byte) if bits is not None else None,
+        "on validation text": _quality(bits, source.floor_bits_per_byte) if bits is not None else None,
         "perplexity": f"{perplexity:.3g} per token" if perplexity is not None else None,
         "pseudo-perplexity": f"{pseudo:.3g}" if pseudo is not None else None,
         "made with": ", ".join(f"{name} {version}" for name, version in versions.items()),
@@ -106,15 +107,18 @@ def training_facts(source: ModelSource, run: RunFolder | None) -> Facts:
     return [(name, str(value)) for name, value in facts.items() if value]
 
 
+CHATS = "It was tuned to answer as the chats do that it was shown. It follows no other instructions."
+
+
 def limits(loaded: LoadedModel) -> list[str]:
     """What the model cannot do."""
     source = loaded.source
-    what, forgotten = "It is a base model: it continues a text. It does not", "; what lies further back is forgotten"
+    what, forgotten = "It is a base model: it continues a text. It does not", "; what lies further back is not seen"
     if source.masked:
         what, forgotten = "It fills blanks in a text; it does not write,", ""
     context = f"It sees at most {loaded.context_length:,} tokens at once{forgotten}." if loaded.context_length else ""
     found = [
-        f"{what} answer questions or follow instructions.",
+        CHATS if source.chat else f"{what} answer questions or follow instructions.",
         f"It has read {source.trained_on or 'its training text'} and nothing else. "
         "It knows no facts, and what it states is invented.",
         context,
@@ -125,6 +129,7 @@ def limits(loaded: LoadedModel) -> list[str]:
 
 def load_code(loaded: LoadedModel, home: Path, *, is_public: bool = False) -> str:
     """Python code that loads the model without this page and uses it; run in `home` where the model is a folder there.
+    It writes what the page writes at temperature 0.
 
     Its `from_pretrained` calls are those of `from_pretrained_arguments`."""
     source = loaded.source
@@ -134,7 +139,10 @@ def load_code(loaded: LoadedModel, home: Path, *, is_public: bool = False) -> st
         return _MASKED_CODE.format(model=model, text=literal(_with_blank(loaded)))
     new_tokens = min(NEW_TOKENS, (loaded.context_length or 2 * NEW_TOKENS) // 2)
     plainly = "add_special_tokens=False, " if _closes_texts(loaded.tokenizer) else ""
-    return _CAUSAL_CODE.format(model=model, tokenizer=tokenizer, prompt=prompt, new_tokens=new_tokens, plainly=plainly)
+    begin = f"{literal(loaded.tokenizer.decode(loaded.prefix_ids))} + " if _needs_begin(loaded) else ""
+    return _CAUSAL_CODE.format(
+        model=model, tokenizer=tokenizer, prompt=begin + prompt, new_tokens=new_tokens, plainly=plainly
+    )
 
 
 def api_code(source: ModelSource, address: str) -> str:
@@ -164,7 +172,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained({tokenizer})
 model = AutoModelForCausalLM.from_pretrained({model})
 inputs = tokenizer({prompt}, {plainly}return_tensors="pt")
-text_ids = model.generate(**inputs, max_new_tokens={new_tokens}, do_sample=True)
+text_ids = model.generate(**inputs, max_new_tokens={new_tokens}, do_sample=False)
 print(tokenizer.decode(text_ids[0], skip_special_tokens=True))"""
 _MASKED_CODE = """\
 from transformers import pipeline
@@ -180,15 +188,15 @@ def _shape(config: Any) -> tuple[str, int]:
     layers, width, heads, inner = (getattr(config, name, None) for name in names)
     if not (isinstance(layers, int) and isinstance(width, int)):
         return "", 0
-    shape, cached = [f"{layers:,} layer{'' if layers == 1 else 's'}, {width:,} wide"], 0
+    shape, cached = [f"{layers:,} layer{'' if layers == 1 else 's'}, hidden size {width:,}"], 0
     if isinstance(heads, int):
         key_heads = getattr(config, "num_key_value_heads", None) or heads
         head_dim = getattr(config, "head_dim", None) or width // heads
-        shared = "" if key_heads == heads else f" over {key_heads} heads of keys and values"
-        shape.append(f"{heads} heads of {head_dim}{shared}")
+        shared = "" if key_heads == heads else f" that share {key_heads} key-value heads"
+        shape.append(f"{heads} attention heads of size {head_dim}{shared}")
         cached = 2 * layers * key_heads * head_dim
     if isinstance(inner, int):
-        shape.append(f"{inner:,} wide inside the feed-forward part")
+        shape.append(f"feed-forward size {inner:,}")
     return ", ".join(shape), cached
 
 
@@ -197,13 +205,19 @@ def _quality(bits: float, floor: float | None) -> str:
         return f"{bits:.4f} bits per byte"
     above = 100 * (bits / floor - 1)  # of figures that a card rounds: no more digits than they give
     share = f"{above:.{0 if above >= 2 else 1}f}\u00a0%"
-    return f"{bits:.4f} bits per byte, {share} above the floor of {floor:.4f} that no model can beat"
+    return f"{bits:.4f} bits per byte, {share} above the floor of {floor:.4f}, the text's entropy"
 
 
 def _closes_texts(tokenizer: Any) -> bool:
     """Whether a call of the tokenizer appends a token, after which a model would not continue the text."""
     plain: Sequence[int] = tokenizer(NEUTRAL_PROMPT, add_special_tokens=False)["input_ids"]
     return list(tokenizer(NEUTRAL_PROMPT)["input_ids"])[-1:] != list(plain)[-1:]
+
+
+def _needs_begin(loaded: LoadedModel) -> bool:
+    """Whether the page puts tokens before a prompt, and a call of the tokenizer does not."""
+    adds = list(loaded.tokenizer(NEUTRAL_PROMPT)["input_ids"])[: len(loaded.prefix_ids)] == list(loaded.prefix_ids)
+    return bool(loaded.prefix_ids) and (_closes_texts(loaded.tokenizer) or not adds)
 
 
 def _with_blank(loaded: LoadedModel) -> str:

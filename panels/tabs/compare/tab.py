@@ -11,7 +11,9 @@ import gradio as gr
 from gradio.components import Component
 
 from panels import zerogpu
+from panels.components.events import DIRECT, PRIVATE
 from panels.components.fields import seed_field, slider
+from panels.components.model_switch import on_model
 from panels.components.status import LOADING, READY, render_status
 from panels.context import AppContext
 from panels.formats import model_facts
@@ -19,7 +21,7 @@ from panels.generate import DRAFT_INTERVAL, TIME_LIMIT
 from panels.model_cache import OWN, ModelCache
 from panels.models import LoadedModel
 from panels.request_queue import RequestQueue, waiting_message
-from panels.sampling import CONTROLS, DEFAULTS, settings_from
+from panels.sampling import BALANCED, CAREFUL, CONTROLS, WILD, settings_from
 from panels.tabs.compare.comparison import Comparison, Side, compare, compare_settings
 from panels.tabs.compare.view import Title, render_comparison
 from panels.templates import render
@@ -32,12 +34,10 @@ LIMIT = 16
 """Comparisons let in at once. One is at work: more would hold more models in memory than the cache may hold."""
 LENGTH, LONGEST = 120, 500
 """Tokens of each text where nothing else is asked for, and at most."""
-CAREFUL, WILD = 0.4, 1.2
-"""Temperatures of the ready-made comparison of settings."""
 SETTINGS = tuple(control for control in CONTROLS if control.name != "max_new_tokens")
 
-INTRO = """<p>One beginning, one seed, two models or settings. Where their texts diverge, you see the
-probabilities of both.
+INTRO = """<p>Two models, or two settings of one model, continue the same prompt with the same seed. Where do their
+texts diverge, and how likely was each token for either of them?
 {% if zerogpu %}On this hardware only the page's own model can write: compare two settings of it.{% endif %}</p>"""
 NOTE = """<p class="note">{% for fact in facts %}<span>{{ fact }}</span>{% endfor %}</p>"""
 TROUBLE = """<p class="note trouble" role="alert"><b>Not this model:</b> {{ message }}</p>"""
@@ -67,9 +67,9 @@ def build(context: AppContext) -> list[Component]:
     cache, comparisons_queue = ModelCache(context), RequestQueue(workers=1, limit=LIMIT)
     gr.HTML(render(INTRO, zerogpu=zerogpu.is_here()), elem_id="compare-intro", padding=False)
     prompt = gr.Textbox(
-        label="The beginning for both",
+        label="Prompt for both",
         info="Ctrl+Enter compares, Esc stops.",
-        placeholder="Leave it empty and both begin by themselves …",
+        placeholder="Without a prompt both begin by themselves …",
         lines=2,
         max_lines=6,
         elem_id="compare-prompt",
@@ -86,9 +86,9 @@ def build(context: AppContext) -> list[Component]:
             with gr.Accordion("Settings of B", open=True, visible=False) as settings_b:
                 sliders_b = _build_sliders("B")
     with gr.Row(elem_id="compare-ideas"):
-        checkpoints = gr.Button("Early and late", elem_id="compare-checkpoints", min_width=110, visible=False)
-        settings = gr.Button("Careful and wild", elem_id="compare-settings", min_width=110)
-        identical = gr.Button("The same twice", elem_id="compare-identical", min_width=110)
+        another = gr.Button("Another model", elem_id="compare-another", min_width=110, visible=False)
+        settings = gr.Button("Careful and wild settings", elem_id="compare-settings", min_width=110)
+        identical = gr.Button("The same model twice", elem_id="compare-identical", min_width=110)
     with gr.Row(elem_id="compare-actions"):
         length = gr.Slider(1, LONGEST, value=LENGTH, step=1, label="Length of each text", info="Tokens at most",
                            elem_id="compare-length", min_width=220, scale=3)  # fmt: skip
@@ -130,49 +130,63 @@ def build(context: AppContext) -> list[Component]:
         except ValueError as error:
             yield [render_status("trouble", str(error)), gr.skip(), *notes]
 
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    begun = go.click(lambda state: begin(state, context), state, [status, go, stop], **quiet)
+    begun = go.click(lambda state: begin(state, context), state, [status, go, stop], **DIRECT)
     running = begun.then(
         run,
         [state, prompt, model_a, model_b, length, seed, same, *sliders_a.values(), *sliders_b.values()],
         [status, result, note_a, note_b],
         concurrency_limit=None,
-        show_progress="hidden",
-        api_visibility="private",
+        **PRIVATE,
     )
     for over in (running.then, running.failure):
-        over(lambda: settle(cache), None, [go, stop, model_a, model_b], **quiet)
-    stop.click(ask_to_stop, state, None, **quiet)
+        over(lambda: settle(cache), None, [go, stop, model_a, model_b], **DIRECT)
+    stop.click(ask_to_stop, state, None, **DIRECT)
     for model, note in ((model_a, note_a), (model_b, note_b)):
-        model.change(lambda choice: describe(cache, choice), model, note, **quiet)
+        model.change(lambda choice: describe(cache, choice), model, note, **DIRECT)
     same.input(
         lambda same, *values: [gr.update(visible=not same), *values],
         [same, *sliders_a.values()],
         [settings_b, *sliders_b.values()],
-        **quiet,
+        **DIRECT,
     )
-    setup = [model_a, model_b, same, settings_b, sliders_a["temperature"], sliders_b["temperature"]]
-    usual = DEFAULTS["temperature"]
-    hidden, visible = gr.update(visible=False), gr.update(visible=True)
-    checkpoints.click(lambda: [earliest(cache), OWN, True, hidden, usual, usual], None, setup, **quiet)
-    settings.click(lambda: [OWN, OWN, False, visible, CAREFUL, WILD], None, setup, **quiet)
-    identical.click(lambda: [OWN, OWN, True, hidden, usual, usual], None, setup, **quiet)
-    return [prompt, model_a, model_b, note_a, note_b, checkpoints, status]
+    setup = [model_a, model_b, same, settings_b, *sliders_a.values(), *sliders_b.values()]
+    another.click(lambda: two_models(cache.another() or OWN), None, setup, **DIRECT)
+    settings.click(two_settings, None, setup, **DIRECT)
+    identical.click(lambda: two_models(OWN), None, setup, **DIRECT)
+    on_model(lambda text: prepare(context, cache, text), prompt, [prompt, *setup, note_a, note_b, another])
+    return [status]
+
+
+def two_models(a: str) -> list[Any]:
+    """The choices of a comparison of model `a` with the page's own: the models, that the settings are the same, and the
+    settings of both."""
+    usual = [*BALANCED.values.values()]
+    return [a, OWN, True, gr.update(visible=False), *usual, *usual]
+
+
+def two_settings() -> list[Any]:
+    """The choices of a comparison of careful and wild settings of the page's model, as those of `two_models`."""
+    return [OWN, OWN, False, gr.update(visible=True), *CAREFUL.values.values(), *WILD.values.values()]
+
+
+def prepare(context: AppContext, cache: ModelCache, text: str) -> list[Any]:
+    """What the tab begins with: a prompt, where the visitor has none; two models that are not the same, else two
+    settings; what is known of both; and whether there is another model at all."""
+    context.loader.done.wait()
+    choices, other = cache.choices(), cache.another()
+    a, b, *rest = two_models(other) if other else two_settings()
+    return [
+        text or next(iter(context.source.prompts), ""),
+        *(gr.update(choices=choices, value=value) for value in (a, b)),
+        *rest,
+        *(describe(cache, choice) for choice in (a, b)),
+        gr.update(visible=other is not None),
+    ]
 
 
 def arrived(context: AppContext) -> list[Any]:
     """Updates of what `build` returned, now that the model is known."""
-    cache = ModelCache(context)
-    choices, first = cache.choices(), earliest(cache)
-    return [
-        gr.update(value=next(iter(context.source.prompts), "")),
-        gr.update(choices=choices, value=first),
-        gr.update(choices=choices, value=OWN),
-        describe(cache, first),
-        describe(cache, OWN),
-        gr.update(visible=first != OWN),
-        READY,
-    ]
+    return [READY]
 
 
 def add_endpoint(context: AppContext) -> None:
@@ -277,12 +291,6 @@ def describe_end(comparison: Comparison) -> str:
         return render_status("busy", f"Both write … {seed}")
     ending = next((ENDS[text.ending] for text in comparison.texts if text.ending in ENDS), "Done.")
     return render_status("idle", f"{ending} Both with {seed}.")
-
-
-def earliest(cache: ModelCache) -> str:
-    """The first other choice: the earliest checkpoint of the run, where there is one; else the page's model."""
-    others = [value for _, value in cache.choices() if value != OWN]
-    return others[0] if others else OWN
 
 
 def _build_model(letter: str, cache: ModelCache) -> tuple[gr.Dropdown, gr.HTML]:

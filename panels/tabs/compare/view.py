@@ -15,8 +15,8 @@ PROMPT_SHOWN = 240
 """Characters of the beginning, its last ones, that stand in front of each text."""
 ENDINGS = {
     None: "writing …",
-    "length": "as long as asked for",
-    "stop_token": "the end, says the model",
+    "length": "maximum length",
+    "stop_token": "end of text",
     "stopped": "stopped",
     "deadline": "time is up",
 }
@@ -55,11 +55,11 @@ COMPARISON = """
 <div class="texts">
 {% for text in texts %}
   <article class="version {{ text.letter | lower }}" aria-label="Text {{ text.letter }}">
-    <h3><b class="letter {{ text.letter | lower }}">{{ text.letter }}</b> {{ text.name }}
-      {% if text.settings %}<span>{{ text.settings }}</span>{% endif %}</h3>
+    <h2><b class="letter {{ text.letter | lower }}">{{ text.letter }}</b> {{ text.name }}
+      {% if text.settings %}<span>{{ text.settings }}</span>{% endif %}</h2>
     <p class="text" dir="auto"><span class="prompt">{{ text.prompt }}</span><span class="same">{{ text.same }}</span>
     {%- if text.diverged %}<mark title="Here they diverge"><b aria-hidden="true">{{ text.letter }}</b>
-    {%- if text.ended %}<em>the end</em>{% else %}{{ text.token }}{% endif %}</mark>{% endif %}{{ text.rest }}
+    {%- if text.ended %}<em>end of text</em>{% else %}{{ text.token }}{% endif %}</mark>{% endif %}{{ text.rest }}
     {%- if text.writing %}<i class="caret" aria-hidden="true"></i>{% endif %}</p>
     <p class="facts"><span>{{ text.tokens }}</span>
       {% if text.bits %}<span title="How well this text was predicted by the model that wrote it">{{ text.bits }}</span>
@@ -104,10 +104,11 @@ def render_comparison(comparison: Comparison, titles: tuple[Title, Title]) -> st
         texts=texts,
         sentence=sentence(comparison),
         rows=_rows(divergence) if divergence else [],
-        caption="How likely each model held these tokens there, and what its sampler made of it."
+        caption="In bold the probability of the token under each model, below it that after temperature, top-k, top-p "
+        "and the other settings."
         if comparison.shares_tokens
-        else "The models split text in different ways, so their probabilities per token cannot be put side by side: "
-        "here is each side's own.",
+        else "The two tokenizers cut the text differently, so that probabilities per token cannot be compared: each "
+        "side's own are shown.",
     )
 
 
@@ -164,7 +165,7 @@ def _rows(divergence: Divergence) -> list[dict[str, object]]:
     longest = max(found) or 1.0
     return [
         {
-            "label": "the end" if branch.label is None else branch.label,
+            "label": "end of text" if branch.label is None else branch.label,
             "letter": LETTERS[number],
             "cells": [_cell(each, LETTERS[side].lower(), longest) for side, each in enumerate(branch.probabilities)],
         }
@@ -180,7 +181,7 @@ def _cell(probability: Probability | None, kind: str, longest: float) -> dict[st
         "share": round(100 * probability.model / longest, 2),
         "kind": kind,
         "percent": percent(probability.model),
-        "drawn": f"sampler: {percent(probability.sampler)}" if probability.sampler else "sampler: cut",
+        "drawn": f"sampled with {percent(probability.sampler)}" if probability.sampler else "cut by the sampler",
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,9 @@ import gradio as gr
 from gradio.components import Component
 from gradio.events import api
 
+from modeling import quick_imports
+from panels.components.events import DIRECT, PRIVATE, field_of
+from panels.components.model_switch import on_model
 from panels.components.status import BROKEN, LOADING, READY, render_status
 from panels.context import AppContext
 from panels.formats import visible
@@ -33,7 +36,7 @@ EXCERPT = 32
 CANDIDATES = """
 {% for blank in blanks %}
 <section class="blank" aria-label="Blank {{ loop.index }}">
-  <h3>Blank {{ loop.index }} <span>{{ blank.before }}<b>____</b>{{ blank.after }}</span></h3>
+  <h2>Blank {{ loop.index }} <span>{{ blank.before }}<b>____</b>{{ blank.after }}</span></h2>
   <ol>
   {% for candidate in blank.candidates %}
     <li><button type="button" data-blank="{{ blank.index }}" data-candidate="{{ loop.index0 }}"
@@ -101,13 +104,12 @@ def build(context: AppContext) -> list[Component]:
     )
     state = gr.State(FillState())
     outputs = [document, status, candidates, undo, stop]
-    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
     def guess(state: FillState, text: str) -> Iterator[list[Any]]:
         yield from show(context, state, text)
 
     def choose(state: FillState, text: str, event: gr.EventData) -> Iterator[list[Any]]:
-        yield from put_in(context, state, text, event.blank, event.candidate)
+        yield from put_in(context, state, text, field_of(event, "blank"), field_of(event, "candidate"))
 
     def take(state: FillState, sample: list[str]) -> Iterator[list[Any]]:
         yield from show(context, state, sample[0])
@@ -121,12 +123,13 @@ def build(context: AppContext) -> list[Component]:
             outputs,
             concurrency_limit=None,
             trigger_mode="multiple",  # a newer request ends those before it
-            **private,
+            **PRIVATE,
         )
-        running.failure(lambda: answer(BROKEN, stop=False), None, outputs, queue=False, **private)
-    undo.click(go_back, state, outputs, queue=False, **private)
-    stop.click(ask_to_stop, state, outputs, queue=False, **private)
+        running.failure(lambda: answer(BROKEN, stop=False), None, outputs, **DIRECT)
+    undo.click(go_back, state, outputs, **DIRECT)
+    stop.click(ask_to_stop, state, outputs, **DIRECT)
     blank.click(None, None, None, js=BLANK_SELECTION)
+    on_model(lambda: "", None, candidates, opened=False)  # what another model has said goes
     return [status, samples]
 
 
@@ -141,8 +144,9 @@ def show(context: AppContext, state: FillState, text: str) -> Iterator[list[Any]
     should_stop = state.visitor.begin()
     message = "Guessing …" if context.loader.ready else "The model is still loading …"
     yield answer(render_status("busy", message), document=text, undo=bool(state.past), stop=True)
-    from modeling.generation import StoppedError
-    from panels.tabs.fill.filling import fill
+    with quick_imports():  # the model may be loading
+        from modeling.generation import StoppedError
+        from panels.tabs.fill.filling import fill
 
     status, blanks = "", []
     try:
@@ -170,11 +174,12 @@ def halted(state: FillState) -> list[Any]:
     return answer(render_status("idle", "Stopped."), stop=False) if state.visitor.stopped else answer()
 
 
-def put_in(context: AppContext, state: FillState, text: str, blank: int, candidate: int) -> Iterator[list[Any]]:
-    """Put a candidate into its blank, and guess what is still blank."""
+def put_in(context: AppContext, state: FillState, text: str, blank: Any, candidate: Any) -> Iterator[list[Any]]:
+    """Put a candidate into its blank, and guess what is still blank; only guess where there is no such candidate."""
     from modeling.infilling import insert
 
-    if text != state.text or blank >= len(state.blanks):
+    is_there = text == state.text and is_index(blank, state.blanks)
+    if not is_there or not is_index(candidate, state.blanks[blank].candidates):
         yield from show(context, state, text)
         return
     chosen = state.blanks[blank]
@@ -186,6 +191,11 @@ def put_in(context: AppContext, state: FillState, text: str, blank: int, candida
     state.visitor.begin()
     state.text, state.blanks = filled, []
     yield answer(render_status("idle", "No blank is left."), document=filled, candidates="", undo=True, stop=False)
+
+
+def is_index(value: Any, items: Sequence[Any]) -> bool:
+    """Whether a number that a client sent is the place of one of the items."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(items)
 
 
 def go_back(state: FillState) -> list[Any]:
@@ -275,7 +285,8 @@ def add_endpoint(context: AppContext) -> None:
     def fill_in(text: str, top: int = TOP) -> list[dict[str, Any]]:
         """The likeliest words for each blank (____) of a text: a list of blanks, each with the characters `start` to
         `end` of the text that a word takes the place of, and `candidates` with `token_id`, `text` and `probability`."""
-        from panels.tabs.fill.filling import fill
+        with quick_imports():  # the model may be loading
+            from panels.tabs.fill.filling import fill
 
         try:
             return [dataclasses.asdict(blank) for blank in context.call_queued(fill, check_text(text), top)]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from panels.generate import check_text, encode_prompt
+from panels.generate import check_text, check_writes, encode_prompt
 from panels.models import LoadedModel
 from storage.text import replace_surrogates
 
@@ -226,12 +226,3 @@ def pieces_of(loaded: LoadedModel, text: str) -> list[Piece]:
     if not found:
         raise ValueError("The tokenizer of this model makes no token of this text: add a word.")
     return found
-
-
-def check_writes(loaded: LoadedModel, therefore: str) -> None:
-    """Raise ValueError for a masked model, of which something is not known `therefore`."""
-    if loaded.source.masked:
-        raise ValueError(
-            f"{loaded.source.name} fills blanks, reading on both sides of them: {therefore}. "
-            "The tab Fill in and the API's /fill show what it expects in a blank."
-        )

@@ -23,8 +23,8 @@ function point(target, isChosen) {
 function showToken(token) {
   const { bits, probability, rank, expected, share } = token.dataset;
   const known = bits === undefined ? [" is first: nothing precedes it."]
-    : rank === "1" ? [`  ${bits} bits, probability ${probability}: the likeliest token here.`]
-      : [`  ${bits} bits, probability ${probability}, number ${rank} on the model's list. It expected `,
+    : rank === "1" ? [`  ${bits} bits, probability ${probability}: the most likely token here.`]
+      : [`  ${bits} bits, probability ${probability}, number ${rank} by probability. The most likely token was `,
         make("b", "", expected), ` (${share}).`];
   token.closest(".surprisal").querySelector(".detail").replaceChildren(make("b", "", token.textContent), ...known);
 }
@@ -45,7 +45,7 @@ function showBars(section, title, bars) {
 
 function showCell(cell) {
   const bars = cell.dataset.top.split("\n").map((line) => line.split("\t"));
-  const verdict = cell.classList.contains("correct") ? ": right, this came next" : "";
+  const verdict = cell.classList.contains("correct") ? ": correct, this token came next" : "";
   showBars(cell.closest(".lens"), [`${cell.dataset.layer}, after `, make("b", "", cell.dataset.token), verdict], bars);
 }
 
@@ -89,7 +89,7 @@ function paint(canvas, head) {
   context.putImageData(image, 0, 0);
 }
 
-// Where a head looks on average, in words.
+// Where a head attends to on average, in words.
 function averages(head) {
   const { size, ids, at } = attention;
   const queries = [...Array(size).keys()];
@@ -99,8 +99,8 @@ function averages(head) {
     .filter(([query, key]) => key > 0 && key < query);
   const shares = [
     ["to the token itself", queries.map((query) => [query, query])],
-    ["to the one before", later.map((query) => [query, query - 1])],
-    ["to the first", later.map((query) => [query, 0])],
+    ["to the token before", later.map((query) => [query, query - 1])],
+    ["to the first token", later.map((query) => [query, 0])],
     [`to what followed the same token earlier (${repeats.length} places)`, repeats],
   ];
   return shares.filter(([, pairs]) => pairs !== repeats || pairs.length)
@@ -122,7 +122,7 @@ function drawChosen(section) {
   mark.style.top = `${(100 * query) / size}%`;
   mark.style.height = `${100 / size}%`;
   section.querySelector("figcaption").replaceChildren(
-    make("b", "", name), `. On average ${averages(head)}. Shades show the square root of a weight.`,
+    make("b", "", name), `. On average ${averages(head)}. The darker, the larger the weight (its square root is shown).`,
   );
   const row = tokens.map((_, key) => attention.at(head, query, key));
   tokens.forEach((token, key) => {

@@ -9,12 +9,14 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
-from gradio.context import Context
 from gradio.events import api
 
+from panels.components.events import DIRECT, PRIVATE
+from panels.components.model_switch import on_model
+from panels.components.one_request import ask_to_stop, run_request
 from panels.components.status import BROKEN, LOADING, READY, render_status
 from panels.context import AppContext
-from panels.request_queue import LatestRequest, waiting_message
+from panels.request_queue import LatestRequest
 from panels.sampling import DEFAULTS, number, settings_from
 from panels.tabs.inside.analysis import TEXT_LIMIT, heads, lens, next_tokens, surprisal
 from panels.tabs.inside.view import render_heads, render_lens, render_surprisal
@@ -22,6 +24,7 @@ from storage.text import replace_surrogates
 
 TITLE = "Inside"
 SURPRISE, LENS, ATTENTION = VIEWS = ("Surprise", "Logit lens", "Attention")
+WRITTEN = "() => window.scratch.editor.text()"
 MASKED = (
     "This model fills blanks and reads on both sides of them: there is no next token, and no surprise that adds up to "
     "a text's. Its attention is shown here; what it expects in a blank, in the tab Fill in."
@@ -51,7 +54,6 @@ def build(context: AppContext) -> list[Component]:
     result = gr.HTML("", elem_id="inside-result")
     label = "Beginnings from the training text"
     samples = gr.Dataset(components=["textbox"], label=label, elem_id="inside-samples", **examples(context))
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     visitor, shown = gr.State(LatestRequest()), [status, result, stop]
 
     run = partial(run_analysis, context)
@@ -63,9 +65,11 @@ def build(context: AppContext) -> list[Component]:
             visitor.begin()
             yield [idle_status(context), "", gr.Button(interactive=False)]
 
-    events = [(look.click, run), (samples.click(lambda sample: sample[0], samples, text, **quiet).then, run)]
-    if written := written_text():
-        events.append((take.click(None, written, text, js="(text) => text").then, run))
+    events = [
+        (look.click, run),
+        (samples.click(lambda sample: sample[0], samples, text, **DIRECT).then, run),
+        (take.click(None, None, text, js=WRITTEN).then, run),
+    ]
     for event, answer in (*events, (view.input, switch_view)):
         analysed = event(
             answer,
@@ -73,24 +77,20 @@ def build(context: AppContext) -> list[Component]:
             shown,
             concurrency_limit=None,
             trigger_mode="multiple",  # a newer request ends those before it
-            show_progress="hidden",
-            api_visibility="private",
+            **PRIVATE,
         )
-        analysed.failure(lambda: [BROKEN, "", gr.Button(interactive=False)], None, shown, **quiet)
-    stop.click(ask_to_stop, visitor, shown, **quiet)
-    return [status, view, samples]
+        analysed.failure(lambda: [BROKEN, "", gr.Button(interactive=False)], None, shown, **DIRECT)
+    stop.click(ask_to_stop, visitor, shown, **DIRECT)
+    on_model(lambda: "", None, result, opened=False)  # what another model has said goes
+    return [status, view, samples, take]
 
 
 def arrived(context: AppContext) -> list[Any]:
-    """Updates of what `build` returned, now that the model is known."""
-    chosen = gr.update(**views(context)) if context.source.masked else gr.skip()  # a view chosen meanwhile stays
-    return [idle_status(context), chosen, gr.update(**examples(context))]
-
-
-def written_text() -> Component | None:
-    """The document of the Write tab, where this page has one."""
-    blocks = Context.root_block.blocks.values() if Context.root_block else ()
-    return next((block for block in blocks if isinstance(block, Component) and block.elem_id == "document"), None)
+    """Updates of what `build` returned, now that the model is known, or another one."""
+    # A view chosen meanwhile stays; attention, the one of a masked model, is one of all others too.
+    chosen = gr.update(**views(context)) if context.source.masked else gr.update(choices=views(context)["choices"])
+    take = gr.update(visible=not context.source.masked)
+    return [idle_status(context), chosen, gr.update(**examples(context)), take]
 
 
 def views(context: AppContext) -> dict[str, Any]:
@@ -111,32 +111,8 @@ def idle_status(context: AppContext) -> str:
 
 def run_analysis(context: AppContext, visitor: LatestRequest, text: str, view: str) -> Iterator[list[Any]]:
     """Status, result and Stop, while an analysis waits for its turn and when it ended; the status shows errors."""
-    should_stop = visitor.begin()
-    message = "Analysing …" if context.loader.ready else "The model is still loading …"
-    yield [render_status("busy", message), gr.skip(), gr.Button(interactive=True)]
-    from modeling.generation import StoppedError
-
-    status = result = ""
-    try:
-        context.loader.expect(should_stop)
-        with context.queue.join() as ticket:
-            for ahead in ticket.wait_for_turn(should_stop):
-                yield [render_status("busy", waiting_message(ahead)), gr.skip(), gr.skip()]
-            if not should_stop():
-                result = analyse(context, text, view, should_stop)
-        status = idle_status(context)
-    except StoppedError:
-        pass
-    except ValueError as error:
-        status, result = render_status("trouble", str(error)), ""
-    yield halted(visitor) if should_stop() else [status, result, gr.Button(interactive=False)]
-
-
-def halted(visitor: LatestRequest) -> list[Any]:
-    """The last answer of a request that was stopped; nothing where a newer one replaced it."""
-    if not visitor.stopped:
-        return [gr.skip()] * 3
-    return [render_status("idle", "Stopped."), gr.skip(), gr.Button(interactive=False)]
+    look = partial(analyse, context, text, view)
+    yield from run_request(context, visitor, look, busy="Analysing …", idle=partial(idle_status, context))
 
 
 def analyse(context: AppContext, text: str, view: str, should_stop: Callable[[], bool]) -> str:
@@ -146,12 +122,6 @@ def analyse(context: AppContext, text: str, view: str, should_stop: Callable[[],
     if view == ATTENTION:
         return render_heads(context.loader.call(heads, text))
     return render_surprisal(context.loader.call(surprisal, text, should_stop=should_stop), context.source.bits_per_byte)
-
-
-def ask_to_stop(visitor: LatestRequest) -> list[Any]:
-    """Stop the present request; one that waits leaves the queue."""
-    visitor.stop()
-    return halted(visitor)
 
 
 def add_endpoint(context: AppContext) -> None:

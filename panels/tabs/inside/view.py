@@ -8,12 +8,10 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from panels.components.surprise import render_legend, step_of
 from panels.formats import percent
 from panels.tabs.inside.analysis import Heads, Lens, ScoredText
 from panels.templates import render
-
-DARKEST = 12.0
-"""Bits from which on a token is no darker."""
 
 SURPRISAL = """
 <section class="surprisal" aria-label="Surprise">
@@ -21,20 +19,20 @@ SURPRISAL = """
   {% for name, value in figures %}<div><dt>{{ name }}</dt><dd>{{ value }}</dd></div>{% endfor %}
   </dl>
   <div class="legend">
-    <span>{% for bits in (0, 1, 2, 4, 8, 12) %}<span class="token" style="--share:{{ bits / 12 }}">{{ bits }}{{
-      "+" if bits == 12 }}</span>{% endfor %} bits</span>
-    <span>0: certain. 1: a coin's toss. {{ "%.1f" | format(uniform) }}: a blind guess among all
-      {{ "{:,}".format(vocabulary) }} tokens.</span>
+    {{ legend | safe }}
     <label><input type="checkbox" class="all-numbers"> Number on every token</label>
   </div>
+  <p class="scale">The surprise of a token is −log₂ of the probability that the model gave it. 0 bits: the model was
+    certain of it. 1 bit: probability 50 %, as in the toss of a coin. {{ "%.1f" | format(uniform) }} bits: all {{
+    "{:,}".format(vocabulary) }} tokens equally likely.</p>
   <p class="detail" role="status">Point at a token, or go there with the Tab and arrow keys.</p>
   <div class="tokens roving" role="listbox" aria-label="Tokens with their surprise" dir="auto">
   {%- for token in tokens -%}
-    <span class="token" role="option" aria-selected="false" tabindex="{{ 0 if loop.first else -1 }}"
-     {%- if token.bits is not none %} style="--share:{{ "%.2f" | format(token.share) }}"
-      data-bits="{{ "%.2f" | format(token.bits) }}" data-probability="{{ token.probability }}"
-      data-rank="{{ "{:,}".format(token.rank) }}" data-expected="{{ token.expected }}"
-      data-share="{{ token.expected_probability }}"
+    <span class="token surprise s{{ token.step }}" role="option" aria-selected="false"
+      tabindex="{{ 0 if loop.first else -1 }}"
+     {%- if token.bits is not none %} data-bits="{{ "%.2f" | format(token.bits) }}"
+      data-probability="{{ token.probability }}" data-rank="{{ "{:,}".format(token.rank) }}"
+      data-expected="{{ token.expected }}" data-share="{{ token.expected_probability }}"
       aria-label="{{ token.label }}, {{ "%.2f" | format(token.bits) }} bits"
      {%- else %} aria-label="{{ token.label }}, not scored"{% endif %}>{{ token.label }}</span>
     {%- if token.ends_line %}<br>{% endif %}
@@ -44,13 +42,14 @@ SURPRISAL = """
 """
 LENS = """
 <section class="lens" aria-label="Logit lens">
-  <p>What each layer would say next if it were the last one. Read upwards, from what the model was given to its answer.
-    A <b class="correct">framed</b> guess is what came next in the text.{% if left_out %} Only the last
+  <p>The logit lens: what the model would predict as the next token if it stopped after a layer. Each column is a token
+    of the text; read it upwards, from the embedding to the output. A <b class="correct">framed</b> prediction is the
+    token that came next in the text.{% if left_out %} Only the last
     {{ tokens | length }} tokens are shown; the model has read the {{ left_out }} before them too, as far as its
     context reaches.{% endif %}</p>
   <div class="scroll">
   <table class="roving" role="grid" aria-label="Layer by position">
-    <thead><tr><th scope="row">came next</th>
+    <thead><tr><th scope="row">next token</th>
       {% for token in following %}<td>{{ "?" if token is none else token }}</td>{% endfor %}</tr></thead>
     <tbody>
     {% for layer in layers %}
@@ -61,7 +60,7 @@ LENS = """
         cell.percent }}</small></td>{% endfor %}</tr>
     {% endfor %}
     </tbody>
-    <tfoot><tr><th scope="row">given</th>
+    <tfoot><tr><th scope="row">token</th>
       {% for token in tokens %}<th scope="col">{{ token }}</th>{% endfor %}</tr></tfoot>
   </table>
   </div>
@@ -71,7 +70,8 @@ LENS = """
 HEADS = """
 <section class="attention" aria-label="Attention" data-layers="{{ layers }}" data-heads="{{ heads }}"
     data-causal="{{ causal | int }}" data-weights="{{ weights }}">
-  <p>How much each token (a row) takes from each token that it can see (a column), head by head.
+  <p>Attention weights, head by head: how much each token (a row) takes from each token that it may attend to (a
+    column). A row adds up to 100 %.
     {%- if left_out %} For this the model was given only the {{ tokens | length }} tokens below; {{ left_out }} more of
     the text are left out.{% endif %}</p>
   <div class="scroll heads roving" role="listbox" aria-label="Heads, a row for each layer">
@@ -84,13 +84,14 @@ HEADS = """
   </div>
   <div class="chosen">
     <figure>
-      <div class="matrix"><div class="keys" aria-hidden="true"></div><div class="queries" aria-hidden="true"></div>
+      <div class="matrix"><span class="axes" aria-hidden="true">from ↓ to →</span><div class="keys"
+        aria-hidden="true"></div><div class="queries" aria-hidden="true"></div>
         <div class="map"><canvas role="img"></canvas><i></i></div></div>
       <figcaption></figcaption>
     </figure>
     <div>
-      <p class="choose">Choose the token that looks:</p>
-      <div class="tokens roving" role="listbox" aria-label="Token that looks" dir="auto">
+      <p class="choose">Choose a token, to see where it attends to:</p>
+      <div class="tokens roving" role="listbox" aria-label="Token that attends" dir="auto">
       {%- for token_id, label in tokens -%}
         <span class="token" role="option" aria-selected="false" tabindex="-1" data-id="{{ token_id }}">{{
           label }}</span>
@@ -105,7 +106,7 @@ HEADS = """
 
 def render_surprisal(text: ScoredText, held_out: float | None = None) -> str:
     """A text with its surprisal; `held_out` is the model's bits per byte on text that it was not trained on."""
-    known = "" if held_out is None else f" (its test text: {held_out:.3f})"
+    known = "" if held_out is None else f" (validation text: {held_out:.3f})"
     per_byte = "–" if text.bits_per_byte is None else f"{text.bits_per_byte:.3f}{known}"
     return render(
         SURPRISAL,
@@ -116,13 +117,14 @@ def render_surprisal(text: ScoredText, held_out: float | None = None) -> str:
             ("Bits per byte", per_byte),
             ("Perplexity", "–" if text.perplexity is None else _short(text.perplexity)),
         ],
+        legend=render_legend(),
         uniform=math.log2(text.vocabulary),
         vocabulary=text.vocabulary,
         tokens=[
             {
                 "label": piece.label,
                 "bits": found.bits,
-                "share": min(1.0, (found.bits or 0.0) / DARKEST),
+                "step": step_of(found.bits or 0.0),
                 "probability": percent(2.0 ** -(found.bits or 0.0)),
                 "rank": found.rank,
                 "expected": expected,
@@ -144,7 +146,7 @@ def render_lens(view: Lens) -> str:
         left_out=view.left_out,
         layers=[
             {
-                "name": "output" if index == last else "input" if index == 0 else f"layer {index}",
+                "name": "output" if index == last else "embedding" if index == 0 else f"layer {index}",
                 "first": index == last,
                 "cells": [
                     {

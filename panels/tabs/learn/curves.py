@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from panels.tabs.learn.monitor import integer, number
 from panels.templates import render
+from panels.training.monitor import integer, number
 
 T = TypeVar("T")
 
@@ -206,11 +206,13 @@ def render_curves(
     def loss_plot(name: str, points: list[Point], x: Axis) -> Plot:
         curves = [
             Curve.of(points, "train_loss", "training", "training"),
-            Curve.of(points, "train_eval_loss", "evaluation", "training, in evaluation mode"),
+            Curve.of(points, "train_eval_loss", "evaluation", "training, without dropout"),
             Curve.of(points, "validation_loss", "validation", "validation"),
         ]
         if floor is not None:
-            curves.append(Curve("floor", "floor: no model can get below", [(x.low, floor), (x.high, floor)]))
+            curves.append(
+                Curve("floor", "floor: lowest possible loss (the text's entropy)", [(x.low, floor), (x.high, floor)])
+            )
         curves = [curve for curve in curves if curve.points]
         y = Axis.around([value for curve in curves for _, value in curve.points])
         unit = f"{per_token}{', logarithmic' if y.logarithmic else ''}"
@@ -264,7 +266,7 @@ CURVES = """
   <figure class="plot {{ plot.name }}">
     <figcaption><b>{{ plot.title }}</b> <span class="quiet">{{ plot.unit }}</span></figcaption>
     {% if plot.title == 'Loss' and has_zoom %}
-    <label class="zoom-choice"><input type="checkbox"> without the first tenth</label>
+    <label class="zoom-choice"><input type="checkbox"> hide the first tenth of the steps</label>
     {% endif %}
     {% if plot.curves | length > 1 %}
     <ul class="legend">

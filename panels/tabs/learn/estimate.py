@@ -8,9 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from modeling.families import MODERN
+from corpus.short_texts import MANY_PASSES, least_tokens, passes
+from modeling.scaling.choice import BATCH, LEAST_BYTES, Choice, Text, choose
+from modeling.scaling.law import LAW, sample_of
+from modeling.scaling.shapes import CONTEXT, Shape
 from panels.formats import file_size
-from panels.tabs.learn.monitor import monitor_of
+from panels.training.monitor import monitor_of
 from storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -23,8 +26,9 @@ STEP_OVERHEAD = 0.02
 START_SECONDS = 12.0
 """Seconds until the first step: libraries, tokenizer, tokens."""
 LEAST_STEPS, MOST_STEPS = 10, 5000
-MANY_PASSES = 30
-"""Passes over a text from which on it is memorized rather than learned from."""
+LEAST_MINUTES, MOST_MINUTES = 1, 120
+CHECKPOINTS = 7
+"""Of a run of so many minutes, all kept: the frames of the time-lapse."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,31 +48,24 @@ class Size:
     batch: int = 16  # windows of a step
 
     @property
-    def shape(self) -> dict[str, int]:
-        """The sizes in the model's config, the vocabulary apart."""
-        return {
-            "hidden_size": self.width,
-            "intermediate_size": self.width * 11 // 4,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "head_dim": self.width // self.heads,
-            "max_position_embeddings": self.context,
-        }
+    def shape(self) -> Shape:
+        """The sizes of the model, vocabulary and context apart."""
+        return Shape(width=self.width, layers=self.layers, heads=self.heads)
 
     def config(self) -> ScratchGPTConfig:
-        from modeling import ScratchGPTConfig
+        return self.shape.config(self.vocabulary, self.context)
 
-        end_of_text = self.vocabulary - 1
-        return ScratchGPTConfig(
-            **MODERN, **self.shape, vocab_size=self.vocabulary, bos_token_id=end_of_text, eos_token_id=end_of_text
-        )
+    def flops(self) -> float:
+        """Floating-point operations to train on one token."""
+        return self.shape.flops(self.vocabulary, self.context)
 
     def arguments(self, steps: int) -> list[str]:
         """The flags of `python -m train modern` for this size and so many steps."""
         interval = max(1, steps // self.checkpoints)
         flags = {
             "steps": steps,
-            **{f"model.{name.replace('_', '-')}": value for name, value in self.shape.items()},
+            **{f"model.{name.replace('_', '-')}": value for name, value in self.shape.fields.items()},
+            "model.max-position-embeddings": self.context,
             "tokenizer.vocab-size": self.vocabulary,
             "data.batch-size": self.batch,
             "data.evaluation-windows": 64,
@@ -133,11 +130,11 @@ class RunPlan:
                 f"The text is too short for the size {size.name}: expected at least {needed:,} bytes, got "
                 f"{text_bytes:,}. Add text{'' if size.name == next(iter(SIZES)) else ', or choose a smaller size'}."
             )
-        from modeling.sizing import count_parameters, flops_per_token
+        from modeling.sizing import count_parameters
 
         config, speed = size.config(), speed or assumed_speed()
         parameters, step_tokens = count_parameters(config), size.batch * size.context
-        step_seconds = STEP_OVERHEAD + step_tokens * flops_per_token(config, size.context) / speed.flops
+        step_seconds = STEP_OVERHEAD + step_tokens * size.flops() / speed.flops
         return cls(
             size=size,
             steps=steps,
@@ -150,10 +147,14 @@ class RunPlan:
             speed=speed,
         )
 
+    def arguments(self) -> list[str]:
+        """The flags of `python -m train modern`."""
+        return self.size.arguments(self.steps)
+
     @property
     def passes(self) -> float:
         """How often the steps read the text."""
-        return self.seen_tokens / max(1, self.text_tokens)
+        return passes(self.seen_tokens, self.text_tokens)
 
     @property
     def warning(self) -> str | None:
@@ -168,6 +169,46 @@ class RunPlan:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimedPlan:
+    """A run of so many minutes (`--minutes`), before it is started. It measures the machine then, and may choose
+    another model."""
+
+    minutes: int
+    choice: Choice
+    parameters: int
+    text_bytes: int
+    speed: Speed
+
+    @classmethod
+    def of(cls, *, text: str, minutes: int, speed: Speed | None = None) -> TimedPlan:
+        """Plan a run; ValueError where the text is too short for a plan, or minutes is outside its range."""
+        if type(minutes) is not int or not LEAST_MINUTES <= minutes <= MOST_MINUTES:
+            raise ValueError(
+                f"Minutes: expected a whole number from {LEAST_MINUTES} to {MOST_MINUTES:,}, got {minutes}."
+            )
+        encoded = text.encode()
+        if len(encoded) < LEAST_BYTES:
+            raise ValueError(
+                f"The text is too short for a plan: expected at least {LEAST_BYTES:,} bytes, got {len(encoded):,}. Add "
+                f"text, or choose the size {next(iter(SIZES))}."
+            )
+        speed = speed or assumed_speed()
+        choice = choose(
+            max(1.0, 60 * minutes - START_SECONDS),
+            lambda shape, vocabulary: STEP_OVERHEAD + BATCH * CONTEXT * shape.flops(vocabulary) / speed.flops,
+            Text(bytes=len(encoded), difficulty=LAW.difficulty(sample_of([text]))),
+        )
+        if choice is None:
+            raise ValueError(f"Minutes: expected more than {minutes} on this machine; take more minutes.")
+        parameters = choice.shape.parameters(choice.vocabulary)
+        return cls(minutes=minutes, choice=choice, parameters=parameters, text_bytes=len(encoded), speed=speed)
+
+    def arguments(self) -> list[str]:
+        """The flags of `python -m train modern`."""
+        return ["--minutes", str(self.minutes), "--run.keep-checkpoints", str(CHECKPOINTS)]
+
+
 def size_named(name: object) -> Size:
     """The size of that name; ValueError where there is none."""
     if isinstance(name, str) and name in SIZES:
@@ -178,7 +219,7 @@ def size_named(name: object) -> Size:
 def least_bytes(size: Size) -> int:
     """Bytes of the shortest text that a size can be trained on."""
     # Nine tenths of it must fill a window, and a short text's tokens may be twice as long as usual.
-    return math.ceil((size.context + 2) / 0.9 * size.bytes_per_token * 2 / 100) * 100
+    return math.ceil(least_tokens(size.context) / 0.9 * size.bytes_per_token * 2 / 100) * 100
 
 
 def assumed_speed() -> Speed:
@@ -188,11 +229,10 @@ def assumed_speed() -> Speed:
     return Speed(ASSUMED_FLOPS * cores, f"{assumed}; after the first run here it is measured")
 
 
-def measured_speed(runs: Iterable[RunFolder], size: Size) -> Speed:
-    """The speed of that run among `runs` whose model is nearest to `size`, or the assumed one."""
-    from modeling.sizing import flops_per_token
-
-    wanted = math.log(flops_per_token(size.config(), size.context))
+def measured_speed(runs: Iterable[RunFolder], flops: float) -> Speed:
+    """The speed of that run among `runs` whose model is nearest to one of so many `flops` a token; without a run, what
+    is assumed."""
+    wanted = math.log(flops)
     found = []
     for run in runs:
         view = monitor_of(run).view()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,33 @@ import gradio as gr
 
 from corpus.encodings import FLAG
 from corpus.readers import accepted_suffixes
+from corpus.readers.records import FIELD_FLAG
+from panels.components.events import DIRECT
 from panels.components.status import render_status
 from panels.context import AppContext
-from panels.formats import duration, file_size, short_number
-from panels.tabs.learn.estimate import LEAST_STEPS, MOST_STEPS, SIZES, RunPlan, measured_speed, size_named
-from panels.tabs.learn.jobs import launcher_of, read_text
-from panels.tabs.learn.monitor import known_runs
+from panels.formats import file_size, rough_duration, short_number
+from panels.tabs.learn.estimate import (
+    LEAST_MINUTES,
+    LEAST_STEPS,
+    MOST_MINUTES,
+    MOST_STEPS,
+    SIZES,
+    RunPlan,
+    Speed,
+    TimedPlan,
+    measured_speed,
+    size_named,
+)
+from panels.tabs.learn.upload import read_text
 from panels.templates import render
+from panels.training.launcher import launcher_of
+from panels.training.monitor import known_runs
 
 NOT_ALLOWED = (
     "Training is switched off on this public page, since its visitors share one processor. In a copy of your own, a "
     "run on a text of yours can be started here."
 )
-AUTOMATIC = "automatic"
+AUTOMATIC, TIMED = "automatic", "time"
 ENCODINGS = (AUTOMATIC, "utf-8", "cp1252", "cp1251", "koi8-r", "gbk", "big5", "shift_jis", "euc-kr", "utf-16")
 """Encodings of a file to choose from; any other that Python knows may be typed."""
 EMPTY = "Paste a text or choose a file: what the run would cost is shown here before it starts."
@@ -37,10 +52,10 @@ PLAN = """
 """
 
 
-def build_form(context: AppContext, *, is_open: bool, stopped: Any) -> tuple[gr.State, Any] | None:
-    """Lay out the form and wire it, or show why there is none; after the event `stopped` it shows the plan again.
-    Returns the name of the run that was started, and the event after which it is known; None: no run can be started.
-    """
+def build_form(context: AppContext, *, is_open: bool, active: gr.Checkbox) -> tuple[gr.State, Any] | None:
+    """Lay out the form and wire it, or show why there is none. When the run that is shown is no longer `active`, the
+    form shows the plan again in place of what it said of that run. Returns the name of the run that was started, and
+    the event after which it is known; None: no run can be started."""
     reason = unavailable(context)
     with gr.Accordion("Train on a text of your own", open=is_open, elem_id="start"):
         if reason is not None:
@@ -76,6 +91,7 @@ def build_form(context: AppContext, *, is_open: bool, stopped: Any) -> tuple[gr.
             )
         first = next(iter(SIZES.values()))
         choices = [(f"{size.name} ({size.about})", size.name) for size in SIZES.values()]
+        choices.append(("the best for a time", TIMED))
         with gr.Row(elem_id="start-options"):
             hint = "from the file, or the date"
             title = gr.Textbox(label="Name", placeholder=hint, max_lines=1, elem_id="start-title", min_width=160)
@@ -83,35 +99,71 @@ def build_form(context: AppContext, *, is_open: bool, stopped: Any) -> tuple[gr.
             steps = gr.Slider(
                 LEAST_STEPS, MOST_STEPS, first.steps, step=10, label="Steps", elem_id="start-steps", min_width=200
             )
+            minutes = gr.Slider(
+                LEAST_MINUTES, MOST_MINUTES, 10, step=1, label="Minutes", elem_id="start-minutes", min_width=200,
+                visible=False,
+            )  # fmt: skip
         plan = gr.HTML(render_status("idle", EMPTY), elem_id="start-plan")
         start = gr.Button("Start training", variant="primary", elem_id="start-run")
     name = gr.State(None)
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
     def begin(
-        text: str, upload: str | None, encoding: str, column: str, size_name: str, steps: float, title: str
+        text: str,
+        upload: str | None,
+        encoding: str,
+        column: str,
+        size_name: str,
+        steps: float,
+        minutes: float,
+        title: str,
     ) -> tuple[Any, Any]:
         try:
-            size, title = size_named(size_name), title or (Path(upload).stem if upload else "")
+            title = title or (Path(upload).stem if upload else "")
             text, _ = read_text(text, upload, encoding=codec_of(encoding), text_field=column)
-            run = launcher_of(context.home).start(text, title=title, size=size, steps=as_integer(steps))
+            plan = plan_of(text, size_name, as_integer(steps), as_integer(minutes))
+            run = launcher_of(context.home).start(text, title=title, flags=plan.arguments())
         except (ValueError, OSError) as error:
             return None, render_status("trouble", str(error))
         return run.path.name, render_status("idle", f"{run.path.name} was started: its curves are above.")
 
-    inputs, estimate = [text, upload, encoding, column, size, steps], partial(describe_plan, context)
-    for change in (text.change, upload.change, encoding.input, column.change, size.input, steps.input):
-        change(estimate, inputs, plan, trigger_mode="always_last", **quiet)
-    upload.change(lambda upload: gr.Row(visible=upload is not None), upload, reading, **quiet)
-    size.input(lambda name: size_named(name).steps, size, steps, **quiet).then(estimate, inputs, plan, **quiet)
-    stopped.then(estimate, inputs, plan, **quiet)
-    begun = start.click(begin, [*inputs, title], [name, plan], **quiet)
+    inputs, estimate = [text, upload, encoding, column, size, steps, minutes], partial(describe_plan, context)
+    for change in (text.change, upload.change, encoding.input, column.change, size.input, steps.input, minutes.input):
+        change(estimate, inputs, plan, trigger_mode="always_last", **DIRECT)
+    upload.change(lambda upload: gr.Row(visible=upload is not None), upload, reading, **DIRECT)
+    size.input(steps_of, size, [steps, minutes], **DIRECT).then(estimate, inputs, plan, **DIRECT)
+    active.change(lambda active, *given: gr.skip() if active else estimate(*given), [active, *inputs], plan, **DIRECT)
+    begun = start.click(begin, [*inputs, title], [name, plan], **DIRECT)
     return name, begun
 
 
 def unavailable(context: AppContext) -> str | None:
     """Why no run can be started from this page; None: it can."""
     return launcher_of(context.home).unavailable if context.may_train else NOT_ALLOWED
+
+
+def steps_of(name: Any) -> tuple[Any, Any]:
+    """The sliders of steps and of minutes for a size: its own steps, or the minutes instead. What is no size changes
+    nothing, and `describe_plan` says so."""
+    if name == TIMED:
+        return gr.update(visible=False), gr.update(visible=True)
+    try:
+        return gr.update(value=size_named(name).steps, visible=True), gr.update(visible=False)
+    except ValueError:
+        return gr.skip(), gr.skip()
+
+
+def plan_of(
+    text: str, size_name: str, steps: Any, minutes: Any, speed_of: Callable[[float], Speed | None] = lambda flops: None
+) -> RunPlan | TimedPlan:
+    """The plan of a run; ValueError for what does not fit.
+
+    Args:
+        speed_of: from a model's floating-point operations a token to the speed that is known for about such a one.
+    """
+    if size_name == TIMED:
+        return TimedPlan.of(text=text, minutes=minutes, speed=speed_of(SIZES["small"].flops()))
+    size = size_named(size_name)
+    return RunPlan.of(text_bytes=len(text.encode()), size=size, steps=steps, speed=speed_of(size.flops()))
 
 
 def as_integer(value: Any) -> Any:
@@ -126,34 +178,62 @@ def codec_of(encoding: str | None) -> str | None:
 
 
 def describe_plan(
-    context: AppContext, text: str, upload: str | None, encoding: str, column: str, size_name: str, steps: float
+    context: AppContext,
+    text: str,
+    upload: str | None,
+    encoding: str,
+    column: str,
+    size_name: str,
+    steps: float,
+    minutes: float,
 ) -> str:
     """What a run would be: parameters, tokens, time, disk space; how the file was read; or what is wrong with it."""
     if upload is None and not (text or "").strip():
         return render_status("idle", EMPTY)
+
+    def speed_of(flops: float) -> Speed:
+        return measured_speed(known_runs(context).values(), flops)
+
     try:
-        size = size_named(size_name)
         text, notes = read_text(text, upload, encoding=codec_of(encoding), text_field=column)
         notes = [note.replace(f"name the encoding ({FLAG})", "choose the encoding above") for note in notes]
-        count = len(text.encode())
-        speed = measured_speed(known_runs(context).values(), size)
-        plan = RunPlan.of(text_bytes=count, size=size, steps=as_integer(steps), speed=speed)
+        plan = plan_of(text, size_name, as_integer(steps), as_integer(minutes), speed_of)
     except ValueError as error:
-        return render_status("trouble", str(error).replace(FLAG, "the field Encoding"))
-    passes = f"the text {plan.passes:,.0f} times" if plan.passes >= 1.5 else f"{min(1, plan.passes):.0%} of the text"
+        return render_status(
+            "trouble", str(error).replace(FLAG, "the field Encoding").replace(FIELD_FLAG, "the field Text field")
+        )
+    if isinstance(plan, TimedPlan):
+        return render(PLAN, notes=notes, **describe_timed(plan))
     facts = [
         ("Time", f"about {rough_duration(plan.seconds)}"),
         ("Parameters", f"{plan.parameters:,}"),
         ("Text", f"{file_size(plan.text_bytes)}, about {short_number(plan.text_tokens)} tokens"),
-        ("Read", f"{short_number(plan.seen_tokens)} tokens: {passes}"),
+        ("Read", f"{short_number(plan.seen_tokens)} tokens: {often(plan.passes)}"),
         ("On disk", f"about {file_size(plan.disk_bytes)}"),
     ]
-    source = (
-        f"Time: {plan.speed.source}. Tokens: English prose at {size.bytes_per_token} bytes each; counted when it runs."
-    )
+    tokens = f"English prose at {plan.size.bytes_per_token} bytes each; counted when it runs."
+    source = f"Time: {plan.speed.source}. Tokens: {tokens}"
     return render(PLAN, facts=facts, notes=notes, source=source, warning=plan.warning)
 
 
-def rough_duration(seconds: float) -> str:
-    """An estimate: 45 s, 3 min, 1 h 20 min."""
-    return f"{max(1, round(seconds))} s" if seconds < 90 else duration(60 * round(seconds / 60))
+def describe_timed(plan: TimedPlan) -> dict[str, Any]:
+    """What the form shows of a run of so many minutes."""
+    choice = plan.choice
+    shape = f"{choice.shape.layers} layers, {choice.shape.width} wide, {choice.vocabulary:,} tokens in the vocabulary"
+    facts = [
+        ("Time", f"at most {plan.minutes} min"),
+        ("Parameters", f"about {short_number(plan.parameters)}: {shape}"),
+        ("Text", file_size(plan.text_bytes)),
+        ("Read", f"{choice.steps:,} steps: {often(choice.passes)}"),
+        ("Expected", f"about {choice.bits_per_byte:.2f} bits per byte of held-out text"),
+    ]
+    source = (
+        f"Speed: {plan.speed.source}. The run measures this machine for a few seconds first and chooses by that, so it "
+        "may take another size. Expected: by a law fitted on English books, and by how well this text compresses."
+    )
+    return {"facts": facts, "source": source, "warning": None}
+
+
+def often(passes: float) -> str:
+    """How much of the text is read."""
+    return f"the text {passes:,.0f} times" if passes >= 1.5 else f"{min(1, passes):.0%} of the text"

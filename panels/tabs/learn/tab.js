@@ -15,13 +15,13 @@ const written = (value, digits) =>
 const COLUMNS = [
   ["Step", 9, 9, (value) => `Step ${value}`],
   ["Training loss", 5, 4, (value) => `training ${value}`],
-  ["Training loss, evaluation mode", 5, 4, (value) => `training in evaluation mode ${value}`],
+  ["Training loss, without dropout", 5, 4, (value) => `training without dropout ${value}`],
   ["Validation loss", 5, 4, (value) => `validation ${value}`],
   ["Bits per byte", 5, 4, (value) => `${value} bits per byte`],
   ["Learning rate", 3, 3, (value) => `learning rate ${value}`],
   ["Gradient norm", 4, 4, (value) => `gradient norm ${value}`],
   ["Tokens per second", 5, 4, (value) => `${value} tokens/s`],
-  ["FLOPs utilization", 3, 3, (_, share) => `${written(100 * share, 3)} % of the peak FLOP/s`],
+  ["Model FLOPs utilization", 3, 3, (_, share) => `${written(100 * share, 3)} % of the processor's peak`],
   ["Tokens seen", 9, 9, (value) => `${value} tokens seen`],
 ];
 const sentence = (point) => COLUMNS
@@ -137,7 +137,7 @@ function showFrame(page) {
   shown.lapse = Math.min(shown.lapse, lapses.length - 1);
   const { frames, prompt, seed } = lapses[shown.lapse];
   const at = clamp(shown.frame ?? frames.length - 1, frames.length);
-  const [step, loss, bits, text, trouble] = frames[at];
+  const [step, loss, text, trouble] = frames[at];
   const [slider, button, box] = ["input", ".play", ".text"].map((name) => page.querySelector(name));
   Object.assign(slider, { max: frames.length - 1, value: at, disabled: frames.length < 2 });
   button.disabled = frames.length < 2;
@@ -145,10 +145,9 @@ function showFrame(page) {
   button.setAttribute("aria-label", `${button.textContent} the time-lapse`);
   page.querySelector("select").value = shown.lapse;
   const parts = [`Step ${written(step, 9)}`];
-  if (loss !== null) parts.push(`validation loss ${written(loss, 4)}`);
-  if (bits !== null) parts.push(`${written(bits, 4)} bits per byte`);
+  if (loss) parts.push(loss);
   if (seed !== null) parts.push(`seed ${seed}`);
-  page.querySelector(".position").textContent = [...parts, `${at + 1} of ${frames.length}`].join(" · ");
+  page.querySelector(".position").textContent = [...parts, `sample ${at + 1} of ${frames.length}`].join(" · ");
   slider.setAttribute("aria-valuetext", parts.slice(0, 2).join(", "));
   const begins = !trouble && text.startsWith(prompt);
   box.querySelector("b").textContent = begins ? prompt : "";

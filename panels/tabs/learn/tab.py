@@ -8,28 +8,33 @@ import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
+from panels.components.events import DIRECT, PRIVATE
+from panels.components.model_switch import switch_of_page
 from panels.components.status import render_status
+from panels.components.training_strip import strip_of_page
 from panels.context import AppContext
-from panels.formats import percent, short_number
+from panels.formats import percent, rough_duration, short_number
+from panels.model_cache import ModelCache
 from panels.request_queue import LatestRequest, waiting_message
 from panels.sampling import settings_from
 from panels.tabs.learn.curves import render_curves
-from panels.tabs.learn.form import build_form, rough_duration, unavailable
-from panels.tabs.learn.jobs import Launcher, launcher_of
-from panels.tabs.learn.monitor import RunMonitor, RunView, Status, known_runs, monitor_of
+from panels.tabs.learn.form import build_form, unavailable
 from panels.tabs.learn.timelapse import Timelapse, make_timelapse, render_timelapses, timelapses_of
 from panels.templates import render
+from panels.training.launcher import Launcher, launcher_of
+from panels.training.monitor import STATUS_TEXTS, RunMonitor, RunView, known_runs, monitor_of
 from storage.run_folder import RunFolder
 
 TITLE = "Learn"
 INTERVAL = 1.5
 """Seconds between two looks at a run that is active."""
-PARTS = ("run", "refresh", "status", "stop", "resume", "curves", "lapse", "own", "timer")
+PARTS = ("run", "refresh", "status", "stop", "resume", "use", "curves", "lapse", "own", "timer", "active")
 """What shows a run, in the order of the outputs of an update."""
 OWN_TIMELAPSES = 8
 """Timelapses of a visitor's own prompts that are remembered for a run."""
@@ -40,16 +45,6 @@ curves and the texts on the way. {% if may_start %}Train one below, or with <cod
 <code>python -m train modern --corpus FILE</code>.{% else %}Whoever trained it has that folder and can open it with
 <code>python app.py --model runs/NAME</code>.{% endif %}</p>
 """
-STATUS_TEXTS: dict[Status, str] = {
-    "preparing": "Preparing: tokenizer and tokens are being made …",
-    "running": "Running",
-    "finished": "Finished",
-    "stopped": "Stopped, saved",
-    "failed": "Failed",
-    "crashed": "Crashed: its process ended without saving; Resume continues from the last checkpoint",
-    "missing": "This run's folder is missing",
-}
-
 STATE = """
 <div class="run-status status {{ state }}" role="status" aria-live="off">
   <p><span><i class="dot" aria-hidden="true"></i><b>{{ message }}</b></span>
@@ -59,6 +54,7 @@ STATE = """
     aria-valuenow="{{ share }}"><i style="width:{{ share }}%"></i></div>
   {% endif %}
   {% if warning %}<p class="warning">{{ warning }}</p>{% endif %}
+  {% if resume %}<p class="quiet">Continue its training: <code>{{ resume }}</code></p>{% endif %}
   {% if command %}<p class="quiet">Open it: <code>{{ command }}</code></p>{% endif %}
 </div>
 """
@@ -82,7 +78,7 @@ class TabState:
 def build(context: AppContext) -> list[Component]:
     """Lay out the tab and wire it. The timer's first tick brings it up to date, whatever the model does."""
     state = gr.State(TabState())
-    shown = describe_run(context, None, [])
+    shown = describe_run(context, None, [], known_runs(context))
     with gr.Row(elem_id="learn-head"):
         chosen = gr.Dropdown(label="Run", elem_id="learn-run", filterable=False, scale=4, min_width=180, **shown["run"])
         refresh = gr.Button("Refresh", elem_id="learn-refresh", min_width=110, scale=1, **shown["refresh"])
@@ -90,9 +86,10 @@ def build(context: AppContext) -> list[Component]:
     with gr.Row(elem_id="learn-actions"):
         stop = gr.Button("Stop", variant="stop", elem_id="learn-stop", min_width=100, **shown["stop"])
         resume = gr.Button("Resume", elem_id="learn-resume", min_width=100, **shown["resume"])
+        use = gr.Button("Write with it", elem_id="learn-use", min_width=120, **shown["use"])
     curves = gr.HTML(elem_id="learn-curves", **shown["curves"])
     lapse = gr.HTML(elem_id="learn-timelapse", **shown["lapse"])
-    title = "Write a prompt of your own with every checkpoint"
+    title = "Continue a prompt of your own with every checkpoint"
     with gr.Accordion(title, open=False, elem_id="timelapse", **shown["own"]) as own:
         prompt = gr.Textbox(
             label="Prompt", placeholder="Once upon a time", max_lines=6, elem_id="timelapse-prompt", lines=2
@@ -104,12 +101,12 @@ def build(context: AppContext) -> list[Component]:
             make = gr.Button("Write", variant="primary", elem_id="timelapse-make", min_width=120)
             halt = gr.Button("Stop", variant="stop", elem_id="timelapse-stop", min_width=80, interactive=False)
         lapse_status = gr.HTML(
-            render_status("idle", "One text for each checkpoint that was kept, under the slider above."),
+            render_status("idle", "One text for each checkpoint that was kept; they come under the slider above."),
             elem_id="timelapse-status",
         )
     timer = gr.Timer(INTERVAL)
-    outputs: list[Any] = [chosen, refresh, status, stop, resume, curves, lapse, own, timer]
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    active = gr.Checkbox(visible="hidden")  # a gr.State's change is noticed only where a queued event made it
+    outputs: list[Any] = [chosen, refresh, status, stop, resume, use, curves, lapse, own, timer, active]
 
     def control(action: Callable[[Launcher, RunFolder], None]) -> Callable[[TabState, str | None], list[Any]]:
         def apply(state: TabState, name: str | None) -> list[Any]:
@@ -127,33 +124,36 @@ def build(context: AppContext) -> list[Component]:
     def show_started(state: TabState, name: str | None) -> list[Any]:
         return show_run(context, state, name) if name else updates()
 
-    stopped, *_ = [
-        event(answer, [state, chosen], outputs, **quiet)
-        for event, answer in (
-            (stop.click, control(Launcher.stop)),
-            (resume.click, control(Launcher.resume)),
-            (chosen.input, partial(show_run, context)),
-            (refresh.click, partial(show_run, context)),
-            (timer.tick, partial(follow_run, context)),
-        )
-    ]
+    for event, answer in (
+        (stop.click, control(Launcher.stop)),
+        (resume.click, control(Launcher.resume)),
+        (chosen.input, partial(show_run, context)),
+        (refresh.click, partial(show_run, context)),
+        (timer.tick, partial(follow_run, context)),
+    ):
+        # always_last: Gradio drops a click that comes while the answer to the one before is still being drawn.
+        event(answer, [state, chosen], outputs, trigger_mode="always_last", **DIRECT)
+    if (strip := strip_of_page()) is not None:
+        strip.active.change(partial(show_active, context), [state, chosen, strip.active], outputs, **DIRECT)
+    if (switch := switch_of_page()) is not None:
+        switch.on(use.click, chosen, lambda name: choice_of(context, name))
+        switch.version.change(partial(show_run, context), [state, chosen], outputs, **DIRECT)
     buttons = [make, halt]
-    make.click(lambda: [gr.Button(interactive=False), gr.Button(interactive=True)], None, buttons, **quiet)
+    make.click(lambda: [gr.Button(interactive=False), gr.Button(interactive=True)], None, buttons, **DIRECT)
     made = make.click(
         partial(write_timelapse, context),
         [state, chosen, prompt, seed, length],
         [lapse, lapse_status],
         concurrency_limit=None,
-        show_progress="hidden",
-        api_visibility="private",
+        **PRIVATE,
     )
-    made.failure(lambda: TIMELAPSE_FAILED, None, lapse_status, **quiet)
-    made.then(lambda: [gr.Button(interactive=True), gr.Button(interactive=False)], None, buttons, **quiet)
-    halt.click(lambda state: state.request.stop(), state, None, **quiet)
-    started = build_form(context, is_open=shown["run"]["value"] is None, stopped=stopped)
+    made.failure(lambda: TIMELAPSE_FAILED, None, lapse_status, **DIRECT)
+    made.then(lambda: [gr.Button(interactive=True), gr.Button(interactive=False)], None, buttons, **DIRECT)
+    halt.click(lambda state: state.request.stop(), state, None, **DIRECT)
+    started = build_form(context, is_open=shown["run"]["value"] is None, active=active)
     if started is not None:
         name, begun = started
-        begun.success(show_started, [state, name], outputs, **quiet)
+        begun.success(show_started, [state, name], outputs, **DIRECT)
     return []
 
 
@@ -182,11 +182,27 @@ def show_run(context: AppContext, state: TabState, name: str | None) -> list[Any
             status={"value": describe_view(RunView(name=name, status="missing"), name)},
             stop={"visible": False},
             resume={"visible": False},
+            use={"visible": False},
             timer={"active": False},
+            active={"value": False},
         )
     if state.run is not None:
         state.version = _monitor(context, state.run, refresh=True)[0].version
-    return updates(**describe_run(context, name, state.timelapses.get(name or "", [])))
+    return updates(**describe_run(context, name, state.timelapses.get(name or "", []), runs))
+
+
+def show_active(context: AppContext, state: TabState, name: str | None, active: str) -> list[Any]:
+    """A run became active, or none is any more: the active one, unless the visitor looks at another active one."""
+    if state.run is not None and state.run.path != Path(active) and _monitor(context, state.run)[1].is_active:
+        return updates()
+    names = {run.path: each for each, run in known_runs(context).items()}
+    return show_run(context, state, names.get(Path(active), name))
+
+
+def choice_of(context: AppContext, name: str | None) -> str:
+    """What the page's model is switched to for the run of that name; "" where there is none."""
+    run = known_runs(context).get(name or "")
+    return "" if run is None else ModelCache(context).choice_of(run.path)
 
 
 def follow_run(context: AppContext, state: TabState, name: str | None) -> list[Any]:
@@ -199,17 +215,19 @@ def follow_run(context: AppContext, state: TabState, name: str | None) -> list[A
     return updates() if is_old else show_run(context, state, name)
 
 
-def describe_run(context: AppContext, name: str | None, own: list[Timelapse]) -> dict[str, dict[str, Any]]:
-    """What the tab shows of a run: the properties of the component of each of PARTS."""
-    runs = known_runs(context)
+def describe_run(
+    context: AppContext, name: str | None, own: list[Timelapse], runs: dict[str, RunFolder]
+) -> dict[str, dict[str, Any]]:
+    """What the tab shows of one of `runs` (None: the first): the properties of the component of each of PARTS."""
     name = name or next(iter(runs), None)
-    parts: dict[str, dict[str, Any]] = {part: {"visible": False} for part in ("stop", "resume", "own")} | {
+    parts: dict[str, dict[str, Any]] = {part: {"visible": False} for part in ("stop", "resume", "use", "own")} | {
         "run": {"choices": _choices(context, runs), "value": name, "visible": bool(runs)},
         "refresh": {"visible": bool(runs)},
         "status": {"value": render(NO_RUN, may_start=unavailable(context) is None)},
         "curves": {"value": ""},
         "lapse": {"value": ""},
         "timer": {"active": False},
+        "active": {"value": False},
     }
     if name is None:
         return parts
@@ -217,7 +235,8 @@ def describe_run(context: AppContext, name: str | None, own: list[Timelapse]) ->
     monitor, view = _monitor(context, run)
     stopping = launcher.is_stopping(run)
     may_stop = view.is_active and context.may_train and launcher.since(run) is not None and not stopping
-    can_resume = view.status in ("stopped", "crashed", "failed") and run.recipe_file.is_file()
+    can_resume = view.can_resume and run.recipe_file.is_file()
+    is_own = context.run is not None and context.run.resolve() == run.path
     curves = render_curves(
         monitor.metrics.records,
         run=name,
@@ -232,10 +251,12 @@ def describe_run(context: AppContext, name: str | None, own: list[Timelapse]) ->
         "status": {"value": status},
         "stop": {"visible": may_stop},
         "resume": {"visible": can_resume and unavailable(context) is None},
+        "use": {"visible": context.may_switch and view.has_checkpoint and not is_own},
         "curves": {"value": curves},
         "lapse": {"value": _timelapses(monitor, own, name)},
         "own": {"visible": view.has_checkpoint},
         "timer": {"active": view.is_active},
+        "active": {"value": view.is_active},
     }
 
 
@@ -256,7 +277,7 @@ def describe_view(view: RunView, folder: str, *, last_error: str | None = None, 
         f"{rough_duration(view.seconds)} of training" if left is None and view.seconds else "",
         f"{short_number(view.tokens_seen)} tokens seen" if view.tokens_seen else "",
         f"{speed:,.0f} tokens/s" if speed and view.is_active else "",
-        f"{percent(utilization)} of the peak FLOP/s" if utilization is not None else "",
+        f"{percent(utilization)} of the processor's peak" if utilization is not None else "",
         f"{bits:.3f} bits per byte{above}" if bits is not None else "",
         f"{short_number(view.parameters)} parameters" if view.parameters else "",
     ]
@@ -270,9 +291,13 @@ def describe_view(view: RunView, folder: str, *, last_error: str | None = None, 
         warning = last_error or "The process ended before its first step; train.log in the folder may show why."
     if view.status in ("finished", "stopped") and view.has_checkpoint:
         command = f"python app.py --model {shlex.quote(folder)}"
+        warning = view.cut_short
     state = "busy" if view.is_active else "trouble" if is_trouble else "idle"
     share = min(100, 100 * view.step // view.steps) if view.is_active and view.steps else None
-    return render(STATE, state=state, message=message, facts=facts, share=share, warning=warning, command=command)
+    resume = view.resume_command if view.cut_short and not view.is_active else None
+    return render(
+        STATE, state=state, message=message, facts=facts, share=share, warning=warning, resume=resume, command=command
+    )
 
 
 def _choices(context: AppContext, runs: dict[str, RunFolder]) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The time-lapse of a run: the same prompt and seed at one checkpoint after the other."""
+"""The time-lapse of a run: what it writes after the same prompt with the same seed, as the training goes on."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from panels import zerogpu
 from panels.generate import generate
-from panels.tabs.learn.curves import read_points, spread
-from panels.tabs.learn.monitor import integer
+from panels.tabs.learn.curves import Point, read_points, spread
 from panels.templates import render
+from panels.training.monitor import integer
 from storage.run_folder import RunFolder
 from storage.text import replace_surrogates
 
@@ -105,20 +105,33 @@ def render_timelapses(lapses: Iterable[Timelapse], metrics: Iterable[dict[str, A
     lapses = [lapse for lapse in lapses if lapse.frames]
     if not lapses:
         return ""
-    losses = {point.step: (point.validation_loss, point.bits_per_byte) for point in read_points(metrics)}
+    points = read_points(metrics)
     data = [
         {
             "prompt": lapse.prompt,
             "seed": lapse.seed,
             "own": lapse.is_own,
             "frames": [
-                [frame.step, *losses.get(frame.step, (None, None)), frame.text, frame.trouble]
+                [frame.step, describe_loss(points, frame.step), frame.text, frame.trouble]
                 for frame in spread(lapse.frames, MOST_FRAMES)
             ],
         }
         for lapse in lapses
     ]
     return render(TIMELAPSE, run=run, lapses=json.dumps(data), labels=map(_label, lapses))
+
+
+def describe_loss(points: list[Point], step: int) -> str:
+    """How good the model was at a step, in words: the loss of the nearest record, with its step where that is another;
+    "" where none is known."""
+    known = [point for point in points if point.validation_loss is not None or point.train_loss is not None]
+    if not known:
+        return ""
+    nearest = min(known, key=lambda point: abs(point.step - step))
+    is_evaluated = nearest.validation_loss is not None
+    name, loss = ("validation", nearest.validation_loss) if is_evaluated else ("training", nearest.train_loss)
+    found = f"{name} loss {loss:.4g}" + (f" at step {nearest.step:,}" if nearest.step != step else "")
+    return found if nearest.bits_per_byte is None else f"{found}, {nearest.bits_per_byte:.4g} bits per byte"
 
 
 def _label(lapse: Timelapse) -> str:
@@ -129,14 +142,15 @@ def _label(lapse: Timelapse) -> str:
 
 TIMELAPSE = """
 <section class="timelapse" aria-label="Time-lapse" data-run="{{ run }}" data-timelapses="{{ lapses }}">
-  <h3>Time-lapse</h3>
-  <p class="what">The same prompt and the same seed at one checkpoint after the other.</p>
+  <h2>Time-lapse</h2>
+  <p class="what">The same prompt and the same seed, while the model learns: move the slider from its first steps to its
+    last.</p>
   <label class="choose"><span>Prompt</span>
     <select>{% for label in labels %}<option value="{{ loop.index0 }}">{{ label }}</option>{% endfor %}</select>
   </label>
   <div class="controls">
     <button type="button" class="play" aria-label="Play the time-lapse">Play</button>
-    <input type="range" min="0" step="1" aria-label="Checkpoint">
+    <input type="range" min="0" step="1" aria-label="Steps of the training">
   </div>
   <p class="position" role="status" aria-live="off"></p>
   <p class="text"><b></b><span></span></p>

@@ -43,7 +43,7 @@ const makeList = (data, place, className, name, write) => {
 const drawColumn = (data, place) => {
   const box = make("section", "tokenizer");
   box.setAttribute("aria-label", `Tokens of ${data.name}`);
-  make("h3", "", data.name, box);
+  make("h2", "", data.name, box);
   const counts = make("p", "counts", undefined, box);
   const facts = [counted(data.count, "token"), counted(data.characters, "character"), counted(data.bytes, "byte")];
   if (data.count) facts.push(`${(data.bytes / data.count).toFixed(2)} bytes per token`);
@@ -64,7 +64,7 @@ const drawColumn = (data, place) => {
   const [text, texts] = makeList(data, place, "token-text", "Tokens", (node, token) => writeLabel(node, token[1] || "∅"));
   const [ids, numbers] = makeList(data, place, "token-ids", "Ids of the tokens", (node, token) => node.append(token[0]));
   texts.forEach((node, index) => { if (isBreak(data.tokens[index][1])) node.after(make("br")); });
-  if (data.count) box.append(text, make("h4", "", "Ids"), ids);
+  if (data.count) box.append(text, make("h3", "", "Token ids"), ids);
   columns.push({ data, detail, byId, lists: [texts, numbers] });
   return box;
 };
@@ -150,11 +150,11 @@ const drawStep = () => {
       writeLabel(make("code", "", undefined, pair), replay.labels[id]);
       pair.append(sign);
     });
-    const known = count === null ? "count in the training text not recorded"
+    const known = count === null ? "its count in the training text was not recorded"
       : `${counted(count, "time")} in the training text`;
     line.replaceChildren(
       make("b", "", `Merge ${number(rank)} of ${number(replay.learnt)}`), pair, make("span", "", known),
-      make("span", "", `${counted(places, "place")} here`), make("span", "", `${left} tokens now`),
+      make("span", "", `${counted(places, "time")} in this text`), make("span", "", `${left} tokens now`),
     );
   } else {
     line.replaceChildren(make("b", "", "Before the first merge"), make("span", "", `${left} tokens`));
@@ -181,7 +181,8 @@ const drawReplay = (data) => {
   all.hidden = Boolean(data.message) || !data.merges.length;
   drawnView.querySelector(".replay-note").textContent = data.message ?? (!data.merges.length
     ? "No merge applies to this text."
-    : "The text begins as bytes, or characters. Then the merges follow, those learnt first before the others"
+    : "Byte-pair encoding starts from single bytes (or characters) and applies its merges in the order in which it learned"
+      + " them"
       + (data.cut ? `; only the first ${number(data.cut)} characters are replayed.` : "."));
   if (!all.hidden) drawStep();
 };

@@ -10,6 +10,8 @@ import gradio as gr
 from gradio.components import Component
 from gradio.events import api
 
+from panels.components.events import DIRECT, PRIVATE
+from panels.components.model_switch import switch_of_page
 from panels.components.status import LOADING, READY, render_status
 from panels.context import AppContext
 from panels.generate import check_text
@@ -24,13 +26,13 @@ SAMPLES = {
     "Code": "def area(radius: float) -> float:\n    return 3.14159 * radius ** 2  # square metres\n",
     "Alphabets": "Good morning! Доброе утро! Καλημέρα! בוקר טוב! صباح الخير! おはよう! 早上好! 🌅👩‍🚀🏳️‍🌈",
     "Spaces": "one two  three   four\n\n\tfive \u00a0 six\r\nseven ",
-    "Looks special": "<|endoftext|> </s> [UNK] <img src=x onerror=alert(1)> </script>",
+    "Special tokens": "<|endoftext|> </s> [UNK] <img src=x onerror=alert(1)> </script>",
 }
 DATA = """<div data-tokens="{{ data }}"></div>"""
 VIEW = """
 <div class="tokenizers"></div>
 <section class="replay" aria-label="Replay of the merges">
-  <h3>How the merges made these tokens</h3>
+  <h2>How the merges made these tokens</h2>
   <p class="replay-note quiet"></p>
   <div class="replay-all">
     <div class="replay-controls">
@@ -53,7 +55,7 @@ def build(context: AppContext) -> list[Component]:
         text = gr.Textbox(
             FIRST_TEXT,
             label="Your text",
-            info="What looks like a special token is text here.",
+            info="Special tokens such as <|endoftext|> count as plain text here.",
             placeholder="Type or paste something …",
             lines=3,
             max_lines=8,
@@ -66,8 +68,8 @@ def build(context: AppContext) -> list[Component]:
         other = gr.Dropdown(
             token_lists.choices(context.home),
             value=token_lists.NONE,
-            label="Beside it",
-            info=f"A second tokenizer.{typed}",
+            label="Compare with",
+            info=f"A second tokenizer, beside the model's.{typed}",
             allow_custom_value=not context.is_public,
             elem_id="tokens-other",
             scale=1,
@@ -83,19 +85,25 @@ def build(context: AppContext) -> list[Component]:
     status = gr.HTML(READY if context.loader.ready else LOADING, elem_id="tokens-status")
     data = gr.HTML("", visible="hidden", elem_id="tokens-data")
     gr.HTML(VIEW, elem_id="tokens-view")
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
     update = partial(show, context)
-    text.change(update, [text, other], [status, data], queue=False, trigger_mode="always_last", **quiet)
-    chosen = other.change(partial(fetch, context), other, status, concurrency_limit=2, **quiet)
-    chosen.then(update, [text, other], [status, data], queue=False, **quiet)  # the text as it is by then
-    samples.click(lambda sample: sample[0], samples, text, queue=False, **quiet)
+    text.change(update, [text, other], [status, data], trigger_mode="always_last", **DIRECT)
+    chosen = other.change(partial(fetch, context), other, status, concurrency_limit=2, **PRIVATE)
+    chosen.then(update, [text, other], [status, data], **DIRECT)  # the text as it is by then
+    samples.click(lambda sample: sample[0], samples, text, **DIRECT)
+    if (switch := switch_of_page()) is not None:
+        switch.version.change(update, [text, other], [status, data], **DIRECT)
     return [status, data, other]
 
 
 def arrived(context: AppContext) -> list[Any]:
     """The first text in tokens, and the runs that are there now."""
     return [*show(context, FIRST_TEXT, None), gr.update(choices=token_lists.choices(context.home))]
+
+
+def switched(context: AppContext) -> list[Any]:
+    """The same for another model of the page: the text that is there is cut again by the tab itself."""
+    return [gr.skip(), gr.skip(), gr.update(choices=token_lists.choices(context.home))]
 
 
 def show(context: AppContext, text: str, other: str | None) -> list[Any]:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from storage.files import as_path
 from storage.run_folder import RunFolder
 from storage.text import first_line
 
@@ -126,7 +127,8 @@ def _place_of(chosen: str, home: Path, *, anywhere: bool) -> Path | str:
         return gpt2 or RunFolder(home / "runs" / chosen.removeprefix(RUN)).tokenizer
     if not anywhere:
         raise ValueError(f"Second tokenizer: expected one of {', '.join(known)}, got {chosen[:80]!r}.")
-    path = home / Path(chosen).expanduser()
+    expected = "the folder of a tokenizer or a Hub id"
+    path = as_path(home / as_path(chosen, expected), expected)
     if path.exists():
         inside = RunFolder(path).tokenizer
         return inside if inside.is_dir() else path

@@ -33,7 +33,7 @@ def python_code(
 ) -> str:
     """Python code that continues `prompt` with transformers alone; run in `home` where the model is a folder there.
 
-    Greedy, it writes the page's text; else one of its own, as transformers draws with another generator. `generate`
+    It writes the page's text, greedy or with a seed; without one, transformers draws another text each time. `generate`
     does not move its window on: where the page would, the code keeps the end of the prompt and asks for what fits."""
     model, tokenizer = from_pretrained_arguments(loaded.source, home, is_public=is_public)
     prompt = replace_surrogates(prompt)
@@ -42,10 +42,13 @@ def python_code(
     if not ids:
         raise ValueError(f"{loaded.source.name} cannot begin by itself: write something first.")
     encoded = 'tokenizer(prompt, add_special_tokens=False, split_special_tokens=True)["input_ids"]' if prompt else ""
+    draws_as_here = settings.seed is not None and settings.temperature > 0
+    processors = ", LogitsProcessor, LogitsProcessorList" if draws_as_here else ""
     lines = [
         "import torch",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        f"from transformers import AutoModelForCausalLM, AutoTokenizer{processors}",
         "",
+        *(_sampler_code(settings, loaded.model.get_input_embeddings().weight.shape[0]) if draws_as_here else []),
         f"tokenizer = AutoTokenizer.from_pretrained({tokenizer})",
         f"model = AutoModelForCausalLM.from_pretrained({model})",
         "",
@@ -58,8 +61,8 @@ def python_code(
         new_tokens = context - kept
         lines.append(f"# The model sees {context} tokens at once. The page moves its window on; generate does not.")
         lines += [f"ids = ids[-{kept}:]"] if kept < len(ids) else []
-    if settings.seed is not None and settings.temperature > 0:
-        lines.append(f"torch.manual_seed({settings.seed})  # the same text each time, but the page draws otherwise")
+    if settings.seed is None and settings.temperature > 0:
+        lines.append("# Without a seed, another text each time. With one, this program draws what the page draws.")
     lines += [
         "output = model.generate(",
         "    torch.tensor([ids]),",
@@ -97,10 +100,67 @@ def curl_command(address: str, prompt: str, settings: SamplingSettings, *, stop:
     )
 
 
+def _sampler_code(settings: SamplingSettings, vocab_size: int) -> list[str]:
+    """A logits processor that draws as `modeling.sampling` does, with these settings: generate's own draws take their
+    random numbers in another way. The repetition penalty is generate's, which comes before it."""
+    has_top_k = 0 < settings.top_k < vocab_size
+    is_ranked = has_top_k or settings.top_p < 1 or settings.min_p > 0
+    lines = [
+        "",
+        "class PageSampler(LogitsProcessor):",
+        '    """Draws as the page does: one random number for each token, whatever the settings leave to draw from."""',
+        "",
+        f"    generator = torch.Generator().manual_seed({settings.seed})",
+        "",
+        "    def __call__(self, input_ids, scores):",
+        "        logits = scores[0].float().cpu()",
+    ]
+    if has_top_k:
+        lines += [
+            f"        logits, order = logits.topk(int((logits >= logits.topk({settings.top_k}).values[-1]).sum()))",
+        ]
+    if settings.temperature != 1:
+        lines.append(f"        logits = (logits - logits.max()) / {float(settings.temperature)}")
+    lines.append("        probability = torch.softmax(logits, -1)")
+    if is_ranked and not has_top_k:
+        lines.append("        probability, order = probability.topk(len(probability))")
+    elif not is_ranked:
+        lines.append("        order = torch.arange(len(probability))")
+    lines.append("        cumulative = probability.cumsum(0, dtype=torch.float64)")
+    lines.append("        kept = len(order)")
+    if settings.top_p < 1:
+        lines.append(f"        kept = min(kept, int(torch.searchsorted(cumulative, {float(settings.top_p)})) + 1)")
+    if settings.min_p > 0:
+        lines.append(f"        kept = min(kept, int((probability >= {settings.min_p} * probability[0]).sum()))")
+    if settings.typical_p < 1:
+        lines += [
+            "        probability, order = probability[:kept], order[:kept]",
+            "        share = probability.double() / cumulative[kept - 1]",
+            "        distance = (-share.log() + (share * share.log()).nansum()).abs()",
+            "        nearest, ranks = distance.sort()",
+            f"        last = int((share[ranks].cumsum(0) < {float(settings.typical_p)}).sum())",
+            "        typical = (distance <= nearest[min(last, kept - 1)]).nonzero()[:, 0]",
+            "        probability, order, kept = probability[typical], order[typical], len(typical)",
+            "        cumulative = probability.cumsum(0, dtype=torch.float64)",
+        ]
+    return [
+        *lines,
+        "        number = torch.rand((), generator=self.generator, dtype=torch.float64) * cumulative[kept - 1]",
+        "        token = order[min(int(torch.searchsorted(cumulative, number, right=True)), kept - 1)]",
+        "        return torch.full_like(scores, -torch.inf).index_fill(1, token[None].to(scores.device), 0.0)",
+        "",
+        "",
+    ]
+
+
 def _options(settings: SamplingSettings, new_tokens: int, stop: str) -> dict[str, Any]:
     """The arguments of `generate`, as Python code."""
-    options: dict[str, Any] = {"max_new_tokens": new_tokens, "do_sample": settings.temperature > 0}
-    if settings.temperature > 0:
+    draws_as_here = settings.seed is not None and settings.temperature > 0
+    does_draw = settings.temperature > 0 and not draws_as_here
+    options: dict[str, Any] = {"max_new_tokens": new_tokens, "do_sample": does_draw}
+    if draws_as_here:
+        options["logits_processor"] = "LogitsProcessorList([PageSampler()])"
+    if does_draw:
         options |= {"temperature": float(settings.temperature), "top_k": settings.top_k, "top_p": float(settings.top_p)}
         options |= {"min_p": settings.min_p} if settings.min_p > 0 else {}
         options |= {"typical_p": settings.typical_p} if settings.typical_p < 1 else {}

@@ -1,34 +1,33 @@
 // The sampling controls: reading and moving the sliders, presets, the link that brings text and settings back, copying.
 const find = (id) => document.getElementById(id);
-const SHAPING = ["temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty"];
-const NUMBERS = ["max_new_tokens", ...SHAPING];
-const TEXTS = { text: "#document textarea", seed: "#seed input, #seed textarea", stop: "#stop-text input, #stop-text textarea" };
+const { NUMBERS, SHAPING } = window.scratch.Settings;
+const FIELDS = { seed: "#seed input, #seed textarea", stop: "#stop-text input, #stop-text textarea" };
 const LINK_LIMIT = 8000;
 
-const fieldOf = (name) => document.querySelector(`#${name} input[type="number"]`);
-
-function put(field, value) {
-  if (!field || field.value === String(value)) return;
-  field.value = value;
-  for (const kind of ["input", "change", "blur"]) field.dispatchEvent(new Event(kind, { bubbles: true }));
-}
-
-window.scratch.settings = {
+class WriteSettings extends window.scratch.Settings {
   // What shapes the distribution, by name; null while a field is empty or a control is not there.
   read() {
     const settings = {};
     for (const name of SHAPING) {
-      const text = fieldOf(name)?.value;
+      const text = this.fieldOf(name)?.value;
       if (!text || !Number.isFinite(+text)) return null;
       settings[name] = +text;
     }
     return settings;
-  },
+  }
+
   put(values) {
-    for (const [name, value] of Object.entries(values)) put(fieldOf(name), value);
+    for (const [name, value] of Object.entries(values)) window.scratch.Settings.put(this.fieldOf(name), value);
     markPreset();
-  },
-};
+  }
+
+  restore(values) {
+    super.restore(values);
+    markPreset();
+  }
+}
+window.scratch.settings = new WriteSettings({ texts: FIELDS });
+window.scratch.model = () => document.querySelector("#next-numbers [data-model]")?.dataset.model ?? "";
 
 function markPreset() {
   const settings = window.scratch.settings.read();
@@ -45,39 +44,35 @@ function say(message) {
   if (said) said.textContent = message;
 }
 
-window.scratch.link = () => {
-  const parts = new URLSearchParams();
-  for (const [name, place] of Object.entries(TEXTS)) parts.set(name, document.querySelector(place)?.value ?? "");
-  for (const name of NUMBERS) parts.set(name, fieldOf(name)?.value ?? "");
-  const link = location.href.split("#")[0] + "#" + parts;
-  if (link.length > LINK_LIMIT) {
-    const [length, limit] = [link.length, LINK_LIMIT].map((count) => count.toLocaleString("en"));
-    say(`The text is too long for a link: it would have ${length} characters of at most ${limit}. Copy the text itself.`);
-    return "";
-  }
-  say("A link that brings text and settings back.");
-  return link;
+window.scratch.link = {
+  write() {
+    const parts = new URLSearchParams({ text: window.scratch.editor.text(), ...window.scratch.settings.all() });
+    const link = location.href.split("#")[0] + "#" + parts;
+    if (link.length > LINK_LIMIT) {
+      const [length, limit] = [link.length, LINK_LIMIT].map((count) => count.toLocaleString("en"));
+      say(`The text is too long for a link: it would have ${length} characters of at most ${limit}. Copy the text itself.`);
+      return "";
+    }
+    say("A link that brings text and settings back.");
+    return link;
+  },
+  // What the address of the page brings along, by name; null where it is nothing of ours.
+  read() {
+    const parts = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+    const known = ["text", ...Object.keys(FIELDS), ...NUMBERS];
+    return Object.keys(parts).some((name) => known.includes(name)) ? parts : null;
+  },
+  // Take it over, once: a reload shows what became of the text, not the link again.
+  follow(parts) {
+    if (parts.text !== undefined) window.scratch.editor.replace(parts.text.replace(/\r\n?/g, "\n"), "link");
+    window.scratch.settings.restore(parts);
+    history.replaceState(history.state, "", location.href.split("#")[0]);
+  },
 };
-
-function restore() {
-  const parts = new URLSearchParams(location.hash.slice(1));
-  if (![...parts.keys()].some((name) => name in TEXTS || NUMBERS.includes(name))) return;
-  for (const [name, place] of Object.entries(TEXTS)) {
-    if (parts.has(name)) put(document.querySelector(place), parts.get(name));
-  }
-  for (const name of NUMBERS) {
-    const field = fieldOf(name);
-    const value = parts.get(name);
-    if (!field || !value || !Number.isFinite(+value)) continue;
-    put(field, Math.min(Math.max(+value, +field.min), +field.max));
-  }
-}
-addEventListener("hashchange", restore);
-const waiting = setInterval(() => {
-  if (!find("document") || !NUMBERS.every(fieldOf)) return;
-  clearInterval(waiting);
-  restore();
-}, 50);
+addEventListener("hashchange", () => {
+  const parts = window.scratch.link.read();
+  if (parts) window.scratch.link.follow(parts);
+});
 
 async function copy(text) {
   try {
@@ -105,3 +100,11 @@ document.addEventListener("click", (event) => {
     else say("Nothing to copy yet: choose Python, curl or Link.");
   }
 });
+
+// On a narrow screen the controls begin folded, so that the text and its buttons are what one sees.
+const folding = setInterval(() => {
+  if (!window.scratch.settings.isReady()) return;
+  clearInterval(folding);
+  if (!matchMedia("(max-width: 640px)").matches) return;
+  for (const header of document.querySelectorAll(".fold > button.label-wrap.open")) header.click();
+}, 50);

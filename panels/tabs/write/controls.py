@@ -14,6 +14,7 @@ import gradio as gr
 from gradio.components import Component
 
 from panels import zerogpu
+from panels.components.events import DIRECT, PRIVATE
 from panels.components.fields import seed_field, slider
 from panels.context import AppContext
 from panels.generate import draw_seed
@@ -34,27 +35,23 @@ PRESET_BUTTONS = """
 </div>
 """
 NUMBERS = """
-<div data-ready="{{ ready }}" data-live="{{ live }}" data-trouble="{{ trouble }}"
+<div data-ready="{{ ready }}" data-live="{{ live }}" data-model="{{ model }}" data-trouble="{{ trouble }}"
   data-turn="{{ turn }}" data-next="{{ found | tojson | forceescape }}"></div>
 """
 BARS = """
 <section class="next-token" aria-label="The next token" data-state="waiting">
-  <header><h3>Next token</h3><p class="tail quiet"></p></header>
+  <p class="tail quiet"></p>
   <p class="kept">The bars come with the model.</p>
   <p class="legend quiet"><span><i class="before"></i>the model</span><span><i class="now"></i>the sampler</span></p>
-  <ol class="tokens" aria-label="Likeliest tokens; choose one to put it behind the text"></ol>
+  <ol class="tokens" aria-label="Most likely tokens; choose one to put it behind the text"></ol>
   <p class="rest quiet"></p>
   <p class="spoken" role="status"></p>
 </section>
 """
-CHOOSE = """
-element.addEventListener('click', (event) => {
-  const bar = event.target.closest('button[data-token]');
-  if (bar && bar.getAttribute('aria-disabled') !== 'true') trigger('select', {token: +bar.dataset.token});
-});
-"""
 SAID = """<p role="status">{{ message }}</p>"""
-WITH_ADDRESS = "(address, ...rest) => [location.origin + location.pathname, ...rest]"
+WITH_TEXT = "(text, ...rest) => [window.scratch.editor.text(), ...rest]"
+WITH_ADDRESS = """(address, text, ...rest) =>
+  [location.origin + location.pathname, window.scratch.editor.text(), ...rest]"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,32 +61,34 @@ class Controls:
     seed: Component
     stop: Component  # the stop text, as typed: `panels.sampling.stop_text` reads it
     sliders: list[Component]  # in the order of `DEFAULTS`
-    bars: gr.HTML  # selects a `token` that is to be put behind the text
     numbers: gr.HTML  # carries what the bars are drawn from: `render_numbers`
 
 
-def build(context: AppContext, document: Component) -> Controls:
-    """Lay out the controls of the text in `document`, and wire what they do by themselves."""
-    gr.HTML(render(PRESET_BUTTONS, presets=PRESETS), elem_id="presets")
+def build(context: AppContext) -> Controls:
+    """Lay out the controls of the text, and wire what they do by themselves."""
     sliders: dict[str, Component] = {}
-    with gr.Row(elem_id="sliders"):
-        for control in CONTROLS[1:]:
-            sliders[control.name] = slider(control, min_width=130)
+    with gr.Accordion("Sampling", elem_id="fold-sampling", elem_classes="fold"):
+        gr.HTML(render(PRESET_BUTTONS, presets=PRESETS), elem_id="presets")
+        with gr.Row(elem_id="sliders"):
+            for control in CONTROLS[1:]:
+                sliders[control.name] = slider(control, min_width=130)
     numbers = gr.HTML(render_numbers(context), elem_id="next-numbers", visible="hidden")
-    bars = gr.HTML(BARS, elem_id="bars", js_on_load=CHOOSE)
-    look_button = gr.Button("Look at the next token", elem_id="look", size="sm")
-    sliders["max_new_tokens"] = slider(CONTROLS[0], min_width=130)
-    with gr.Row(elem_id="seed-row"):
-        seed = seed_field(label="Seed", info="Same seed, same text", elem_id="seed", min_width=150, scale=3)
-        dice = gr.Button("Roll", elem_id="dice", min_width=84, scale=1)
-    stop = gr.Textbox(
-        label="Stop text",
-        info="The writing ends where this would come; \\n is a new line",
-        placeholder="none",
-        max_lines=1,
-        html_attributes=gr.InputHTMLAttributes(autocomplete="off", spellcheck=False),
-        elem_id="stop-text",
-    )
+    with gr.Accordion("Next token", elem_id="fold-next", elem_classes="fold"):
+        gr.HTML(BARS, elem_id="bars")
+        look_button = gr.Button("Look at the next token", elem_id="look", size="sm")
+    with gr.Accordion("Length, seed, stop text", elem_id="fold-length", elem_classes="fold"):
+        sliders["max_new_tokens"] = slider(CONTROLS[0], min_width=130)
+        with gr.Row(elem_id="seed-row"):
+            seed = seed_field(label="Seed", info="Same seed, same text", elem_id="seed", min_width=150, scale=3)
+            dice = gr.Button("Roll", elem_id="dice", min_width=84, scale=1)
+        stop = gr.Textbox(
+            label="Stop text",
+            info="The writing ends where this would come; \\n is a new line",
+            placeholder="none",
+            max_lines=1,
+            html_attributes=gr.InputHTMLAttributes(autocomplete="off", spellcheck=False),
+            elem_id="stop-text",
+        )
     with gr.Accordion("Take it along", open=False, elem_id="take"):
         with gr.Row(elem_id="take-buttons"):
             python = gr.Button("Python", elem_id="take-python", min_width=70)
@@ -106,9 +105,9 @@ def build(context: AppContext, document: Component) -> Controls:
         with gr.Row(elem_id="take-copy"):
             gr.Button("Copy", elem_id="copy", min_width=90)
             said = gr.HTML(render(SAID, message=""), elem_id="take-said")
-        address = gr.Textbox(visible="hidden")
+        # The page's script fills in what they send: its text and its address.
+        text, address = gr.Textbox(visible="hidden"), gr.Textbox(visible="hidden")
     ordered = [sliders[name] for name in DEFAULTS]
-    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
     def as_python(text: str, seed: Any, stop: Any, *values: Any) -> list[str]:
         def write(settings: SamplingSettings, stop: str) -> str:
@@ -124,13 +123,15 @@ def build(context: AppContext, document: Component) -> Controls:
         return exported(write, "Two calls of curl that do the same.", seed, stop, values)
 
     # A short look, asked for at every pause: it stands in no line.
-    look_button.click(lambda text: look_ahead(context, text), document, numbers, concurrency_limit=1, **private)
-    dice.click(lambda: str(draw_seed()), None, seed, queue=False, **private)
-    settings = [document, seed, stop, *ordered]
-    python.click(as_python, settings, [taken, said], queue=False, **private)
-    curl.click(as_curl, [address, *settings], [taken, said], js=WITH_ADDRESS, queue=False, **private)
-    link.click(None, None, taken, js="() => window.scratch.link()")
-    return Controls(seed=seed, stop=stop, sliders=ordered, bars=bars, numbers=numbers)
+    look_button.click(
+        lambda text: look_ahead(context, text), text, numbers, concurrency_limit=1, js=WITH_TEXT, **PRIVATE
+    )
+    dice.click(lambda: str(draw_seed()), None, seed, **DIRECT)
+    settings = [text, seed, stop, *ordered]
+    python.click(as_python, settings, [taken, said], js=WITH_TEXT, **DIRECT)
+    curl.click(as_curl, [address, *settings], [taken, said], js=WITH_ADDRESS, **DIRECT)
+    link.click(None, None, taken, js="() => window.scratch.link.write()")
+    return Controls(seed=seed, stop=stop, sliders=ordered, numbers=numbers)
 
 
 def exported(
@@ -159,6 +160,7 @@ def render_numbers(context: AppContext, *, found: dict[str, Any] | None = None, 
         NUMBERS,
         ready="yes" if context.loader.ready else "no",
         live="no" if zerogpu.is_here() else "yes",
+        model=context.source.name,
         trouble=trouble,
         turn=time.time_ns(),
         found=found,

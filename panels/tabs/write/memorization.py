@@ -10,12 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from panels.context import AppContext
-from panels.tabs.write.editor import Document
+from panels.generate import check_text
+from panels.sampling import number
 from panels.templates import render
+from storage.repeats import CHUNK, hashes
 from storage.run_folder import RunFolder
 from storage.shards import TokenSplit, read_manifest, tokenizer_hash
 
@@ -25,11 +28,10 @@ WINDOW = 12
 """Tokens that are hashed together."""
 SECONDS = 1.0
 """Time for one search; what was not searched until then is said."""
-CHUNK = 2**18
-"""Training tokens that are looked at together."""
+MOST = 10_000
+"""Tokens that one search looks for at most."""
 EXCERPT = 240
 """Characters of the passage that the note repeats."""
-FACTOR = np.uint64(0x9E3779B97F4A7C15)
 TOP = np.uint64(48)
 
 NOTE = """
@@ -38,8 +40,8 @@ NOTE = """
 {{ '{:,}'.format(repeat.document) }} of {{ '{:,}'.format(repeat.documents) }}, {{ place }} of the way through it.
 {% if searched %}Searched: the first {{ searched }} of it.{% endif %}</p>
 <blockquote>{{ excerpt }}</blockquote>
-<button type="button" aria-pressed="false" data-start="{{ repeat.start }}" data-length="{{ repeat.length }}">Show it on
-the canvas</button></aside>
+<button type="button" aria-pressed="false" data-start="{{ repeat.start }}" data-length="{{ repeat.length }}">Show it in
+the text</button></aside>
 """
 
 
@@ -159,16 +161,6 @@ def in_stretches(places: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(firsts.tolist(), lasts.tolist(), strict=True))
 
 
-def hashes(ids: np.ndarray, window: int) -> np.ndarray:
-    """A number for each `window` tokens that follow each other, uint64."""
-    count = max(0, len(ids) - window + 1)
-    total = ids[:count].copy()
-    for offset in range(1, window):
-        total *= FACTOR
-        total += ids[offset : offset + count]
-    return total * FACTOR
-
-
 def run_of_same_tokens(context: AppContext) -> RunFolder | None:
     """The run of the page's model, where its training tokens are there and are those of the same tokenizer."""
     if context.run is None or context.source.folder is None:
@@ -181,18 +173,29 @@ def run_of_same_tokens(context: AppContext) -> RunFolder | None:
         return None
 
 
-def render_note(context: AppContext, document: Document) -> str:
-    """What is said of the tokens that the model wrote in `document`; nothing where they repeat no long passage, or the
-    training tokens are not at hand."""
-    if len(document.tokens) < LEAST or (run := run_of_same_tokens(context)) is None:
+def written_tokens(value: Any) -> list[tuple[int, str]]:
+    """Id and text of each token that the page says the model wrote, one after the other.
+
+    Raises ValueError for what is no list of them."""
+    if not isinstance(value, list) or len(value) > MOST:
+        raise ValueError(f"tokens: expected at most {MOST:,} pairs of id and text, got {type(value).__name__}.")
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+        raise ValueError("tokens: expected pairs of id and text.")
+    return [(number("token", token_id, int), check_text(text)) for token_id, text in value]
+
+
+def render_note(context: AppContext, written: Sequence[tuple[int, str]]) -> str:
+    """What is said of the tokens that the model wrote, each with its id and text; nothing where they repeat no long
+    passage, or the training tokens are not at hand."""
+    if len(written) < LEAST or (run := run_of_same_tokens(context)) is None:
         return ""
     try:
-        repeat = longest_repeat(run, [token.token_id for token in document.tokens])
-    except (OSError, ValueError, KeyError, TypeError):  # a folder that is made again or vanishes while it is read
+        repeat = longest_repeat(run, [token_id for token_id, _ in written])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):  # a folder that vanishes, ids that are none
         return ""
     if repeat is None:
         return ""
-    passage = "".join(token.text for token in document.tokens[repeat.start : repeat.start + repeat.length]).strip()
+    passage = "".join(text for _, text in written[repeat.start : repeat.start + repeat.length]).strip()
     return render(
         NOTE,
         repeat=repeat,

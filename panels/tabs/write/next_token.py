@@ -7,6 +7,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from panels.tabs.write.token_texts import Texts
+from storage.text import replace_surrogates
+
 if TYPE_CHECKING:
     from panels.models import LoadedModel
 
@@ -16,8 +19,6 @@ NEW_LABELLED = 40
 """The likeliest of the tokens that are not in the text yet, which a repetition penalty lifts to the top."""
 TAIL = 28
 """Characters of the text that come back."""
-ENDS, PART, NO_TEXT = "ends the text", "part of a character", "no text"
-"""Why a token cannot be put into a text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +28,8 @@ class Look:
     logits: str  # float32, little-endian, in base64; one for each token of the vocabulary
     seen: list[int]  # the tokens of the text, which the repetition penalty lowers
     labels: dict[int, str]  # display labels of the tokens that can be among the likeliest, whatever the settings
-    closed: dict[int, str]  # those of them that cannot be put into the text, and why
+    texts: dict[int, str]  # what those of them that can be put into the text add to it
+    closed: dict[int, str]  # those of them that cannot, and why
     tail: str  # the end of the text
     seconds: float  # that it took
 
@@ -41,7 +43,6 @@ def look(loaded: LoadedModel, text: str) -> Look:
 
     from modeling.inspection import next_token_logits
     from panels.generate import encode_prompt
-    from storage.text import replace_surrogates
     from tokenization.spans import label
 
     began = time.monotonic()
@@ -62,45 +63,13 @@ def look(loaded: LoadedModel, text: str) -> Look:
     likeliest = logits_V.topk(min(LABELLED, len(logits_V))).indices.tolist()
     new = logits_V.where(is_new_V, -torch.inf).topk(min(NEW_LABELLED, len(logits_V))).indices.tolist()
     named = sorted({*likeliest, *new, *ids})
-    contents = {token_id: obstacle(loaded, token_id) for token_id in named}
+    contents = dict(zip(named, Texts(loaded, text).of([], named), strict=True))
     return Look(
         logits=base64.b64encode(logits_V.numpy().astype("<f4").tobytes()).decode("ascii"),
         seen=sorted(set(ids)),
         labels={token_id: label(loaded.tokenizer, token_id) for token_id in named},
-        closed={token_id: why for token_id, why in contents.items() if why},
+        texts={token_id: added for token_id, (added, why) in contents.items() if not why},
+        closed={token_id: why for token_id, (_, why) in contents.items() if why},
         tail=text[-TAIL:],
         seconds=time.monotonic() - began,
     )
-
-
-def with_token(loaded: LoadedModel, text: str, token_id: int) -> str:
-    """`text` and behind it what the token adds to it.
-
-    Raises ValueError for a token that has no text of its own."""
-    from storage.text import replace_surrogates
-    from tokenization import StreamingDecoder, plain_ids
-
-    if not 0 <= token_id < len(loaded.tokenizer):
-        raise ValueError(f"There is no token {token_id}: this vocabulary has {len(loaded.tokenizer)}.")
-    if why := obstacle(loaded, token_id):
-        raise ValueError(f"This token cannot be put into the text: {why}.")
-    text = replace_surrogates(text)
-    decoder = StreamingDecoder(loaded.tokenizer)
-    decoder.follow(plain_ids(loaded.tokenizer, text))
-    return text + replace_surrogates(decoder.push(token_id) + decoder.finish())
-
-
-def obstacle(loaded: LoadedModel, token_id: int) -> str:
-    """Why a token cannot be put into a text: ENDS, PART or NO_TEXT; "" where it can."""
-    from tokenization.spans import token_bytes
-
-    if token_id in loaded.stop_token_ids:
-        return ENDS
-    content = token_bytes(loaded.tokenizer, token_id)
-    if content is None:
-        return NO_TEXT
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        return PART
-    return ""

@@ -138,7 +138,7 @@ def model_card(bundle: Bundle) -> None:
     if bundle.kind == "masked":
         expect(names["logits"].shape[-1] == names["model"].config.vocab_size, "the card's program gave no logits")
         return
-    start = bundle.tokenizer.decode(names["inputs"]["input_ids"][0])
+    start = bundle.tokenizer.decode(names["inputs"]["input_ids"][0], skip_special_tokens=True)
     lines = [line for line in printed.getvalue().splitlines() if line.startswith(start)]
     expect(len(lines) == 2, f"expected two texts that begin with {start!r}, got {printed.getvalue()!r}")
     texts = []

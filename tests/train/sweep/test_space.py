@@ -61,7 +61,7 @@ def test_a_mistake_is_named(argument: str, message: str) -> None:
         build_space(masked, ["optimizer.eps=0.1..0.9", argument], {"optimizer.beta2"})
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", sorted({*RECIPES} - {"chat"}))  # chat keeps the shape of the model that it tunes
 @pytest.mark.parametrize("high", [False, True])
 def test_every_corner_of_a_default_space_is_a_config(name: str, high: bool) -> None:
     recipe = get_recipe(name)

@@ -1,0 +1,148 @@
+"""`--minutes N`: what it chooses, what it keeps, and what it refuses."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modeling.scaling.choice import BATCH
+from modeling.scaling.shapes import SHAPES
+from storage.run_folder import RunFolder
+from train.__main__ import main, parse
+from train.config import Config, replace_fields
+from train.pacing import minutes
+from train.pacing.minutes import fit_to_minutes, learning_rate
+from train.pacing.plan import make_plan
+from train.recipes import get_recipe
+
+ROOT = Path(__file__).parents[2]
+LINES = "".join(
+    f"The kettle number {number} hums, and the window glows in house {number % 17}.\n" for number in range(4000)
+)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(LINES)
+    return path
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two narrowest models alone, whose steps are measured in a second, in a process that has just begun."""
+    monkeypatch.setattr(minutes, "SHAPES", {width: SHAPES[width] for width in (64, 96)})
+    monkeypatch.setattr(minutes, "process_seconds", lambda: 3.0)
+
+
+def plan(words: list[str], folder: Path):
+    _, config = parse(["modern", *words])
+    said = []
+    chosen, lines = fit_to_minutes(config, get_recipe("modern"), RunFolder(folder), said.append)
+    return chosen, lines, said
+
+
+@pytest.mark.usefixtures("small")
+def test_the_plan_fits_the_minutes(text: Path, tmp_path: Path) -> None:
+    chosen, lines, said = plan(["--corpus", str(text), "--minutes", "600"], tmp_path / "run")
+    assert chosen.model.hidden_size in (64, 96)
+    assert chosen.data.batch_size == BATCH
+    assert chosen.run.steps >= 30
+    assert 0.9 * 36_000 < chosen.run.max_seconds < 35_997  # the seconds of the process come off
+    assert chosen.model.residual_dropout == 0.1  # the text is read again and again
+    assert chosen.optimizer.learning_rate == round(learning_rate(chosen.run.steps * 2048), 4)
+    assert len(said) == 1
+    assert said[0].startswith("measured, seconds of a step: ")
+    planned, expected, *short = lines
+    assert short == [
+        "the text is short: after 20 readings another one teaches nothing new, and the run ends before its 600 minutes"
+    ]
+    steps = f"{chosen.run.steps:,} steps of 8 windows of 256 tokens, which read the text "
+    assert planned.startswith("plan for 600 minutes: ")
+    assert f"({chosen.model.num_hidden_layers} layers, {chosen.model.hidden_size} wide)" in planned
+    assert f"a vocabulary of {chosen.tokenizer.vocab_size:,}, {steps}" in planned
+    assert re.fullmatch(
+        r"expected: \d\.\d\d bits per byte of held-out text, by a law fitted on English books and by how well this "
+        r"text compresses \(0\.\d\d times their bits\)",
+        expected,
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_longer_trainings_have_lower_rates() -> None:
+    rates = [learning_rate(tokens) for tokens in (1e4, 1e6, 4e6, 16e6, 1e9)]
+    assert rates == [0.02, 0.02, 0.01, 0.005, 0.003]
+
+
+@pytest.mark.usefixtures("small")
+def test_what_is_given_is_kept(text: Path, tmp_path: Path) -> None:
+    words = "--minutes 600 --model.hidden-size 32 --tokenizer.vocab-size 300 --data.batch-size 4"
+    words += " --model.max-position-embeddings 64 --model.residual-dropout 0.3 --schedule.warmup-steps 7"
+    chosen, lines, _ = plan(["--corpus", str(text), *words.split()], tmp_path / "run")
+    model = chosen.model
+    assert (model.hidden_size, model.max_position_embeddings, model.residual_dropout) == (32, 64, 0.3)
+    assert (chosen.tokenizer.vocab_size, chosen.data.batch_size, chosen.schedule.warmup_steps) == (300, 4, 7)
+    assert "a vocabulary of 300" in lines[0]
+    assert "steps of 4 windows of 64 tokens" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("modern --minutes 0.1", r"--minutes: expected 0\.5 to 2,880 \(two days\), got 0\.1; for a longer run"),
+        ("modern --minutes 100000", r"--minutes: expected 0\.5 to 2,880 \(two days\), got 100000; for a longer"),
+        ("modern --minutes -1", r"--minutes: expected 0\.5 to 2,880 \(two days\), got -1"),
+        ("scifi --minutes 5", "--minutes: expected it with the recipe modern, .* got it with scifi; `python -m"),
+        ("modern --minutes 5 --steps 9", "--run.steps: expected none beside --minutes, which chooses it"),
+        ("modern --minutes 5 --run.max-seconds 9", "--run.max-seconds: expected none beside --minutes"),
+        ("modern --minutes 5 --from x", "--minutes: expected none beside --from, which keeps"),
+        (
+            "modern --minutes 5 --data.objective masked",
+            "--minutes: expected it with --data.objective causal, .* got it with masked",
+        ),
+    ],
+)
+def test_what_it_cannot_choose_for_is_refused(words: str, message: str, text: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=message):
+        main([*words.split(), "--corpus", str(text), "--run-dir", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
+def test_several_processes_are_refused(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit, match=r"--minutes: expected one process, got several \(accelerate launch\)"):
+        main(["modern", "--corpus", str(text), "--minutes", "5", "--run-dir", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("small")
+def test_a_text_or_a_time_that_is_too_short(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    poem = tmp_path / "poem.txt"
+    poem.write_text(LINES[:500])
+    with pytest.raises(SystemExit, match=r"--minutes: expected a text of at least 2,000 bytes, got 500"):
+        main(["modern", "--corpus", str(poem), "--minutes", "5", "--run-dir", str(tmp_path / "run")])
+    monkeypatch.setattr(minutes, "process_seconds", lambda: 29.0)  # a machine that took so long to come here
+    with pytest.raises(SystemExit, match=r"--minutes: expected at least \d+\.\d for this text .* got 0\.5; give more"):
+        main(["modern", "--corpus", str(text), "--minutes", "0.5", "--run-dir", str(tmp_path / "run")])
+
+
+@pytest.mark.slow
+def test_the_command_takes_its_minutes_and_goes_on(text: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = f"-m train modern --corpus {text} --minutes 2 --run-dir {run}"
+    command = [sys.executable, *words.split()]
+    subprocess.run(command, check=True, timeout=300, cwd=ROOT)
+    folder = RunFolder(run)
+    assert folder.state["status"] == "finished"
+    fitted = folder.recipe["fitted"]
+    assert {"run.steps", "run.max_seconds", "model.hidden_size", "tokenizer.vocab_size"} <= fitted.keys()
+    subprocess.run([*command, "--resume"], check=True, timeout=300, cwd=ROOT)
+    assert folder.recipe["fitted"] == fitted  # nothing is planned anew
+
+
+def test_models_of_another_precision_are_measured_in_the_same_process(tiny: Config, tmp_path: Path) -> None:
+    for precision in ("fp32", "bf16", "fp32"):
+        config = replace_fields(tiny, {"run.precision": precision})
+        assert make_plan(config, RunFolder(tmp_path / "run"), lambda line: None).device.endswith(precision)

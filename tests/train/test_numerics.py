@@ -1,0 +1,255 @@
+"""Numbers that go wrong, each put in by hand: the run stops before the weights move, says where, and can go on."""
+
+import json
+import math
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from storage.records import read_jsonl
+from storage.run_folder import RunFolder
+from tests.train.conftest import with_fields
+from train.__main__ import parse
+from train.config import Config
+from train.loop import Trainer, train
+from train.numerics.guard import LEAST_NORMS, MOST_OVERFLOWS, DivergedError, Guard
+
+DOWN = "model.layers.1.mlp.down_proj"
+
+
+def before_step(step: int, spoil: Callable[[Trainer], None], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Call `spoil` once, before a step; the result gets a copy of the weights that the step begins with."""
+    do_step, seen = Trainer._step, {}
+
+    def spoiled(trainer: Trainer) -> None:
+        if trainer.state.step + 1 == step and not seen:
+            seen["trainer"] = trainer
+            spoil(trainer)
+            seen["before"] = [parameter.detach().clone() for parameter in trainer.unwrapped.parameters()]
+        do_step(trainer)
+
+    monkeypatch.setattr(Trainer, "_step", spoiled)
+    return seen
+
+
+def set_weight(value: float) -> Callable[[Trainer], None]:
+    def spoil(trainer: Trainer) -> None:
+        with torch.no_grad():
+            trainer.unwrapped.get_parameter(f"{DOWN}.weight")[0, 0] = value
+
+    return spoil
+
+
+def overflow(trainer: Trainer) -> None:
+    """The weights stay finite, the output of one layer does not."""
+    trainer.unwrapped.get_submodule(DOWN).register_forward_hook(lambda module, inputs, output: output * math.inf)
+
+
+def scale_gradient(factor: float) -> Callable[[Trainer], None]:
+    def spoil(trainer: Trainer) -> None:
+        trainer.unwrapped.get_parameter(f"{DOWN}.weight").register_hook(lambda gradient: (gradient + 1e-3) * factor)
+
+    return spoil
+
+
+def raise_learning_rate(trainer: Trainer) -> None:
+    for optimizer in trainer.inner_optimizers:
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group.get("peak_lr", group["lr"]) * 1e4
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (set_weight(math.nan), rf"the loss of step 6 is not finite.* got nan, found in {DOWN}\.weight, with batch 6"),
+        (set_weight(math.inf), rf"the loss of step 6 is not finite.* found in {DOWN}\.weight, with batch 6"),
+        (overflow, rf"the loss of step 6 is not finite.* found in {DOWN}, with batch 6"),
+        (scale_gradient(math.nan), rf"the gradient norm of step 6 is not finite.* got nan, found in {DOWN}\.weight"),
+        (scale_gradient(math.inf), rf"the gradient norm of step 6 is not finite.* got inf, found in {DOWN}\.weight"),
+    ],
+    ids=["nan-weight", "infinite-weight", "overflowing-layer", "nan-gradient", "infinite-gradient"],
+)
+@pytest.mark.parametrize("clipping", [0.0, 1.0])
+def test_what_is_not_finite_stops_before_the_update(
+    tiny: Config,
+    fresh_run_dir: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[Trainer], None],
+    found: str,
+    clipping: float,
+) -> None:
+    """On a step that is not logged too, where the norm of the gradient was once not computed without clipping."""
+    seen = before_step(6, spoil, monkeypatch)
+    config = with_fields(tiny, run__dir=fresh_run_dir("r"), run__log_every=100, optimizer__max_grad_norm=clipping)
+    with pytest.raises(DivergedError, match=found) as failed:
+        train(config, recipe="debug")
+    after = list(seen["trainer"].unwrapped.parameters())
+    assert all(torch.equal(one, two) or one.isnan().any() for one, two in zip(seen["before"], after, strict=True))
+    run = RunFolder(tiny.run.dir or config.run.dir or Path())
+    assert list(run.checkpoints()) == [4]
+    assert "(epoch " in str(failed.value)
+    assert "the last good checkpoint is step-000004. Continue from there without this batch" in str(failed.value)
+    assert "lower --optimizer.learning-rate" in str(failed.value)
+    assert run.state["status"] == "failed"
+    assert run.state["cut_short"] == f"failed after 5 of 12 planned steps (42% of its tokens): {failed.value.reason}"
+    assert str(run.path) not in run.state["cut_short"]  # it goes into the model card
+
+
+def test_the_command_of_the_message_goes_on_without_the_batch(
+    tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It equals a run that was told to leave the batch out from its beginning, bit for bit."""
+    with monkeypatch.context() as patch:
+        before_step(6, set_weight(math.nan), patch)
+        broken = fresh_run_dir("broken")
+        with pytest.raises(DivergedError) as failed:
+            train(with_fields(tiny, run__dir=broken), recipe="debug")
+    command = str(failed.value).splitlines()[1].strip()
+    assert command == RunFolder(broken).state["resume_command"]
+    words = shlex.split(command)
+    assert words[:3] == ["python", "-m", "train"]
+    assert words[-3:] == ["--resume", "--run.skip-batches", "6"]
+    name, config = parse(words[3:])
+    train(config, recipe=name)
+    asked = train(with_fields(tiny, run__dir=fresh_run_dir("asked"), run__skip_batches=(6,)), recipe="debug")
+    weights = "checkpoints/step-000012/model.safetensors"
+    assert (broken / weights).read_bytes() == (asked / weights).read_bytes()
+    assert "step 6: batch 6 is left out, as asked" in (broken / "train.log").read_text()
+    state = json.loads((broken / "checkpoints/step-000012/training/state.json").read_text())
+    assert (state["state"]["step"], state["state"]["skipped"]) == (12, 1)
+
+
+def test_a_second_broken_batch_is_left_out_beside_the_first(
+    tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_step(6, set_weight(math.nan), monkeypatch)  # the sixth step has the seventh batch
+    config = with_fields(tiny, run__dir=fresh_run_dir("r"), run__skip_batches=(2,))
+    with pytest.raises(
+        DivergedError, match=r"of step 6 is not finite.* with batch 7 \((.|\n)*--run.skip-batches 2 7\n"
+    ):
+        train(config, recipe="debug")
+
+
+def test_a_gradient_far_above_its_history_stops(
+    tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after a resume: the history is saved. Asked not to compare, the run goes on to its end."""
+    config = with_fields(tiny, run__dir=fresh_run_dir("r"), run__steps=LEAST_NORMS)
+    train(config, recipe="debug")
+    longer = with_fields(config, run__steps=LEAST_NORMS + 4, run__resume=True)
+    with monkeypatch.context() as patch:
+        before_step(LEAST_NORMS + 1, scale_gradient(1e7), patch)
+        with pytest.raises(
+            DivergedError,
+            match=rf"the gradient norm of step 21 is far above its history, at most [\d.]+ in the last 20 steps: "
+            rf"expected a number like those before it, got [\de.+]+, found in {DOWN}\.weight, with batch 21",
+        ):
+            train(longer, recipe="debug")
+        assert max(RunFolder(longer.run.dir or Path()).checkpoints()) == LEAST_NORMS
+    before_step(LEAST_NORMS + 1, scale_gradient(1e7), monkeypatch)
+    run = RunFolder(train(with_fields(longer, run__spike_factor=0.0), recipe="debug"))
+    assert run.state["status"] == "finished"
+
+
+def test_a_learning_rate_far_too_high_stops(
+    tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_step(6, raise_learning_rate, monkeypatch)
+    config = with_fields(tiny, run__dir=fresh_run_dir("r"))
+    with pytest.raises(
+        DivergedError,
+        match=r"the loss of step \d+ is far above its history, [\d.]+ in the first step(.|\n)*rate is too high",
+    ):
+        train(config, recipe="debug")
+    run = RunFolder(config.run.dir or Path())
+    assert run.state["status"] == "failed"
+    assert all(math.isfinite(line["train_loss"]) for line in read_jsonl(run.path / "metrics.jsonl"))
+
+
+@pytest.mark.parametrize("what", ["weight", "optimizer"])
+def test_a_state_that_is_not_finite_is_not_saved(
+    tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Broken by the last update before a checkpoint, where no loss has shown it yet."""
+
+    def spoil(trainer: Trainer) -> None:
+        evaluate = trainer._evaluate
+
+        def evaluate_and_break() -> None:
+            evaluate()
+            if what == "weight":
+                set_weight(math.nan)(trainer)
+            else:
+                trainer.inner_optimizers[0].state[trainer.unwrapped.model.norm.weight]["exp_avg"][0] = math.inf
+
+        monkeypatch.setattr(trainer, "_evaluate", evaluate_and_break)
+
+    before_step(6, spoil, monkeypatch)
+    config = with_fields(tiny, run__dir=fresh_run_dir("r"))
+    place = rf"{DOWN}\.weight" if what == "weight" else r"exp_avg/model\.norm\.weight"
+    with pytest.raises(DivergedError, match=rf"the state after the update of step 8 is not finite, found in {place}"):
+        train(config, recipe="debug")
+    assert list(RunFolder(config.run.dir or Path()).checkpoints()) == [4]
+
+
+def test_a_validation_loss_that_is_not_finite_is_named(
+    tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.loop.mean_loss", lambda *given: math.nan)
+    with pytest.raises(DivergedError, match=r"the validation loss of step 4 is not finite.*Nothing was saved of this"):
+        train(with_fields(tiny, run__dir=fresh_run_dir("r")), recipe="debug")
+
+
+def remembered(judge: Guard, *, loss: float = 3.0, norm: float = 1.0, is_scaled: bool = False) -> str | None:
+    """What a guard says of a step; one that it lets pass is remembered."""
+    reason = judge.judge_loss(loss) or judge.judge_norm(norm, is_scaled=is_scaled)
+    if reason is None:
+        judge.remember(loss, norm)
+    return reason
+
+
+def guard(*, spike_factor: float = 100.0, clipping: float = 0.0) -> Guard:
+    return Guard(spike_factor=spike_factor, guess_loss=5.0, clipping=clipping)
+
+
+def test_a_loss_is_compared_with_the_first_and_with_guessing() -> None:
+    judge = guard()
+    assert remembered(judge, loss=1000.0) is None  # an initialisation may be that wide
+    assert judge.judge_loss(4999.0) is None
+    assert judge.judge_loss(5001.0) == "is far above its history, 1000 in the first step"
+    small = guard()
+    assert [remembered(small, loss=loss) for loss in (0.01, 24.9)] == [None, None]  # not worse than five times guessing
+    assert guard(spike_factor=0.0).judge_loss(1e30) is None
+    assert guard(spike_factor=0.0).judge_loss(math.inf) == "is not finite"
+
+
+def test_a_norm_is_compared_after_the_first_steps() -> None:
+    judge = guard()
+    assert [remembered(judge, norm=norm) for norm in (1.0, 1e6)] == [None, None]
+    judge = guard(clipping=3.0)
+    assert not any(remembered(judge, norm=1e-4) for _ in range(LEAST_NORMS))
+    assert judge.judge_norm(2.9) is None  # clipping leaves it as it is
+    judge = guard(clipping=3.0)
+    assert not any(remembered(judge, norm=1e-4) for _ in range(LEAST_NORMS))
+    assert judge.judge_norm(3.1) == f"is far above its history, at most 0.0001 in the last {LEAST_NORMS} steps"
+
+
+def test_overflows_of_fp16_are_allowed_for_a_while() -> None:
+    judge = guard()
+    assert not any(remembered(judge, norm=math.inf, is_scaled=True) for _ in range(MOST_OVERFLOWS))
+    assert judge.judge_norm(math.inf, is_scaled=True) == "is not finite"
+    assert remembered(judge, norm=1.0, is_scaled=True) is None
+    assert judge.judge_norm(math.nan, is_scaled=True) is None
+
+
+def test_a_guard_continues_with_what_was_saved() -> None:
+    one, other = guard(), guard()
+    for number in range(1, 150):
+        assert remembered(one, norm=number) is None
+    other.load_state_dict(json.loads(json.dumps(one.state_dict())))
+    assert (other.first_loss, other.norms) == (one.first_loss, one.norms)
+    assert other.judge_norm(1e6) == "is far above its history, at most 149 in the last 100 steps"

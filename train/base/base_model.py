@@ -1,0 +1,157 @@
+"""The model that a run goes on from (`--from`): found, checked, and its weights taken.
+
+Its architecture and its tokenizer are kept. The optimizer and the schedule are new: the moments of the old ones belong
+to the old text, and a bundle or a model of the Hub has none.
+"""
+
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from modeling import ScratchGPTConfig
+from modeling.loading import fetch, find_folder, is_masked_lm, load_model, split_hub_id
+from storage.model_card import FACTS, PLACEHOLDER_OWNER, read_card
+from storage.records import read_json_object
+from storage.run_folder import RunFolder, describe_corpus, step_of
+from storage.text import first_line
+from tokenization import load_tokenizer
+from train.checks import DROPOUT_FIELDS
+from train.config import Config, ModelConfig, from_json
+
+_NOT_IN_CONFIG = ("rope_parameters", "pad_token_id")
+"""What a model's config has beside the fields of a run's `model` section, and what must be kept too."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BaseModel:
+    """A model that a run goes on from."""
+
+    kept: dict[str, Any]
+    """Arguments of `ScratchGPTConfig` that the run's config cannot say: scaled rotary positions, the pad token."""
+    facts: dict[str, Any]
+    """For run.json and the card: `name`, `repository` (None where it is on no Hub), `trained_on`; no path."""
+    weights: dict[str, Any] | None
+    """The state dict, in float32; None where the run has a checkpoint of its own."""
+
+    def fill(self, model: nn.Module) -> None:
+        """Put the weights into a model of the same architecture."""
+        assert self.weights is not None
+        model.load_state_dict(self.weights)
+
+
+def start_from(config: Config, recipe: Config | None, folder: RunFolder) -> tuple[Config, BaseModel | None]:
+    """The config with the architecture and the tokenizer of `run.base_model`, and that model; (config, None) without.
+
+    Dropout, which is a setting of the training, is the config's where it differs from the recipe's, else the model's. A
+    folder in which the run began takes what it recorded: the model may be gone or have changed since.
+
+    Args:
+        recipe: the recipe that the config is made from; None where that is not known.
+
+    Raises:
+        ValueError: the model is not there, cannot be loaded, is no causal ScratchGPT model, or its tokenizer has
+            another vocabulary.
+    """
+    given = config.run.base_model
+    if given is None:
+        return config, None
+    saved = folder.peek_recipe().get("config") or {}
+    if folder.is_begun and (saved.get("run") or {}).get("base_model") == given:
+        recorded = from_json(saved)
+        config = _with_base(config, recipe, asdict(recorded.model), recorded.tokenizer.path)
+        if checkpoints := folder.checkpoints():
+            kept = _kept(ScratchGPTConfig.from_pretrained(checkpoints[max(checkpoints)]))
+            facts = folder.peek_state().get("base_model")
+            return config, BaseModel(kept=kept, facts=facts or {"name": Path(given).name}, weights=None)
+    place = _find(given)
+    model, tokenizer = load_model(place, device="cpu"), _load_tokenizer(place)
+    _check_vocabulary(given, model.config, tokenizer)
+    if folder.tokenizer.exists() and load_tokenizer(folder.tokenizer).get_vocab() != tokenizer.get_vocab():
+        raise ValueError(
+            f"{folder.tokenizer}: expected the vocabulary of --from {given}, got another, of which the tokens of this "
+            "run are or will be; choose another --run-dir, or delete the folder"
+        )
+    config = _with_base(config, recipe, _fields(model.config), place)
+    return config, BaseModel(kept=_kept(model.config), facts=_facts(given, place), weights=model.state_dict())
+
+
+def _find(given: str) -> Path:
+    """The folder of the model, which is one of ours and causal. Raises ValueError as `start_from`."""
+    try:
+        place = find_folder(given) or fetch(given)
+        config = read_json_object(place / "config.json")
+    except ValueError as error:
+        raise ValueError(f"--from {given}: {error}") from error
+    if config.get("model_type") != "scratchgpt":
+        raise ValueError(
+            f"--from {given}: expected a model of ScratchGPT (model_type scratchgpt), got one of type "
+            f"{config.get('model_type')}; docs/finetune.md has a program that trains such a model on"
+        )
+    if is_masked_lm(place):
+        raise ValueError(
+            f"--from {given}: expected a causal model, which predicts the next token, got a masked one, which fills "
+            "blanks; take a model that was trained without --data.objective masked"
+        )
+    return place.resolve()
+
+
+def _load_tokenizer(place: Path) -> Any:
+    try:
+        return load_tokenizer(place)
+    except Exception as error:  # each library below has exceptions of its own for a broken file
+        raise ValueError(f"--from: cannot load the tokenizer in {place}: {first_line(error)}") from error
+
+
+def _check_vocabulary(given: str, config: ScratchGPTConfig, tokenizer: Any) -> None:
+    if len(tokenizer) != config.vocab_size:
+        raise ValueError(
+            f"--from {given}: expected a tokenizer of {config.vocab_size} tokens, as the model has, got one of "
+            f"{len(tokenizer)}; put the tokenizer of this model into its folder"
+        )
+    if tokenizer.eos_token_id is None or tokenizer.eos_token_id != config.bos_token_id:
+        raise ValueError(
+            f"--from {given}: expected a tokenizer whose end-of-text token has the id {config.bos_token_id}, with "
+            f"which the model begins a text, got {tokenizer.eos_token_id}; put the tokenizer of this model there"
+        )
+
+
+def _with_base(config: Config, recipe: Config | None, shape: dict[str, Any], tokenizer: Path | None) -> Config:
+    """The config with the architecture `shape` and the tokenizer of a folder."""
+    own, unchanged = asdict(config.model), asdict((recipe or config).model)
+    given = {name: own[name] for name in DROPOUT_FIELDS if own[name] != unchanged[name]}
+    return replace(
+        config,
+        model=replace(config.model, **(shape | given)),
+        tokenizer=replace(config.tokenizer, path=tokenizer),
+    )
+
+
+def _fields(config: ScratchGPTConfig) -> dict[str, Any]:
+    """A model's config as the fields of a run's `model` section."""
+    return {field.name: getattr(config, field.name) for field in fields(ModelConfig)}
+
+
+def _kept(config: ScratchGPTConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in _NOT_IN_CONFIG if getattr(config, name) is not None}
+
+
+def _facts(given: str, place: Path) -> dict[str, Any]:
+    """What run.json and the card say of the model, from its run or its card."""
+    data, _ = read_card(place)
+    card = data.get(FACTS)
+    card = card if isinstance(card, dict) else {}
+    stated = str(card.get("repository") or "")
+    hub = split_hub_id(given)
+    repository = hub[0] if hub else stated if stated and not stated.startswith(f"{PLACEHOLDER_OWNER}/") else None
+    run = RunFolder.containing(place)
+    trained_on = describe_corpus(run.corpus_config) if run and run.corpus_config else card.get("trained_on")
+    name = given if hub else repository or _name(run.path if run else place, place)
+    return {"name": name, "repository": repository, "trained_on": trained_on}
+
+
+def _name(owner: Path, place: Path) -> str:
+    """`stories`, or `stories, step 900` for a checkpoint of a run: the names of folders, never where they are."""
+    step = step_of(place)
+    return owner.resolve().name if step is None else f"{owner.resolve().name}, step {step:,}"
