@@ -150,31 +150,33 @@ def read_weights(folder: Path) -> Weights:
     """
     index = folder / WEIGHTS_INDEX
     names = _weights_files(index) if index.is_file() else [WEIGHTS_NAME]
-    parameters, dtypes = 0, set()
+    parameters, dtypes, size_bytes = 0, set(), 0
     for name in names:
         path = folder / name
-        if not path.is_file():
-            raise ValueError(
-                f"{folder} has no weights: expected {name}, but the file is missing. "
-                "Export or copy the model again, or take another checkpoint."
-            )
         try:
+            size = path.stat().st_size
             with safe_open(path, framework="np") as tensors:  # numpy: the headers alone need no torch
                 slices = [tensors.get_slice(name) for name in tensors.keys()]  # noqa: SIM118 (no mapping)
+        except OSError as error:
+            reason = "the file is missing" if isinstance(error, FileNotFoundError) else error.strerror or error
+            raise ValueError(
+                f"{folder} has no weights: expected {name}, but {reason}. "
+                "Export or copy the model again, or take another checkpoint."
+            ) from error
         except SafetensorError as error:
-            size, complete = path.stat().st_size, _complete_size(path)
+            complete = _complete_size(path)
             got = f"expected {complete} bytes, got {size}" if complete else f"it is no safetensors file ({error})"
             raise ValueError(
                 f"{path} is damaged: {got}. Export or copy the model again, or take another checkpoint."
             ) from error
         parameters += sum(prod(part.get_shape()) for part in slices)
         dtypes |= {part.get_dtype() for part in slices}
+        size_bytes += size
     if not parameters:
         raise ValueError(
             f"{folder} has no weights: expected tensors in {', '.join(names) or index.name}, got none. "
             "Export or copy the model again, or take another checkpoint."
         )
-    size_bytes = sum((folder / name).stat().st_size for name in names)
     return Weights(parameters=parameters, dtypes=tuple(sorted(dtypes)), size_bytes=size_bytes)
 
 

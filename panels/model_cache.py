@@ -13,7 +13,8 @@ from modeling.loading import is_masked_lm
 from panels import zerogpu
 from panels.context import AppContext
 from panels.models import LoadedModel, ModelSource, find_model, load_model, same_weights
-from storage.files import as_path
+from storage.checksums import file_stamps
+from storage.files import as_path, matching_paths
 from storage.run_folder import RunFolder, step_of
 
 OWN = "(own)"
@@ -119,7 +120,7 @@ class ModelCache:
         for other in RunFolder.all_in(home):
             if other.has_state:
                 yield f"Run {other.path.name}, its best checkpoint", other.path
-        for bundle in (home / "bundle", *sorted(home.glob("bundles/*")), *sorted(home.glob("pretrained/*"))):
+        for bundle in (home / "bundle", *matching_paths(home, "bundles/*"), *matching_paths(home, "pretrained/*")):
             if (bundle / "config.json").is_file():
                 yield f"Bundle {self.choice_of(bundle)}", bundle
 
@@ -168,5 +169,5 @@ def _key(source: ModelSource) -> tuple[object, ...]:
     """The identity of a model: the folder and when its weights were written; on the Hub the id."""
     if source.folder is None:
         return (source.given,)
-    times = [file.stat().st_mtime_ns for file in sorted(source.folder.glob("*.safetensors*"))]
-    return (source.folder.resolve(), *times)
+    stamps = file_stamps(source.folder, (".safetensors", ".safetensors.index.json"))
+    return (source.folder.resolve(), *stamps.items())

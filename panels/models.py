@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from modeling import loading
 from modeling.loading import context_length, fetch, find_folder, has_chat_template, is_masked_lm, read_weights
 from panels import zerogpu
+from storage.files import matching_paths
 from storage.model_card import FACTS, card_metrics, card_title, read_card
 from storage.records import read_json_object
 from storage.run_folder import RunFolder, describe_corpus, read_prompts
@@ -190,7 +191,7 @@ def default_source(home: Path) -> str:
         return f"{pin.get('repo')}@{pin.get('revision')}"
     if (home / "bundle" / "config.json").is_file():
         return str(home / "bundle")
-    states = [*home.glob("runs/*/run.json"), *home.glob("runs/*/trials/*/run.json")]
+    states = [*matching_paths(home, "runs/*/run.json"), *matching_paths(home, "runs/*/trials/*/run.json")]
     runs = [RunFolder(path.parent) for path in states]
     runs = [run for run in runs if run.state.get("latest_checkpoint") or run.checkpoints()]
     if not runs and (box := pretrained(home)):
@@ -216,7 +217,7 @@ def find_model(given: str | Path) -> ModelSource:
 
 def same_weights(one: Path, other: Path) -> bool:
     """Whether two model folders hold the very same weights; False where one of them cannot be read."""
-    files = [sorted(folder.glob("*.safetensors")) for folder in (one, other)]
+    files = [matching_paths(folder, "*.safetensors") for folder in (one, other)]
     names = [[path.name for path in found] for found in files]
     try:
         return (

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from storage.files import matching_paths
+
 SUMS = "SHA256SUMS"
 FIELD = "checksum"
 
@@ -74,7 +76,7 @@ def file_stamps(folder: Path, endings: tuple[str, ...]) -> dict[str, tuple[int, 
     Two equal answers mean that nobody replaced or wrote one of them in between; no file is read.
     """
     found: dict[str, tuple[int, int, int]] = {}
-    for path in folder.glob("*"):
+    for path in matching_paths(folder, "*"):
         with contextlib.suppress(OSError):  # it was removed just now: it is missing from the answer
             if path.name.endswith(endings):
                 state = path.stat()

@@ -8,6 +8,7 @@ in a whole folder. Who writes holds a lock on the temporary (flock), so that nob
 
 import contextlib
 import errno
+import glob
 import os
 import re
 import secrets
@@ -52,6 +53,15 @@ def as_path(name: str | Path, expected: str) -> Path:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise ValueError(f"expected {expected}, got {text}: {reason}") from None
     return path
+
+
+def matching_paths(folder: Path, pattern: str) -> list[Path]:
+    """The paths below a folder that match a pattern, in order; hidden ones only where the pattern names them.
+
+    A folder that is missing, or that somebody deletes at this moment, has none: `Path.glob` raises in the second case
+    before Python 3.13.
+    """
+    return [folder / name for name in sorted(glob.glob(pattern, root_dir=folder))]  # noqa: PTH207 (see above)
 
 
 @contextlib.contextmanager

@@ -76,16 +76,17 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects of a .jsonl file; none where there is no file.
+    """The objects of a .jsonl file; none where there is no file (a page may look while it is deleted).
 
     A last line without its end is left out: its writer is not done with it, or was killed.
 
     Raises:
         ValueError: another line is not a JSON object.
     """
-    if not path.is_file():
+    try:
+        *lines, _ = path.read_bytes().split(b"\n")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return []
-    *lines, _ = path.read_bytes().split(b"\n")
     records: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         record = _parse(line)

@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from storage.checksums import damaged_files, file_checksum
-from storage.files import explain_write_errors, locked_folder, sync_file
+from storage.files import explain_write_errors, locked_folder, matching_paths, sync_file
 from storage.records import (
     JsonlFollower,
     append_jsonl,
@@ -81,7 +81,7 @@ class RunFolder:
     @classmethod
     def all_in(cls, home: Path) -> list["RunFolder"]:
         """The runs of `home`/runs, by name; hidden folders are left out."""
-        return [cls(path) for path in sorted(home.glob("runs/*")) if cls(path).is_run]
+        return [cls(path) for path in matching_paths(home, "runs/*") if cls(path).is_run]
 
     # Paths
 
@@ -233,7 +233,7 @@ class RunFolder:
     def checkpoints(self) -> dict[int, Path]:
         """The complete checkpoints by step, in order."""
         found: dict[int, Path] = {}
-        for folder in self.path.glob(f"{CHECKPOINTS}/step-*"):
+        for folder in matching_paths(self.path, f"{CHECKPOINTS}/step-*"):
             step = step_of(folder)
             if step is not None and (folder / "config.json").is_file():
                 found[step] = folder

@@ -1,8 +1,9 @@
-"""`python -m tests.again`, after a run of pytest that failed: few failures in files that start the app or a browser are
-tried once more, each file whole and alone, in new processes with a new server and a new browser.
+"""`python -m tests.again`, after a run of pytest that failed: the files of few failures are tried once more, whole and
+alone, in new processes with a new server and a new browser.
 
-On a busy machine Chromium crashes at times, or a page takes longer than anybody waits. A failure in any other file
-counts at once, and so do more than `MOST` of these. `make test` calls it; what it did stands in its last line.
+Hundreds of these tests race with something: a browser on a busy machine, a process that is killed, a folder that is
+deleted while it is read. One that fails beside others and passes alone is named in the last line, since its failure
+deserves a look all the same. One that fails twice counts, and so do more than `MOST`. `make test` calls it.
 """
 
 import json
@@ -17,15 +18,9 @@ MOST = 3
 """Tests that may have failed."""
 
 
-def files_to_repeat(failed: list[str], root: Path = ROOT) -> list[str]:
+def files_to_repeat(failed: list[str]) -> list[str]:
     """The files of the tests of these names, each once; empty: the failures count as they are."""
-    files = sorted({name.partition("::")[0] for name in failed})
-    return files if len(failed) <= MOST and all(starts_a_page(root / file) for file in files) else []
-
-
-def starts_a_page(file: Path) -> bool:
-    """Whether the tests of a file start `app.py` in a process of its own, or a browser."""
-    return file.is_file() and (file.parent.name == "page" or "tests.serving" in file.read_text("utf-8"))
+    return sorted({name.partition("::")[0] for name in failed}) if len(failed) <= MOST else []
 
 
 def main() -> int:
@@ -37,7 +32,7 @@ def main() -> int:
     print(f"\nOnce more, alone: {' '.join(files)}", flush=True)
     command = [sys.executable, "-m", "pytest", "-m", "not slow", *files]
     status = subprocess.run(command, cwd=ROOT, check=False).returncode
-    said = "failed again" if status else "failed beside other tests and passes alone"
+    said = "failed again" if status else "failed beside other tests and passes alone; look at its failure above"
     print(f"{', '.join(failed)}: {said}", flush=True)
     return int(status != 0)
 

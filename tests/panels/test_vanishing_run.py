@@ -1,10 +1,14 @@
 """A page that watches a run whose folder is deleted, renamed, emptied or replaced meanwhile."""
 
+import builtins
+import io
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,9 +106,57 @@ def test_a_run_that_is_gone_between_two_looks_is_named(context: AppContext, chan
     assert "folder is missing" not in look_everywhere(context, state)
 
 
-@pytest.mark.parametrize("rounds", [15, pytest.param(150, marks=pytest.mark.slow)])
+class DisturbedAt:
+    """Counts what is asked of the file system about a folder, and calls `change` at the one of this number, once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, number: int, change: Callable[[], None]) -> None:
+        self.folder, self.number, self.change, self.count = str(folder), number, change, 0
+        self.changing = False
+        for module, name in [(os, "scandir"), (os, "stat"), (os, "listdir"), (io, "open"), (builtins, "open")]:
+            monkeypatch.setattr(module, name, self.counted(getattr(module, name)))
+
+    def counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            if not self.changing and arguments and self.folder in str(arguments[0]):
+                self.count += 1
+                if self.count == self.number:
+                    self.changing = True
+                    self.change()
+                    self.changing = False
+            return function(*arguments, **named)
+
+        return call
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_run_may_be_gone_at_any_call_to_the_file_system(
+    context: AppContext, change: Callable[[Path], None], every: int
+) -> None:
+    run, ready = context.home / "runs" / "lamp", context.home / "ready"
+    shutil.copytree(run, ready)
+
+    def look(number: int) -> int:
+        with pytest.MonkeyPatch.context() as patch:
+            disturbed = DisturbedAt(patch, run, number, lambda: change(run))
+            look_everywhere(context, TabState())
+        return disturbed.count
+
+    calls = look(0)  # none is disturbed
+    assert calls > 200, "a look asks less than was thought"
+    for group in range(calls // every):
+        look(group * every + group % every + 1)  # one of each `every`, another one each time
+        shutil.rmtree(run.with_name("elsewhere"), ignore_errors=True)
+        if run.is_dir() and not run.is_symlink():
+            shutil.rmtree(run)
+        else:
+            run.unlink(missing_ok=True)
+        shutil.copytree(ready, run)
+
+
+@pytest.mark.slow
 def test_a_run_that_comes_and_goes_while_it_is_read_breaks_nothing(
-    context: AppContext, rounds: int, caplog: pytest.LogCaptureFixture
+    context: AppContext, caplog: pytest.LogCaptureFixture
 ) -> None:
     run, ready, over = context.home / "runs" / "lamp", context.home / "ready", threading.Event()
     shutil.copytree(run, ready)
@@ -124,7 +176,7 @@ def test_a_run_that_comes_and_goes_while_it_is_read_breaks_nothing(
     thread.start()
     try:
         state = TabState()
-        for _ in range(rounds):
+        for _ in range(150):
             look_everywhere(context, state)
     finally:
         over.set()

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from storage.files import as_path
+from storage.files import as_path, matching_paths
 from storage.run_folder import RunFolder
 from storage.text import first_line
 
@@ -88,7 +88,7 @@ def characters(text: str) -> list[Piece]:
 def choices(home: Path) -> list[str]:
     """The second tokenizers that are known: bytes, characters, those of the runs in `home`/runs, GPT-2's where its
     files are in the local cache."""
-    folders = ((path.name, RunFolder(path).tokenizer) for path in home.glob("runs/*"))
+    folders = ((path.name, RunFolder(path).tokenizer) for path in matching_paths(home, "runs/*"))
     runs = [name for name, tokenizer in folders if (tokenizer / "tokenizer_config.json").is_file()]
     gpt2 = [GPT2] if _cached_gpt2() else []
     return [NONE, BYTES, CHARACTERS, *(RUN + name for name in sorted(runs)), *gpt2]
@@ -107,7 +107,7 @@ def in_second_tokens(chosen: str | None, text: str, home: Path, *, anywhere: boo
     place, stamp = _place_of(chosen, home, anywhere=anywhere), 0
     try:
         if isinstance(place, Path):
-            files = [path for path in place.glob("tokenizer*") if path.is_file()]
+            files = [path for path in matching_paths(place, "tokenizer*") if path.is_file()]
             stamp = max((path.stat().st_mtime_ns for path in files), default=0)
         tokenizer = _load(place, stamp)
     except Exception as error:  # each library below has exceptions of its own for a broken file or a lost network
