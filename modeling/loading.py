@@ -150,7 +150,7 @@ def read_weights(folder: Path) -> Weights:
     """
     index = folder / WEIGHTS_INDEX
     names = _weights_files(index) if index.is_file() else [WEIGHTS_NAME]
-    parameters, dtypes, size_bytes = 0, set(), 0
+    parameters, dtypes, size, size_bytes = 0, set(), 0, 0
     for name in names:
         path = folder / name
         try:
