@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -55,7 +56,9 @@ class ModelSwitch:
     def wire(self) -> None:
         """Let a choice in the field switch the model."""
         assert self.chosen is not None
-        self.on(self.chosen.input, self.chosen)
+        # Not `input`: the field sends one whenever it loses the focus, and Gradio drops a choice that is made before
+        # that one is answered. Two choices are answered one after the other.
+        self.on(partial(self.chosen.change, trigger_mode="multiple"), self.chosen)
         self.version.change(self.tell, self._told, [self.notice, self._told], **DIRECT)
 
     def on(self, event: Callable[..., Any], choice: Component, read: Callable[[Any], str | None] = str) -> Any:
@@ -73,8 +76,8 @@ class ModelSwitch:
     def switch(self, choice: str | None) -> Iterator[list[Any]]:
         """Switch to a choice: the line, the field, and twice the version; the line says what is wrong with a choice."""
         context, same = self._context, [gr.skip(), gr.skip()]
-        if choice == OWN:
-            yield ["", gr.skip(), *same]
+        if choice == OWN:  # the field was set back
+            yield [gr.skip(), gr.skip(), *same]
             return
         yield [render_status("busy", f"Loading {self._cache.name(choice, masked=True)} …"), gr.skip(), *same]
         try:

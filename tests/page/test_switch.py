@@ -133,6 +133,17 @@ def test_a_model_that_cannot_be_had_is_told_and_the_old_one_stays(pages: tuple[A
     expect(page.locator("#status")).to_contain_text(re.compile(r"\d+ tokens"))
 
 
+def test_a_field_that_is_left_asks_the_server_for_nothing(pages: tuple[Any, Any]) -> None:
+    """Gradio sends `input` then, and drops a choice that is made before it is answered."""
+    page, _ = pages
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.locator("#model-choice input").click()
+    page.locator("#model-choice input").blur()
+    page.wait_for_timeout(500)
+    assert not [url for url in asked if url.endswith("queue/join")]
+
+
 def test_learn_takes_the_run_that_it_shows(pages: tuple[Any, Any]) -> None:
     from playwright.sync_api import expect
 

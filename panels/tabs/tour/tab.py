@@ -73,18 +73,17 @@ def build(context: AppContext) -> list[Component]:
     def run(state: TourState, text: str) -> Iterator[list[Any]]:
         yield from run_tour(context, state, text)
 
-    def again(state: TourState, event: gr.EventData) -> Iterator[list[Any]]:
-        if state.tour is not None:
-            draw = state.tour.draw
-            yield from run_tour(
-                context, state, (draw.text if field_of(event, "again") == "append" else None) or state.tour.text
-            )
+    def again(state: TourState, text: str, event: gr.EventData) -> Iterator[list[Any]]:
+        if state.tour is not None:  # None: the server was restarted meanwhile
+            appended = field_of(event, "again") == "append" and state.tour.draw.text
+            text = appended or state.tour.text
+        yield from run_tour(context, state, text)
 
     picked = samples.click(lambda sample: sample[0], samples, text, **DIRECT)
-    for event, answer, given in ((go.click, run, text), (picked.then, run, text), (result.select, again, None)):
+    for event, answer in ((go.click, run), (picked.then, run), (result.select, again)):
         running = event(
             answer,
-            [state, given] if given else state,
+            [state, text],
             shown,
             concurrency_limit=None,
             trigger_mode="multiple",  # a newer request ends those before it
