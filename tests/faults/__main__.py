@@ -23,6 +23,9 @@ def main() -> None:
     parser.add_argument("--power", type=int, default=50, help="losses of power (default: %(default)s)")
     parser.add_argument("--calls", type=int, default=1000, help="full disks a stage, at most (default: %(default)s)")
     parser.add_argument(
+        "--first-call", type=int, default=1, help="of full disks: goes on with a sweep (default: %(default)s)"
+    )
+    parser.add_argument(
         "--again-every", type=int, default=1, help="after every so many, again with room (default: %(default)s)"
     )
     parser.add_argument("--flips", type=int, default=6, help="flipped bits a kind of file (default: %(default)s)")
@@ -57,7 +60,14 @@ def main() -> None:
             elif part == "disks":
                 from tests.faults.disks import fill_disks
 
-                lines += fill_disks(inputs, work, most=given.calls, again_every=given.again_every, only=given.stages)
+                lines += fill_disks(
+                    inputs,
+                    work,
+                    most=given.calls,
+                    again_every=given.again_every,
+                    only=given.stages,
+                    first=given.first_call,
+                )
             elif part == "flips":
                 from tests.faults.flips import flip_bits
 

@@ -12,13 +12,14 @@ SHARES = {FULL: 1, ONCE: 4}
 """One call fails at so many times fewer calls than the disk is full from then on."""
 
 
-def fill_disks(inputs: Path, work: Path, *, most: int, again_every: int, only: list[str]) -> list[str]:
+def fill_disks(inputs: Path, work: Path, *, most: int, again_every: int, only: list[str], first: int = 1) -> list[str]:
     """A full disk and a folder that cannot be written, for each stage; the lines of a table.
 
     Args:
         most: calls of a stage from which on the disk is full; of more, so many are taken at even distances.
         again_every: the command is run again with room after every so many of them.
         only: names of the stages; none: all.
+        first: the calls before this one were tried in an earlier run, with the disk full from then on; default: none.
     """
     lines = []
     for stage in stages():
@@ -29,7 +30,7 @@ def fill_disks(inputs: Path, work: Path, *, most: int, again_every: int, only: l
         assert unbroken.status == 0, unbroken.output
         expected = stage.result(out)
         for mode in FAULTS:
-            calls = range(1, unbroken.calls + 1)
+            calls = range(first if mode == FULL else 1, unbroken.calls + 1)
             share = max(1, min(most, len(calls)) // SHARES[mode])
             lines.append(_fill(stage, inputs, work, mode, calls, expected, share, again_every))
             print(lines[-1], flush=True)
@@ -63,7 +64,7 @@ def _fill(
         counts["survived"] += problem is None
         show_progress(stage, counts["tried"], most, counts["survived"])
         if problem:
-            print(f"{stage.name}, {FAULTS[mode]} from call {at} of {len(calls)} on: {problem}", flush=True)
+            print(f"{stage.name}, {FAULTS[mode]} from call {at} of {calls[-1]} on: {problem}", flush=True)
     return (
         f"| {FAULTS[mode]}: {stage.name} | {counts['tried']} of {len(calls)} calls | {counts['survived']} | "
         f"ended well all the same {counts['ended well']}, continued with room {counts['again']} times |"
