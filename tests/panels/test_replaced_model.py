@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from modeling.loading import refuse_replaced, stamps_of
 from panels import models
 from panels.models import load_model
+from tests.panels.disturbed import DisturbedAt
 from tests.panels.tiny_model import save_checkpoint
 from tests.serving import serving
 
@@ -54,6 +55,10 @@ def overwrite_file(served: Path, other: Path) -> None:
         stream.write((other / "model.safetensors").read_bytes())
 
 
+def delete(served: Path, _: Path) -> None:
+    shutil.rmtree(served)
+
+
 def value_of(loaded: Any) -> set[float]:
     return {value for tensor in loaded.model.parameters() for value in tensor.unique().tolist()}
 
@@ -85,6 +90,34 @@ def test_a_model_that_is_replaced_while_it_is_loaded_is_one_of_the_two(
     for outcome in outcomes:
         assert outcome in ({0.25}, {0.5}) or isinstance(outcome, str), outcome  # never both
     assert value_of(load_model(served)) in ({0.25}, {0.5})
+
+
+@pytest.mark.parametrize("every", [16, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "change", [swap_folder, replace_file, overwrite_file, delete], ids=lambda change: change.__name__
+)
+def test_a_model_may_be_replaced_or_gone_at_any_call_to_the_file_system(
+    folders: list[Path], tmp_path: Path, change: Callable[[Path, Path], None], every: int
+) -> None:
+    served = tmp_path / "served"
+
+    def load(number: int) -> tuple[object, int]:
+        shutil.rmtree(served, ignore_errors=True)
+        shutil.copytree(folders[0], served)
+        with pytest.MonkeyPatch.context() as patch:
+            disturbed = DisturbedAt(patch, served, number, lambda: change(served, folders[1]))
+            try:
+                return value_of(load_model(served)), disturbed.count
+            except ValueError as error:
+                return str(error), disturbed.count
+
+    outcome, calls = load(0)  # nothing is done
+    assert outcome == {0.25}
+    assert calls > 40, "loading asks less than was thought"
+    outcomes = [load(group * every + group % every + 1)[0] for group in range(calls // every)]
+    for outcome in outcomes:
+        assert outcome in ({0.25}, {0.5}) or isinstance(outcome, str), outcome  # never both
+    assert change is delete or {0.5} in outcomes
 
 
 def test_a_model_that_was_replaced_once_meanwhile_is_loaded_again(

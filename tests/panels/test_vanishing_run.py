@@ -1,14 +1,10 @@
 """A page that watches a run whose folder is deleted, renamed, emptied or replaced meanwhile."""
 
-import builtins
-import io
 import json
-import os
 import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,6 +15,7 @@ from panels.tabs.learn.tab import PARTS, TabState, follow_run, show_run, write_t
 from panels.training.launcher import launcher_of
 from panels.training.monitor import known_runs, monitor_of
 from panels.training.strip import TrainingStrip, render_strip
+from tests.panels.disturbed import DisturbedAt
 from tests.panels.tiny_model import save_run
 
 LINE = json.dumps({"step": 10, "tokens_seen": 100, "train_loss": 2.0, "seconds": 1.0}) + "\n"
@@ -104,28 +101,6 @@ def test_a_run_that_is_gone_between_two_looks_is_named(context: AppContext, chan
         shutil.rmtree(run) if run.is_dir() and not run.is_symlink() else run.unlink()
     write_run(run)  # another run of that name
     assert "folder is missing" not in look_everywhere(context, state)
-
-
-class DisturbedAt:
-    """Counts what is asked of the file system about a folder, and calls `change` at the one of this number, once."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, number: int, change: Callable[[], None]) -> None:
-        self.folder, self.number, self.change, self.count = str(folder), number, change, 0
-        self.changing = False
-        for module, name in [(os, "scandir"), (os, "stat"), (os, "listdir"), (io, "open"), (builtins, "open")]:
-            monkeypatch.setattr(module, name, self.counted(getattr(module, name)))
-
-    def counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            if not self.changing and arguments and self.folder in str(arguments[0]):
-                self.count += 1
-                if self.count == self.number:
-                    self.changing = True
-                    self.change()
-                    self.changing = False
-            return function(*arguments, **named)
-
-        return call
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
