@@ -61,12 +61,14 @@ fuzz: .venv/ready-dev
 mutation: .venv/ready-dev
 	OMP_NUM_THREADS=1 $(VENV)/python -m tests.mutation
 
-# Lines and branches that the tests reach in their own process; half an hour, slower with others on the machine.
+# Lines and branches that the tests reach, commands and pages that they start included; half an hour, slower with others
+# on the machine.
 PACKAGES := storage corpus modeling tokenization train hub_export panels
 coverage: .venv/ready-dev
 	$(ADD) coverage
 	@mkdir -p .coverage
-	OMP_NUM_THREADS=1 $(VENV)/python -m coverage run -m pytest -m "not slow" $(addprefix tests/,$(PACKAGES))
+	OMP_NUM_THREADS=1 $(VENV)/python -m coverage run -m pytest -m "not slow" $(addprefix tests/,$(PACKAGES)) tests/page
+	$(VENV)/python -m coverage combine --quiet
 	@for package in $(PACKAGES); do \
 	    printf "%-13s %s %%\n" $$package $$($(VENV)/python -m coverage report --include="$$package/*" --format=total); \
 	done
