@@ -7,6 +7,7 @@ writes with a fixed seed, and each tab is shown at work on that text. The pictur
 from a second page, as `python app.py --model runs/chat` shows it."""
 
 import argparse
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,12 +81,23 @@ def take(
 
 
 def open_tab(page: Any, name: str) -> None:
-    """Open a tab, also where the narrow screen hides it behind a menu."""
+    """Open a tab, also where the narrow screen hides it behind a menu, and while a browser that is busy still lays out
+    which of them it hides."""
+    from playwright.sync_api import TimeoutError
+
     tab = page.get_by_role("tab", name=name, exact=True)
-    if tab.count() == 0:
-        page.get_by_role("button", name="More tabs").click()
-        tab = page.locator(".overflow-dropdown").get_by_text(name, exact=True)
-    tab.click()
+    hidden = page.locator(".overflow-dropdown").get_by_text(name, exact=True)
+    deadline = time.monotonic() + PATIENCE / 1000
+    while True:
+        try:
+            if tab.count():
+                return tab.click(timeout=4000)
+            if not hidden.is_visible():
+                page.get_by_role("button", name="More tabs").click(timeout=4000)
+            return hidden.click(timeout=4000)
+        except TimeoutError:
+            if time.monotonic() > deadline:
+                raise
 
 
 def write(page: Any, arguments: argparse.Namespace) -> None:

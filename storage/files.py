@@ -204,7 +204,7 @@ def locked_folder(folder: Path, busy: str) -> Generator[None]:
     Raises:
         ValueError: another process has the lock.
     """
-    lock = FileLock(folder / ".lock", timeout=0)
+    lock = FileLock(folder / ".lock", timeout=1, poll_interval=0.02)  # who only asks holds it for a moment
     try:
         with explain_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)

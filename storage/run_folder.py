@@ -217,7 +217,7 @@ class RunFolder:
         if not lock.is_file():
             return False
         try:
-            with FileLock(lock, timeout=0):
+            with FileLock(lock, timeout=0.01, poll_interval=0.005):  # others look too, for a moment each
                 return False
         except Timeout:
             return True

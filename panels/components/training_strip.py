@@ -92,12 +92,13 @@ class StripParts:
         parts, seen = self._parts, gr.State(Seen())
         outputs, version = [*parts.values()], [] if self._switch is None else [self._switch.version]
         page.load(self.begin, seen, outputs, **DIRECT)
-        parts["spoken"].tick(self.follow, seen, [*outputs, *version], **DIRECT)
+        # A tick that comes while another one is answered is answered after it: the page will not send it again.
+        parts["spoken"].tick(self.follow, seen, [*outputs, *version], trigger_mode="always_last", **DIRECT)
         parts["resume"].click(self.resume_run, seen, outputs, **DIRECT)
         parts["hide"].click(self.put_away, seen, outputs, **DIRECT)
         if self._switch is not None:
             self._switch.on(parts["use"].click, parts["choice"])
-            self._switch.version.change(self.after_switch, seen, outputs, **DIRECT)
+            self._switch.version.change(self.after_switch, [seen, self._switch.version], outputs, **DIRECT)
 
     def begin(self, seen: Seen) -> list[Any]:
         """A visitor's page was opened."""
@@ -124,9 +125,10 @@ class StripParts:
         seen.model = version
         return [*updates, version if is_old else gr.skip()]
 
-    def after_switch(self, seen: Seen) -> list[Any]:
-        """The model was switched: the strip of its run may go."""
-        seen.model = self._context.version
+    def after_switch(self, seen: Seen, version: float) -> list[Any]:
+        """The visitor's page has the model of this version: the strip of its run may go. A later one is for the next
+        tick to tell."""
+        seen.model = max(seen.model, int(version))
         return self._update(seen, self.strip.refresh())
 
     def resume_run(self, seen: Seen) -> list[Any]:

@@ -138,7 +138,7 @@ class Launcher:
     def _process(self, run: RunFolder) -> psutil.Process | None:
         ours = self._ours.get(run.path.resolve())
         if ours is not None and ours.poll() is not None:
-            del self._ours[run.path.resolve()]
+            self._ours.pop(run.path.resolve(), None)  # another thread may have seen it too
         note = read_json_object_or_empty(run.started_by_page)
         if not note:
             return None

@@ -42,6 +42,9 @@ def test_two_checkpoints_side_by_side(lab_page, home):
 
     page = lab_page
     open_tab(page, "Compare")
+    expect(page.locator("#compare-note-a .note, #compare-note-b .note")).to_have_count(
+        2
+    )  # what it begins with is there
     first, second = (str(folder.relative_to(home)) for folder in (checkpoints(home)[0], checkpoints(home)[-1]))
     prompt, status = page.get_by_label("Prompt for both"), page.locator("#compare-status")
     choose(page, "A", first)

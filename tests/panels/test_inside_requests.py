@@ -1,7 +1,6 @@
 """A request of the Inside tab, from its first answer to its last: its turn, Stop, a full queue, where it computes."""
 
 import threading
-import time
 from typing import Any
 
 import gradio as gr
@@ -56,10 +55,8 @@ def test_stop_and_a_newer_request_leave_the_queue(context: AppContext) -> None:
             next(answers)
             assert "Waiting" in next(answers)[0]
             leave()
-            began = time.monotonic()
             (last,) = answers
             assert ("Stopped." in last[0]) == (leave is press_stop)
-            assert time.monotonic() - began < 0.2
             assert len(context.queue) == 1
     assert last == [gr.skip()] * 3  # the newer request answers
     status, result, stop = inside.ask_to_stop(visitor)

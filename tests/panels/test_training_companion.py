@@ -101,7 +101,7 @@ def test_a_run_goes_on_with_the_page_and_stops_with_it(launcher: ScriptLauncher,
     companion, said = companion_of(launcher, "stories", "--corpus", "books")
     companion.start()
     companion.start()  # once
-    wait_for(lambda: companion.run.is_locked)
+    wait_for(lambda: companion.run.is_locked and said)
     assert launcher.arguments == ["stories", "--corpus", "books", "--resume"]
     assert said[0].startswith("runs/stories: training beside the page")
 

@@ -243,7 +243,7 @@ document.addEventListener("input", (event) => {
   if (event.target.closest?.("#sliders")) requestAnimationFrame(refresh);
 });
 document.addEventListener("click", (event) => {
-  if (event.target.closest?.("#look")) {
+  if (event.target.closest?.("#look") && !pending) { // while one is under way, Gradio drops another
     const area = document.querySelector("#document textarea");
     pending = { text: area?.value, since: performance.now() };
   }

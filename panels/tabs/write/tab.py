@@ -82,8 +82,9 @@ def build(context: AppContext) -> list[Component]:
     )
     running.then(None, None, None, js=over_script("editor"), **PRIVATE)
     stop.click(ask_to_stop, visitor, None, **DIRECT)
+    # Not `always_last`: what comes later would be asked with the tokens of what came first.
     note.select(
-        remark, None, note, concurrency_id="memorization", concurrency_limit=1, trigger_mode="always_last", **PRIVATE
+        remark, None, note, concurrency_id="memorization", concurrency_limit=1, trigger_mode="multiple", **PRIVATE
     ).then(None, None, None, js=NOTED, **PRIVATE)
     return [status, chips, sampling.numbers]
 
