@@ -125,10 +125,10 @@ class StripParts:
         seen.model = version
         return [*updates, version if is_old else gr.skip()]
 
-    def after_switch(self, seen: Seen, version: float) -> list[Any]:
+    def after_switch(self, seen: Seen, version: float | None) -> list[Any]:
         """The visitor's page has the model of this version: the strip of its run may go. A later one is for the next
         tick to tell."""
-        seen.model = max(seen.model, int(version))
+        seen.model = max(seen.model, int(min(version or 0, self._context.version)))  # whatever was sent
         return self._update(seen, self.strip.refresh())
 
     def resume_run(self, seen: Seen) -> list[Any]:
