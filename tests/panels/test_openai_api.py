@@ -12,7 +12,6 @@ import openai
 import pytest
 import torch
 
-from panels.context import AppContext
 from panels.generate import encode_prompt, generate
 from panels.models import LoadedModel
 from panels.sampling import settings_from
@@ -20,23 +19,6 @@ from tests.panels.openai_serving import context_of, serving
 from tests.panels.tiny_model import save_checkpoint
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "openai.md"
-
-
-@pytest.fixture(scope="module")
-def context(checkpoint: Path) -> AppContext:
-    return context_of(checkpoint)
-
-
-@pytest.fixture(scope="module")
-def address(context: AppContext) -> Iterator[str]:
-    with serving(context) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def client(address: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=address, api_key="any", max_retries=0) as client:
-        yield client
 
 
 def text_of(loaded: LoadedModel, prompt: str, stop: str = "", **values: Any) -> str:

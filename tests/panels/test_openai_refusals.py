@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,23 +18,6 @@ from tests.serving import wait_until
 
 KEY = "sk-mine"
 LONG = 1_000_000
-
-
-@pytest.fixture(scope="module")
-def context(checkpoint: Path) -> AppContext:
-    return context_of(checkpoint)
-
-
-@pytest.fixture(scope="module")
-def address(context: AppContext) -> Iterator[str]:
-    with serving(context) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def client(address: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=address, api_key="any", max_retries=0) as client:
-        yield client
 
 
 @pytest.mark.parametrize(
@@ -111,8 +93,8 @@ def test_a_body_that_is_no_request(address, headers, body, status, message):
     assert message in answer.json()["error"]["message"]
 
 
-def test_the_key_is_asked_for(context):
-    with serving(context, KEY) as address:
+def test_the_key_is_asked_for(openai_context):
+    with serving(openai_context, KEY) as address:
         with openai.OpenAI(base_url=address, api_key=KEY) as client:
             assert [model.id for model in client.models.list()] == ["tiny"]
             assert client.completions.create(model="tiny", prompt="The", max_tokens=1).choices
@@ -144,9 +126,9 @@ def test_a_model_that_is_still_loading(checkpoint):
         assert client.completions.create(model="tiny", prompt="The").choices
 
 
-def test_a_full_queue_is_answered_at_once_and_who_waits_is_told(context):
+def test_a_full_queue_is_answered_at_once_and_who_waits_is_told(openai_context):
     queue = RequestQueue(workers=1, limit=2)
-    busy = AppContext(loader=context.loader, writing=queue)
+    busy = AppContext(loader=openai_context.loader, writing=queue)
     with serving(busy) as address:
         request = {"prompt": "The", "max_tokens": 2, "stream": True, "seed": 1}
         with queue.join(), httpx.stream("POST", f"{address}/completions", json=request, timeout=30) as waits:
@@ -162,9 +144,9 @@ def test_a_full_queue_is_answered_at_once_and_who_waits_is_told(context):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_hanging_up_ends_the_computing(context, stream):
+def test_hanging_up_ends_the_computing(openai_context, stream):
     queue = RequestQueue()
-    with serving(AppContext(loader=context.loader, writing=queue)) as address:
+    with serving(AppContext(loader=openai_context.loader, writing=queue)) as address:
         request = {"prompt": "The", "max_tokens": LONG, "stream": stream}
         with (
             contextlib.suppress(httpx.ReadTimeout),
@@ -175,15 +157,15 @@ def test_hanging_up_ends_the_computing(context, stream):
         wait_until(lambda: len(queue) == 0)
 
 
-def test_what_fails_on_the_way_is_the_last_event(context, monkeypatch):
+def test_what_fails_on_the_way_is_the_last_event(openai_context, monkeypatch):
     def broken(*arguments: Any, **named: Any) -> Iterator[Any]:
-        drafts = list(generate(context.loader.wait(), "The", settings_from(seed=1, max_new_tokens=3)))
+        drafts = list(generate(openai_context.loader.wait(), "The", settings_from(seed=1, max_new_tokens=3)))
         assert drafts[0].tokens[0].text  # else nothing is sent before the error
         yield drafts[0]
         raise ValueError("no token can be drawn")
 
     monkeypatch.setattr("panels.openai_api.choices.generate_queued", broken)
-    with serving(context) as address, openai.OpenAI(base_url=address, api_key="any") as client:
+    with serving(openai_context) as address, openai.OpenAI(base_url=address, api_key="any") as client:
         stream = client.completions.create(model="tiny", prompt="The", stream=True)
         with pytest.raises(openai.APIError, match="no token can be drawn"):
             list(stream)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from modeling.loading import refuse_replaced, stamps_of
 from panels import models
 from panels.models import load_model
-from tests.panels.disturbed import DisturbedAt
+from tests.panels.disturbed import DisturbedAt, numbers
 from tests.panels.tiny_model import save_checkpoint
 from tests.serving import serving
 
@@ -114,7 +114,7 @@ def test_a_model_may_be_replaced_or_gone_at_any_call_to_the_file_system(
     outcome, calls = load(0)  # nothing is done
     assert outcome == {0.25}
     assert calls > 40, "loading asks less than was thought"
-    outcomes = [load(group * every + group % every + 1)[0] for group in range(calls // every)]
+    outcomes = [load(number)[0] for number in numbers(calls, every)]
     for outcome in outcomes:
         assert outcome in ({0.25}, {0.5}) or isinstance(outcome, str), outcome  # never both
     assert change is delete or {0.5} in outcomes

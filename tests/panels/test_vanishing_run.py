@@ -15,7 +15,7 @@ from panels.tabs.learn.tab import PARTS, TabState, follow_run, show_run, write_t
 from panels.training.launcher import launcher_of
 from panels.training.monitor import known_runs, monitor_of
 from panels.training.strip import TrainingStrip, render_strip
-from tests.panels.disturbed import DisturbedAt
+from tests.panels.disturbed import DisturbedAt, numbers
 from tests.panels.tiny_model import save_run
 
 LINE = json.dumps({"step": 10, "tokens_seen": 100, "train_loss": 2.0, "seconds": 1.0}) + "\n"
@@ -119,8 +119,8 @@ def test_a_run_may_be_gone_at_any_call_to_the_file_system(
 
     calls = look(0)  # none is disturbed
     assert calls > 200, "a look asks less than was thought"
-    for group in range(calls // every):
-        look(group * every + group % every + 1)  # one of each `every`, another one each time
+    for number in numbers(calls, every):
+        look(number)
         shutil.rmtree(run.with_name("elsewhere"), ignore_errors=True)
         if run.is_dir() and not run.is_symlink():
             shutil.rmtree(run)

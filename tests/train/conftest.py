@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from train.config import Config, replace_fields
 from train.loop import train
 from train.recipes import get_recipe
+
+TEXT = "The lamp stood on the table. Rosa the miller took it home, and nobody saw it again.\n" * 40
 
 
 def with_fields(config: Config, **fields: Any) -> Config:
@@ -43,6 +46,16 @@ def tiny() -> Config:
 def finished_run(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An unbroken run of `tiny`; read it, do not change it."""
     return train(with_fields(tiny, run__dir=tmp_path_factory.mktemp("runs") / "unbroken"), recipe="debug")
+
+
+@pytest.fixture(scope="session")
+def going_on(tiny: Config, finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """`debug` on a new text, going on from the run of `tiny`; the sizes are the recipe's, which do not count."""
+    text = tmp_path_factory.mktemp("text") / "lamps.txt"
+    text.write_text(TEXT, encoding="utf-8")
+    recipe = get_recipe("debug")
+    config = replace(tiny, model=recipe.model, tokenizer=recipe.tokenizer)
+    return with_fields(config, corpus__source="local", corpus__paths=(text,), run__base_model=str(finished_run))
 
 
 @pytest.fixture

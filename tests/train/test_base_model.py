@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from modeling import ScratchGPTConfig
 from storage.records import read_json_object, write_json
 from storage.run_folder import RunFolder
 from storage.shards import tokenizer_hash
-from tests.train.conftest import with_fields
+from tests.train.conftest import TEXT, with_fields
 from tests.train.test_loop import assert_same_run, resume_to_the_end, stop_after
 from tokenization import load_tokenizer, save_tokenizer
 from tokenization.trainers import add_mask_token, train_own
@@ -26,17 +25,11 @@ from train.config import Config
 from train.loop import Trainer, train
 from train.recipes import get_recipe
 
-TEXT = "The lamp stood on the table. Rosa the miller took it home, and nobody saw it again.\n" * 40
-
 
 @pytest.fixture(scope="module")
-def config(tiny: Config, finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """`debug` on a new text, going on from the run of `tiny`; the sizes are the recipe's, which do not count."""
-    text = tmp_path_factory.mktemp("text") / "lamps.txt"
-    text.write_text(TEXT, encoding="utf-8")
-    recipe = get_recipe("debug")
-    config = replace(tiny, model=recipe.model, tokenizer=recipe.tokenizer)
-    return with_fields(config, corpus__source="local", corpus__paths=(text,), run__base_model=str(finished_run))
+def config(going_on: Config) -> Config:
+    """What these tests train by."""
+    return going_on
 
 
 def a_copy(finished_run: Path, to: Path) -> Path:

@@ -11,7 +11,7 @@ import torch
 from benchmarks.systems import SYSTEMS
 from storage.run_folder import RunFolder
 from tests.serving import ROOT
-from tests.train.test_base_model import TEXT
+from tests.train.conftest import TEXT
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """Old text among the new (`--replay`): what is in a batch, resume, what is measured, refusals."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,24 +9,17 @@ from storage.records import read_jsonl
 from storage.run_folder import RunFolder
 from storage.shards import TokenSplit
 from tests.train.conftest import with_fields
-from tests.train.test_base_model import TEXT
 from tests.train.test_loop import assert_same_run, resume_to_the_end, stop_after
 from train.__main__ import main, parse
 from train.config import Config
 from train.data.batches import RandomWindows
 from train.loop import Trainer, train
-from train.recipes import get_recipe
 
 
 @pytest.fixture(scope="module")
-def config(tiny: Config, finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """`debug` on a new text, going on from the run of `tiny` and replaying a quarter of its text."""
-    text = tmp_path_factory.mktemp("text") / "lamps.txt"
-    text.write_text(TEXT, encoding="utf-8")
-    recipe = get_recipe("debug")
-    config = replace(tiny, model=recipe.model, tokenizer=recipe.tokenizer)
-    config = with_fields(config, corpus__source="local", corpus__paths=(text,), run__base_model=str(finished_run))
-    return with_fields(config, data__replay=finished_run, data__replay_share=0.25, data__windows="random")
+def config(going_on: Config, finished_run: Path) -> Config:
+    """That goes on from the run of `tiny` and replays a quarter of its text."""
+    return with_fields(going_on, data__replay=finished_run, data__replay_share=0.25, data__windows="random")
 
 
 def test_each_batch_has_its_share_of_windows_of_both_texts(config: Config, finished_run: Path, tmp_path: Path) -> None:
