@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,7 +32,8 @@ class AppContext:
     loader: ModelLoader
     home: Path = field(default_factory=Path.cwd)  # where runs/ and bundle/ are looked for
     run: Path | None = None  # the model's run folder (default: the one that its folder is in)
-    version: int = 0  # how often the model was switched
+    version: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
+    """Larger after each switch, and in each later server: a browser's page that outlives one learns of its model."""
     is_public: bool = field(default_factory=lambda: "SPACE_ID" in os.environ)  # on a Space, for everybody
     allow_training: bool = False  # visitors of a public page may start runs too
     companion: CompanionRun | None = None  # the run that was started with the page

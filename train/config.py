@@ -146,9 +146,9 @@ class DataConfig(Section):
     """Windows per optimizer step, over all devices and accumulation steps."""
     gradient_accumulation_steps: Count = 1
     """Micro-batches per optimizer step; must divide batch_size."""
-    windows: Literal["random", "packed"] = "random"
-    """Random: windows at uniformly random places. Packed: every window begins at a document (or a piece of a long
-    one), documents shuffled again each epoch."""
+    windows: Literal["random", "shuffled", "packed"] = "random"
+    """Random: windows at uniformly random places. Shuffled: the whole text in windows, shuffled again each epoch.
+    Packed: every window begins at a document (or a piece of a long one), documents shuffled again each epoch."""
     objective: Literal["causal", "masked", "chat"] = "causal"
     """Causal: predict the next token. Masked: predict tokens that were hidden, from both sides (BERT). Chat: predict
     the next token of the answers in chats (JSON lines of messages, or questions about our stories); needs --from."""
@@ -259,7 +259,7 @@ class RunConfig(Section):
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Auto: bf16 where the device computes it natively (and, on a CPU, the model is 256 wide or more)."""
+    """Auto: bf16 where the device computes it natively (and, on a CPU, the model is 64 wide or more)."""
     threads: CountOrZero = 0
     """CPU threads; 0: torch's choice, a thread a core or OMP_NUM_THREADS; a run with a time limit tries fewer, again
     when its pace changes. The number may change the last bits of a result: give one to repeat such a run exactly."""

@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState, is_initialized
 from storage.run_folder import RunFolder
 from train.config import Config
 
-NATIVE_BF16_WIDTH = 256  # below this width bf16 loses on a CPU even where it is native
+NATIVE_BF16_WIDTH = 64  # the least that was measured: from it on bf16 wins on a CPU that has it (docs/log.md)
 C_COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++", "cl")
 ASSUMED_UTILIZATION = 0.3
 """Share of a device's peak that a training reaches, where nothing was measured."""
@@ -52,7 +52,7 @@ def choose_precision(config: Config, device: torch.device) -> str:
     """`fp32`, `bf16` or `fp16`.
 
     Auto is bf16 on a GPU that computes it natively, and on a CPU with AMX or AVX-512 bf16 instructions when the model
-    is at least 256 wide; fp32 elsewhere.
+    is at least 64 wide; fp32 elsewhere.
 
     Raises:
         ValueError: fp16 on a CPU.

@@ -21,8 +21,8 @@ BROKEN = render_status("trouble", "That went wrong; the page's log says why. The
 class ModelSwitch:
     """The field, the line below the head that says what became of a choice, and the events that make one.
 
-    `version` is how often the model was switched, as far as a visitor's page knows; a tab that has to work something
-    out anew for another model listens to its `change`."""
+    `version` is that of the model that a visitor's page knows (0: the one it was opened with); a tab that has to work
+    something out anew for another model listens to its `change`."""
 
     version: gr.Number  # from `build_field` on
     notice: gr.HTML  # from `build_notice` on

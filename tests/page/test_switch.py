@@ -12,8 +12,9 @@ import pytest
 from panels.generate import generate
 from panels.models import load_model
 from panels.sampling import settings_from
+from tests.page.writing import opened
 from tests.panels.tiny_model import save_checkpoint, save_masked_checkpoint
-from tests.serving import SEED, Window, button, choose_option, serving, set_length
+from tests.serving import SEED, Window, button, choose_option, free_port, serving, set_length
 
 LISTENERS = """() => {
   const { components, dependencies } = window.gradio_config;
@@ -165,3 +166,18 @@ def test_learn_takes_the_run_that_it_shows(pages: tuple[Any, Any]) -> None:
     expect(heading(page)).to_have_text("lab")
     expect(page.locator("#learn-use")).to_be_hidden()
     expect(heading(other)).to_have_text("lab")
+
+
+def test_a_page_that_outlives_its_server_shows_the_model_of_the_next(browsing: Any, home: Path) -> None:
+    from playwright.sync_api import expect
+
+    port = free_port()
+    with serving("bundles/slow", cwd=home, port=port) as (address, _):
+        page = opened(browsing, address)
+        expect(heading(page)).to_have_text("slow")
+        page.locator(DOCUMENT).fill("The lamp")
+    with serving("runs/lab", cwd=home, port=port):
+        expect(heading(page)).to_have_text("lab")
+        expect(page).to_have_title("lab · ScratchGPT")
+        expect(page.locator("#model-choice input")).to_have_value("lab")
+        expect(page.locator(DOCUMENT)).to_have_value("The lamp")

@@ -43,6 +43,11 @@ def test_the_tour_by_keyboard(lab_page: Any, lab_run: Path) -> None:
     page.get_by_role("button", name="Draw again").click()
     expect(tour).not_to_have_attribute("data-seed", str(seed))
     expect(page.get_by_role("button", name="Draw again")).to_be_focused()  # it draws on, at the same step
+    seed = tour.get_attribute("data-seed")
+    page.get_by_role("button", name="Draw again").dblclick()
+    expect(tour).not_to_have_attribute("data-seed", str(seed))
+    page.wait_for_timeout(1000)  # for a second answer
+    expect(page.locator(".tour .step:visible h2")).to_have_text(f"6. {STEPS[5]}")
     page.keyboard.press("Escape")
     expect(page.locator("#tour-text textarea")).to_be_focused()
     assert page.locator(".tour .step:visible").count() == 0

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from storage.shards import SplitWriter, TokenSplit
 from train.data.batches import (
     IGNORED,
+    ConsecutiveWindows,
     PackedWindows,
     RandomWindows,
     evaluation_batches,
@@ -45,6 +46,41 @@ def test_random_windows_depend_on_seed_and_position_alone(tmp_path: Path) -> Non
     other = RandomWindows(split, batch_size=5, length=8, seed=2)
     assert not other.next().input_BL.equal(drawn[0].input_BL)
     for batch in drawn:
+        assert batch.target_BL.equal(batch.input_BL + 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tokens=st.integers(5, 300), length=st.integers(3, 40), batch_size=st.integers(1, 9), seed=st.integers(0, 5))
+def test_shuffled_windows(
+    tmp_path_factory: pytest.TempPathFactory, tokens: int, length: int, batch_size: int, seed: int
+) -> None:
+    """Every epoch has every token as a target, once but for those of its first and last window, in windows at other
+    places and in another order than the epoch before; a run that goes on has the same batches."""
+    if tokens < length + 1:
+        return
+    split = write_split(tmp_path_factory.mktemp("split"), list(range(tokens)))
+
+    def new() -> ConsecutiveWindows:
+        return ConsecutiveWindows(split, batch_size=batch_size, length=length, seed=seed)
+
+    epochs = [new().windows_of(epoch) for epoch in range(3)]
+    for starts in epochs:
+        targets = [start + place for start in starts for place in range(1, length + 1)]
+        assert set(targets) == set(range(1, tokens))
+        inner = sorted(starts)[1:-1]
+        assert all(after - before == length for before, after in zip(inner, inner[1:], strict=False))
+    if tokens > 12 * length:
+        assert [sorted(starts) for starts in epochs] != [list(starts) for starts in epochs]
+        assert len({tuple(starts) for starts in epochs}) == 3
+    batches = new()
+    drawn = [batches.next() for _ in range(5)]
+    stopped, resumed = new(), new()
+    for _ in range(3):
+        stopped.next()
+    resumed.load_state_dict(stopped.state_dict())
+    assert resumed.next().input_BL.equal(drawn[3].input_BL)
+    for batch in drawn:
+        assert batch.input_BL.shape == (batch_size, length)
         assert batch.target_BL.equal(batch.input_BL + 1)
 
 

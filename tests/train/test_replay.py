@@ -39,7 +39,7 @@ def test_each_batch_has_its_share_of_windows_of_both_texts(config: Config, finis
     assert f"training tokens of {finished_run.name}\n" in said
 
 
-@pytest.mark.parametrize("windows", ["random", "packed"])
+@pytest.mark.parametrize("windows", ["random", "shuffled", "packed"])
 def test_a_resumed_run_equals_an_unbroken_one_and_says_what_is_known_of_the_old_text(
     windows: str, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

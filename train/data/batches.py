@@ -3,8 +3,9 @@
 Axes: B windows, L tokens of context. A window has L + 1 tokens: its first L are the input, its last L the targets.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -81,11 +82,11 @@ class ShuffledWindows:
         self.epoch, self.position = 0, 0
         self._windows = self.windows_of(0)
 
-    def windows_of(self, epoch: int) -> list[list[tuple[int, int]]]:
-        """The windows of an epoch, each a list of (start, tokens)."""
+    def windows_of(self, epoch: int) -> Sequence[Any]:
+        """The windows of an epoch in their order, each as `row` takes it."""
         raise NotImplementedError
 
-    def row(self, window: list[tuple[int, int]]) -> Row:
+    def row(self, window: Any) -> Row:
         """The input ids and the targets of a window."""
         raise NotImplementedError
 
@@ -108,6 +109,30 @@ class ShuffledWindows:
         """Go to an epoch and a position in it."""
         self.epoch, self.position = state["epoch"], state["position"]
         self._windows = self.windows_of(self.epoch)
+
+
+class ConsecutiveWindows(ShuffledWindows):
+    """Windows that follow one another through the text, from a place that moves with the epoch.
+
+    Nothing is read a second time before all was read once, which windows at random places do (log.md has what that is
+    worth). A window may lie across documents. An epoch takes 8 bytes a window.
+    """
+
+    def __init__(self, split: TokenSplit, *, batch_size: int, length: int, seed: int):
+        self.split, self.length = split, length
+        super().__init__(batch_size=batch_size, seed=seed)
+
+    def windows_of(self, epoch: int) -> Any:
+        """Where those of an epoch begin, in their order; the text's first and last window are always among them."""
+        random = np.random.default_rng([self.seed, epoch])
+        last = len(self.split) - self.length - 1
+        starts = np.arange(random.integers(self.length), last, self.length)
+        return random.permutation(np.unique(np.concatenate([[0], starts, [last]])))
+
+    def row(self, window: int) -> Row:
+        """Its ids, and as targets those one further on."""
+        ids = self.split.read(int(window), self.length + 1)
+        return ids[:-1], ids[1:]
 
 
 class PackedWindows(ShuffledWindows):
@@ -180,11 +205,13 @@ class ChatWindows(ShuffledWindows):
 def training_batches(
     split: TokenSplit, windows: str, *, batch_size: int, length: int, seed: int, end_of_text: int
 ) -> Batches:
-    """The batches of a run; `windows` is `random` or `packed`, and does not count for chats."""
+    """The batches of a run; `windows` is `random`, `shuffled` or `packed`, and does not count for chats."""
     if split.marks is not None:
         return ChatWindows(split, batch_size=batch_size, length=length, seed=seed, end_of_text=end_of_text)
     if windows == "random":
         return RandomWindows(split, batch_size=batch_size, length=length, seed=seed)
+    if windows == "shuffled":
+        return ConsecutiveWindows(split, batch_size=batch_size, length=length, seed=seed)
     return PackedWindows(split, batch_size=batch_size, length=length, seed=seed, end_of_text=end_of_text)
 
 

@@ -21,7 +21,7 @@ def modern() -> Config:
             head_dim=64,
             **MODERN,
         ),
-        data=config.DataConfig(batch_size=32),
+        data=config.DataConfig(batch_size=32, windows="shuffled"),
         optimizer=config.OptimizerConfig(name="muon", learning_rate=1e-2, beta2=0.95, max_grad_norm=1.0),
         schedule=config.ScheduleConfig(name="wsd", warmup_steps=30, decay_fraction=0.5),
         run=config.RunConfig(steps=500),

@@ -4,7 +4,7 @@ const TEAL = [13, 148, 136];
 const ORANGE = [194, 120, 40];
 let step = 0;
 let shown = null; // the tour that is on the page: its text and its seed
-let wanted = null; // where the next tour begins: the selector of what then gets the focus
+let wanted = null; // how the next tour begins: "draw" at the same step, "h2" at the first one with the focus on it
 
 const tour = () => document.querySelector("#tour-result .tour");
 const steps = (section) => [...section.querySelectorAll(".step")];
@@ -65,13 +65,14 @@ document.addEventListener("click", (event) => {
   if (number !== undefined) show(section, +number);
   else if (walk === "leave") leave(section);
   else if (walk) show(section, step + (walk === "on" ? 1 : -1));
-  else if (again) wanted = again === "draw" ? '[data-again="draw"]' : "h2";
+  else if (again) wanted = again === "draw" ? "draw" : "h2";
   else resume(section);
 });
 document.addEventListener("click", (event) => {
   if (event.target.closest?.("#tour-start, #tour-samples button")) wanted = "h2";
 });
 document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && event.target.closest?.("#tour-text")) wanted = null;
   const section = tour();
   if (!section?.checkVisibility() || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
   const inside = event.target === document.body || event.target.closest?.("#tour-result");
@@ -90,13 +91,17 @@ document.addEventListener("keydown", (event) => {
 new MutationObserver(() => {
   const section = tour();
   if (!section) return;
-  const key = `${section.dataset.text} ${section.dataset.seed}`;
-  if (key === shown && section.dataset.drawn === key) return;
-  const isNew = key !== shown;
-  [shown, section.dataset.drawn] = [key, key];
+  const { text, seed } = section.dataset;
+  const key = `${text} ${seed}`;
+  const isNew = text !== shown?.text || seed !== shown.seed;
+  if (!isNew && section.dataset.drawn === key) return;
+  // Two clicks on Draw again may have two answers, and both stay: so this is wanted until something else is.
+  const isDrawn = isNew && wanted === "draw" && text === shown?.text;
+  [shown, section.dataset.drawn] = [{ text, seed }, key];
   paint(section);
   if (isNew) section.classList.remove("left");
-  show(section, isNew && wanted !== '[data-again="draw"]' ? 0 : step, isNew && wanted === "h2");
-  if (isNew && wanted && wanted !== "h2") section.querySelector(wanted)?.focus();
-  if (isNew) wanted = null;
+  show(section, isNew && !isDrawn ? 0 : step, isNew && wanted === "h2");
+  // The button that was clicked has gone with the old tour, and its focus.
+  if (isDrawn && document.activeElement === document.body) section.querySelector('[data-again="draw"]')?.focus();
+  if (isNew && !isDrawn) wanted = null;
 }).observe(document.body, { childList: true, subtree: true, attributeFilter: ["data-seed", "data-text", "data-drawn"] });
