@@ -1,5 +1,5 @@
-"""How much memory long jobs take: learning a vocabulary from a text of a gigabyte, encoding it, and ten thousand
-batches from its shards.
+"""How much memory long jobs take: learning a vocabulary from a large text, encoding it, and ten thousand batches from
+its shards.
 
 `python -m benchmarks.memory --megabytes N` does it for another size (disk: 1.7 times that). The text is made, of words
 that never end (`benchmarks._text`): the number of different ones, which a vocabulary counts, grows as in real text.

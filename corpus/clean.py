@@ -19,6 +19,7 @@ _START = re.compile(r"^[ \t]*\*{2,}[ \t]*START OF (?:THE |THIS )?PROJECT GUTENBE
 # Both the marker between stars and the plain line that older files have instead of it or above it.
 _END = re.compile(r"^[ \t*_\[(]*(?:This is the )?End of (?:the |this )?Project Gutenberg", re.M | re.I)
 _SMALL_PRINT_START = re.compile(r"^[ \t]*\*+[ \t]*START[ *]*THE SMALL PRINT.*$", re.M | re.I)
+_STOP = re.compile(f"(?:{_END.pattern})|(?:{_SMALL_PRINT_START.pattern})", re.M | re.I)
 _SMALL_PRINT_END = re.compile(r"^[ \t]*\*+[ \t]*END[ *]*THE SMALL PRINT.*$", re.M | re.I)
 
 _BLOCK = re.compile(r"(?:^.*\S.*(?:\n|\Z))+", re.M)
@@ -124,11 +125,9 @@ def _cut_at_markers(text: str) -> Iterator[str]:
     position = 0
     while True:
         start = _book_start(text, position)
-        end = _END.search(text, start)
-        small_print = _SMALL_PRINT_START.search(text, start)
-        stops = [found.start() for found in (end, small_print) if found]
-        yield text[start : min(stops, default=len(text))]
-        if not stops or not (again := _START.search(text, min(stops))):
+        stop = _STOP.search(text, start)
+        yield text[start : stop.start() if stop else len(text)]
+        if not stop or not (again := _START.search(text, stop.start())):
             return
         position = again.start()
 
@@ -136,9 +135,10 @@ def _cut_at_markers(text: str) -> Iterator[str]:
 def _book_start(text: str, position: int) -> int:
     """Where the book begins: after the start marker, else after the small print on top, else at `position`."""
     marker = _START.search(text, position)
-    small_print = _SMALL_PRINT_END.search(text, position)
-    before = min((found.start() for found in (marker, _END.search(text, position)) if found), default=len(text))
-    if small_print and small_print.start() < before:
+    # No search goes further than where its answer would count: a text of nothing but markers would take quadratic time.
+    before = marker.start() if marker else len(text)
+    end = _END.search(text, position, before)
+    if small_print := _SMALL_PRINT_END.search(text, position, end.start() if end else before):
         position = small_print.end()
         # Some editions put the marker right below the small print, others nowhere.
         if not (marker and marker.start() - position < 2000):

@@ -187,6 +187,7 @@ class _PartFile:
             self.state_path.unlink(missing_ok=True)
             raise ValueError(f"{self.path}: expected text to write, got none; nothing was left under this name")
         self._save()
+        self._file.close()  # Windows renames no open file
         with explain_write_errors(self.path):
             self.part_path.replace(self.path)
         self.state_path.unlink()

@@ -5,6 +5,7 @@ files differ from the checked ones is not published: `python -m hub_export verif
 again.
 """
 
+import json
 import logging
 import re
 import shutil
@@ -152,7 +153,7 @@ def _round_weights(folder: Path) -> None:
     path = folder / WEIGHTS_NAME
     with safe_open(path, framework="pt") as stored:
         metadata = stored.metadata()
-        tensors = {name: stored.get_tensor(name).to(torch.bfloat16) for name in stored.keys()}  # noqa: SIM118
+        tensors = {name: stored.get_tensor(name).to(torch.bfloat16, copy=True) for name in stored.keys()}  # noqa: SIM118
     save_file(tensors, path, metadata)
     write_config(folder, read_json_object(folder / "config.json") | {"dtype": "bfloat16"})
 
@@ -183,7 +184,9 @@ def check_private(folder: Path, *, machine_paths: tuple[Path, ...]) -> None:
     """
     from huggingface_hub import get_token
 
-    places = {str(path.resolve()) for path in machine_paths if len(path.resolve().parts) > 2}
+    forms = {form for path in machine_paths for form in (path.absolute(), path.resolve()) if len(form.parts) > 2}
+    places = {written for form in forms for written in (str(form), form.as_posix())}
+    places |= {json.dumps(place, ensure_ascii=is_ascii)[1:-1] for place in places for is_ascii in (True, False)}
     token = get_token()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         content = _searched(path).decode("utf-8", errors="replace")

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from modeling.batch_decoder import BatchDecoder, CacheBatchDecoder, CannotBatchError, batch_decoder, can_batch
+from modeling.fast_decoder import is_plain
 from modeling.generation import (
     PREFILL_CHUNK,
     Continuation,
@@ -226,6 +227,11 @@ def batch_generator(model: PreTrainedModel) -> BatchGenerator | None:
     where the texts would depend on each other."""
     if not can_batch(model):
         return None
+    if is_plain(model):  # before the tables of a long context are computed
+        config = model.config
+        values = 2 * config.num_key_value_heads * config.head_dim
+        if 4 * ROOM * config.max_position_embeddings * config.num_hidden_layers * values > MEMORY:
+            return None
     try:
         batch = BatchGenerator(model)
     except CannotBatchError:

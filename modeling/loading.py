@@ -225,6 +225,9 @@ def check_sizes(folder: Path) -> None:
     keys = sizes.get("key heads", 0) * sizes.get("head width", 0)
     block = width * (width + queries + keys + sizes.get("inner", 0))
     asked = layers * block + width * sizes.get("vocabulary", 1)
+    ours = config.get("model_type") == "scratchgpt"
+    if (config.get("position_embedding") == "learned") if ours else ("n_positions" in config):
+        asked += width * positions  # a table that the weights hold
     stored = read_weights(folder).parameters
     if asked > SIZE_MARGIN * stored:
         raise ValueError(

@@ -25,6 +25,8 @@ from storage.text import first_line
 
 SHARD_TOKENS = 2**26
 READS_PER_MAP = 1000
+MOST_MAPS = 64
+"""Shards that are mapped at a time: each keeps a file descriptor, of which a process may have 256 on macOS."""
 MANIFEST = "manifest.json"
 MARK_READ, MARK_ANSWER, MARK_FIRST = 0, 1, 2
 """Of an id in a chat: it is read only; it belongs to an answer, its end included; it is the first of its chat."""
@@ -87,8 +89,9 @@ class TokenSplit:
         """Of a split of chats: `MARK_READ`, `MARK_ANSWER` or `MARK_FIRST` for each id, and as its `bytes` those of the
         answers; None for other text."""
         self._paths = [folder / file for file in description["files"]]
-        self._map()
-        self._starts = np.cumsum([0] + [len(shard) for shard in self._shards])
+        self._maps: dict[int, np.ndarray] = {}
+        self._reads = 0
+        self._starts = np.cumsum([0] + [len(self._shard(index)) for index in range(len(self._paths))])
         if self._starts[-1] != self.tokens:
             raise ValueError(
                 f"{folder}: expected {self.tokens} tokens as the manifest says, got {self._starts[-1]}; "
@@ -125,24 +128,27 @@ class TokenSplit:
         if self.marks is not None:
             self.marks.check()
 
-    def _map(self) -> None:
-        again = "delete the folder, and the same command makes it again from the text"
-        self._shards = [map_array(path, again) for path in self._paths]
-        self._reads = 0
+    def _shard(self, index: int) -> np.ndarray:
+        if index not in self._maps:
+            if len(self._maps) == MOST_MAPS:
+                del self._maps[next(iter(self._maps))]
+            again = "delete the folder, and the same command makes it again from the text"
+            self._maps[index] = map_array(self._paths[index], again)
+        return self._maps[index]
 
     def read(self, start: int, length: int) -> np.ndarray:
         """The ids from `start` on, `length` of them, int64."""
         assert start >= 0
         assert start + length <= self.tokens
         if self._reads == READS_PER_MAP:
-            self._map()
+            self._maps, self._reads = {}, 0
         self._reads += 1
         ids = np.empty(length, dtype=np.int64)
         done = 0
         while done < length:
             shard = int(np.searchsorted(self._starts, start + done, side="right")) - 1
             offset = start + done - int(self._starts[shard])
-            part = self._shards[shard][offset : offset + length - done]
+            part = self._shard(shard)[offset : offset + length - done]
             ids[done : done + len(part)] = part
             done += len(part)
         return ids
@@ -150,8 +156,8 @@ class TokenSplit:
     def positions_of(self, token_id: int) -> np.ndarray:
         """The positions of `token_id`, ascending; int64."""
         found = [
-            np.flatnonzero(shard == token_id) + start
-            for shard, start in zip(self._shards, self._starts[:-1], strict=True)
+            np.flatnonzero(self._shard(index) == token_id) + start
+            for index, start in enumerate(self._starts[:-1])
         ]
         return np.concatenate(found)
 

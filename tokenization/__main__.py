@@ -1,6 +1,7 @@
 """`python -m tokenization`: train a tokenizer, encode and decode with one, compare several on a text."""
 
 import argparse
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,9 @@ from tokenization.kinds import GPT2, KINDS
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; errors of the user end it with one line and exit status 1."""
     given = parser().parse_args(arguments)
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")  # a pipe of Windows has the encoding of the system's language
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     from tokenization import commands  # after the parsing: --help and a wrong flag need no transformers
 

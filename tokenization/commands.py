@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -82,6 +83,10 @@ def decode(given: argparse.Namespace) -> None:
     tokenizer = load(given.tokenizer)
     if len(given.ids) == 1 and given.ids[0].endswith(".npy"):
         rows: Iterator[np.ndarray] | list[np.ndarray] = [np.load(given.ids[0], mmap_mode="r")]
+        if rows[0].ndim != 1 or rows[0].dtype.kind not in "iu":
+            raise ValueError(
+                f"{given.ids[0]}: expected one row of whole numbers, got {rows[0].dtype} of shape {rows[0].shape}"
+            )
     elif given.ids:
         rows = [parse_ids(" ".join(given.ids))]
     else:
@@ -160,6 +165,6 @@ def parse_ids(line: str) -> np.ndarray:
     words = line.strip().strip("[]").replace(",", " ").split()
     try:
         return np.array(list(map(int, words)), dtype=np.int64)
-    except ValueError:
-        wrong = next(word for word in words if not word.lstrip("-").isdigit())
+    except (ValueError, OverflowError):
+        wrong = next((word for word in words if not re.fullmatch(r"[-+]?[0-9]{1,18}", word)), line.strip())
         raise ValueError(f"expected token ids as whole numbers, got {wrong!r}") from None

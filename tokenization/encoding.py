@@ -20,6 +20,7 @@ from tokenization.bpe import parts_of
 from tokenization.saving import build_fast
 from tokenization.spans import SENTENCEPIECE_WORDS, is_from_scratch
 from tokenization.tokenization_scratchgpt import BYTES, END_OF_TEXT, GPT4_SPLIT_PATTERN, ScratchGPTTokenizer
+from tokenization.untrusted import without_panics
 
 BATCH_TEXTS = 256
 # For one thread of ours; libraries that share a batch among their threads get eight times it.
@@ -27,7 +28,8 @@ BATCH_CHARACTERS = 1 << 18
 PART_CHARACTERS = 1 << 16
 # tiktoken's regular expressions give up on a run of about a million whitespace characters.
 LONG_WHITESPACE = 250_000
-LONG_RUN = re.compile(rf"\s{{{LONG_WHITESPACE}}}")
+# From where a run begins alone: from each of its characters it would take quadratic time.
+LONG_RUN = re.compile(rf"(?<!\s)\s{{{LONG_WHITESPACE}}}")
 
 Encoder = Callable[[list[str]], list[np.ndarray]]
 
@@ -94,7 +96,8 @@ def build_encoder(tokenizer: PreTrainedTokenizerBase) -> tuple[Encoder, bool]:
     rust.no_truncation()
 
     def encode(texts: list[str]) -> list[np.ndarray]:
-        encodings = rust.encode_batch_fast(list(map(replace_surrogates, texts)), add_special_tokens=False)
+        clean = list(map(replace_surrogates, texts))
+        encodings = without_panics(rust.encode_batch_fast, clean, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=dtype) for encoding in encodings]
 
     return encode, only_special and _has_borders_at_spaces(state)

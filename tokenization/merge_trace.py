@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from storage.text import replace_surrogates
 from tokenization.spans import is_from_scratch, label, plain_ids
 from tokenization.tokenization_scratchgpt import BYTES, text_to_bytes
+from tokenization.untrusted import without_panics
 
 COUNTS = "merge_counts"
 """The attribute of a tokenizer that holds how often each pair occurred when it was merged, in the order of merges."""
@@ -154,7 +155,7 @@ class _Rust:
             text = self.backend.normalizer.normalize_str(text)
         words = [text] if text else []
         if self.backend.pre_tokenizer is not None:
-            words = [word for word, _ in self.backend.pre_tokenizer.pre_tokenize_str(text)]
+            words = [word for word, _ in without_panics(self.backend.pre_tokenizer.pre_tokenize_str, text)]
         return [self._symbols(word) for word in words]
 
     def _symbols(self, word: str) -> list[int]:

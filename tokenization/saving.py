@@ -31,6 +31,8 @@ SLOW = "slow"
 CONFIG = "tokenizer_config.json"
 LISTING = "merges.vocab"
 COUNTS_FILE = "merge_counts.json"
+OTHERS_FILES = ("chat_template.jinja", "chat_template.json", "special_tokens_map.json", "added_tokens.json")
+"""What other tokenizers keep beside the files that are written here, and transformers would read."""
 IN_CONFIG: Any = {"save_jinja_files": False}
 """A chat template goes into tokenizer_config.json, which every version reads and every copy of a tokenizer has."""
 SOURCE = Path(tokenization_scratchgpt.__file__)
@@ -59,7 +61,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> No
     made = folder / ".tokenizer"
     if (folder / SLOW).exists():
         shutil.rmtree(folder / SLOW)
-    for name in (MODEL_FILE, VOCAB_FILE):
+    for name in (MODEL_FILE, VOCAB_FILE, *OTHERS_FILES):
         (folder / name).unlink(missing_ok=True)
     for path in made.iterdir():
         path.replace(folder / path.name)
@@ -104,6 +106,7 @@ def build_fast(tokenizer: ScratchGPTTokenizer) -> PreTrainedTokenizerFast:
         model_max_length=tokenizer.model_max_length,
         model_input_names=list(tokenizer.model_input_names),
         padding_side=tokenizer.padding_side,
+        truncation_side=tokenizer.truncation_side,
         split_special_tokens=tokenizer.split_special_tokens,
         **({"chat_template": tokenizer.chat_template} if tokenizer.chat_template else {}),
     )

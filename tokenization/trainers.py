@@ -6,10 +6,11 @@ round trip through each of them keeps:
 bpe, gpt2       every text.
 characters      every text of known characters; another character becomes `[UNK]`.
 wordpiece       words and punctuation. Accents, control characters and how much whitespace there was are lost; a word
-                with a character that the training text had not is `[UNK]`.
+                with a character that the training text had not, or of more than 512 characters, is `[UNK]`.
 sentencepiece   every text, except that U+2581, which it writes for a space, comes back as one.
 """
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -30,10 +31,13 @@ from tokenization.sentencepieces import train_sentencepiece, wrap
 from tokenization.spans import is_from_scratch
 from tokenization.tokenization_scratchgpt import END_OF_TEXT, MASK, ScratchGPTTokenizer, byte_alphabet
 
+logger = logging.getLogger(__name__)
 GPT2_FILES = ("vocab.json", "encoder.json", "tokenizer.json")
 UNKNOWN = "[UNK]"
 END_OF_SEQUENCE = "<|EOS|>"
 CONTINUES = "##"
+LONGEST_WORD = 512
+"""Characters of a word that WordPiece cuts into pieces; the time for a longer one grows with the square."""
 # Cutting here is exact: the pre-tokenizer cuts at all whitespace, and no rule of the normalizer looks across it.
 BORDERS = re.compile("[ \n]+")
 
@@ -133,6 +137,8 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int, *, progress: bool = F
     rust.pre_tokenizer = pre_tokenizers.Whitespace()
     counts = _count_words(rust, texts, progress)
     check_found(counts, "none with a word")
+    if long := sum(len(word) > LONGEST_WORD for word in counts):
+        logger.warning("%d words of more than %d characters become [UNK]", long, LONGEST_WORD)
     firsts = sorted({character for word in counts for character in word})
     others = sorted({character for word in counts for character in word[1:]})
     tokens = [UNKNOWN, END_OF_SEQUENCE, *firsts, *(CONTINUES + character for character in others)]
@@ -150,7 +156,9 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int, *, progress: bool = F
             tokens.append(tokens[first] + tokens[second].removeprefix(CONTINUES))
     vocab = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     warn_of_fewer(len(vocab), vocab_size)
-    rust.model = models.WordPiece(vocab=vocab, unk_token=UNKNOWN, continuing_subword_prefix=CONTINUES)
+    rust.model = models.WordPiece(
+        vocab=vocab, unk_token=UNKNOWN, continuing_subword_prefix=CONTINUES, max_input_chars_per_word=LONGEST_WORD
+    )
     rust.decoder = decoders.WordPiece(prefix=CONTINUES)
     rust.post_processor = processors.TemplateProcessing(
         single=f"{END_OF_SEQUENCE} $A {END_OF_SEQUENCE}", special_tokens=[(END_OF_SEQUENCE, vocab[END_OF_SEQUENCE])]

@@ -67,7 +67,7 @@ def limit_patterns(tokenizer: Any) -> Any:
         if tokenizer.pattern != GPT4_SPLIT_PATTERN:
             tokenizer.split.pattern = TimedPattern(tokenizer.split.pattern)
     elif _patterns(getattr(tokenizer, "backend_tokenizer", None)) - OURS:
-        tokenizer._encode_plus = functools.partial(_without_panics, tokenizer._encode_plus)
+        tokenizer._encode_plus = functools.partial(without_panics, tokenizer._encode_plus)
     return tokenizer
 
 
@@ -112,7 +112,12 @@ def _patterns(backend: Any) -> set[str]:
     return found
 
 
-def _without_panics(encode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def without_panics(encode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What a function of the Rust library makes of its arguments.
+
+    Raises:
+        ValueError: it panics, because a pattern of the tokenizer does not come to an end on the text.
+    """
     try:
         return encode(*args, **kwargs)
     except BaseException as error:

@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments[0] == "--list":
         print(recipe_table())
         return
-    is_planned = "--plan" in arguments
+    is_planned, folder = "--plan" in arguments, None
     arguments = [word for word in arguments if word != "--plan"]
     try:
         name, config = parse(arguments)
@@ -78,6 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
             from train.device import leave_process_group
             from train.loop import train
 
+        folder = RunFolder(config.run.dir or Path("runs") / name)
         run_dir = train(config, recipe=name)
         leave_process_group()
         if repo:
@@ -85,7 +86,9 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted before the first step; nothing is lost, the same command begins again")
+        if folder is not None and (saved := folder.checkpoints()):
+            sys.exit(f"interrupted; {folder.path} is saved up to step {max(saved)}: --resume continues from there")
+        sys.exit("interrupted before the first checkpoint; the same command begins again")
 
 
 def show_plan(config: Config, name: str) -> None:

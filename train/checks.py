@@ -176,7 +176,8 @@ def check_same_run(config: Config, folder: RunFolder) -> None:
     if different:
         raise ValueError(
             f"{folder.path}: expected the folder of a run with this config, got one of another "
-            f"({'; '.join(different)}); give the same settings, or choose another --run-dir"
+            f"({'; '.join(different)}); go on with its own settings (`python -m train {folder.recipe_file} --run-dir "
+            f"{folder.path} --resume`), or choose another --run-dir"
         )
 
 

@@ -254,7 +254,7 @@ class RunConfig(Section):
     """A run stops, before the weights move, at a gradient norm of more than so many times the largest of the last 100
     steps, and at a loss that is five times both that of the first step and that of guessing. 0: only at numbers that
     are not finite."""
-    seed: Annotated[int, flag("--seed")] = 1337
+    seed: Annotated[int, Field(ge=0, lt=2**63), flag("--seed")] = 1337
     """Seed of weights, batches and dropout."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""

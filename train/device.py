@@ -130,12 +130,17 @@ def check_processes(config: Config, accelerator: Any) -> None:
         raise ValueError("--use_fsdp: expected processes on GPUs, got CPUs: leave it out, and they share the batches")
 
 
+def precision_of(accelerator: Any) -> str:
+    """`fp32`, `bf16` or `fp16`: what an accelerator computes in."""
+    return "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
+
+
 def describe(accelerator: Any) -> str:
     """The device, how many processes share the run, and the precision."""
     text, count = accelerator.device.type, accelerator.num_processes
     if count > 1:
         text += f" in {count} processes ({'sharded' if accelerator.distributed_type.value == 'FSDP' else 'DDP'})"
-    return f"{text}, {'fp32' if accelerator.mixed_precision == 'no' else accelerator.mixed_precision}"
+    return f"{text}, {precision_of(accelerator)}"
 
 
 def measure_peak_flops(accelerator: Any, seconds: float = 0.15) -> float:

@@ -17,12 +17,12 @@ from train.checks import validate
 from train.config import Config
 from train.data.batches import Batch
 from train.data.replay import OLD
-from train.device import catch_signals, is_lost_process, lost_processes_explained, measure_peak_flops
+from train.device import catch_signals, is_lost_process, lost_processes_explained, measure_peak_flops, precision_of
 from train.numerics.diagnosis import broken_gradient, broken_layer, broken_state, broken_weight, largest_gradient
 from train.numerics.guard import DivergedError
 from train.numerics.pending import PendingStep
 from train.objective import forward_backward, mean_loss
-from train.optimizer import set_learning_rate
+from train.optimizer import set_learning_rate, step_scaled
 from train.pacing.threads import PASS_SECONDS, training_pass
 from train.pacing.time_limit import TIMES
 from train.publishing import is_first_process
@@ -70,6 +70,7 @@ class Trainer(Run):
         super().__init__(config, recipe, folder, quiet=quiet)
         self.watch = watch
         self.stop_reason: str | None = None  # why to stop before the last step
+        self.failed_batch = 0  # the number of the one with which numbers went wrong
 
     def run(self) -> None:
         """Step until the last one, a signal, or numbers that must not reach the weights.
@@ -95,8 +96,11 @@ class Trainer(Run):
         self._write_missing_samples()
         if state.step >= self.schedule.steps:
             ended = self.folder.peek_state().get("status")
-            if ended in ("running", "failed") and self.evaluation_step == state.step:
-                self._finish()  # a run one of whose processes was killed after its last checkpoint did not
+            if ended in ("running", "failed", "stopped"):
+                # A process was killed after the last checkpoint, or a run that was stopped is declared long enough.
+                if self.evaluation_step != state.step:
+                    self._evaluate()
+                self._finish()
             self.log.info(f"the run is finished: {state.step} steps are done (more: --steps)")
             return
         self.peak_flops = self._over_processes(measure_peak_flops(self.accelerator), "sum")
@@ -173,7 +177,8 @@ class Trainer(Run):
         """Compute with torch.compile or without: as asked for, as the run did so far, or as trying finds."""
         state, compilation = self.state, self.compilation
         line = compilation.begin(False if state.step and state.compiled is None else state.compiled)
-        if not state.step and compilation.tries(self._seconds_left()):
+        # The guess may be far too long; the limit is not.
+        if not state.step and compilation.tries(min(self._seconds_left(), self.limit.end)):
             self.log.info("torch.compile is tried, which takes a minute or two (--run.compile no leaves it out)")
             begun = time.monotonic()
             line = compilation.look(self._make_pass)
@@ -230,8 +235,12 @@ class Trainer(Run):
             self._read_numbers()
         else:
             self.device_guard.judge(step, self.guard)
+        if self.accelerator.scaler is None:
+            for optimizer in self.optimizers:
+                optimizer.step()
+        else:
+            step_scaled(self.accelerator.scaler, self.inner_optimizers, norm)
         for optimizer in self.optimizers:
-            optimizer.step()
             optimizer.zero_grad()
         state.step += 1
         state.tokens_seen += batch.target_BL.numel()
@@ -293,8 +302,8 @@ class Trainer(Run):
             self.log.info(f"step {state.step + 1}: batch {state.step + state.skipped} is left out, as asked")
 
     def _skipping_command(self) -> str:
-        """What continues this run without the batch of the present step."""
-        batches = sorted({*self.config.run.skip_batches, self.state.step + self.state.skipped + 1})
+        """What continues this run without the batch that it failed with."""
+        batches = sorted({*self.config.run.skip_batches, self.failed_batch})
         return self._resume_command("--run.skip-batches", *map(str, batches))
 
     def _fail(
@@ -310,7 +319,7 @@ class Trainer(Run):
         """
         step = self.state.step + (not touched)
         where = ", ".join(f"{key} {number}" for key, number in self.position.items())
-        batch = step + self.state.skipped
+        self.failed_batch = batch = step + self.state.skipped
         saved = self.folder.good_checkpoint()
         good = f"the last good checkpoint is {saved.name}" if saved else "there is no checkpoint yet"
         kept = "Nothing was saved of this step" if touched else "The weights were not touched and nothing was saved"
@@ -372,6 +381,8 @@ class Trainer(Run):
                     "planned_steps": run.steps,
                     "limit": self.limit.state_dict(),
                     "guard": self.guard.state_dict(),
+                    "precision": precision_of(self.accelerator),
+                    "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
                     "records": self.folder.record_checksums(),
                 },
             )

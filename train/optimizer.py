@@ -143,6 +143,21 @@ def build_optimizers(
     return [adamw, muon]
 
 
+def step_scaled(scaler: Any, optimizers: Iterable[torch.optim.Optimizer], norm: torch.Tensor) -> None:
+    """One step of all optimizers, or of none where the gradient overflowed, and then one update of the scale (fp16).
+
+    accelerate updates the scale after each optimizer, so that the gradients of the next one would be unscaled twice.
+
+    Args:
+        scaler: a `torch.amp.GradScaler` that has unscaled the gradients of all of them.
+        norm: of all gradients.
+    """
+    if math.isfinite(float(norm)):
+        for optimizer in optimizers:
+            scaler.step(optimizer)
+    scaler.update()
+
+
 def set_learning_rate(optimizers: list[torch.optim.Optimizer], factor: float) -> None:
     """Set every group's learning rate to its peak times `factor`."""
     for optimizer in optimizers:

@@ -22,7 +22,7 @@ from train.data.batches import evaluation_batches, training_batches, training_ev
 from train.data.fitting import changed_fields, fitted_before
 from train.data.prepare import Prepared, naming_skip_broken, prepare
 from train.data.replay import OLD, OldText
-from train.device import ASSUMED_UTILIZATION, can_compile, describe, make_accelerator, muon_dtype
+from train.device import ASSUMED_UTILIZATION, can_compile, describe, make_accelerator, muon_dtype, precision_of
 from train.kernels import use_kernels
 from train.numerics.guard import Guard
 from train.numerics.pending import DeviceGuard, PendingStep
@@ -215,6 +215,11 @@ class Run:
         is_cut = state.step >= schedule.steps and schedule.steps < saved["planned_steps"]
         if "guard" in saved:  # checkpoints of older versions have none
             self.guard.load_state_dict(saved["guard"])
+        if self.accelerator.scaler is not None and saved.get("scaler"):
+            self.accelerator.scaler.load_state_dict(saved["scaler"])
+        before, now = saved.get("precision"), precision_of(self.accelerator)
+        if before not in (None, now):
+            self.log.info(f"{now} from here on, {before} until now (--run.precision {before} keeps it)")
         self.limit.resume(saved.get("limit"), renewed_at=state.seconds if is_cut else None)
         # The saved schedule may have been shortened to fit a time limit, which may hold still.
         if planned != saved["planned_steps"] or is_cut or not self.limit.end:

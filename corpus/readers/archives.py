@@ -67,6 +67,10 @@ def is_link(info: zipfile.ZipInfo) -> bool:
     return stat.S_ISLNK(info.external_attr >> 16)
 
 
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+"""The ways to compress a member of a zip that Python reads; Windows takes another one for files above 2 GB."""
+
+
 def open_zip(stream: BinaryIO, name: str) -> zipfile.ZipFile:
     """A zip archive, or a book or document that is one, whose directory promises no harm.
 
@@ -74,7 +78,13 @@ def open_zip(stream: BinaryIO, name: str) -> zipfile.ZipFile:
         BrokenFileError: it is encrypted, expands to far more than text does, or is compressed in an unusual way.
         zipfile.BadZipFile: it is damaged.
     """
-    archive = zipfile.ZipFile(stream)
+    try:
+        archive = zipfile.ZipFile(stream)
+    except NotImplementedError as error:
+        raise BrokenFileError(
+            f"{name}: expected a zip archive that Python reads, got one that needs a newer reader ({error}); unpack it "
+            "and give the folder"
+        ) from error
     infos = archive.infolist()
     size, packed = (sum(getattr(info, field) for info in infos) for field in ("file_size", "compress_size"))
     packed = min(packed, stream.seek(0, io.SEEK_END))  # members may overlap: all of them are the same few bytes
@@ -87,6 +97,12 @@ def open_zip(stream: BinaryIO, name: str) -> zipfile.ZipFile:
         check_member(info.filename, name)
         if info.flag_bits & 1:
             raise BrokenFileError(f"{name}: expected an archive without a password, got one with; unpack it first")
+        if info.compress_type not in METHODS:
+            raise BrokenFileError(
+                f"{name}: expected members that are stored or compressed by deflate, bzip2 or lzma, got "
+                f"{info.filename!r}, which is compressed in another way (method {info.compress_type}); unpack it and "
+                "give the folder"
+            )
     return archive
 
 

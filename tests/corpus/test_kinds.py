@@ -287,6 +287,23 @@ def test_entities_of_xml_are_not_expanded(tmp_path: Path) -> None:
             documents(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        ((8, 10), r"expected members that are stored or compressed by .* got 'a\.txt', .* \(method 9\); unpack it"),
+        ((4, 6), r"expected a zip archive that Python reads, got one that needs a newer reader .*; unpack it"),
+    ],
+)
+def test_a_zip_that_python_cannot_read_is_named(tmp_path: Path, places: tuple[int, int], message: str) -> None:
+    """Compressed by Deflate64, as Windows does with large files, or in a later version of the format."""
+    raw = bytearray(zipped({"a.txt": "text"}))
+    for place in (places[0], raw.index(b"PK\1\2") + places[1]):
+        raw[place] = 9 if places == (8, 10) else 255
+    (tmp_path / "a.zip").write_bytes(raw)
+    with pytest.raises(ValueError, match=message):
+        documents(tmp_path / "a.zip")
+
+
 def test_an_encrypted_zip_is_named(tmp_path: Path) -> None:
     raw = bytearray(zipped({"a.txt": "text"}, zipfile.ZIP_STORED))
     raw[6] |= 1  # the flag in the header of the member, and in the directory

@@ -85,6 +85,16 @@ def test_private_content_is_refused(
     assert "the-token-of-a-user" not in str(caught.value)
 
 
+def test_a_place_is_found_as_json_writes_it_and_behind_a_link(made: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home" / "jürgen"
+    home.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(home)
+    for written in (json.dumps({"from": f"{home}/run"}), f"{home}/run", f"{tmp_path / 'link'}/run"):
+        (made / "config.json").write_text(written)
+        with pytest.raises(ValueError, match=r"config\.json: .* holds the path"):
+            check_private(made, machine_paths=(tmp_path / "link",))
+
+
 @pytest.mark.slow
 def test_force_replaces_a_bundle_here_by_one_whose_tokenizer_has_no_slow_class(run: Path, made: Path) -> None:
     with pytest.raises(ValueError, match=r"a bundle is there\. Add --force to replace it"):

@@ -38,6 +38,7 @@ def change(path: Path, **values: Any) -> None:
         ({"intermediate_size": 10**10}, "expected sizes that fit its weights"),
         ({"num_attention_heads": 10**9, "head_dim": 64}, "expected sizes that fit its weights"),
         ({"num_key_value_heads": 10**9, "head_dim": 64}, "expected sizes that fit its weights"),
+        ({"position_embedding": "learned", "max_position_embeddings": 2**24}, "expected sizes that fit its weights"),
         ({"max_position_embeddings": 10**10}, "expected a context of at most 16,777,216 tokens, got 10,000,000,000"),
         ({"hidden_size": -1}, "hidden_size: expected a whole number above 0, got '-1'"),
         ({"hidden_size": 0}, "hidden_size: expected a whole number above 0, got '0'"),

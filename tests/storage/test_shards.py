@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.checksums import file_checksum
+from storage import shards
 from storage.shards import SplitWriter, TokenSplit, describe_ids, read_ids, read_manifest, write_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +43,27 @@ def test_shards_are_one_sequence(
     end = data.draw(st.integers(start, len(ids)))
     assert split.read(start, end - start).tolist() == ids[start:end]
     assert split.positions_of(ids[0]).tolist() == [place for place, token in enumerate(ids) if token == ids[0]]
+
+
+def test_few_shards_are_open_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each keeps a file descriptor, and a large text has thousands."""
+    opened = []
+    map_array = shards.map_array
+
+    def mapping(path: Path, again: str) -> np.ndarray:
+        array = map_array(path, again)
+        opened.append(weakref.ref(array))
+        return array
+
+    monkeypatch.setattr(shards, "map_array", mapping)
+    monkeypatch.setattr(shards, "MOST_MAPS", 3)
+    ids = list(range(40))
+    split = TokenSplit(tmp_path, write_split(tmp_path, [ids], 2))
+    for start in (0, 7, 31, 0):
+        assert split.read(start, 9).tolist() == ids[start : start + 9]
+        assert sum(array() is not None for array in opened) <= 3
+    assert split.positions_of(39).tolist() == [39]
+    assert len(opened) > 40
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no limit of file sizes")

@@ -128,8 +128,21 @@ def test_decode_refuses(folder, every_kind):
         f"error: expected token ids from 0 to {last}, got {last + 1}: is it the right tokenizer?"
     )
     assert fails("decode", folder, "--", "-1").startswith(f"error: expected token ids from 0 to {last}, got -1")
-    assert fails("decode", folder, "Hi") == "error: expected token ids as whole numbers, got 'Hi'"
+    for wrong in ("Hi", "--5", "²", "9" * 20):
+        assert fails("decode", folder, "--", wrong) == f"error: expected token ids as whole numbers, got '{wrong}'"
     assert "expected a tokenizer folder with tokenizer_config.json" in fails("decode", folder + "/nowhere", "1")
+
+
+def test_a_line_of_standard_input_that_is_no_ids_ends_the_command(folder, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("1 2\n--5\n3\n"))
+    assert fails("decode", folder) == "error: expected token ids as whole numbers, got '--5'"
+
+
+def test_an_array_of_something_else_is_named(folder, tmp_path):
+    for name, array in (("a.npy", np.zeros((2, 2), np.uint16)), ("b.npy", np.zeros(3))):
+        np.save(tmp_path / name, array)
+        message = f"error: {tmp_path / name}: expected one row of whole numbers, got {array.dtype} of shape "
+        assert fails("decode", folder, tmp_path / name).startswith(message)
 
 
 def test_report(every_kind, folder, gpt2_folder, corpus, tmp_path, capsys):

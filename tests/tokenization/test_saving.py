@@ -107,6 +107,26 @@ def test_tokens_added_later_are_kept(slow, tmp_path):
         assert tokenizer(text)["input_ids"] == grown(text)["input_ids"] == [97, 32, 400, 401]
 
 
+def test_what_another_tokenizer_left_is_removed(slow, tmp_path):
+    """transformers would read it before what is written here."""
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    for name in ("chat_template.jinja", "special_tokens_map.json", "added_tokens.json", "notes.txt"):
+        (folder / name).write_text("{}")
+    save_tokenizer(slow, folder)
+    left = {"chat_template.jinja", "special_tokens_map.json", "added_tokens.json", "notes.txt"} & {*files_below(folder)}
+    assert left == {"notes.txt"}
+
+
+def test_the_side_of_a_cut_is_kept(slow, tmp_path):
+    cutting = copy.deepcopy(slow)
+    cutting.truncation_side = "left"
+    save_tokenizer(cutting, tmp_path / "tokenizer")
+    for subfolder in ("", "slow"):
+        loaded = AutoTokenizer.from_pretrained(tmp_path / "tokenizer", subfolder=subfolder, trust_remote_code=True)
+        assert loaded("one two three", truncation=True, max_length=2)["input_ids"] == slow("one two three")["input_ids"][-2:]
+
+
 def test_another_fast_tokenizer(slow, tmp_path):
     other = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0, "?": 1}, "?")), unk_token="?")
     save_tokenizer(slow, tmp_path)

@@ -234,3 +234,12 @@ class TestGPT2:
         (tmp_path / "vocab.json").write_text("{")
         with pytest.raises(ValueError, match=r"vocab\.json: expected JSON"):
             load_gpt2(tmp_path)
+
+
+def test_wordpiece_writes_long_words_and_names_those_that_are_too_long(caplog: pytest.LogCaptureFixture) -> None:
+    """A clause of Thai or Chinese is one word of it; the library's own limit is 100 characters."""
+    texts = ["a" * 400, "b" * 513]
+    tokenizer = train_wordpiece(texts, 40)
+    assert tokenizer.decode(tokenizer.encode(texts[0], add_special_tokens=False)) == texts[0]
+    assert tokenizer.tokenize(texts[1]) == ["[UNK]"]
+    assert "1 words of more than 512 characters become [UNK]" in caplog.text

@@ -10,6 +10,8 @@ import pytest
 
 from tokenization import ScratchGPTTokenizer, load_tokenizer, save_tokenizer, train_bpe, untrusted
 from tokenization.chat_template import prompt_ids
+from tokenization.encoding import encode_corpus
+from tokenization.merge_trace import replay
 from tokenization.untrusted import TimedPattern
 
 TEXT = "The ferry left at noon, and nobody looked up from the deck. " * 3
@@ -154,6 +156,10 @@ def test_a_pattern_of_the_rust_library_that_never_ends(fast_folder: Path) -> Non
             ValueError, match=r"but the pattern of this one fails: Onig: .*\. Shorten the text, or take"
         ):
             ask(TRAP)
+    with pytest.raises(ValueError, match="but the pattern of this one fails: Onig"):
+        list(encode_corpus(tokenizer, [TRAP]))
+    with pytest.raises(ValueError, match="but the pattern of this one fails: Onig"):
+        replay(tokenizer, TRAP)
     assert tokenizer.decode(tokenizer("The ferry")["input_ids"]) == "The ferry"
 
 

@@ -82,6 +82,10 @@ def test_a_poem_of_twenty_lines_trains_and_each_change_is_said(poem: Path, tmp_p
     again = RunFolder(run.path)
     assert (again.state["step"], again.recipe["fitted"]) == (5, fitted)
     assert run.log.read_text().count("the text is short") == log.count("the text is short")
+    # What is asked for beside its own recipe holds, also where it is what the recipe says, and not what was fitted.
+    asked = ["--data.batch-size", str(get_recipe("stories").data.batch_size)]
+    with pytest.raises(SystemExit, match=r"--data\.batch-size: the run has \d+, asked for 14\); go on with its own set"):
+        main([str(run.recipe_file), "--run-dir", str(run.path), "--resume", "--steps", "6", *asked])
 
 
 def test_a_poem_that_has_grown_or_is_gone_is_noticed(poem: Path, tmp_path: Path) -> None:

@@ -221,13 +221,38 @@ def test_a_run_folder_with_a_run_needs_resume(tiny: Config, finished_run: Path) 
 
 def test_a_run_folder_of_another_recipe_is_refused(tiny: Config, finished_run: Path) -> None:
     config = with_fields(tiny, run__dir=finished_run, run__resume=True, model__num_hidden_layers=3)
-    with pytest.raises(ValueError, match=r"--model\.num-hidden-layers: the run has 2, asked for 3"):
+    own = rf"python -m train {finished_run}/recipe\.json --run-dir {finished_run} --resume"
+    with pytest.raises(ValueError, match=rf"--model\.num-hidden-layers: the run has 2, asked for 3\); .*`{own}`"):
         train(config, recipe="debug")
 
 
 def test_a_finished_run_says_so(tiny: Config, finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(with_fields(tiny, run__dir=finished_run, run__resume=True), recipe="debug")
     assert "the run is finished: 12 steps are done" in capsys.readouterr().out
+
+
+def test_a_stopped_run_may_be_declared_long_enough(
+    tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = with_fields(tiny, run__dir=fresh_run_dir("r"), run__resume=True)
+    with monkeypatch.context() as patch:
+        stop_after(6, patch)
+        run = RunFolder(train(config, recipe="debug"))
+    assert run.state["status"] == "stopped"
+    train(with_fields(config, run__steps=6), recipe="debug")
+    assert (run.state["status"], run.state["cut_short"], run.state["step"]) == ("finished", None, 6)
+    assert run.state["evaluation"]["validation_loss"] > 0
+
+
+def test_another_precision_than_before_is_said(
+    tiny: Config, fresh_run_dir: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = with_fields(tiny, run__dir=fresh_run_dir("r"), run__resume=True, run__steps=4, run__precision="fp32")
+    train(config, recipe="debug")
+    train(with_fields(config, run__steps=8, run__precision="bf16"), recipe="debug")
+    assert "bf16 from here on, fp32 until now (--run.precision fp32 keeps it)" in capsys.readouterr().out
+    train(with_fields(config, run__steps=12, run__precision="bf16"), recipe="debug")
+    assert "from here on" not in capsys.readouterr().out
 
 
 def test_a_broken_checkpoint_is_named(tiny: Config, fresh_run_dir: Callable[[str], Path]) -> None:

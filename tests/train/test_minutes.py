@@ -1,5 +1,6 @@
 """`--minutes N`: what it chooses, what it keeps, and what it refuses."""
 
+import json
 import re
 import subprocess
 import sys
@@ -126,6 +127,18 @@ def test_a_text_or_a_time_that_is_too_short(text: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(minutes, "process_seconds", lambda: 29.0)  # a machine that took so long to come here
     with pytest.raises(SystemExit, match=r"--minutes: expected at least \d+\.\d for this text .* got 0\.5; give more"):
         main(["modern", "--corpus", str(text), "--minutes", "0.5", "--run-dir", str(tmp_path / "run")])
+
+
+@pytest.mark.usefixtures("small")
+def test_the_reading_of_a_text_whose_size_only_reading_tells_takes_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = tmp_path / "texts.jsonl"
+    records.write_text((json.dumps({"text": LINES}) + "\n") * 9)
+    monkeypatch.setattr(minutes, "MOST_BYTES", 2 * len(LINES))
+    monkeypatch.setattr(minutes, "PREPARING_PER_BYTE", 40 / (8 * len(LINES)))  # all of it: more than half a minute
+    with pytest.raises(SystemExit, match=r"--minutes: expected at least \d+\.\d for this text .* got 0\.5; give more"):
+        main(["modern", "--corpus", str(records), "--minutes", "0.5", "--run-dir", str(tmp_path / "run")])
 
 
 @pytest.mark.slow

@@ -200,8 +200,11 @@ def test_a_validation_loss_that_is_not_finite_is_named(
     tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("train.loop.mean_loss", lambda *given: math.nan)
-    with pytest.raises(DivergedError, match=r"the validation loss of step 4 is not finite.*Nothing was saved of this"):
-        train(with_fields(tiny, run__dir=fresh_run_dir("r")), recipe="debug")
+    run = RunFolder(fresh_run_dir("r"))
+    with pytest.raises(DivergedError, match=r"the validation loss of step 4 is not finite.*Nothing was saved of this") as e:
+        train(with_fields(tiny, run__dir=run.path), recipe="debug")
+    assert "with batch 4 " in str(e.value)
+    assert run.state["resume_command"].endswith("--run.skip-batches 4")
 
 
 def remembered(judge: Guard, *, loss: float = 3.0, norm: float = 1.0, is_scaled: bool = False) -> str | None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modeling import ScratchGPTForCausalLM
-from train.optimizer import Muon, build_optimizers, orthogonalize, set_learning_rate
+from train.optimizer import Muon, build_optimizers, orthogonalize, set_learning_rate, step_scaled
 from train.recipes import get_recipe
 
 
@@ -95,3 +95,36 @@ def test_set_learning_rate_is_a_factor_of_the_peak() -> None:
         set_learning_rate(optimizers, factor)
         rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
         assert rates == pytest.approx([3e-3 * factor, 3e-3 * factor, 0.02 * factor])
+
+
+def test_scaled_steps_are_those_without_a_scale_and_an_overflow_moves_nothing() -> None:
+    """fp16 with two optimizers; 65,536 is a power of two, so that dividing by it changes no bit."""
+
+    def trained(scale: float, overflow_at: int | None = None) -> tuple[list[torch.Tensor], float]:
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
+        first, second = (list(layer.parameters()) for layer in model)
+        matrix, *others = second
+        optimizers = [
+            torch.optim.AdamW([*first, *others], lr=0.01),
+            Muon([matrix], lr=0.02, momentum=0.95, weight_decay=0.1),
+        ]
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        for step in range(4):
+            scaler.scale(model(torch.ones(2, 4) * (step + 1)).square().mean()).backward()
+            if step == overflow_at:
+                first[0].grad[0, 0] = torch.inf
+            for optimizer in optimizers:
+                scaler.unscale_(optimizer)
+            before = [weight.clone() for weight in model.parameters()]
+            step_scaled(scaler, optimizers, torch.nn.utils.clip_grad_norm_(model.parameters(), torch.inf))
+            moved = [not torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True)]
+            assert moved == [step != overflow_at] * 4
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+        return list(model.parameters()), scaler.get_scale()
+
+    plain, scaled = trained(1.0), trained(65536.0)
+    assert all(torch.equal(*pair) for pair in zip(plain[0], scaled[0], strict=True))
+    assert scaled[1] == 65536.0
+    assert trained(65536.0, overflow_at=2)[1] == 32768.0  # halved once, not for each optimizer

@@ -181,6 +181,11 @@ def known_size(config: CorpusConfig) -> int | None:
     return sum(path.stat().st_size for path in files) if all(path.suffix.lower() == ".txt" for path in files) else None
 
 
+def size_of_files(config: CorpusConfig) -> int:
+    """Bytes of the files of a text, of whatever kind; 0 where it lies elsewhere."""
+    return sum(path.stat().st_size for path in find_files(config.paths)) if config.source == "local" else 0
+
+
 def _cut(document: Document, place: int) -> tuple[Document, Document | None]:
     """The document up to a border at or after `place` characters, and what is left of it."""
     text = document.text

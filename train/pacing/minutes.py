@@ -28,7 +28,7 @@ from storage.run_folder import RunFolder
 from storage.text import count_bytes, duration
 from train.config import Config, replace_fields, value_of
 from train.data.fitting import changed_fields, fit_to_text
-from train.data.split import encoded_file, known_size, read_corpus
+from train.data.split import encoded_file, known_size, read_corpus, size_of_files
 from train.pacing.plan import make_plan, vocabulary_size
 
 MEASURED_VOCABULARY = 2048
@@ -88,7 +88,8 @@ def fit_to_minutes(
     config = replace_fields(config, {"data.batch_size": batch})
     shapes, vocabularies = candidates(config, is_given, folder, log)
     step_seconds = measure_steps(config, shapes, folder, log)
-    preparing = PREPARING + PREPARING_PER_BYTE * size
+    read = size if size < MOST_BYTES else max(size, size_of_files(config.corpus))  # by the run, all of it
+    preparing = PREPARING + PREPARING_PER_BYTE * read
 
     def left() -> float:
         return 60 * minutes - process_seconds() - preparing - ENDING

@@ -57,6 +57,13 @@ def parse(arguments: list[str]) -> "tuple[Search, int, bool]":
     recipe, config = parse_run([name, *rest])
     if config.run.dir is not None and any(flag.startswith(("--run-dir", "--run.dir")) for flag in rest):
         raise ValueError("--run-dir: each trial has a run folder of its own; choose the sweep's with --sweep-dir")
+    run = config.run
+    for flag, value in (("--from", run.base_model), ("--minutes", run.minutes), ("--push", run.push)):
+        if value:
+            raise ValueError(
+                f"{flag}: expected none in a search, whose trials have sizes, steps and a tokenizer of its own, got "
+                f"{value}; limit the trials with --steps or --run.max-seconds, and train best.json with {flag} then"
+            )
     search = Search(
         recipe=recipe,
         config=config,
