@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 import threading
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from panels.context import AppContext
 from panels.models import LoadedModel, ModelSource, find_model, load_model, same_weights
 from storage.checksums import file_stamps
 from storage.files import as_path, matching_paths
-from storage.run_folder import RunFolder, step_of
+from storage.run_folder import RunFolder
 
 OWN = "(own)"
 """The choice of the page's model: no path and no Hub id looks like it."""
@@ -76,7 +75,7 @@ class ModelCache:
             raise self._explained(error) from error
         if source.masked and not masked:
             raise ValueError(f"{choice} fills blanks and does not write: choose a model that writes.")
-        return _at_its_step(source)
+        return source
 
     def another(self) -> str | None:
         """The first choice whose weights are not those of the page's model: the earliest checkpoint of its run, another
@@ -139,20 +138,6 @@ class ModelCache:
         return ValueError(
             f"{message}. A run that is training may be writing or removing it right now: try again, or choose another."
         )
-
-
-def _at_its_step(source: ModelSource) -> ModelSource:
-    """A checkpoint with the figures of its own step; those of its run are the best checkpoint's."""
-    run = RunFolder.containing(source.folder) if source.folder else None
-    step = step_of(source.folder) if source.folder else None
-    if run is None or step is None:
-        return source
-    try:
-        record = run.record_at(step, "tokens_seen") | run.evaluation_at(step)
-    except ValueError:  # metrics.jsonl is damaged: the figures are not shown
-        record = {}
-    names = ("tokens_seen", "bits_per_byte", "perplexity")
-    return dataclasses.replace(source, **{name: record.get(name) for name in names})
 
 
 def _can_be_read(folder: Path, *, masked: bool) -> bool:

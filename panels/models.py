@@ -21,7 +21,7 @@ from panels import zerogpu
 from storage.files import matching_paths
 from storage.model_card import FACTS, card_metrics, card_title, read_card
 from storage.records import read_json_object
-from storage.run_folder import RunFolder, describe_corpus, read_prompts
+from storage.run_folder import RunFolder, describe_corpus, read_prompts, step_of
 from storage.text import first_line
 
 if TYPE_CHECKING:
@@ -295,7 +295,7 @@ def _load_folder(source: ModelSource, folder: Path, device: str | None) -> Loade
 def _describe_folder(folder: Path, given: str) -> ModelSource:
     config = read_json_object(folder / "config.json")
     run = RunFolder.containing(folder)
-    facts = _run_facts(run) if run else _card_facts(folder)
+    facts = _run_facts(run, step_of(folder)) if run else _card_facts(folder)
     prompts = read_prompts(folder) or (run.prompts() if run else [])
     return ModelSource(
         given=given,
@@ -311,13 +311,20 @@ def _describe_folder(folder: Path, given: str) -> ModelSource:
     )
 
 
-def _run_facts(run: RunFolder) -> dict[str, Any]:
-    evaluation = run.state.get("evaluation") or {}
+def _run_facts(run: RunFolder, step: int | None) -> dict[str, Any]:
+    """What a run's files state of its checkpoint of a step; run.json has the figures of the latest step, which need not
+    be the best."""
+    state = run.state
+    measured = {"tokens_seen": state.get("tokens_seen"), **(state.get("evaluation") or {})}
+    if step is not None and step != state.get("step"):
+        try:
+            measured = run.record_at(step, "tokens_seen") | run.evaluation_at(step)
+        except ValueError:  # metrics.jsonl is damaged: the figures are not shown
+            measured = {}
     return {
         "trained_on": _describe_own_corpus(run.corpus_config),
-        "tokens_seen": run.state.get("tokens_seen"),
-        "floor_bits_per_byte": run.state.get("floor_bits_per_byte"),
-        **{name: evaluation.get(name) for name in METRICS},
+        "floor_bits_per_byte": state.get("floor_bits_per_byte"),
+        **{name: measured.get(name) for name in ("tokens_seen", *METRICS)},
     }
 
 

@@ -156,8 +156,7 @@ class TokenSplit:
     def positions_of(self, token_id: int) -> np.ndarray:
         """The positions of `token_id`, ascending; int64."""
         found = [
-            np.flatnonzero(self._shard(index) == token_id) + start
-            for index, start in enumerate(self._starts[:-1])
+            np.flatnonzero(self._shard(index) == token_id) + start for index, start in enumerate(self._starts[:-1])
         ]
         return np.concatenate(found)
 

@@ -79,7 +79,12 @@ class ModelSwitch:
         if choice == OWN:  # the field was set back
             yield [gr.skip(), gr.skip(), *same]
             return
-        yield [render_status("busy", f"Loading {self._cache.name(choice, masked=True)} …"), gr.skip(), *same]
+        if not (choice or "").strip():  # the field was emptied and left: nothing was chosen
+            yield [gr.skip(), self.updated(), *same]
+            return
+        # Until it is set back, no other choice can be made: OWN could not be told from the field's being set back.
+        busy = render_status("busy", f"Loading {self._cache.name(choice, masked=True)} …")
+        yield [busy, gr.update(interactive=False), *same]
         try:
             context.switch(self._cache.find(choice, masked=True))
         except ValueError as error:
@@ -100,7 +105,7 @@ class ModelSwitch:
 
     def updated(self) -> Any:
         """The field as it should be now."""
-        return gr.update(choices=self.choices(), value=OWN)
+        return gr.update(choices=self.choices(), value=OWN, interactive=True)
 
     def said(self) -> str:
         """What the line says after a switch."""

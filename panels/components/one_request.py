@@ -11,6 +11,8 @@ from panels.components.status import render_status
 from panels.context import AppContext
 from panels.request_queue import LatestRequest, waiting_message
 
+CHANGED = "The page's model was changed while this was computed: ask again."
+
 
 def run_request(
     context: AppContext,
@@ -39,7 +41,10 @@ def run_request(
             for ahead in ticket.wait_for_turn(should_stop):
                 yield [render_status("busy", waiting_message(ahead)), gr.skip(), gr.skip()]
             if not should_stop():
+                version = context.version
                 result = answer(should_stop)
+                if context.version != version:  # what the other model has said was taken away by now
+                    raise ValueError(CHANGED)
         status = idle()
     except StoppedError:
         pass

@@ -87,3 +87,13 @@ document.addEventListener("click", (event) => {
     else selected()?.focus({ preventScroll: true });
   });
 });
+
+// Who takes a trained model writes with it next: its button opens the first tab, which is Write, or Fill in for a model of
+// blanks. The head, which says what becomes of the choice, is in sight there.
+document.addEventListener("click", (event) => {
+  if (!event.target.closest?.("#learn-use, #strip-use")) return;
+  const [name] = names();
+  open(name);
+  whenThere(() => (selected() && textOf(selected()) === name ? selected() : null), (there) => there.focus({ preventScroll: true }));
+  window.scrollTo({ top: 0 });
+});

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from panels.context import AppContext
-from storage.run_folder import RunFolder
+from storage.run_folder import RunFolder, step_of
 
 Status = Literal["preparing", "running", "finished", "stopped", "failed", "crashed", "missing"]
 """`preparing`: a process makes tokenizer and tokens; `crashed`: run.json says running, but no process has the folder;
@@ -28,6 +28,7 @@ STATUS_TEXTS: dict[Status, str] = {
     "crashed": "Crashed: its process ended without saving; Resume continues from the last checkpoint",
     "missing": "This run's folder is missing",
 }
+RESUMING = "Resuming: its last checkpoint is being loaded …"
 STARTING = 1.0
 """Seconds that a process takes at least until it writes run.json: it imports torch first. The clock of processes is not
 quite that of files."""
@@ -62,6 +63,7 @@ class RunView:
     parameters: int | None = None
     loss: float | None = None  # in training, of the last record that has one
     bits_per_byte: float | None = None  # of the last evaluation
+    best_bits_per_byte: float | None = None  # of the best checkpoint
     floor_bits_per_byte: float | None = None  # entropy of the validation text, where it is known
     has_checkpoint: bool = False
     cut_short: str | None = None  # why it ended before its planned tokens; None: it did not
@@ -74,6 +76,12 @@ class RunView:
         return self.status in ("stopped", "crashed", "failed") or (
             self.status == "finished" and self.cut_short is not None
         )
+
+    @property
+    def status_text(self) -> str:
+        """The status in a few words."""
+        is_again = self.status == "preparing" and self.has_checkpoint
+        return RESUMING if is_again else STATUS_TEXTS[self.status]
 
     @property
     def is_active(self) -> bool:
@@ -167,6 +175,7 @@ class RunMonitor:
             parameters=integer(state.get("parameters")),
             loss=_latest(records, "train_loss"),
             bits_per_byte=_latest(records, "bits_per_byte"),
+            best_bits_per_byte=_of_best(records, state, "bits_per_byte"),
             floor_bits_per_byte=number(state.get("floor_bits_per_byte")),
             has_checkpoint=bool(state.get("latest_checkpoint")),
             cut_short=sentence(state.get("cut_short")),
@@ -216,6 +225,13 @@ def known_runs(context: AppContext) -> dict[str, RunFolder]:
 def _latest(records: list[dict[str, Any]], name: str) -> float | None:
     """The last number that a record has under this name."""
     return next((found for record in reversed(records) if (found := number(record.get(name))) is not None), None)
+
+
+def _of_best(records: list[dict[str, Any]], state: dict[str, Any], name: str) -> float | None:
+    """The number that the best checkpoint's record has under this name."""
+    best = sentence(state.get("best_checkpoint"))
+    step = step_of(Path(best)) if best else None
+    return _latest([record for record in records if record["step"] == step], name)
 
 
 def _live_sample(records: list[dict[str, Any]]) -> LiveSample | None:

@@ -11,7 +11,7 @@ from panels.context import AppContext
 from panels.formats import rough_duration, visible
 from panels.templates import render
 from panels.training.launcher import Launcher, launcher_of
-from panels.training.monitor import STATUS_TEXTS, RunView, monitor_of
+from panels.training.monitor import RunView, monitor_of
 from storage.run_folder import RunFolder
 
 INTERVAL = 0.3
@@ -81,7 +81,7 @@ class StripView(NamedTuple):
             return ""
         if self.is_stopping and self.view.is_active:
             return STOPPING
-        return CUT_SHORT if self.view.status == "finished" and self.view.cut_short else STATUS_TEXTS[self.view.status]
+        return CUT_SHORT if self.view.status == "finished" and self.view.cut_short else self.view.status_text
 
 
 class TrainingStrip:
@@ -171,7 +171,7 @@ def render_strip(shown: StripView) -> str:
             f"step {view.step:,} of {view.steps:,}" if view.steps and view.status != "preparing" else "",
             f"{rough_duration(left)} left" if left is not None else "",
             f"{rough_duration(view.seconds)} of training" if not view.is_active and view.seconds else "",
-            f"{view.bits_per_byte:.3f} bits per byte" if view.bits_per_byte is not None else "",
+            _quality(view),
             f"loss {view.loss:.3f}" if view.loss is not None and view.status == "running" else "",
         ]
         share = min(100, 100 * view.step // view.steps) if view.status == "running" and view.steps else None
@@ -198,6 +198,13 @@ def render_strip(shown: StripView) -> str:
         warnings=warnings,
         command=command,
     )
+
+
+def _quality(view: RunView) -> str:
+    """Bits per byte of the last evaluation while it trains, then those of the best checkpoint, which is the model."""
+    if not view.is_active and view.best_bits_per_byte is not None:
+        return f"{view.best_bits_per_byte:.3f} bits per byte at its best"
+    return f"{view.bits_per_byte:.3f} bits per byte" if view.bits_per_byte is not None else ""
 
 
 def _failure(shown: StripView) -> str:

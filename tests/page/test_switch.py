@@ -153,6 +153,22 @@ def test_a_field_that_is_left_asks_the_server_for_nothing(pages: tuple[Any, Any]
     assert not [each for each in asked if each["fn_index"] in listeners]
 
 
+def test_escape_takes_back_what_was_typed_into_the_field(pages: tuple[Any, Any]) -> None:
+    from playwright.sync_api import expect
+
+    page, _ = pages
+    field, listeners = page.locator("#model-choice input"), page.evaluate(LISTENERS)
+    before = field.input_value()
+    asked: list[Any] = []
+    page.on("request", lambda request: asked.append(request.post_data_json) if "queue/join" in request.url else None)
+    field.fill("nobody/no")
+    field.press("Escape")
+    expect(field).to_have_value(before)
+    field.blur()
+    page.wait_for_timeout(500)
+    assert not [each for each in asked if each["fn_index"] in listeners]
+
+
 def test_learn_takes_the_run_that_it_shows(pages: tuple[Any, Any]) -> None:
     from playwright.sync_api import expect
 
@@ -163,9 +179,11 @@ def test_learn_takes_the_run_that_it_shows(pages: tuple[Any, Any]) -> None:
     choose(other, "Bundle bundles/slow")
     expect(heading(page)).to_have_text("slow")
     page.locator("#learn-use").click()
+    expect(page.get_by_role("tab", name="Write", exact=True)).to_have_attribute("aria-selected", "true")
     expect(heading(page)).to_have_text("lab")
-    expect(page.locator("#learn-use")).to_be_hidden()
     expect(heading(other)).to_have_text("lab")
+    page.get_by_role("tab", name="Learn", exact=True).click()
+    expect(page.locator("#learn-use")).to_be_hidden()
 
 
 def test_a_page_that_outlives_its_server_shows_the_model_of_the_next(browsing: Any, home: Path) -> None:

@@ -110,21 +110,25 @@ def test_a_public_page_keeps_its_model(context: AppContext, monkeypatch: pytest.
 def test_the_field_offers_every_model_and_says_what_became_of_a_choice(context: AppContext) -> None:
     switch, first = ModelSwitch(context), context.version
     assert [value for _, value in switch.choices()] == [OWN, "runs/mine", "bundle", "bundles/blanks", "bundles/broken"]
-    (busy, *_), (said, field, version, told) = switch.switch("bundles/blanks")
+    (busy, waiting, *_), (said, field, version, told) = switch.switch("bundles/blanks")
     assert "Loading Bundle bundles/blanks" in busy
     assert "uses blanks from now on" in said
+    assert (waiting["interactive"], field["interactive"]) == (False, True)  # one choice at a time
     assert (field["choices"][0], field["value"], version) == (("blanks", OWN), OWN, first + 1)
     assert told == version
     shutil.rmtree(context.home / "runs" / "mine")
     for choice, reason in (
         ("bundles/broken", "The page keeps its model, blanks"),
         ("runs/mine", "there is no folder runs/mine"),
-        ("", "No model is chosen"),
     ):
         (_, *_), (said, field, version, _) = switch.switch(choice)
         assert "Not this model" in said
         assert reason in said
         assert str(context.home) not in said
         assert field["value"] == OWN
+        assert field["interactive"]
     assert context.version == first + 1
     assert list(switch.switch(OWN)) == [[gr.skip()] * 4]  # what was said of a choice stays
+    for nothing in ("", "  ", None):  # the field was emptied
+        ((said, field, *same),) = switch.switch(nothing)
+        assert ([said, *same], field["value"]) == ([gr.skip()] * 3, OWN)

@@ -19,6 +19,7 @@ from panels.tabs.fill.tab import (
     go_back,
     put_in,
     render_candidates,
+    replace,
     show,
     shown,
 )
@@ -72,6 +73,14 @@ def test_a_text_that_was_changed_is_guessed_again(context: AppContext) -> None:
     assert state.text == "A ____ burned"
 
 
+def test_undo_brings_back_what_an_example_took_the_place_of(context: AppContext) -> None:
+    state = FillState()
+    assert not last(replace(context, state, " ", "The ____ burned"))[3].interactive
+    assert not last(replace(context, state, "The ____ burned", "The ____ burned"))[3].interactive
+    assert last(replace(context, state, "My own ____", "The ____ burned"))[3].interactive
+    assert go_back(state)[0] == "My own ____"
+
+
 def test_trouble_is_told_and_nothing_is_lost(context: AppContext, loaded: LoadedModel) -> None:
     document, status, candidates, _ = last(show(context, FillState(), "no blank <b>"))
     assert document == "no blank <b>"
@@ -83,6 +92,20 @@ def test_trouble_is_told_and_nothing_is_lost(context: AppContext, loaded: Loaded
     with pytest.raises(ValueError, match="writes and does not fill blanks: give it a beginning"):
         fill(loaded, "a ____", 3)
     assert len(context.queue) == 0
+
+
+def test_words_of_a_model_that_was_replaced_meanwhile_are_not_shown(
+    context: AppContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def switched(*_: Any, **__: Any) -> list[Any]:
+        context.version += 1
+        return [Blank(start=3, end=8, candidates=())]
+
+    state = FillState()
+    monkeypatch.setattr(context.loader, "call", switched)
+    _, status, candidates, _ = last(show(context, state, "The ____ burned"))
+    assert "model was changed" in status
+    assert (candidates.strip(), state.blanks) == ("", [])
 
 
 def test_who_waits_is_told_and_stop_and_undo_leave_the_queue(context: AppContext) -> None:

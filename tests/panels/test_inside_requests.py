@@ -32,6 +32,20 @@ def context(loaded: LoadedModel) -> AppContext:
     return AppContext(loader=loader, queue=RequestQueue(workers=1, limit=2))
 
 
+def test_an_answer_of_a_model_that_was_replaced_meanwhile_is_not_shown(
+    context: AppContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def switched(*_: Any) -> str:
+        context.version += 1
+        return "what another model has said"
+
+    monkeypatch.setattr(inside, "analyse", switched)
+    status, result = shown(context, "The lamp", inside.LENS)
+    assert "model was changed" in status
+    assert result == ""
+    assert len(context.queue) == 0
+
+
 def test_a_request_waits_for_its_turn_and_shows_how_many_are_ahead(context: AppContext) -> None:
     with context.queue.join():
         answers = inside.run_analysis(context, LatestRequest(), "The lamp", inside.LENS)

@@ -60,6 +60,21 @@ def test_a_checkpoint_inside_a_run_knows_its_run(run):
     assert (source.name, source.bits_per_byte, source.prompts) == ("my-run", 1.5, tuple(PROMPTS))
 
 
+def test_a_run_has_the_figures_of_its_best_checkpoint_and_not_of_its_latest_evaluation(tmp_path):
+    run = save_run(tmp_path / "my-run")
+    state = json.loads((run / "run.json").read_text())
+    later = {"step": 30, "tokens_seen": 18_000, "evaluation": {"validation_loss": 3.5, "bits_per_byte": 1.75}}
+    (run / "run.json").write_text(json.dumps(state | later))
+    lines = [
+        {"step": 20, "tokens_seen": 12_000, "validation_loss": 3.0, "bits_per_byte": 1.25},
+        {"step": 30, "tokens_seen": 18_000, "validation_loss": 3.5, "bits_per_byte": 1.75},
+    ]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    for given in (run, run / "checkpoints" / "step-000020"):
+        source = find_model(given)
+        assert (source.tokens_seen, source.bits_per_byte) == (12_000, 1.25)
+
+
 def test_a_bundle_tells_what_its_card_says(run, tmp_path):
     from hub_export.card import render_card
     from storage.run_folder import RunFolder

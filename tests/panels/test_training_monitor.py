@@ -77,6 +77,28 @@ def test_a_state_that_is_older_than_the_process_does_not_count(run: Path) -> Non
     assert monitor.view(since=written - 5).status == "stopped"
 
 
+def test_a_run_that_is_resumed_prepares_nothing_again(run: Path) -> None:
+    monitor, state = monitor_at(run), {"status": "stopped", "step": 30, "steps": 100}
+    for latest, words in ((None, "Preparing: tokenizer"), ("checkpoints/step-000030", "Resuming: its last checkpoint")):
+        (run / "run.json").write_text(json.dumps(state | {"latest_checkpoint": latest}))
+        written = (run / "run.json").stat().st_mtime
+        view = monitor.view(since=written + 5)
+        assert view.status == "preparing"
+        assert view.status_text.startswith(words)
+    assert monitor.view().status_text == "Stopped, saved"
+
+
+def test_the_best_checkpoint_has_its_own_figure(run: Path) -> None:
+    evaluated = [line(10, bits_per_byte=1.5), line(20, bits_per_byte=1.25), line(30, bits_per_byte=1.75)]
+    (run / "metrics.jsonl").write_text("".join(evaluated))
+    for best, expected in (("checkpoints/step-000020", 1.25), (None, None), (7, None), ("elsewhere", None)):
+        (run / "run.json").write_text(
+            json.dumps({"status": "finished", "step": 30, "steps": 100, "best_checkpoint": best})
+        )
+        view = monitor_at(run).view()
+        assert (view.bits_per_byte, view.best_bits_per_byte) == (1.75, expected)
+
+
 @pytest.mark.parametrize("state", [None, '{"status": "runn'])
 def test_a_run_without_a_readable_state_is_preparing_or_has_failed(run: Path, state: str | None) -> None:
     (run / "run.json").write_text(state) if state else (run / "run.json").unlink()

@@ -207,3 +207,11 @@ def test_the_last_error_of_a_run_without_a_recipe_says_what_to_do() -> None:
     view = RunView(name="lamp", status="failed")
     page = render_strip(StripView(1, run=RunFolder(Path("nowhere")), view=view, error="error: there is no file books"))
     assert "there is no file books. Fix that, and start the page again." in page
+
+
+def test_a_run_that_has_ended_shows_the_figure_of_the_model_that_it_gives() -> None:
+    figures = {"bits_per_byte": 1.75, "best_bits_per_byte": 1.25, "loss": 2.0}
+    ended = render_strip(StripView(1, view=RunView(name="lamp", status="finished", **figures)))
+    assert "1.250 bits per byte at its best" in ended
+    assert "1.750" not in ended
+    assert "1.750 bits per byte" in render_strip(StripView(1, view=RunView(name="lamp", status="running", **figures)))

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.checksums import file_checksum
 from storage import shards
+from storage.checksums import file_checksum
 from storage.shards import SplitWriter, TokenSplit, describe_ids, read_ids, read_manifest, write_manifest
 
 ROOT = Path(__file__).parents[2]

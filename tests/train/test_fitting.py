@@ -82,9 +82,9 @@ def test_a_poem_of_twenty_lines_trains_and_each_change_is_said(poem: Path, tmp_p
     again = RunFolder(run.path)
     assert (again.state["step"], again.recipe["fitted"]) == (5, fitted)
     assert run.log.read_text().count("the text is short") == log.count("the text is short")
-    # What is asked for beside its own recipe holds, also where it is what the recipe says, and not what was fitted.
+    # What is asked for beside its own recipe holds, also where it is what `stories` says, and not what was fitted.
     asked = ["--data.batch-size", str(get_recipe("stories").data.batch_size)]
-    with pytest.raises(SystemExit, match=r"--data\.batch-size: the run has \d+, asked for 14\); go on with its own set"):
+    with pytest.raises(SystemExit, match=r"--data\.batch-size: the run has \d+, asked for 14\); go on with its own"):
         main([str(run.recipe_file), "--run-dir", str(run.path), "--resume", "--steps", "6", *asked])
 
 

@@ -237,11 +237,10 @@ def test_a_stopped_run_may_be_declared_long_enough(
     config = with_fields(tiny, run__dir=fresh_run_dir("r"), run__resume=True)
     with monkeypatch.context() as patch:
         stop_after(6, patch)
-        run = RunFolder(train(config, recipe="debug"))
-    assert run.state["status"] == "stopped"
-    train(with_fields(config, run__steps=6), recipe="debug")
-    assert (run.state["status"], run.state["cut_short"], run.state["step"]) == ("finished", None, 6)
-    assert run.state["evaluation"]["validation_loss"] > 0
+        assert RunFolder(train(config, recipe="debug")).state["status"] == "stopped"
+    state = RunFolder(train(with_fields(config, run__steps=6), recipe="debug")).state
+    assert (state["status"], state["cut_short"], state["step"]) == ("finished", None, 6)
+    assert state["evaluation"]["validation_loss"] > 0
 
 
 def test_another_precision_than_before_is_said(

@@ -14,6 +14,7 @@ from gradio.events import api
 from modeling import quick_imports
 from panels.components.events import DIRECT, PRIVATE, field_of
 from panels.components.model_switch import on_model
+from panels.components.one_request import CHANGED
 from panels.components.status import BROKEN, LOADING, READY, render_status
 from panels.context import AppContext
 from panels.formats import visible
@@ -111,15 +112,17 @@ def build(context: AppContext) -> list[Component]:
     def choose(state: FillState, text: str, event: gr.EventData) -> Iterator[list[Any]]:
         yield from put_in(context, state, text, field_of(event, "blank"), field_of(event, "candidate"))
 
-    def take(state: FillState, sample: list[str]) -> Iterator[list[Any]]:
-        yield from show(context, state, sample[0])
+    def take(state: FillState, text: str, sample: list[str]) -> Iterator[list[Any]]:
+        yield from replace(context, state, text, sample[0])
 
     for event, handle, given in (
-        (go.click, guess, document), (candidates.select, choose, document), (samples.click, take, samples),
-    ):  # fmt: skip
+        (go.click, guess, []),
+        (candidates.select, choose, []),
+        (samples.click, take, [samples]),
+    ):
         running = event(
             handle,
-            [state, given],
+            [state, document, *given],
             outputs,
             concurrency_limit=None,
             trigger_mode="multiple",  # a newer request ends those before it
@@ -155,7 +158,11 @@ def show(context: AppContext, state: FillState, text: str) -> Iterator[list[Any]
             for ahead in ticket.wait_for_turn(should_stop):
                 yield answer(render_status("busy", waiting_message(ahead)))
             if not should_stop():
-                blanks = context.loader.call(fill, text, TOP, should_stop=should_stop)
+                version = context.version
+                found = context.loader.call(fill, text, TOP, should_stop=should_stop)
+                if context.version != version:
+                    raise ValueError(CHANGED)
+                blanks = found
         message = f"{len(blanks)} blank{'' if len(blanks) == 1 else 's'}. Choose a word and it goes into the text."
         status = render_status("idle", message)
     except StoppedError:
@@ -172,6 +179,13 @@ def show(context: AppContext, state: FillState, text: str) -> Iterator[list[Any]
 def halted(state: FillState) -> list[Any]:
     """The last answer of a request that was ended; where a newer one ended it, that one speaks."""
     return answer(render_status("idle", "Stopped."), stop=False) if state.visitor.stopped else answer()
+
+
+def replace(context: AppContext, state: FillState, text: str, other: str) -> Iterator[list[Any]]:
+    """Guess the blanks of another text, in place of what stands there, to which Undo goes back."""
+    if text.strip() and text != other:
+        state.past = [*state.past, text][-HISTORY:]
+    yield from show(context, state, other)
 
 
 def put_in(context: AppContext, state: FillState, text: str, blank: Any, candidate: Any) -> Iterator[list[Any]]:

@@ -28,7 +28,7 @@ from panels.tabs.learn.form import build_form, unavailable
 from panels.tabs.learn.timelapse import Timelapse, make_timelapse, render_timelapses, timelapses_of
 from panels.templates import render
 from panels.training.launcher import Launcher, launcher_of
-from panels.training.monitor import STATUS_TEXTS, RunMonitor, RunView, known_runs, monitor_of
+from panels.training.monitor import RunMonitor, RunView, known_runs, monitor_of
 from storage.run_folder import RunFolder
 
 TITLE = "Learn"
@@ -200,9 +200,10 @@ def show_active(context: AppContext, state: TabState, name: str | None, active: 
 
 
 def choice_of(context: AppContext, name: str | None) -> str:
-    """What the page's model is switched to for the run of that name; "" where there is none."""
+    """What the page's model is switched to for the run of that name, which may be gone by now; "" where none is
+    shown."""
     run = known_runs(context).get(name or "")
-    return "" if run is None else ModelCache(context).choice_of(run.path)
+    return ModelCache(context).choice_of(run.path) if run is not None else f"runs/{name}" if name else ""
 
 
 def follow_run(context: AppContext, state: TabState, name: str | None) -> list[Any]:
@@ -282,7 +283,7 @@ def describe_view(view: RunView, folder: str, *, last_error: str | None = None, 
         f"{short_number(view.parameters)} parameters" if view.parameters else "",
     ]
     warning = command = None
-    message, is_trouble = STATUS_TEXTS[view.status], view.status in ("failed", "crashed", "missing")
+    message, is_trouble = view.status_text, view.status in ("failed", "crashed", "missing")
     if stopping and view.is_active:
         message = "Saving and stopping …"
     elif stopping and view.status == "failed":
@@ -302,7 +303,7 @@ def describe_view(view: RunView, folder: str, *, last_error: str | None = None, 
 
 def _choices(context: AppContext, runs: dict[str, RunFolder]) -> list[tuple[str, str]]:
     """The runs as the list names them."""
-    texts = {name: STATUS_TEXTS[_monitor(context, run)[1].status] for name, run in runs.items()}
+    texts = {name: _monitor(context, run)[1].status_text for name, run in runs.items()}
     return [(f"{name} · {re.split('[:,]', text)[0].lower()}", name) for name, text in texts.items()]
 
 

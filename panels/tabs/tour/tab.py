@@ -132,5 +132,6 @@ def run_tour(context: AppContext, state: TourState, text: str, *, seed: int | No
     def idle() -> str:
         return render_status("idle", "Ready. The arrow keys lead from step to step.")
 
-    for answer in run_request(context, state.visitor, take, busy="Computing …", idle=idle):
-        yield [text, *answer]
+    answers = run_request(context, state.visitor, take, busy="Computing …", idle=idle)
+    for number, answer in enumerate(answers):  # what is typed while it computes stays
+        yield [gr.skip() if number else text, *answer]

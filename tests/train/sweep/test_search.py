@@ -164,7 +164,10 @@ def test_a_search_without_a_result_is_an_error(tmp_path: Path) -> None:
         (["debug", "--trials", "0"], "error: --trials: expected at least 1, got 0"),
         (["debug", "--trials", "1", "--startup-trials", "0"], "error: --startup-trials: expected at least 1, got 0"),
         (["debug", "--trials", "1", "--run-dir", "x"], "error: --run-dir: each trial has a run folder of its own"),
-        (["modern", "--trials", "1", "--minutes", "5"], "error: --minutes: expected none in a search, .* got 5.0; limit"),
+        (
+            ["modern", "--trials", "1", "--minutes", "5"],
+            "error: --minutes: expected none in a search, .* got 5.0; limit",
+        ),
         (["chat", "--trials", "1", "--from", "x"], "error: --from: expected none in a search, .* got x; limit"),
         (["debug", "--trials", "1", "--push", "me/x"], "error: --push: expected none in a search, .* with --push then"),
         (["debug", "--trials", "1", "--data.batch-size", "0"], "error: --data.batch-size: expected at least 1, got 0"),
