@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import pytest
@@ -210,7 +211,7 @@ def test_the_last_error_of_a_run_without_a_recipe_says_what_to_do() -> None:
 
 
 def test_a_run_that_has_ended_shows_the_figure_of_the_model_that_it_gives() -> None:
-    figures = {"bits_per_byte": 1.75, "best_bits_per_byte": 1.25, "loss": 2.0}
+    figures: dict[str, Any] = {"bits_per_byte": 1.75, "best_bits_per_byte": 1.25, "loss": 2.0}
     ended = render_strip(StripView(1, view=RunView(name="lamp", status="finished", **figures)))
     assert "1.250 bits per byte at its best" in ended
     assert "1.750" not in ended

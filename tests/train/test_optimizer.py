@@ -113,6 +113,7 @@ def test_scaled_steps_are_those_without_a_scale_and_an_overflow_moves_nothing() 
         for step in range(4):
             scaler.scale(model(torch.ones(2, 4) * (step + 1)).square().mean()).backward()
             if step == overflow_at:
+                assert first[0].grad is not None
                 first[0].grad[0, 0] = torch.inf
             for optimizer in optimizers:
                 scaler.unscale_(optimizer)
