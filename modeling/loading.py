@@ -226,7 +226,8 @@ def check_sizes(folder: Path) -> None:
     block = width * (width + queries + keys + sizes.get("inner", 0))
     asked = layers * block + width * sizes.get("vocabulary", 1)
     ours = config.get("model_type") == "scratchgpt"
-    if (config.get("position_embedding") == "learned") if ours else ("n_positions" in config):
+    is_gpt2 = "n_positions" in config or config.get("model_type") in ("gpt2", "openai-gpt")
+    if config.get("position_embedding", "learned") == "learned" if ours else is_gpt2:
         asked += width * positions  # a table that the weights hold
     stored = read_weights(folder).parameters
     if asked > SIZE_MARGIN * stored:

@@ -15,7 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser().parse_args(arguments)
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8")  # a pipe of Windows has the encoding of the system's language
+            # A pipe of Windows has the encoding of the system's language.
+            stream.reconfigure(encoding="utf-8", errors=stream.errors)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     from tokenization import commands  # after the parsing: --help and a wrong flag need no transformers
 

@@ -74,11 +74,11 @@ def main(arguments: list[str] | None = None) -> None:
         repo = config.run.push if is_first_process() else None
         if repo:
             check_account(repo)
+        folder = RunFolder(config.run.dir or Path("runs") / name)
         with quick_imports():
             from train.device import leave_process_group
             from train.loop import train
 
-        folder = RunFolder(config.run.dir or Path("runs") / name)
         run_dir = train(config, recipe=name)
         leave_process_group()
         if repo:

@@ -1,6 +1,7 @@
 """What is checked before a run begins: that a config fits itself and its folder, and that flags have an effect."""
 
 import os
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -174,10 +175,10 @@ def check_same_run(config: Config, folder: RunFolder) -> None:
         and (section != "run" or key in ("seed", "base_model"))
     ]
     if different:
+        words = ("python", "-m", "train", str(folder.recipe_file), "--run-dir", str(folder.path), "--resume")
         raise ValueError(
             f"{folder.path}: expected the folder of a run with this config, got one of another "
-            f"({'; '.join(different)}); go on with its own settings (`python -m train {folder.recipe_file} --run-dir "
-            f"{folder.path} --resume`), or choose another --run-dir"
+            f"({'; '.join(different)}); go on with its own settings (`{shlex.join(words)}`), or choose another --run-dir"
         )
 
 

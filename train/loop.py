@@ -100,6 +100,8 @@ class Trainer(Run):
                 # A process was killed after the last checkpoint, or a run that was stopped is declared long enough.
                 if self.evaluation_step != state.step:
                     self._evaluate()
+                    self._write_metrics()
+                    self._checkpoint()  # it may be the best
                 self._finish()
             self.log.info(f"the run is finished: {state.step} steps are done (more: --steps)")
             return

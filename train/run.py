@@ -218,6 +218,8 @@ class Run:
         if self.accelerator.scaler is not None and saved.get("scaler"):
             self.accelerator.scaler.load_state_dict(saved["scaler"])
         before, now = saved.get("precision"), precision_of(self.accelerator)
+        if before is None and self.config.run.precision == "auto" and self.accelerator.device.type == "cpu":
+            before = "fp32" if self.config.model.hidden_size < 256 else now  # the rule of older versions
         if before not in (None, now):
             self.log.info(f"{now} from here on, {before} until now (--run.precision {before} keeps it)")
         self.limit.resume(saved.get("limit"), renewed_at=state.seconds if is_cut else None)

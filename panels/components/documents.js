@@ -134,9 +134,13 @@ window.scratch.Documents = class {
 
   // A document of its own for this tab; `content` is what is in it.
   async create({ name = this.untitled(), content = this.blank(), values = null } = {}) {
-    this.flush();
     const id = window.scratch.Store.newId();
     const release = (await this.store.claim(id)) ?? (() => {});
+    if (this.editor.isWriting()) { // a request has begun meanwhile, and its text would come here
+      release();
+      return this.complain("list", BUSY);
+    }
+    this.flush();
     this.record = null;
     this.complain("history", "");
     this.show(id, name, release, content, values);
@@ -155,6 +159,10 @@ window.scratch.Documents = class {
     if (found === null) return false;
     const release = await this.store.claim(id, options);
     if (!release) return false;
+    if (this.editor.isWriting()) { // since another tab was waited for
+      release();
+      return false;
+    }
     this.flush();
     this.record = this.store.read(id) ?? found; // another tab may have written until the lock was free
     this.show(id, this.record.name, release, this.openRest(id, this.record), this.record.settings);
@@ -247,6 +255,7 @@ window.scratch.Documents = class {
     field.select();
     field.focus();
     field.addEventListener("keydown", (event) => {
+      if (event.isComposing || event.keyCode === 229) return; // Enter takes what an input method offers
       if (event.key === "Enter") this.finishRename(item);
       if (event.key === "Escape") this.leave(item.dataset.id);
       if (event.key === "Enter" || event.key === "Escape") {
@@ -354,7 +363,7 @@ window.scratch.Documents = class {
     else if (name === "cancel") this.leave(item.dataset.id);
     else if (name === "open" && item.dataset.id !== this.current.id) {
       const isOpen = await this.open(item.dataset.id, { isChosen: true });
-      this.complain("list", isOpen ? "" : `That ${this.noun} is open in another tab.`);
+      this.complain("list", isOpen ? "" : this.editor.isWriting() ? BUSY : `That ${this.noun} is open in another tab.`);
     }
     if (["new", "open"].includes(name)) this.drawList();
     if (name === "open") this.leave(item.dataset.id);

@@ -21,8 +21,8 @@ BROKEN = render_status("trouble", "That went wrong; the page's log says why. The
 class ModelSwitch:
     """The field, the line below the head that says what became of a choice, and the events that make one.
 
-    `version` is that of the model that a visitor's page knows (0: the one it was opened with); a tab that has to work
-    something out anew for another model listens to its `change`."""
+    `version` is that of the model that a visitor's page knows of; a tab that has to work something out anew for another
+    model listens to its `change`."""
 
     version: gr.Number  # from `build_field` on
     notice: gr.HTML  # from `build_notice` on
@@ -36,7 +36,7 @@ class ModelSwitch:
         """Lay out the field."""
         takes_any = self._cache.takes_any
         # No gr.State: the change of one is noticed only where a queued event made it, and a timer's are not queued.
-        self.version = gr.Number(0, visible="hidden")
+        self.version = gr.Number(self._context.version, visible="hidden")
         self.chosen = gr.Dropdown(
             self.choices(),
             value=OWN,

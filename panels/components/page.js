@@ -21,6 +21,7 @@ window.scratch = {
 };
 
 document.addEventListener("keydown", (event) => {
+  if (event.isComposing) return; // Enter takes what an input method offers, Escape leaves it
   const press = (...names) => names.map(find).find((button) => button?.checkVisibility())?.click();
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();

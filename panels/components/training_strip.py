@@ -93,7 +93,7 @@ class StripParts:
         outputs, version = [*parts.values()], [] if self._switch is None else [self._switch.version]
         page.load(self.begin, seen, outputs, **DIRECT)
         # A tick that comes while another one is answered is answered after it: the page will not send it again.
-        parts["spoken"].tick(self.follow, seen, [*outputs, *version], trigger_mode="always_last", **DIRECT)
+        parts["spoken"].tick(self.follow, [seen, *version], [*outputs, *version], trigger_mode="always_last", **DIRECT)
         parts["resume"].click(self.resume_run, seen, outputs, **DIRECT)
         parts["hide"].click(self.put_away, seen, outputs, **DIRECT)
         if self._switch is not None:
@@ -115,13 +115,15 @@ class StripParts:
             pause = TICK if left is None or left > LAST else LAST_TICK
         return {"version": f"{shown.version} {self._context.version}", "seconds": pause}
 
-    def follow(self, seen: Seen) -> list[Any]:
-        """What is new, and the version of the model where it was switched."""
+    def follow(self, seen: Seen, known: Any = None) -> list[Any]:
+        """What is new, and the version of the model where it was switched; `known` is the one that the page has, which
+        counts where nothing is known of the visitor (a page that outlived its server, or that opens just now)."""
         shown = self.strip.look()
         updates = [gr.skip()] * len(PARTS) if shown.version == seen.strip else self._update(seen, shown)
         if self._switch is None:
             return updates
-        version, is_old = self._context.version, seen.model != self._context.version
+        version = self._context.version
+        is_old = (seen.model or known) != version
         seen.model = version
         return [*updates, version if is_old else gr.skip()]
 

@@ -22,7 +22,7 @@ def parse_json(body: bytes) -> Any:
 
     Raises RefusedError (400) for what is no JSON, too deep, or NaN and its like, which JSON does not have."""
     try:
-        value = json.loads(body, parse_constant=_refuse_constant)
+        value = json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)  # of bytes, json takes surrogates
     except RefusedError:
         raise
     except RecursionError:

@@ -58,6 +58,14 @@ def test_absurd_sizes_are_refused_before_memory_is_taken(folder: Path, values: d
     assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - before[1] < 5
 
 
+def test_the_table_of_positions_that_a_config_does_not_name_counts(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("position_embedding", None)  # learned, then
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2**24}))
+    with pytest.raises(ValueError, match="expected sizes that fit its weights"):
+        load_model(folder)
+
+
 @pytest.mark.parametrize("name", ["n_embd", "d_model"])
 def test_other_families_are_held_to_their_files_too(folder: Path, name: str) -> None:
     (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", name: 10**8, "n_layer": 2, "vocab_size": 9}))

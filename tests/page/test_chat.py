@@ -324,3 +324,12 @@ def test_what_is_stored_broken_is_left_out_with_a_line(browsing: Any, chat_addre
         "3 stored chats cannot be read and are left out: it is broken"
     )
     expect(button(page, "Answer again")).to_be_enabled()
+
+
+def test_enter_that_ends_a_composition_sends_nothing(page: Any) -> None:
+    field(page).fill("ランプ")
+    press = "(field, more) => field.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', bubbles: true, ...more}))"
+    field(page).evaluate(press, {"isComposing": True})
+    field(page).evaluate(press, {"keyCode": 229})  # Safari's
+    page.wait_for_timeout(300)
+    assert (words(page), field(page).input_value()) == ([], "ランプ")

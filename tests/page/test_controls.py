@@ -245,3 +245,13 @@ def test_the_controls_fit_a_phone(page: Any) -> None:
         "(all) => all.map((each) => [each.textContent.trim(), each.getBoundingClientRect().height])"
     )
     assert [name for name, height in boxes if height < 40 and "Take it along" not in name] == []
+
+
+def test_a_bar_that_is_clicked_twice_adds_one_token(page: Any, loaded: LoadedModel) -> None:
+    document = page.locator("#document textarea")
+    document.fill("the cat")
+    after(page, "the cat")
+    bar = page.locator("#bars .bar:not([aria-disabled='true'])").first
+    token_id = int(bar.get_attribute("data-token"))
+    bar.evaluate("(bar) => { bar.click(); bar.click(); }")
+    assert document.input_value() == "the cat" + look(loaded, "the cat").texts[token_id]

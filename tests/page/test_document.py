@@ -226,3 +226,23 @@ def test_typing_is_grouped_and_a_letter_deleted_again_costs_no_token(page):
         }"""
     )
     assert states == [["", "The", "The l", "The ", "The xx", "The x!x", "The xx"], 1, 2]
+
+
+def test_what_a_key_over_a_selection_takes_away_can_be_undone(page):
+    """As after Ctrl+A in place of Shift+A, while one types."""
+    states = page.evaluate(
+        """() => {
+          const { History } = window.scratch.history;
+          const walk = (...steps) => {
+            const history = new History();
+            steps.forEach(([text, kind], number) => history.type(text, kind, 100 * number));
+            return history.states.map((state) => state.text);
+          };
+          return [
+            walk(["a", "insert"], ["ab", "insert"], ["abc", "insert"], ["x", "insert"], ["xy", "insert"]),
+            walk(["one", "insertFromPaste"], ["two", "insertFromPaste"]),
+            walk(["k", "insertCompositionText"], ["か", "insertCompositionText"], ["かk", "insertCompositionText"]),
+          ];
+        }"""
+    )
+    assert states == [["", "abc", "xy"], ["", "one", "two"], ["", "かk"]]

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from tests.page.test_write import TOKEN, over
-from tests.page.writing import field, keeps, name, open_list, opened, ready, stay, trouble, write
+from tests.page.writing import begin, field, keeps, name, open_list, opened, ready, shown_text, stay, trouble, write
 from tests.serving import SEED, button, set_length, wait_until
 
 
@@ -307,3 +307,43 @@ def test_beginnings_lie_under_the_text_on_the_first_screen_of_a_phone(browser, s
     button(page, "Undo").tap()
     expect(field(page)).to_have_value("mine")
     phone.close()
+
+
+def test_a_file_that_is_read_slowly_takes_no_place_of_a_text_that_is_being_written(browsing, slow_address):
+    from playwright.sync_api import expect
+
+    page = opened(browsing, slow_address)
+    open_list(page)
+    page.evaluate(
+        """() => {
+          const read = Blob.prototype.text;
+          Blob.prototype.text = async function () {
+            await new Promise((resolve) => setTimeout(resolve, 3000));
+            return read.call(this);
+          };
+        }"""
+    )
+    field(page).fill("The lamp")
+    file = {"name": "poem.txt", "mimeType": "text/plain", "buffer": b"a poem"}
+    page.locator("#texts input[type=file]").set_input_files(file)
+    begin(page)
+    expect(trouble(page)).to_have_text("The model is writing: stop it first.")
+    assert shown_text(page).startswith("The lamp")
+    page.keyboard.press("Escape")
+
+
+def test_a_name_is_composed_with_an_input_method(browsing, lab_address):
+    from playwright.sync_api import expect
+
+    page = opened(browsing, lab_address)
+    field(page).fill("One")
+    open_list(page)
+    page.get_by_role("button", name="Rename Untitled 1").click()
+    new = page.get_by_label("New name")
+    new.fill("か")
+    press = "(field, key) => field.dispatchEvent(new KeyboardEvent('keydown', {key, isComposing: true, bubbles: true}))"
+    for key in ("Enter", "Escape"):
+        new.evaluate(press, key)
+    expect(new).to_be_focused()
+    new.press("Enter")
+    expect(name(page)).to_have_text("か")

@@ -16,6 +16,8 @@ from panels.generate import generate, generate_queued
 from panels.model_cache import OWN, ModelCache
 from panels.models import ModelLoader, find_model, load_model
 from panels.sampling import settings_from
+from panels.tabs.write import controls
+from panels.tabs.write.next_token import look
 from tests.panels.tiny_model import save_checkpoint, save_masked_checkpoint, save_run
 
 SETTINGS: dict[str, Any] = {"seed": 3, "max_new_tokens": 12}
@@ -132,3 +134,16 @@ def test_the_field_offers_every_model_and_says_what_became_of_a_choice(context: 
     for nothing in ("", "  ", None):  # the field was emptied
         ((said, field, *same),) = switch.switch(nothing)
         assert ([said, *same], field["value"]) == ([gr.skip()] * 3, OWN)
+
+
+def test_a_look_with_the_model_before_is_not_shown_as_one_of_the_new_model(
+    context: AppContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look_and_switch(loaded: Any, text: str) -> Any:
+        context.switch(find_model(context.home / "runs" / "mine"))
+        return look(loaded, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(controls, "look", look_and_switch)
+        assert 'data-next="null"' in controls.look_ahead(context, "The lamp")
+    assert 'data-next="null"' not in controls.look_ahead(context, "The lamp")

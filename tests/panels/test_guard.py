@@ -111,6 +111,8 @@ def test_json_of_a_body() -> None:
         (b"{", "expected JSON, got something else"),
         (b"", "expected JSON, got something else"),
         (b"\xff\xfe", "expected JSON, got something else"),
+        (b'{"a": "\xed\xa0\x80"}', "expected JSON, got something else"),  # a surrogate as UTF-8 never has it
+        ('["\\ud800"]'.encode("utf-16"), "expected JSON, got something else"),
         (b"9" * 5000, "expected JSON, got something else"),
         (b'{"a": NaN}', "expected JSON, which has no NaN; write null or a number."),
         (b"[-Infinity]", "expected JSON, which has no -Infinity"),

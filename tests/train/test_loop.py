@@ -240,7 +240,8 @@ def test_a_stopped_run_may_be_declared_long_enough(
         assert RunFolder(train(config, recipe="debug")).state["status"] == "stopped"
     state = RunFolder(train(with_fields(config, run__steps=6), recipe="debug")).state
     assert (state["status"], state["cut_short"], state["step"]) == ("finished", None, 6)
-    assert state["evaluation"]["validation_loss"] > 0
+    loss = RunFolder(config.run.dir or Path()).record_at(6, "validation_loss")["validation_loss"]
+    assert (state["best_checkpoint"], state["best_validation_loss"]) == ("checkpoints/step-000006", loss)
 
 
 def test_another_precision_than_before_is_said(

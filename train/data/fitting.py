@@ -85,8 +85,10 @@ def fitted_before(config: Config, recipe: Config, folder: RunFolder) -> Config |
         return None
     saved = folder.peek_recipe().get("fitted")
     fields = saved if isinstance(saved, dict) else {}
-    # The config of the run's own recipe.json has them already; where it differs, that was asked for.
-    if any(value_of(config, name) == value != value_of(recipe, name) for name, value in fields.items()):
+    # The config of the run's own recipe.json has them already, or most; where it differs, that was asked for.
+    kept = sum(value_of(config, name) == value != value_of(recipe, name) for name, value in fields.items())
+    reset = sum(value_of(config, name) == value_of(recipe, name) != value for name, value in fields.items())
+    if kept > reset:
         return config
     return replace_fields(
         config, {name: value for name, value in fields.items() if value_of(config, name) == value_of(recipe, name)}

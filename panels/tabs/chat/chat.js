@@ -217,7 +217,8 @@ function attach() {
   drawn = [];
   field.addEventListener("input", typed);
   field.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || event.shiftKey || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    if (event.key !== "Enter" || event.shiftKey || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.isComposing || event.keyCode === 229) return; // 229: Safari, whose composition is over by then
     event.preventDefault();
     send();
   });

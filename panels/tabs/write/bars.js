@@ -248,7 +248,8 @@ document.addEventListener("click", (event) => {
     pending = { text: area?.value, since: performance.now() };
   }
   const bar = event.target.closest?.("#bars button[data-token]");
-  if (!bar || bar.getAttribute("aria-disabled") === "true" || !next?.texts || text.value !== lookedAt) return;
+  if (!bar || bar.getAttribute("aria-disabled") === "true" || !next?.texts) return;
+  if (document.querySelector("#document textarea")?.value !== lookedAt) return; // not `text`, which is up to 100 ms old
   eager = true;
   window.scratch.editor.append(next.texts[bar.dataset.token]);
 });

@@ -146,11 +146,14 @@ def exported(
 
 
 def look_ahead(context: AppContext, text: str) -> str:
-    """The numbers of what may come after `text`, or what is in the way of them."""
+    """The numbers of what may come after `text`, or what is in the way of them; none where the model is another one by
+    now, so that the page asks again."""
+    loader = context.loader
     try:
-        return render_numbers(context, found=dataclasses.asdict(context.loader.call(look, text)))
+        found = dataclasses.asdict(loader.call(look, text))
     except ValueError as error:
-        return render_numbers(context, trouble=str(error))
+        return render_numbers(context, trouble=str(error) if loader is context.loader else "")
+    return render_numbers(context, found=found if loader is context.loader else None)
 
 
 def render_numbers(context: AppContext, *, found: dict[str, Any] | None = None, trouble: str = "") -> str:

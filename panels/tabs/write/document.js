@@ -51,7 +51,7 @@ class History {
   constructor(states = [EMPTY], at = states.length - 1) {
     this.states = states;
     this.at = at;
-    this.typed = null; // {kind, edge, time} of the last key
+    this.typed = null; // {kind, from, edge, time} of the last key; `from`: where its step began
   }
 
   get state() {
@@ -90,19 +90,21 @@ class History {
     return this.state;
   }
 
-  // The text as the user changed it. Keys of one kind that follow each other in time and place are one step. Tokens come
+  // The text as the user changed it. Keys of one kind that follow each other in time and place are one step; one that takes
+  // away what it has not just written, as a key over a selection does, begins another. Tokens come
   // back where their text does: a letter typed and deleted again costs none.
   type(text, kind, now) {
     const [at, removed, inserted] = changeOf(this.state.text, text);
     const { typed } = this;
-    const follows = typed !== null && kind === typed.kind && now - typed.time < PAUSE && this.at > 0 &&
+    const isOwn = removed === 0 || kind === "delete" || (kind === "insertCompositionText" && at >= typed?.from);
+    const follows = typed !== null && isOwn && kind === typed.kind && now - typed.time < PAUSE && this.at > 0 &&
       this.at === this.states.length - 1 && (at === typed.edge || at + removed === typed.edge) && !inserted.includes("\n");
     const recent = this.states.slice(Math.max(0, this.at - 3), this.at + 1).reverse();
     const found = recent.map((state) => cut(state, text, "typing"));
     const state = found.reduce((best, each) => (each.tokens.length > best.tokens.length ? each : best));
     if (follows) this.replace(state);
     else this.add(state);
-    this.typed = { kind, edge: at + inserted.length, time: now };
+    this.typed = { kind, from: follows ? typed.from : at, edge: at + inserted.length, time: now };
     return state;
   }
 }

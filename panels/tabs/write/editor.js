@@ -93,7 +93,7 @@ function replace(text, by) {
 
 function append(text) {
   if (isWriting() || !loaded) return;
-  const longer = history.state.text + text;
+  const longer = history.state.text + text.replaceAll("\r", "\n"); // as in `grow`
   step({ ...history.state, text: longer, by: "token" }, longer.length);
   say("idle", "One token of your choice.");
 }

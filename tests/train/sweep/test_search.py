@@ -166,9 +166,9 @@ def test_a_search_without_a_result_is_an_error(tmp_path: Path) -> None:
         (["debug", "--trials", "1", "--run-dir", "x"], "error: --run-dir: each trial has a run folder of its own"),
         (
             ["modern", "--trials", "1", "--minutes", "5"],
-            "error: --minutes: expected none in a search, .* got 5.0; limit",
+            "error: --minutes: expected none in a search, .* got 5.0; leave",
         ),
-        (["chat", "--trials", "1", "--from", "x"], "error: --from: expected none in a search, .* got x; limit"),
+        (["chat", "--trials", "1", "--from", "x"], "error: --from: expected none in a search, .* got x; leave"),
         (["debug", "--trials", "1", "--push", "me/x"], "error: --push: expected none in a search, .* with --push then"),
         (["debug", "--trials", "1", "--data.batch-size", "0"], "error: --data.batch-size: expected at least 1, got 0"),
         (["debug"], "2"),  # argparse names --trials
