@@ -178,7 +178,8 @@ def check_same_run(config: Config, folder: RunFolder) -> None:
         words = ("python", "-m", "train", str(folder.recipe_file), "--run-dir", str(folder.path), "--resume")
         raise ValueError(
             f"{folder.path}: expected the folder of a run with this config, got one of another "
-            f"({'; '.join(different)}); go on with its own settings (`{shlex.join(words)}`), or choose another --run-dir"
+            f"({'; '.join(different)}); go on with its own settings (`{shlex.join(words)}`), or choose another "
+            "--run-dir"
         )
 
 

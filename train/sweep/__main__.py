@@ -62,8 +62,8 @@ def parse(arguments: list[str]) -> "tuple[Search, int, bool]":
         if value:
             raise ValueError(
                 f"{flag}: expected none in a search, whose trials have sizes, steps and a tokenizer of its own, got "
-                f"{value}; leave it out (of a recipe file too), limit the trials with --steps or --run.max-seconds, and "
-                f"train best.json with {flag} then"
+                f"{value}; leave it out (of a recipe file too), limit the trials with --steps or --run.max-seconds, "
+                f"and train best.json with {flag} then"
             )
     search = Search(
         recipe=recipe,
