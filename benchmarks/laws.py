@@ -32,7 +32,8 @@ from train.recipes import get_recipe
 
 POINTS, PICTURE = CHECKOUT / "benchmarks" / "laws.jsonl", CHECKOUT / "docs" / "laws.png"
 REPEATED = "repeated"
-"""The text of the point that is no run of the study: the model in the box, which read the books 6.3 times."""
+"""The text of the point that is no run of the study: an earlier model in the box, which read the books 6.3 times
+(windows at random places)."""
 COMPRESSED = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000)
 """Bytes of the books whose compression is measured."""
 SHORT = 300_000

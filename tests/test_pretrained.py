@@ -20,7 +20,7 @@ def test_is_a_checked_bundle_with_the_code_of_this_version() -> None:
 def test_is_small_and_has_learned() -> None:
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 16_000_000
     data, _ = read_card(FOLDER)
-    assert card_metrics(data)["loss"] < 4.0
+    assert card_metrics(data)["loss"] < 3.95
 
 
 def test_writes_the_same_text_for_the_same_seed() -> None:
