@@ -63,6 +63,15 @@ def after(page: Any, text: str) -> None:
     )
 
 
+def bar_after(page: Any, text: str) -> tuple[Any, Any, int]:
+    """Put a text into the document: the document, the first bar that may follow, and its token."""
+    document = page.locator("#document textarea")
+    document.fill(text)
+    after(page, text)
+    bar = page.locator("#bars .bar:not([aria-disabled='true'])").first
+    return document, bar, int(bar.get_attribute("data-token"))
+
+
 def shown(page: Any) -> list[tuple[str, str, str]]:
     """Label and both numbers of each bar."""
     return [tuple(row) for row in page.locator("#bars .bar").evaluate_all(SHOWN)]
@@ -144,11 +153,7 @@ def test_bars_move_with_the_sliders_and_ask_for_nothing(page: Any, loaded: Loade
 
 
 def test_a_bar_goes_behind_the_text_by_keyboard_and_undo_takes_it_back(page: Any, loaded: LoadedModel) -> None:
-    document = page.locator("#document textarea")
-    document.fill("the cat")
-    after(page, "the cat")
-    bar = page.locator("#bars .bar:not([aria-disabled='true'])").first
-    token_id = int(bar.get_attribute("data-token"))
+    document, bar, token_id = bar_after(page, "the cat")
     bar.focus()
     page.keyboard.press("Enter")
     longer = "the cat" + look(loaded, "the cat").texts[token_id]
@@ -248,10 +253,6 @@ def test_the_controls_fit_a_phone(page: Any) -> None:
 
 
 def test_a_bar_that_is_clicked_twice_adds_one_token(page: Any, loaded: LoadedModel) -> None:
-    document = page.locator("#document textarea")
-    document.fill("the cat")
-    after(page, "the cat")
-    bar = page.locator("#bars .bar:not([aria-disabled='true'])").first
-    token_id = int(bar.get_attribute("data-token"))
+    document, bar, token_id = bar_after(page, "the cat")
     bar.evaluate("(bar) => { bar.click(); bar.click(); }")
     assert document.input_value() == "the cat" + look(loaded, "the cat").texts[token_id]
