@@ -4,12 +4,19 @@ matrix products of such a step alone.
 Both models are 6 layers, 256 wide, context 256, vocabulary 8,257, with the same dropout everywhere. Ours has the
 recipe's 6 heads of 42, ReLU and an output layer of its own; GPT-2 has 4 heads of 64, since its heads must divide its
 width. A step is forward, loss, backward, and fused AdamW, in the same precision for both. The two take turns with the
-products of a step of ours, computed in buffers made beforehand, with nothing between them.
+products of a step of ours, computed in buffers made beforehand, with nothing between them. Each is a process of its
+own: how often the allocator returns memory to the system, and pays for new pages, depends on what else a process did.
 """
 
+import argparse
+import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -17,11 +24,14 @@ from transformers import GPT2LMHeadModel
 
 from benchmarks._limits import step_products
 from benchmarks._rounds import CONTEXT, VOCABULARY, gpt2_config, ratio, take_turns
+from benchmarks.bpe import CHECKOUT
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from modeling.sizing import flops_per_token
 from train.device import cpu_has_native_bf16
 from train.kernels import use_kernels
 from train.objective import ModelWithLoss
+
+PEERS = ("scratchgpt", "gpt2", "products")
 
 
 def our_config(dropout: float, **fields: Any) -> ScratchGPTConfig:
@@ -89,24 +99,15 @@ def measure(
     """
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"precision must be fp32 or bf16; got {precision!r}.")
-    if threads is not None:
-        torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    ids_BL = torch.randint(VOCABULARY, (batch_size, sequence_length + 1))
-    ours = {"input_BL": ids_BL[:, :-1], "target_BL": ids_BL[:, 1:]}
-    theirs = {"input_ids": ids_BL[:, :-1], "labels": ids_BL[:, :-1], "use_cache": False}
-    config = our_config(dropout)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    takers = {
-        "scratchgpt": make_step(build_ours(config), ours, precision),
-        "gpt2": make_step(GPT2LMHeadModel(gpt2_config(dropout)), theirs, precision),
-        "products": step_products(config, batch_size, sequence_length, dtype),
-    }
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    seconds = take_turns(takers, steps, clock)
+    threads = threads or torch.get_num_threads()
+    case = {"batch_size": batch_size, "length": sequence_length, "dropout": dropout, "precision": precision}
+    with ExitStack() as processes:
+        peers = {name: _start(processes, {"name": name, "threads": threads, **case}) for name in PEERS}
+        seconds = take_turns(peers, steps, clock=None)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     tokens = batch_size * sequence_length
     heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 64}  # GPT-2's
+    config = our_config(dropout)
     flops = {
         name: tokens * flops_per_token(shape, sequence_length)
         for name, shape in (("scratchgpt", config), ("gpt2", our_config(dropout, **heads)))
@@ -117,7 +118,7 @@ def measure(
         "sequence_length": sequence_length,
         "dropout": dropout,
         "precision": precision,
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         **{f"{name}_seconds": median for name, median in medians.items()},
         **{f"{name}_tokens_per_second": tokens / medians[name] for name in flops},
         "speedup": ratio(seconds, "scratchgpt", "gpt2"),
@@ -128,3 +129,54 @@ def measure(
         },
         "speedup_at_the_limit": ratio(seconds, "products", "gpt2"),
     }
+
+
+def make_peer(*, name: str, batch_size: int, length: int, dropout: float, precision: str) -> Callable[[], Any]:
+    """A call that takes one step of a peer."""
+    torch.manual_seed(0)
+    ids_BL = torch.randint(VOCABULARY, (batch_size, length + 1))
+    config = our_config(dropout)
+    if name == "products":
+        return step_products(config, batch_size, length, torch.bfloat16 if precision == "bf16" else torch.float32)
+    if name == "gpt2":
+        model = GPT2LMHeadModel(gpt2_config(dropout))
+        return make_step(model, {"input_ids": ids_BL[:, :-1], "labels": ids_BL[:, :-1], "use_cache": False}, precision)
+    return make_step(build_ours(config), {"input_BL": ids_BL[:, :-1], "target_BL": ids_BL[:, 1:]}, precision)
+
+
+def _start(processes: ExitStack, peer: dict[str, Any]) -> Callable[[], float]:
+    """Start the process of a peer; the call has it take one step, and returns its seconds."""
+    command = [sys.executable, "-m", "benchmarks.training_step", json.dumps(peer)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(peer["threads"])}
+    process = processes.enter_context(
+        subprocess.Popen(
+            command, cwd=CHECKOUT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+    )
+
+    def step() -> float:
+        print(file=process.stdin, flush=True)
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the process of {peer['name']} ended with status {process.wait()}; its words are above")
+        return float(line)
+
+    return step
+
+
+def main() -> None:
+    """The process of a peer: a step for each line of the input, its seconds to the output."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training_step", description=main.__doc__)
+    parser.add_argument("peer", help="arguments of make_peer, and `threads`, as JSON")
+    peer = json.loads(parser.parse_args().peer)
+    torch.set_num_threads(peer.pop("threads"))
+    step = make_peer(**peer)
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    for _ in sys.stdin:
+        begun = clock()
+        step()
+        print(clock() - begun, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,49 +1,41 @@
-"""One token of several texts in one pass, on the CPU in float32: `modeling.fast_decoder` and `modeling.cache_decoder`
-for a batch.
+"""One token of several texts in one pass, on the CPU in float32: `modeling.fast_decoder` for a batch.
 
 The weights are read once for all texts instead of once for each, and matrix products of a few rows use the arithmetic
-that a single row leaves idle. Each text has a decoder of its own, which reads its prompt and holds its keys and values:
-a `FastDecoder` of a ScratchGPT (`BatchDecoder`), a `CacheText` of another model (`CacheBatchDecoder`).
+that a single row leaves idle. A text reads its prompt by itself, in a `FastDecoder`; then its keys and values move to a
+slot beside those of the others (`Slots`), so that all of them attend in one product.
 
 A text must not depend on its company: the same seed gives the same text alone and among nineteen others. So nothing
-here may round differently because of other rows. Norms, activations and additions work row by row; attention is one
-text after the other, over exactly the tokens that the text has; and the matrix products are oneDNN's with packed
-weights, whose rows are the same bits for any number of rows, which `BatchDecoder` tries on this machine before it
-relies on it (a plain `torch.mm` of one row uses another kernel than one of four). That is also why one text alone goes
-through the same pass here, though the decoder of one text is faster for it. What another model computes between its
-matrix products is not known, so `CacheBatchDecoder` tries whole passes too.
+here may round differently because of other rows. Norms, activations and additions work row by row. The matrix products
+are oneDNN's with packed weights, whose rows are the same bits for any number of rows (a plain `torch.mm` of one row
+uses another kernel than one of four). In attention, zeros follow the keys and values of a shorter text, and have a
+weight of exactly 0. Both are tried on this machine before they are relied on. That is also why one text alone goes
+through the same pass here, though the decoder of one text is faster for it.
 
-Axes: N texts, E hidden size, W queries, keys and values of all heads, V vocabulary; others as in `fast_decoder`.
+Axes: N texts, E hidden size, W queries, keys and values of all heads, V vocabulary, S places that are attended to, Z
+key/value heads of all texts in a row; others as in `fast_decoder`.
 """
 
 import copy
-import inspect
-import itertools
 from collections.abc import Sequence
-from typing import Any, cast
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
-from transformers import AttentionInterface, Cache, DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.pytorch_utils import Conv1D
 
-from modeling.cache_decoder import CacheDecoder, cache_argument
-from modeling.fast_decoder import COPY_LIMIT, FastBlock, FastDecoder, has_plain_weights, is_plain
+from modeling.fast_decoder import FastBlock, FastDecoder
 from modeling.loading import context_length
 from modeling.modeling_scratchgpt import ScratchGPTForCausalLM
 
-EACH_TEXT = "scratchgpt_each_text"
-"""The name of `_attend_each` among transformers' attention functions."""
 LANES = 32
 """Numbers that a vectorised activation takes at a time, at most (AVX-512). It rounds those left over at the end of a
 tensor in another way: which they are depends on the number of rows, unless the rows are multiples of this."""
-DEPENDENT_ROPE = ("dynamic", "longrope")
-"""Kinds of rotary positions that depend on the longest text of a pass."""
-CLOSE = 1e-4
-"""Logits of a pass may differ from those of the model's own forward by this much of the largest of them."""
+PIECE = 64
+"""Texts of a pass attend to as many places as the longest has tokens, rounded up to a multiple of this …"""
+SMALL_PRODUCT = 400
+"""… or of more: torch computes products of fewer multiplications in another way."""
+ALIGNED = 8
+"""Keys and values are a multiple of so many numbers, zeros among them: kernels take another path at odd addresses."""
 
 
 class CannotBatchError(ValueError):
@@ -77,11 +69,11 @@ class PackedLinear:
 
 
 class BatchDecoder:
-    """Reads one token of each of up to `width` texts in one pass. Call under `torch.inference_mode`.
+    """Reads one token of each of up to `width` texts in one pass; one pass at a time, under `torch.inference_mode`.
 
     Args:
         model: one that `can_batch`.
-        width: texts of one pass at most; `step` may run in several threads, on different texts.
+        width: texts of one pass at most.
 
     Raises:
         CannotBatchError: where texts would depend on each other.
@@ -92,29 +84,232 @@ class BatchDecoder:
         self.first = FastDecoder(model, context_length(model) or 0)
         self.blocks = [BatchBlock(block, width) for block in self.first.blocks]
         self.head = PackedLinear(self.first.head_EV, self.first.head_bias_V, width)
+        self.groups = [Slots(self.first.blocks, width)]
+        self.groups[0].check()
 
     @property
     def bytes_of_a_text(self) -> int:
         """The keys and values of one that is as long as the context."""
-        return sum(block.buffer_TW.nbytes for block in self.first.blocks)
+        own = sum(block.buffer_TW.nbytes for block in self.first.blocks)
+        tokens = len(self.first.blocks[0].buffer_TW)
+        return max(own, sum(layer.bytes_of_a_token * tokens for layer in self.groups[0].layers))
 
-    def new_text(self, capacity: int) -> FastDecoder:
+    def new_text(self, capacity: int) -> "BatchText":
         """The decoder of a text of up to `capacity` tokens."""
-        return self.first.for_another_text(capacity)
+        return BatchText(self.first.for_another_text(capacity), capacity)
 
-    def step(self, texts: Sequence[FastDecoder], token_ids: Sequence[int]) -> Tensor:
+    def step(self, texts: "Sequence[BatchText]", token_ids: Sequence[int]) -> Tensor:
         """Read one token of each text after those that it has; the logits (N, V) of the tokens that come next."""
-        first, starts = self.first, [text.length for text in texts]
-        x_NE = first.token_VE[torch.tensor(token_ids)]
+        first, slots = self.first, self._group(texts)
+        slots.hold(texts)
+        id_of = dict(zip(texts, token_ids, strict=True))
+        x_NE = first.token_VE[torch.tensor([id_of[text] for text in slots.texts])]
+        begin_N = torch.tensor([text.length for text in slots.texts])
         if first.scale != 1:
             x_NE = x_NE * first.scale
         if first.position_TE is not None:
-            x_NE = x_NE + first.position_TE[torch.tensor(starts)]
-        for layer, block in enumerate(self.blocks):
-            x_NE = block(x_NE, [text.blocks[layer] for text in texts], starts)
+            x_NE = x_NE + first.position_TE[begin_N]
+        seen = slots.begin_pass(begin_N)
+        for block, layer in zip(self.blocks, slots.layers, strict=True):
+            x_NE = block(x_NE, layer, seen)
         for text in texts:
-            text.length += 1
-        return self.head(first.norm(x_NE))
+            text.decoder.length += 1
+        logits_NV = self.head(first.norm(x_NE))
+        order = [slots.texts.index(text) for text in texts]
+        return logits_NV if order == [*range(len(texts))] else logits_NV[torch.tensor(order)]
+
+    def _group(self, texts: "Sequence[BatchText]") -> "Slots":
+        """The slots that hold most of these texts. Where there are more texts than `width`, each part of them has slots
+        of its own: they would move in and out with every pass."""
+        wanted = set(texts)
+        group = max(self.groups, key=lambda slots: (len(wanted & set(slots.texts)), -len(slots.texts)))
+        if group.texts and not wanted & set(group.texts):
+            group = Slots(self.first.blocks, self.width)
+            self.groups = [slots for slots in self.groups if slots.texts] + [group]
+        return group
+
+
+class BatchText:
+    """A text of a `BatchDecoder`: it reads its prompt by itself, and then has a slot among the others.
+
+    Args:
+        decoder: of this text alone; while the text has a slot, it holds no keys and values.
+        capacity: tokens at most.
+    """
+
+    reads_in_chunks = FastDecoder.reads_in_chunks
+
+    def __init__(self, decoder: FastDecoder, capacity: int) -> None:
+        self.decoder, self.capacity = decoder, capacity
+        self.slots: Slots | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens that were read."""
+        return self.decoder.length
+
+    def read(self, token_ids: list[int]) -> Tensor:
+        """`FastDecoder.read`."""
+        self.leave()
+        return self.decoder.read(token_ids)
+
+    def reset(self) -> None:
+        """Forget all tokens."""
+        self.decoder.reset()
+        self.leave()
+
+    def leave(self) -> None:
+        """Take keys and values back, from the slot that it has, if any."""
+        if self.slots is not None:
+            self.slots.release(self)
+
+
+class Slots:
+    """The keys and values of the texts of a pass, in one buffer a layer, with room for as many texts, and tokens of
+    each, as there have been.
+
+    Args:
+        blocks: of the model.
+        width: texts at most.
+    """
+
+    def __init__(self, blocks: Sequence[FastBlock], width: int) -> None:
+        block = blocks[0]
+        self.shape = _, R, D = block.G, block.H // block.G, block.D
+        self.piece = PIECE * -(-SMALL_PRODUCT // (PIECE * R * D))
+        self.width, self.count, self.tokens = width, 2, self.piece
+        self.texts: list[BatchText] = []
+        self.layers = [Layer(self.shape, self.count, self.tokens) for _ in blocks]
+
+    def hold(self, texts: Sequence[BatchText]) -> None:
+        """Let the first slots be those of these texts, in whatever order, and no others."""
+        wanted, tokens = set(texts), max(text.length for text in texts) + 1
+        for text in [text for text in self.texts if text not in wanted]:
+            self.release(text)
+        if len(texts) > self.count or tokens > self.tokens:
+            self.count = max(self.count, min(self.width, 2 * len(texts)))
+            self.tokens = max(self.tokens, self.whole_pieces(tokens))
+            for layer in self.layers:
+                layer.grow(self.count, self.tokens)
+        for text in texts:
+            if text.slots is self:
+                continue
+            text.leave()
+            for layer, block in zip(self.layers, text.decoder.blocks, strict=True):
+                layer.take(len(self.texts), block, text.length)
+                block.allocate(0)
+            self.texts.append(text)
+            text.slots = self
+
+    def release(self, text: BatchText) -> None:
+        """Give a text its keys and values back, and its slot to the last text."""
+        slot, last = self.texts.index(text), len(self.texts) - 1
+        for layer, block in zip(self.layers, text.decoder.blocks, strict=True):
+            block.allocate(text.capacity)
+            layer.give(slot, block, text.length)
+            layer.move(last, slot)
+        self.texts[slot] = self.texts[last]
+        self.texts.pop()
+        text.slots = None
+
+    def whole_pieces(self, tokens: int) -> int:
+        """The next multiple of a piece."""
+        return -(-tokens // self.piece) * self.piece
+
+    def begin_pass(self, begin_N: Tensor) -> "Seen":
+        """What the next token of each text sees, which comes to these places."""
+        G, R, _ = self.shape
+        places = self.whole_pieces(int(begin_N.max()) + 1)
+        count = max(2, len(begin_N))  # one text alone would be another kind of product
+        mask_NS = torch.zeros(count, places)
+        mask_NS[: len(begin_N)].masked_fill_(torch.arange(places) > begin_N[:, None], -torch.inf)
+        mask_ZRS = mask_NS[:, None, None].expand(-1, G, R, -1).reshape(count * G, R, places)
+        return Seen(begin_N=begin_N, slot_N=torch.arange(len(begin_N)), mask_ZRS=mask_ZRS)
+
+    def check(self) -> None:
+        """Try random queries, keys and values, alone and in company. Raises CannotBatchError where they differ."""
+        G, R, D = self.shape
+        generator = torch.Generator().manual_seed(0)
+        length_N = torch.tensor([1, 3, 2, 1, 2, 3]) * self.piece - torch.tensor([63, 0, 63, 0, 1, 7])
+        layer = Layer(self.shape, len(length_N) + 1, 3 * self.piece)
+        layer.keys_NGTD.normal_(generator=generator)
+        layer.values_NGTD.normal_(generator=generator)
+        query_NGRD = torch.randn(len(length_N), G, R, D, generator=generator)
+        together = layer.attend(query_NGRD, self.begin_pass(length_N - 1)).view(torch.int32)
+        for start, end in ((0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (2, 4), (3, 6)):
+            some = layer.from_slot(start).attend(query_NGRD[start:end], self.begin_pass(length_N[start:end] - 1))
+            if not torch.equal(some.view(torch.int32), together[start:end]):
+                raise CannotBatchError("a text's attention depends on the other texts here")
+
+
+class Layer:
+    """One layer's keys and values of all slots (N, G, T, D)."""
+
+    def __init__(self, shape: tuple[int, int, int], count: int, tokens: int) -> None:
+        G, _, self.D = shape
+        self.keys_NGTD = torch.zeros(count, G, tokens, self.D + -self.D % ALIGNED)
+        self.values_NGTD = torch.zeros_like(self.keys_NGTD)
+
+    @property
+    def bytes_of_a_token(self) -> int:
+        """Of a key and a value."""
+        return 2 * self.keys_NGTD[0, :, 0].nbytes
+
+    def from_slot(self, slot: int) -> "Layer":
+        """The slots from this one on."""
+        other = copy.copy(self)
+        other.keys_NGTD, other.values_NGTD = self.keys_NGTD[slot:], self.values_NGTD[slot:]
+        return other
+
+    def grow(self, count: int, tokens: int) -> None:
+        """Make room for so many texts and tokens."""
+        room = (0, 0, 0, tokens - self.keys_NGTD.shape[2], 0, 0, 0, count - len(self.keys_NGTD))
+        self.keys_NGTD, self.values_NGTD = pad(self.keys_NGTD, room), pad(self.values_NGTD, room)
+
+    def take(self, slot: int, block: FastBlock, length: int) -> None:
+        """Copy the first keys and values of a text's own buffer, and let zeros follow."""
+        for mine_GTD, own_GTD in self.pairs(slot, block):
+            mine_GTD[:, :length] = own_GTD[:, :length]
+            mine_GTD[:, length:] = 0
+
+    def give(self, slot: int, block: FastBlock, length: int) -> None:
+        """Copy them back."""
+        for mine_GTD, own_GTD in self.pairs(slot, block):
+            own_GTD[:, :length] = mine_GTD[:, :length]
+
+    def pairs(self, slot: int, block: FastBlock) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Those of a slot and of a text's own buffer: keys, then values."""
+        keys_GTD, values_GTD = (x_NGTD[slot, :, :, : self.D] for x_NGTD in (self.keys_NGTD, self.values_NGTD))
+        return (keys_GTD, block.key_GDT.transpose(1, 2)), (values_GTD, block.value_GTD)
+
+    def put(self, key_NGD: Tensor, value_NGD: Tensor, seen: "Seen") -> None:
+        """A key and a value more of each text."""
+        self.keys_NGTD[seen.slot_N, :, seen.begin_N, : self.D] = key_NGD
+        self.values_NGTD[seen.slot_N, :, seen.begin_N, : self.D] = value_NGD
+
+    def move(self, source: int, slot: int) -> None:
+        """Copy a slot to another one."""
+        if source != slot:
+            self.keys_NGTD[slot], self.values_NGTD[slot] = self.keys_NGTD[source], self.values_NGTD[source]
+
+    def attend(self, query_NGRD: Tensor, seen: "Seen") -> Tensor:
+        """The heads' outputs (N, H x D) of a token of each text, which has its key and value."""
+        texts, G, R, D = query_NGRD.shape
+        count, places = len(seen.mask_ZRS) // G, seen.mask_ZRS.shape[2]
+        query_ZRD = pad(query_NGRD, (0, -D % ALIGNED, 0, 0, 0, 0, 0, count - texts)).flatten(0, 1)
+        key_ZSD, value_ZSD = (x_NGTD[:count].flatten(0, 1)[:, :places] for x_NGTD in (self.keys_NGTD, self.values_NGTD))
+        score_ZRS = torch.baddbmm(seen.mask_ZRS, query_ZRD, key_ZSD.transpose(1, 2), alpha=self.D**-0.5)
+        out_ZRD = torch.bmm(torch.softmax(score_ZRS, -1), value_ZSD)
+        return out_ZRD.view(count, G * R, -1)[:texts, :, :D].flatten(1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """What the tokens of a pass see."""
+
+    begin_N: Tensor  # the place of each text's token
+    slot_N: Tensor  # its slot
+    mask_ZRS: Tensor  # 0 where it sees a place, else -inf
 
 
 class BatchBlock:
@@ -133,250 +328,31 @@ class BatchBlock:
         self.gate = None if block.gate_EI is None else widened(block.gate_EI, block.gate_bias_I)
         self.down = PackedLinear(pad(block.down_IE, (0, 0, *spare)), block.down_bias_E, width)
 
-    def __call__(self, x_NE: Tensor, texts: Sequence[FastBlock], starts: Sequence[int]) -> Tensor:
-        """The residual stream after this block; row `start` of each text's buffer is filled."""
+    def __call__(self, x_NE: Tensor, layer: Layer, seen: Seen) -> Tensor:
+        """The residual stream after this block; the layer has a key and a value more of each text."""
         block = self.block
         if block.pre_norm:
-            x_NE = x_NE + self.output(self.attend(block.attention_norm(x_NE), texts, starts))
+            x_NE = x_NE + self.output(self.attend(block.attention_norm(x_NE), layer, seen))
             return x_NE + self.down(self.hidden(block.mlp_norm(x_NE)))
-        x_NE = block.attention_norm(x_NE + self.output(self.attend(x_NE, texts, starts)))
+        x_NE = block.attention_norm(x_NE + self.output(self.attend(x_NE, layer, seen)))
         return block.mlp_norm(x_NE + self.down(self.hidden(x_NE)))
 
-    def attend(self, x_NE: Tensor, texts: Sequence[FastBlock], starts: Sequence[int]) -> Tensor:
+    def attend(self, x_NE: Tensor, layer: Layer, seen: Seen) -> Tensor:
         """The heads' outputs (N, H x D), before the output projection."""
         block = self.block
-        row_NW = self.qkv(x_NE)
-        rotated_NHD = row_NW.unflatten(1, (-1, block.D))[:, : block.H + block.G]
+        head_NHD = self.qkv(x_NE).unflatten(1, (-1, block.D))
+        rotated_NHD = head_NHD[:, : block.H + block.G]
         if block.head_norm is not None:
             block.head_norm(rotated_NHD, out=rotated_NHD)
         if block.phase_THF is not None:
             complex_NHF = torch.view_as_complex(rotated_NHD.unflatten(-1, (-1, 2)))
-            complex_NHF.mul_(block.phase_THF[torch.tensor(starts)])
-        heads = []
-        for text, start, row_W in zip(texts, starts, row_NW.unbind(), strict=True):
-            text.buffer_TW[start] = row_W
-            heads.append(text.attend_last(start, start + 1))
-        return torch.cat(heads)
+            complex_NHF.mul_(block.phase_THF[seen.begin_N])
+        query_NHD, key_NGD, value_NGD = head_NHD.split((block.H, block.G, block.G), dim=1)
+        layer.put(key_NGD, value_NGD, seen)
+        return layer.attend(query_NHD.unflatten(1, (block.G, -1)), seen)
 
     def hidden(self, x_NE: Tensor) -> Tensor:
         """The MLP's hidden layer (N, I), before the projection back."""
         if self.gate is None:
             return self.block.activation(self.up(x_NE))
         return self.block.activation(self.gate(x_NE)).mul_(self.up(x_NE))
-
-
-class CacheBatchDecoder:
-    """`BatchDecoder` for a model of transformers: its own forward, with packed matrices and an attention in which each
-    text sees its own keys and values, as many as it has.
-
-    Raises CannotBatchError where a pass fails, differs from the model's own forward, or depends on the other texts.
-    """
-
-    def __init__(self, model: PreTrainedModel, width: int) -> None:
-        self.model, self.width = model, width
-        self.context = context_length(model) or 0
-        self.cache_name = cache_argument(model) or ""
-        try:
-            layers = DynamicCache(config=model.config).layers
-            if any(type(layer) is not DynamicLayer for layer in layers):
-                raise CannotBatchError("expected layers that keep all keys and values, got others")
-            self.layers = len(layers)
-            self.packed_model = _with_packed_matrices(model, width)
-            self._try()
-        except CannotBatchError:
-            raise
-        except Exception as error:  # whatever its forward raises at what it does not expect
-            raise CannotBatchError(f"{type(model).__name__} reads no batch of texts here: {error}") from error
-
-    def new_text(self, capacity: int) -> "CacheText":
-        """The decoder of a text of up to `capacity` tokens."""
-        return CacheText(self.model, self.layers, capacity)
-
-    def step(self, texts: "Sequence[CacheText]", token_ids: Sequence[int]) -> Tensor:
-        """Read one token of each text after those that it has; the logits (N, V) of the tokens that come next."""
-        logits_NV = self._forward(texts, token_ids, [len(text.read_ids) for text in texts])
-        for text, token_id in zip(texts, token_ids, strict=True):
-            text.read_ids.append(token_id)
-        return logits_NV
-
-    def _forward(self, texts: "Sequence[CacheText]", token_ids: Sequence[int], positions: Sequence[int]) -> Tensor:
-        outputs = self.packed_model(
-            input_ids=torch.tensor(token_ids)[:, None],
-            position_ids=torch.tensor(positions)[:, None],
-            **{self.cache_name: _CacheOfTexts([text.cache for text in texts])},
-            **texts[0].options,
-        )
-        return outputs.logits[:, -1]
-
-    def _try(self) -> None:
-        """Random tokens, alone and in company, and against the model's own forward."""
-        generator = torch.Generator().manual_seed(0)
-
-        def draw(end: int, count: int) -> list[int]:
-            return torch.randint(end, (count,), generator=generator).tolist()
-
-        embedding: Any = self.model.get_input_embeddings()
-        vocabulary = embedding.weight.shape[0]
-        texts = [self.new_text(capacity=4) for _ in range(self.width)]
-        for index, text in enumerate(texts):
-            text.read(draw(vocabulary, 1 + index % 3))
-        self.bytes_of_a_text = self.context * sum(layer.bytes_of_a_token for layer in texts[0].cache.layers)
-        ids, positions = draw(vocabulary, self.width), draw(self.context, self.width)
-        positions[0] = self.context - 1  # some tables of positions are shorter than the config says
-
-        def bits(rows: slice) -> Tensor:
-            logits_NV = self._forward(texts[rows], ids[rows], positions[rows])
-            for layer in itertools.chain(*(text.cache.layers for text in texts[rows])):
-                layer.length -= 1
-            return logits_NV.view(torch.int32)
-
-        together_NV = bits(slice(self.width))
-        for size in {1, 2, 3, 5, 8, self.width - 1} & {*range(1, self.width)}:
-            for rows in (slice(size), slice(self.width - size, self.width)):
-                if not torch.equal(bits(rows), together_NV[rows]):
-                    raise CannotBatchError(f"a text of {type(self.model).__name__} depends on the other texts here")
-        for text, token_id in zip(texts[:3], ids[:3], strict=False):
-            expected_V = self.model(input_ids=torch.tensor([[*text.read_ids, token_id]])).logits[0, -1]
-            if not (self.step([text], [token_id])[0] - expected_V).abs().max() <= CLOSE * expected_V.abs().max():
-                raise CannotBatchError(f"{type(self.model).__name__} reads something else in a batch")
-
-
-class CacheText(CacheDecoder):
-    """A text of `CacheBatchDecoder`, of up to `capacity` tokens: its prompt goes through the model's own forward."""
-
-    def __init__(self, model: PreTrainedModel, layers: int, capacity: int) -> None:
-        self.layers, self.capacity = layers, capacity
-        super().__init__(model)
-
-    def reset(self) -> None:
-        """Forget all tokens."""
-        super().reset()
-        self.cache = Cache(layers=[_BufferLayer(self.capacity) for _ in range(self.layers)])
-
-
-class _BufferLayer(DynamicLayer):
-    """One layer's keys and values of one text, in buffers of `capacity` tokens. transformers' own dynamic layer copies
-    all of them for each token; its static one attends to the whole buffer."""
-
-    def __init__(self, capacity: int) -> None:
-        super().__init__()
-        self.capacity, self.length = capacity, 0
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.device = key_states.device
-        self.keys, self.values = (
-            each.new_empty(*each.shape[:2], self.capacity, each.shape[-1]) for each in (key_states, value_states)
-        )
-        self.is_initialized = True
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start, self.length = self.length, self.length + key_states.shape[-2]
-        pair = []
-        for buffer, states in ((self.keys, key_states), (self.values, value_states)):
-            assert buffer is not None
-            buffer[:, :, start : self.length] = states
-            pair.append(buffer[:, :, : self.length])
-        return pair[0], pair[1]
-
-    def get_seq_length(self) -> int:
-        return self.length
-
-    @property
-    def bytes_of_a_token(self) -> int:
-        """Of its key and value; known once there is one."""
-        return sum(each.nbytes for each in (self.keys, self.values) if each is not None) // self.capacity
-
-
-class _CacheOfTexts(Cache):
-    """The caches of the texts of one pass. What `update` returns is for `_attend_each`: a tensor for each text."""
-
-    def __init__(self, caches: Sequence[Cache]) -> None:
-        super().__init__(layers=[])
-        self.caches = caches
-
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
-        states = zip(self.caches, key_states.split(1), value_states.split(1), strict=True)
-        pairs = [cast(_BufferLayer, cache.layers[layer_idx]).update(key, value) for cache, key, value in states]
-        return [key for key, _ in pairs], [value for _, value in pairs]
-
-
-def _attend_each(
-    module: nn.Module, query: Tensor, key: list[Tensor], value: list[Tensor], attention_mask: None, **options: Any
-) -> tuple[Tensor, None]:
-    """transformers' attention, one text after the other: the same operations on the same shapes in any company."""
-    attend = ALL_ATTENTION_FUNCTIONS["sdpa"]
-    heads = []
-    for query_1HND, key_1GSD, value_1GSD in zip(query.split(1), key, value, strict=True):
-        # A copy, since kernels may take another path where memory is aligned in another way.
-        heads.append(attend(module, query_1HND.clone(), key_1GSD, value_1GSD, None, **options)[0])
-    return torch.cat(heads), None
-
-
-AttentionInterface.register(EACH_TEXT, _attend_each)
-
-
-class _Packed(nn.Module):
-    def __init__(self, linear: PackedLinear) -> None:
-        super().__init__()
-        self.linear = linear
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x)
-
-
-def _with_packed_matrices(model: PreTrainedModel, width: int) -> PreTrainedModel:
-    """A second model with the same other weights."""
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    packed = copy.deepcopy(model, shared)
-    packed.set_attn_implementation(EACH_TEXT)
-    for name, module in [*packed.named_modules(remove_duplicate=False)]:
-        if isinstance(module, (nn.Linear, Conv1D)):
-            packed.set_submodule(name, _Packed(PackedLinear(_transposed(module), module.bias, width)))
-    return packed
-
-
-def _transposed(linear: nn.Linear | Conv1D) -> Tensor:
-    """The weight (inputs, outputs)."""
-    return linear.weight if isinstance(linear, Conv1D) else linear.weight.t()
-
-
-def can_batch(model: PreTrainedModel) -> bool:
-    """Whether a batch decoder may take the model: on the CPU in float32, not too large for a second copy of its
-    weights, and a plain ScratchGPT or one that `_is_decoder`."""
-    return (
-        (is_plain(model) or _is_decoder(model))
-        and model.device.type == "cpu"
-        and model.dtype == torch.float32
-        and model.get_memory_footprint() <= COPY_LIMIT
-    )
-
-
-def _is_decoder(model: PreTrainedModel) -> bool:
-    """Whether it is a causal model of transformers itself, as it comes, that takes positions and a cache, all of whose
-    matrices are those of linear layers (no mixture of experts), of widths that are multiples of `LANES`, and whose
-    rotary positions do not depend on the longest text."""
-    modules = [*model.modules()]
-    return (
-        all(type(module).__module__.startswith(("torch.nn.modules.", "transformers.")) for module in modules)
-        and has_plain_weights(model)
-        and not model.config.is_encoder_decoder
-        and bool(context_length(model))
-        and cache_argument(model) is not None
-        and "position_ids" in inspect.signature(model.forward).parameters
-        and all(
-            isinstance(module, nn.Embedding)
-            or (isinstance(module, (nn.Linear, Conv1D)) and _transposed(module).shape[0] % LANES == 0)
-            or all(weight.ndim < 2 for weight in module.parameters(recurse=False))
-            for module in modules
-        )
-        and not any(kind in str(getattr(module, "rope_type", "")) for module in modules for kind in DEPENDENT_ROPE)
-    )
-
-
-def batch_decoder(model: PreTrainedModel, width: int) -> BatchDecoder | CacheBatchDecoder:
-    """What reads tokens of several texts of a model that `can_batch`. Raises CannotBatchError as its class does."""
-    if is_plain(model):
-        return BatchDecoder(cast(ScratchGPTForCausalLM, model), width)
-    return CacheBatchDecoder(model, width)

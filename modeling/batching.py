@@ -7,20 +7,23 @@ before the tokens, so that a long prompt makes the others wait for a moment only
 """
 
 import atexit
+import inspect
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
-from modeling.batch_decoder import BatchDecoder, CacheBatchDecoder, CannotBatchError, batch_decoder, can_batch
-from modeling.fast_decoder import is_plain
+from modeling.batch_decoder import LANES, BatchDecoder, CannotBatchError
+from modeling.cache_decoder import CacheBatchDecoder, cache_argument, transposed
+from modeling.fast_decoder import COPY_LIMIT, has_plain_weights, is_plain
 from modeling.generation import (
     PREFILL_CHUNK,
     Continuation,
@@ -29,6 +32,8 @@ from modeling.generation import (
     passes,
     reason_to_halt,
 )
+from modeling.loading import context_length
+from modeling.modeling_scratchgpt import ScratchGPTForCausalLM
 
 ROOM = 32
 """Texts of a pass, and those that are meant to be written at once."""
@@ -37,6 +42,8 @@ MEMORY = 2**30
 PACE = 0.03
 """Seconds for each text of all, between two times that a text's reader is woken, but for its beginning and its end:
 what a reader does with the tokens takes the others time."""
+DEPENDENT_ROPE = ("dynamic", "longrope")
+"""Kinds of rotary positions that depend on the longest text of a pass."""
 BEGINNING = 4
 """Tokens of a text whose reader is woken for each: a character takes up to four tokens."""
 
@@ -115,13 +122,13 @@ class BatchGenerator:
                 if not self._texts or _is_exiting.is_set():
                     return
                 texts = self._texts
-            try:
-                with torch.inference_mode():
+            with torch.inference_mode():
+                try:
                     self._pass(texts)
-            except BaseException as error:  # of the model itself, such as a lack of memory: no text can go on
-                for text in texts:
-                    if not text.is_over:
-                        text.finish(error=error)
+                except BaseException as error:  # of the model itself, such as a lack of memory: no text can go on
+                    for text in texts:
+                        if not text.is_over:
+                            text.finish(error=error)
 
     def _pass(self, texts: "list[_Text]") -> None:
         """One token, or a part of what it has to read, for each text that goes on."""
@@ -165,6 +172,7 @@ class _Text:
     def finish(self, ending: str | None = None, error: BaseException | None = None) -> None:
         """It is over."""
         self.ending, self.error = ending, error
+        self.decoder.reset()  # its keys and values are of no use any more
         self.is_over = True
         self.news.set()
 
@@ -237,3 +245,43 @@ def batch_generator(model: PreTrainedModel) -> BatchGenerator | None:
     except CannotBatchError:
         return None
     return batch if ROOM * batch.decoder.bytes_of_a_text <= MEMORY else None
+
+
+def can_batch(model: PreTrainedModel) -> bool:
+    """Whether a batch decoder may take the model: on the CPU in float32, not too large for a second copy of its
+    weights, and a plain ScratchGPT or one that `_is_decoder`."""
+    return (
+        (is_plain(model) or _is_decoder(model))
+        and model.device.type == "cpu"
+        and model.dtype == torch.float32
+        and model.get_memory_footprint() <= COPY_LIMIT
+    )
+
+
+def _is_decoder(model: PreTrainedModel) -> bool:
+    """Whether it is a causal model of transformers itself, as it comes, that takes positions and a cache, all of whose
+    matrices are those of linear layers (no mixture of experts), of widths that are multiples of `LANES`, and whose
+    rotary positions do not depend on the longest text."""
+    modules = [*model.modules()]
+    return (
+        all(type(module).__module__.startswith(("torch.nn.modules.", "transformers.")) for module in modules)
+        and has_plain_weights(model)
+        and not model.config.is_encoder_decoder
+        and bool(context_length(model))
+        and cache_argument(model) is not None
+        and "position_ids" in inspect.signature(model.forward).parameters
+        and all(
+            isinstance(module, nn.Embedding)
+            or (isinstance(module, (nn.Linear, Conv1D)) and transposed(module).shape[0] % LANES == 0)
+            or all(weight.ndim < 2 for weight in module.parameters(recurse=False))
+            for module in modules
+        )
+        and not any(kind in str(getattr(module, "rope_type", "")) for module in modules for kind in DEPENDENT_ROPE)
+    )
+
+
+def batch_decoder(model: PreTrainedModel, width: int) -> BatchDecoder | CacheBatchDecoder:
+    """What reads tokens of several texts of a model that `can_batch`. Raises CannotBatchError as its class does."""
+    if is_plain(model):
+        return BatchDecoder(cast(ScratchGPTForCausalLM, model), width)
+    return CacheBatchDecoder(model, width)

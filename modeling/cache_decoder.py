@@ -1,17 +1,29 @@
-"""Generation with any causal language model of transformers: its own forward, and the cache that this returns."""
+"""Generation with any causal language model of transformers: its own forward, and the cache that this returns.
 
+A batch of texts goes through it together (`CacheBatchDecoder`, for the CPU in float32), each with a cache of its own,
+and like in `modeling.batch_decoder` none may depend on the others: the matrix products are oneDNN's, and attention is
+one text after the other, over exactly the tokens that the text has. What a model computes between its matrix products
+is not known, so whole passes are tried on this machine before they are relied on.
+"""
+
+import copy
 import functools
 import inspect
+import itertools
 import logging
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 import transformers
-from torch import Tensor
-from transformers import Cache, PreTrainedModel
+from torch import Tensor, nn
+from transformers import AttentionInterface, Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.pytorch_utils import Conv1D
 
+from modeling.batch_decoder import CannotBatchError, PackedLinear
 from modeling.loading import context_length
 
 logger = logging.getLogger(__name__)
@@ -19,6 +31,10 @@ logger = logging.getLogger(__name__)
 CACHE_NAMES = ("cache", "past_key_values", "cache_params", "state")
 """The forward argument, and the output, that hold the cache: in transformers since 5.24, before it, in Mamba before
 it, in RWKV. Code from the Hub keeps the name that it was written with."""
+EACH_TEXT = "scratchgpt_each_text"
+"""The name of `_attend_each` among transformers' attention functions."""
+CLOSE = 1e-4
+"""Logits of a pass may differ from those of the model's own forward by this much of the largest of them."""
 
 
 class CacheDecoder:
@@ -150,3 +166,180 @@ def _log_reading_again(name: str) -> None:
         name,
         transformers.__version__,
     )
+
+
+class CacheBatchDecoder:
+    """What `modeling.batch_decoder.BatchDecoder` is for ours, for a model of transformers: its own forward, with packed
+    matrices and an attention in which each text sees its own keys and values, as many as it has.
+
+    Raises CannotBatchError where a pass fails, differs from the model's own forward, or depends on the other texts.
+    """
+
+    def __init__(self, model: PreTrainedModel, width: int) -> None:
+        self.model, self.width = model, width
+        self.context = context_length(model) or 0
+        self.cache_name = cache_argument(model) or ""
+        try:
+            layers = DynamicCache(config=model.config).layers
+            if any(type(layer) is not DynamicLayer for layer in layers):
+                raise CannotBatchError("expected layers that keep all keys and values, got others")
+            self.layers = len(layers)
+            self.packed_model = _with_packed_matrices(model, width)
+            self._try()
+        except CannotBatchError:
+            raise
+        except Exception as error:  # whatever its forward raises at what it does not expect
+            raise CannotBatchError(f"{type(model).__name__} reads no batch of texts here: {error}") from error
+
+    def new_text(self, capacity: int) -> "CacheText":
+        """The decoder of a text of up to `capacity` tokens."""
+        return CacheText(self.model, self.layers, capacity)
+
+    def step(self, texts: "Sequence[CacheText]", token_ids: Sequence[int]) -> Tensor:
+        """Read one token of each text after those that it has; the logits (N, V) of the tokens that come next."""
+        logits_NV = self._forward(texts, token_ids, [len(text.read_ids) for text in texts])
+        for text, token_id in zip(texts, token_ids, strict=True):
+            text.read_ids.append(token_id)
+        return logits_NV
+
+    def _forward(self, texts: "Sequence[CacheText]", token_ids: Sequence[int], positions: Sequence[int]) -> Tensor:
+        outputs = self.packed_model(
+            input_ids=torch.tensor(token_ids)[:, None],
+            position_ids=torch.tensor(positions)[:, None],
+            **{self.cache_name: _CacheOfTexts([text.cache for text in texts])},
+            **texts[0].options,
+        )
+        return outputs.logits[:, -1]
+
+    def _try(self) -> None:
+        """Random tokens, alone and in company, and against the model's own forward."""
+        generator = torch.Generator().manual_seed(0)
+
+        def draw(end: int, count: int) -> list[int]:
+            return torch.randint(end, (count,), generator=generator).tolist()
+
+        embedding: Any = self.model.get_input_embeddings()
+        vocabulary = embedding.weight.shape[0]
+        texts = [self.new_text(capacity=4) for _ in range(self.width)]
+        for index, text in enumerate(texts):
+            text.read(draw(vocabulary, 1 + index % 3))
+        self.bytes_of_a_text = self.context * sum(layer.bytes_of_a_token for layer in texts[0].cache.layers)
+        ids, positions = draw(vocabulary, self.width), draw(self.context, self.width)
+        positions[0] = self.context - 1  # some tables of positions are shorter than the config says
+
+        def bits(rows: slice) -> Tensor:
+            logits_NV = self._forward(texts[rows], ids[rows], positions[rows])
+            for layer in itertools.chain(*(text.cache.layers for text in texts[rows])):
+                layer.length -= 1
+            return logits_NV.view(torch.int32)
+
+        together_NV = bits(slice(self.width))
+        for size in {1, 2, 3, 5, 8, self.width - 1} & {*range(1, self.width)}:
+            for rows in (slice(size), slice(self.width - size, self.width)):
+                if not torch.equal(bits(rows), together_NV[rows]):
+                    raise CannotBatchError(f"a text of {type(self.model).__name__} depends on the other texts here")
+        for text, token_id in zip(texts[:3], ids[:3], strict=False):
+            expected_V = self.model(input_ids=torch.tensor([[*text.read_ids, token_id]])).logits[0, -1]
+            if not (self.step([text], [token_id])[0] - expected_V).abs().max() <= CLOSE * expected_V.abs().max():
+                raise CannotBatchError(f"{type(self.model).__name__} reads something else in a batch")
+
+
+class CacheText(CacheDecoder):
+    """A text of `CacheBatchDecoder`, of up to `capacity` tokens: its prompt goes through the model's own forward."""
+
+    def __init__(self, model: PreTrainedModel, layers: int, capacity: int) -> None:
+        self.layers, self.capacity = layers, capacity
+        super().__init__(model)
+
+    def reset(self) -> None:
+        """Forget all tokens."""
+        super().reset()
+        self.cache = Cache(layers=[_BufferLayer(self.capacity) for _ in range(self.layers)])
+
+
+class _BufferLayer(DynamicLayer):
+    """One layer's keys and values of one text, in buffers of `capacity` tokens. transformers' own dynamic layer copies
+    all of them for each token; its static one attends to the whole buffer."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.capacity, self.length = capacity, 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.device = key_states.device
+        self.keys, self.values = (
+            each.new_empty(*each.shape[:2], self.capacity, each.shape[-1]) for each in (key_states, value_states)
+        )
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start, self.length = self.length, self.length + key_states.shape[-2]
+        pair = []
+        for buffer, states in ((self.keys, key_states), (self.values, value_states)):
+            assert buffer is not None
+            buffer[:, :, start : self.length] = states
+            pair.append(buffer[:, :, : self.length])
+        return pair[0], pair[1]
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    @property
+    def bytes_of_a_token(self) -> int:
+        """Of its key and value; known once there is one."""
+        return sum(each.nbytes for each in (self.keys, self.values) if each is not None) // self.capacity
+
+
+class _CacheOfTexts(Cache):
+    """The caches of the texts of one pass. What `update` returns is for `_attend_each`: a tensor for each text."""
+
+    def __init__(self, caches: Sequence[Cache]) -> None:
+        super().__init__(layers=[])
+        self.caches = caches
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        states = zip(self.caches, key_states.split(1), value_states.split(1), strict=True)
+        pairs = [cast(_BufferLayer, cache.layers[layer_idx]).update(key, value) for cache, key, value in states]
+        return [key for key, _ in pairs], [value for _, value in pairs]
+
+
+def _attend_each(
+    module: nn.Module, query: Tensor, key: list[Tensor], value: list[Tensor], attention_mask: None, **options: Any
+) -> tuple[Tensor, None]:
+    """transformers' attention, one text after the other: the same operations on the same shapes in any company."""
+    attend = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    heads = []
+    for query_1HND, key_1GSD, value_1GSD in zip(query.split(1), key, value, strict=True):
+        # A copy, since kernels may take another path where memory is aligned in another way.
+        heads.append(attend(module, query_1HND.clone(), key_1GSD, value_1GSD, None, **options)[0])
+    return torch.cat(heads), None
+
+
+AttentionInterface.register(EACH_TEXT, _attend_each)
+
+
+class _Packed(nn.Module):
+    def __init__(self, linear: PackedLinear) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x)
+
+
+def _with_packed_matrices(model: PreTrainedModel, width: int) -> PreTrainedModel:
+    """A second model with the same other weights."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    packed = copy.deepcopy(model, shared)
+    packed.set_attn_implementation(EACH_TEXT)
+    for name, module in [*packed.named_modules(remove_duplicate=False)]:
+        if isinstance(module, (nn.Linear, Conv1D)):
+            packed.set_submodule(name, _Packed(PackedLinear(transposed(module), module.bias, width)))
+    return packed
+
+
+def transposed(linear: nn.Linear | Conv1D) -> Tensor:
+    """The weight (inputs, outputs)."""
+    return linear.weight if isinstance(linear, Conv1D) else linear.weight.t()

@@ -21,6 +21,8 @@ CROSS_ENTROPY_ROWS = 512
 CROSS_ENTROPY_LOGITS = 2**22
 """… and on the CPU about so many logits at most: those of a large vocabulary would add much to the peak of memory."""
 CROSS_ENTROPY_ALIGNMENT = 16
+BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""The integers as wide as a floating-point type, by bytes."""
 ATTENTION_ROWS = 64
 ATTENTION_SCORES = 2**20
 
@@ -48,32 +50,45 @@ class LinearCrossEntropy(torch.autograd.Function):
         grad_x_NE = torch.empty_like(x_NE) if need_x else None
         grad_weight = torch.zeros_like(weight, dtype=precise) if need_weight else None
         grad_bias = weight.new_zeros(weight.shape[0], dtype=precise) if need_bias else None
-        count = CROSS_ENTROPY_ROWS
-        if x_NE.device.type == "cpu":
+        of_chunk = weight.new_empty(weight.shape if need_weight and dtype != precise else 0, dtype=precise)
+        count = min(CROSS_ENTROPY_ROWS, x_NE.shape[0])
+        on_cpu = x_NE.device.type == "cpu"
+        if on_cpu:
             count = min(count, 64 * math.ceil(CROSS_ENTROPY_LOGITS / (64 * vocabulary)))
+        # Every chunk is computed in the same memory: new pages for each would cost a seventh of the time.
+        all_logits = weight.new_empty(count, weight.shape[0])
+        all_precise = all_logits.new_empty(all_logits.shape if dtype != precise else 0, dtype=precise)
         for start in range(0, x_NE.shape[0], count):
             rows = slice(start, start + count)
             x = x_NE[rows].to(dtype)
             target = target_N[rows, None]
             counted = (target != IGNORED).to(precise)
             target = target.clamp(min=0)
-            logits = functional.linear(x, weight, bias).to(precise)
+            logits = probabilities = all_logits[: len(x)]
+            if bias is None:
+                torch.mm(x, weight.T, out=logits)
+            else:
+                torch.addmm(bias, x, weight.T, out=logits)
             logits[:, vocabulary:] = -math.inf
-            probabilities = logits.softmax(-1)
-            log_normalizer = logits.amax(-1, keepdim=True) - probabilities.amax(-1, keepdim=True).log()
-            total += ((log_normalizer - logits.gather(1, target)) * counted).sum()
+            if dtype != precise:
+                probabilities = all_precise[: len(x)].copy_(logits)
+            highest, of_target = probabilities.amax(-1, keepdim=True), probabilities.gather(1, target)
+            probabilities = torch.softmax(probabilities, -1, out=probabilities if on_cpu else None)
+            log_normalizer = highest - probabilities.amax(-1, keepdim=True).log()
+            total += ((log_normalizer - of_target) * counted).sum()
             if not with_gradients:
                 continue
             grad = probabilities.scatter_add_(1, target, torch.full_like(target, -1, dtype=precise)).mul_(counted)
             if grad_bias is not None:
                 grad_bias += grad.sum(0)
-            grad = grad.to(dtype)
+            if dtype != precise:
+                grad = logits.copy_(grad)
             if grad_x_NE is not None:
                 grad_x_NE[rows] = grad @ weight
             if grad_weight is not None and dtype == precise:
                 grad_weight.addmm_(grad.T, x)
             elif grad_weight is not None:
-                grad_weight += grad.T @ x
+                grad_weight += of_chunk.copy_(grad.T @ x)
         ctx.save_for_backward(grad_x_NE, grad_weight, grad_bias)
         ctx.vocabulary, ctx.dtypes = vocabulary, (weight_VE.dtype, None if bias_V is None else bias_V.dtype)
         return total
@@ -111,7 +126,8 @@ def linear_cross_entropy(
 
 
 def draw_kept(shape: torch.Size, rate: float) -> tuple[torch.Tensor, float]:
-    """A random mask for dropout on the CPU (int16, 1 where kept) and the factor that preserves the mean.
+    """A random mask for dropout on the CPU (int16, all bits set where kept, else none) and the factor that preserves
+    the mean.
 
     Sixteen bits decide a value, so the rate is a multiple of 1/65536. torch's own dropout draws 64 bits for each value,
     one after the other: with a rate of 0.2 that took a third of a training step.
@@ -120,7 +136,40 @@ def draw_kept(shape: torch.Size, rate: float) -> tuple[torch.Tensor, float]:
     dropped = min(max(round(rate * 65536), 1), 65535)
     bits = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
     threshold = dropped - 32768
-    return bits[:count].view(shape).clamp_(threshold - 1, threshold).sub_(threshold - 1), 65536 / (65536 - dropped)
+    kept = bits[:count].view(shape).clamp_(threshold - 1, threshold).sub_(threshold).bitwise_not_()
+    return kept, 65536 / (65536 - dropped)
+
+
+def drop(x: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """x, set to 0 in place where a mask of `draw_kept` says so: its bits and those of the mask, which is faster than a
+    product of two types."""
+    x.view(BITS[x.element_size()]).bitwise_and_(kept)
+    return x
+
+
+def sign_dropped(weights: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """Weights of 16 bits, none negative, with a minus sign where a mask of `draw_kept` drops them."""
+    return kept.bitwise_not().bitwise_and_(-32768).bitwise_or_(weights.view(torch.int16)).view(weights.dtype)
+
+
+def split_signed(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weights and the mask that `sign_dropped` was given."""
+    bits = weights.view(torch.int16)
+    return bits.bitwise_and(32767).view(weights.dtype), (bits >> 15).bitwise_not_()
+
+
+class Dropout(torch.autograd.Function):
+    """x with this rate of its values set to 0 and the others enlarged, by `draw_kept`."""
+
+    @staticmethod
+    def forward(ctx, x, rate):
+        kept, ctx.factor = draw_kept(x.shape, rate)
+        ctx.save_for_backward(kept)
+        return drop(x * ctx.factor, kept)
+
+    @staticmethod
+    def backward(ctx, *grad_outputs):
+        return drop(grad_outputs[0] * ctx.factor, *ctx.saved_tensors), None
 
 
 class CpuDropout(nn.Dropout):
@@ -129,8 +178,7 @@ class CpuDropout(nn.Dropout):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if self.p == 0 or not self.training or input.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(input)
-        kept, factor = draw_kept(input.shape, self.p)
-        return input * kept * factor
+        return Dropout.apply(input, self.p)
 
 
 class BlockedAttention(torch.autograd.Function):
@@ -138,36 +186,41 @@ class BlockedAttention(torch.autograd.Function):
 
     For training on the CPU, where torch has no kernel for attention with dropout and falls back on whole matrices.
     A block's scores stay in the cache, rows skip the keys after them, and the backward pass computes the weights again
-    (as FlashAttention does, arXiv:2205.14135), so that only the dropout masks are kept.
+    (as FlashAttention does, arXiv:2205.14135), so that only the dropout masks are kept. In a type of 16 bits the
+    weights take no more memory than their masks: they are kept, and their sign bit says what was dropped.
     """
 
     @staticmethod
     def forward(ctx, q_ZLD, k_ZLD, v_ZLD, scaling, rate, is_causal):
-        ctx.scaling, ctx.is_causal, ctx.factor, masks = scaling, is_causal, 1.0, []
+        ctx.scaling, ctx.is_causal, ctx.factor, kept_of_blocks = scaling, is_causal, 1.0, []
         out_ZLD = torch.empty_like(q_ZLD)
         for heads, rows, keys in BlockedAttention.blocks(q_ZLD, is_causal):
             weights = BlockedAttention.weights(ctx, q_ZLD[heads, rows], k_ZLD[heads, keys], rows)
             kept, ctx.factor = draw_kept(weights.shape, rate)
-            masks.append(kept)
-            out_ZLD[heads, rows] = torch.bmm(weights.mul_(kept).to(v_ZLD.dtype), v_ZLD[heads, keys])
-        ctx.save_for_backward(q_ZLD, k_ZLD, v_ZLD, *masks)
+            kept_of_blocks.append(sign_dropped(weights, kept) if q_ZLD.element_size() == 2 else kept)
+            out_ZLD[heads, rows] = torch.bmm(drop(weights, kept), v_ZLD[heads, keys])
+        ctx.save_for_backward(q_ZLD, k_ZLD, v_ZLD, *kept_of_blocks)
         return out_ZLD.mul_(ctx.factor)
 
     @staticmethod
     def backward(ctx, *grad_outputs):
-        q_ZLD, k_ZLD, v_ZLD, *masks = ctx.saved_tensors
+        q_ZLD, k_ZLD, v_ZLD, *kept_of_blocks = ctx.saved_tensors
         grad_out_ZLD = grad_outputs[0] * ctx.factor
         grad_q_ZLD, grad_k_ZLD, grad_v_ZLD = torch.empty_like(q_ZLD), torch.zeros_like(k_ZLD), torch.zeros_like(v_ZLD)
-        for (heads, rows, keys), kept in zip(BlockedAttention.blocks(q_ZLD, ctx.is_causal), masks, strict=True):
+        for (heads, rows, keys), kept in zip(
+            BlockedAttention.blocks(q_ZLD, ctx.is_causal), kept_of_blocks, strict=True
+        ):
             q, k, v, grad_out = q_ZLD[heads, rows], k_ZLD[heads, keys], v_ZLD[heads, keys], grad_out_ZLD[heads, rows]
-            weights = BlockedAttention.weights(ctx, q, k, rows)
-            grad_weights = torch.bmm(grad_out, v.transpose(1, 2)).to(weights.dtype).mul_(kept)
+            if q_ZLD.element_size() == 2:
+                weights, kept = split_signed(kept)
+            else:
+                weights = BlockedAttention.weights(ctx, q, k, rows)
+            grad_weights = drop(torch.bmm(grad_out, v.transpose(1, 2)), kept)
             grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
-            grad_scores = grad_scores.mul_(ctx.scaling).to(q.dtype)
             grad_q_ZLD[heads, rows] = torch.bmm(grad_scores, k)
             grad_k_ZLD[heads, keys] += torch.bmm(grad_scores.transpose(1, 2), q)
-            grad_v_ZLD[heads, keys] += torch.bmm(weights.mul_(kept).to(v.dtype).transpose(1, 2), grad_out)
-        return grad_q_ZLD, grad_k_ZLD, grad_v_ZLD, None, None, None
+            grad_v_ZLD[heads, keys] += torch.bmm(drop(weights, kept).transpose(1, 2), grad_out)
+        return grad_q_ZLD.mul_(ctx.scaling), grad_k_ZLD.mul_(ctx.scaling), grad_v_ZLD, None, None, None
 
     @staticmethod
     def blocks(q_ZLD: torch.Tensor, is_causal: bool):
@@ -181,8 +234,9 @@ class BlockedAttention(torch.autograd.Function):
 
     @staticmethod
     def weights(ctx, q: torch.Tensor, k: torch.Tensor, rows: slice) -> torch.Tensor:
-        """Attention weights of a block, at least in float32."""
-        scores = torch.bmm(q, k.transpose(1, 2)).to(torch.promote_types(q.dtype, torch.float32)).mul_(ctx.scaling)
+        """Attention weights of a block, in the type of the queries; softmax adds up in float32 at least."""
+        scores = q.new_empty(q.shape[0], q.shape[1], k.shape[1])  # scaled by the product: a pass of its own is slower
+        torch.baddbmm(scores, q, k.transpose(1, 2), beta=0, alpha=ctx.scaling, out=scores)
         if ctx.is_causal:
             size = rows.stop - rows.start
             scores[..., rows.start :] += torch.full((size, size), -math.inf, dtype=scores.dtype).triu_(1)
@@ -219,7 +273,9 @@ def cpu_dropout_attention(
             **kwargs,
         )
     groups = q_BHLD.shape[1] // k_BGSD.shape[1]
-    heads = q_BHLD, k_BGSD.repeat_interleave(groups, dim=1), v_BGSD.repeat_interleave(groups, dim=1)
+    heads = [q_BHLD, k_BGSD, v_BGSD]
+    if groups > 1:  # `repeat_interleave` copies for one, too
+        heads[1:] = (x_BGSD.repeat_interleave(groups, dim=1) for x_BGSD in heads[1:])
     with torch.autocast("cpu", enabled=False):
         q_ZLD, k_ZLD, v_ZLD = (x_BHLD.flatten(0, 1).to(v_BGSD.dtype) for x_BHLD in heads)
         out_ZLD = BlockedAttention.apply(q_ZLD, k_ZLD, v_ZLD, scaling, dropout, is_causal)

@@ -9,14 +9,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from modeling.batch_decoder import (
-    BatchDecoder,
-    CacheBatchDecoder,
-    CannotBatchError,
-    PackedLinear,
-    batch_decoder,
-    can_batch,
-)
+from modeling.batch_decoder import BatchDecoder, CannotBatchError, PackedLinear
+from modeling.batching import batch_decoder, can_batch
+from modeling.cache_decoder import CacheBatchDecoder
 from tests.modeling import models
 from tests.modeling.test_fast_decoder import CLASSIC, CONTEXT, MODERN, VOCABULARY, build, shapes
 

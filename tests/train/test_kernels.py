@@ -74,9 +74,9 @@ def test_linear_cross_entropy_is_torchs_in_single_precision(rows, vocabulary, ch
 @pytest.mark.parametrize(("vocabulary", "chunks"), [(8257, 1), (30_000, 3), (70_000, 7)])
 def test_a_large_vocabulary_has_the_logits_of_fewer_tokens_at_a_time(monkeypatch, vocabulary, chunks):
     """About four million; up to the vocabulary of the science-fiction recipe as many tokens as ever."""
-    problem, sizes, linear = draw_problem(400, vocabulary, False, torch.float32), [], functional.linear
-    expected = functional.cross_entropy(linear(*problem[:3]), problem[3])
-    monkeypatch.setattr(kernels.functional, "linear", lambda *given: sizes.append(len(given[0])) or linear(*given))
+    problem, sizes, product = draw_problem(400, vocabulary, False, torch.float32), [], torch.mm
+    expected = functional.cross_entropy(functional.linear(*problem[:3]), problem[3])
+    monkeypatch.setattr(torch, "mm", lambda x, w, out: sizes.append(len(x)) or product(x, w, out=out))
     loss = linear_cross_entropy(*problem)
     assert len(sizes) == chunks
     assert max(sizes) * vocabulary < 2**22 + 64 * vocabulary
@@ -193,29 +193,32 @@ def attend_plainly(q_ZLD, k_ZLD, v_ZLD, scaling, kept_ZLL, is_causal):
 
 @pytest.mark.parametrize("is_causal", [True, False])
 @pytest.mark.parametrize("length", [1, 3, 8])
-def test_blocked_attention_is_attention(small_chunks, monkeypatch, is_causal, length):
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_blocked_attention_is_attention(small_chunks, monkeypatch, is_causal, length, dtype):
     """With known dropout masks, values and gradients are those of attention written out."""
     generator = torch.Generator().manual_seed(0)
     masks = []
 
     def draw_kept(shape, rate):
-        masks.append(torch.randint(2, shape, generator=generator, dtype=torch.int16))
+        masks.append(torch.randint(-1, 1, shape, generator=generator, dtype=torch.int16))
         return masks[-1].clone(), 1.25
 
     monkeypatch.setattr(kernels, "draw_kept", draw_kept)
     q_ZLD, k_ZLD, v_ZLD = (
         torch.randn(5, length, 4, dtype=torch.float64, generator=generator).requires_grad_() for _ in range(3)
     )
-    out_ZLD = BlockedAttention.apply(q_ZLD, k_ZLD, v_ZLD, 0.7, 0.2, is_causal)
+    halves = (x_ZLD.to(dtype) for x_ZLD in (q_ZLD, k_ZLD, v_ZLD))
+    out_ZLD = BlockedAttention.apply(*halves, 0.7, 0.2, is_causal).double()
     kept_ZLL = torch.zeros(5, length, length, dtype=torch.float64)
     for (heads, rows, keys), mask in zip(BlockedAttention.blocks(q_ZLD, is_causal), masks, strict=True):
-        kept_ZLL[heads, rows, keys] = 1.25 * mask
+        kept_ZLL[heads, rows, keys] = -1.25 * mask
     expected_ZLD = attend_plainly(q_ZLD, k_ZLD, v_ZLD, 0.7, kept_ZLL, is_causal)
-    torch.testing.assert_close(out_ZLD, expected_ZLD)
+    near = {"atol": 8 * torch.finfo(dtype).eps, "rtol": 8 * torch.finfo(dtype).eps}
+    torch.testing.assert_close(out_ZLD, expected_ZLD, **near)
     weight_ZLD = torch.randn(out_ZLD.shape, dtype=torch.float64, generator=generator)
     gradients = torch.autograd.grad((out_ZLD * weight_ZLD).sum(), (q_ZLD, k_ZLD, v_ZLD))
     expected = torch.autograd.grad((expected_ZLD * weight_ZLD).sum(), (q_ZLD, k_ZLD, v_ZLD))
-    torch.testing.assert_close(gradients, expected)
+    torch.testing.assert_close(gradients, expected, **near)
 
 
 def test_training_on_the_cpu_takes_the_blocked_way_and_is_right_on_average(monkeypatch):
