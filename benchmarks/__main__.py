@@ -15,7 +15,18 @@ from typing import Any
 from storage.files import atomic_file
 
 NAMES = sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
-LONG = {"systems", "memory", "scifi_reference", "hostile_texts", "gpu", "laws", "minutes", "scale", "two_machines"}
+LONG = {
+    "ablations",
+    "systems",
+    "memory",
+    "scifi_reference",
+    "hostile_texts",
+    "gpu",
+    "laws",
+    "minutes",
+    "scale",
+    "two_machines",
+}
 """Benchmarks that take minutes to an hour."""
 BY_DEFAULT = [name for name in NAMES if name not in LONG]
 PEERS = ("torch", "transformers", "tokenizers", "tiktoken", "rustbpe", "gradio")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from train.data.batches import Batch
+from train.device import cpu_has_native_bf16
 from train.kernels import linear_cross_entropy
 from train.objective import ModelWithLoss
 from train.optimizer import orthogonalize
@@ -161,15 +162,16 @@ class EmbeddingShortcut(nn.Module):
 
 
 class TwoTokens(nn.Module):
-    """A further block predicts the token after the next one from the last hidden state, as an auxiliary loss of weight
-    0.3 (multi-token prediction, arXiv:2404.19737)."""
+    """A further MLP predicts the token after the next one from the last hidden state, as an auxiliary loss of weight
+    0.3 (multi-token prediction, arXiv:2404.19737, with an MLP in place of a block)."""
 
     def __init__(self, trained: ModelWithLoss) -> None:
         super().__init__()
         self.trained = trained
         width = trained.model.config.hidden_size
-        self.further = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
-        nn.init.zeros_(self.further[-1].weight)
+        further = nn.Sequential(nn.Linear(width, 4 * width, False), nn.SiLU(), nn.Linear(4 * width, width, False))
+        self.further = nn.ModuleDict({"layers": further})  # by this name its matrices are Muon's
+        nn.init.zeros_(further[-1].weight)
 
     def forward(self, input_BL: Tensor, target_BL: Tensor) -> Tensor:
         """The loss; in evaluation mode that of the next token alone."""
@@ -178,7 +180,7 @@ class TwoTokens(nn.Module):
         model = self.trained.model
         hidden_BLE = model.model(input_ids=input_BL, use_cache=False)[0]
         next_loss = linear_cross_entropy(hidden_BLE.flatten(0, 1), model.lm_head.weight, None, target_BL.flatten())
-        further_BLE = (hidden_BLE + self.further(hidden_BLE))[:, :-1]
+        further_BLE = (hidden_BLE + self.further["layers"](hidden_BLE))[:, :-1]
         after = target_BL[:, 1:].flatten()
         return next_loss + 0.3 * linear_cross_entropy(further_BLE.flatten(0, 1), model.lm_head.weight, None, after)
 
@@ -202,7 +204,8 @@ def ensemble_loss(models: list[Any], batches: list[Batch]) -> float:
     models = [getattr(model, "trained", model) for model in models]
     total = count = 0.0
     for batch in batches:
-        found = mean_probabilities(models, batch.input_BL).gather(1, batch.target_BL.flatten()[:, None])
+        with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_native_bf16()):
+            found = mean_probabilities(models, batch.input_BL).gather(1, batch.target_BL.flatten()[:, None])
         total -= found.sum().item()
         count += len(found)
     return total / count

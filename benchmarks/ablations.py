@@ -3,8 +3,8 @@
 `python -m benchmarks.ablations [NAME…] [--list]`. A variant is trained once on each text, with another seed on each:
 the mean of its differences to `as it is`, and their spread, say more than three seeds of one text. Each run is a line
 of ablations.jsonl; those that are there are not trained again, so that a study that was stopped goes on. Losses are
-nats per token of held-out text (the last tenth of each part, as in the recipe), and bits per byte; time is CPU seconds
-a step over those of `as it is`. What `train` does not offer is written in `_variants.py`, with its source.
+nats per token of held-out text (the last tenth of each part, as in the recipe), and bits per byte; time is the CPU
+seconds of the run over those of `as it is`. What `train` does not offer is written in `_variants.py`, with its source.
 """
 
 import argparse
@@ -100,8 +100,10 @@ def short_windows(batch: Batch, done: float, *, until: float = 0.3) -> list[Batc
 ADAMW = {"optimizer.name": "adamw"}
 VARIANTS: dict[str, Variant] = {
     "as it is": Variant(),
-    "AdamW alone, 1e-3": Variant(fields=ADAMW | {"optimizer.learning_rate": 1e-3}),
-    "AdamW alone, 3e-3": Variant(fields=ADAMW | {"optimizer.learning_rate": 3e-3}),
+    **{
+        f"AdamW alone, {rate}": Variant(fields=ADAMW | {"optimizer.learning_rate": rate})
+        for rate in (3e-4, 1e-3, 3e-3)
+    },
     "torch.optim.Muon": Variant(optimizers=muon(TorchMuon)),
     "NorMuon": Variant(optimizers=muon(NorMuon)),
     "MuonH, fixed norms": Variant(
@@ -159,7 +161,8 @@ def config_of(variant: Variant, text: str, run: Path) -> Config:
     paths = tuple(DATA / name for name in TEXTS[text])
     seed = {"run.seed": list(TEXTS).index(text), "run.dir": run}
     config = replace_fields(config, {"corpus.source": "local", "corpus.paths": paths, **SHAPE, **seed})
-    return replace_fields(config, {"schedule.warmup_steps": 30 * config.run.steps // 400, **variant.fields})
+    steps = variant.fields.get("run.steps", config.run.steps)
+    return replace_fields(config, {"schedule.warmup_steps": 30 * steps // config.run.steps, **variant.fields})
 
 
 def train_variant(variant: Variant, config: Config, prepared: Prepared, **loss: Any) -> tuple[nn.Module, float]:
@@ -254,7 +257,8 @@ def run_ensembles(text: str, folder: Path, models: int = 4) -> Iterator[tuple[st
         seeded = replace_fields(config, {"run.seed": 200 + 10 * config.run.seed + number})
         student, seconds = train_variant(variant, seeded, prepared, teachers=chain)
         chain = [student]
-        yield f"chain of distillations, {number + 1}", measured(ensemble_loss(chain, batches), prepared, seconds)
+        total = (total / models if number == 0 else total) + seconds
+        yield f"chain of distillations, {number + 1}", measured(ensemble_loss(chain, batches), prepared, total)
 
 
 def read_runs() -> dict[tuple[str, str], dict[str, Any]]:
@@ -269,34 +273,31 @@ def write_run(name: str, text: str, result: dict[str, float]) -> None:
         file.write(json.dumps({"variant": name, "text": text, **result}) + "\n")
 
 
-def as_table(runs: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
-    """What each variant changes, as Markdown, the best first."""
+def table_of(runs: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
+    """What each variant changes, as Markdown, the best first: nats for a token of the vocabulary of `as it is`."""
     base = {text: runs["as it is", text] for text in TEXTS if ("as it is", text) in runs}
     rows = []
     for name in dict.fromkeys(name for name, text in runs if text in base):
         texts = [text for text in base if (name, text) in runs]
-        key = "bits_per_byte" if name.startswith("vocabulary") else "loss"
-        changes = [runs[name, text][key] - base[text][key] for text in texts]
-        slower = statistics.mean(runs[name, text]["seconds_a_step"] / base[text]["seconds_a_step"] for text in texts)
-        rows.append((statistics.mean(changes), name, changes, slower))
-    lines = [
-        f"| change | mean | {' | '.join(TEXTS)} | CPU time a step |",
-        "|---|---:" + "|---:" * (len(TEXTS) + 1) + "|",
-    ]
-    for mean, name, changes, slower in sorted(rows):
-        cells = [f"{change:+.3f}" for change in changes] + [""] * (len(TEXTS) - len(changes))
+        changes = {}
+        for text in texts:  # of one vocabulary that is the difference of the losses
+            bits = runs[name, text]["bits_per_byte"] - base[text]["bits_per_byte"]
+            changes[text] = bits * base[text]["loss"] / base[text]["bits_per_byte"]
+        steps = VARIANTS[name].fields.get("run.steps", SHAPE["run.steps"]) if name in VARIANTS else SHAPE["run.steps"]
+        slower = steps / SHAPE["run.steps"]
+        slower *= statistics.mean(runs[name, text]["seconds_a_step"] / base[text]["seconds_a_step"] for text in texts)
+        rows.append((statistics.mean(changes.values()), name, changes, slower))
+    lines = [f"| change | mean | {' | '.join(TEXTS)} | CPU time |", "|---" + "|---:" * (len(TEXTS) + 2) + "|"]
+    for mean, name, changes, slower in sorted(rows, key=lambda row: row[0]):
+        cells = [f"{changes[text]:+.3f}" if text in changes else "" for text in TEXTS]
         lines.append(f"| {name} | {mean:+.3f} | {' | '.join(cells)} | {slower:.2f} |")
     return "\n".join(lines)
 
 
 def run() -> dict[str, Any]:
-    """All that is missing; the mean change by variant, in nats a token."""
+    """All that is missing; the lines of ablations.jsonl by variant and text."""
     main([])
-    runs = read_runs()
-    return {
-        name: statistics.mean(runs[name, text]["loss"] - runs["as it is", text]["loss"] for text in TEXTS)
-        for name, _ in runs
-    }
+    return {f"{name}, {text}": line for (name, text), line in read_runs().items()}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -315,13 +316,13 @@ def main(arguments: list[str] | None = None) -> None:
     for name in [] if given.list else names:
         for text in given.texts:
             with tempfile.TemporaryDirectory() as folder:
-                if name == "ensembles" and ("distilled from 4 models", text) not in read_runs():
+                if name == "ensembles" and ("chain of distillations, 2", text) not in read_runs():
                     for label, result in run_ensembles(text, Path(folder)):
                         write_run(label, text, result)
                 elif name != "ensembles" and (name, text) not in read_runs():
                     write_run(name, text, run_one(name, text, Path(folder)))
                     print(name, text, read_runs()[name, text]["loss"], flush=True)
-    print(as_table(read_runs()))
+    print(table_of(read_runs()))
 
 
 if __name__ == "__main__":

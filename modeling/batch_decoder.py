@@ -80,19 +80,18 @@ class BatchDecoder:
     """
 
     def __init__(self, model: ScratchGPTForCausalLM, width: int) -> None:
-        self.width = width
-        self.first = FastDecoder(model, context_length(model) or 0)
+        self.width, self.context = width, context_length(model) or 0
+        self.first = FastDecoder(model, self.context)
         self.blocks = [BatchBlock(block, width) for block in self.first.blocks]
         self.head = PackedLinear(self.first.head_EV, self.first.head_bias_V, width)
         self.groups = [Slots(self.first.blocks, width)]
-        self.groups[0].check()
+        self.groups[0].check(self.context)
 
     @property
     def bytes_of_a_text(self) -> int:
         """The keys and values of one that is as long as the context."""
-        own = sum(block.buffer_TW.nbytes for block in self.first.blocks)
-        tokens = len(self.first.blocks[0].buffer_TW)
-        return max(own, sum(layer.bytes_of_a_token * tokens for layer in self.groups[0].layers))
+        own, slots = sum(block.buffer_TW.nbytes for block in self.first.blocks), self.groups[0]
+        return max(own, sum(layer.bytes_of_a_token for layer in slots.layers) * slots.whole_pieces(self.context))
 
     def new_text(self, capacity: int) -> "BatchText":
         """The decoder of a text of up to `capacity` tokens."""
@@ -100,6 +99,7 @@ class BatchDecoder:
 
     def step(self, texts: "Sequence[BatchText]", token_ids: Sequence[int]) -> Tensor:
         """Read one token of each text after those that it has; the logits (N, V) of the tokens that come next."""
+        assert len(set(texts)) == len(texts) <= self.width
         first, slots = self.first, self._group(texts)
         slots.hold(texts)
         id_of = dict(zip(texts, token_ids, strict=True))
@@ -158,6 +158,11 @@ class BatchText:
         self.decoder.reset()
         self.leave()
 
+    def close(self) -> None:
+        """Give up the slot: nothing more is read."""
+        if self.slots is not None:
+            self.slots.drop(self)
+
     def leave(self) -> None:
         """Take keys and values back, from the slot that it has, if any."""
         if self.slots is not None:
@@ -166,7 +171,7 @@ class BatchText:
 
 class Slots:
     """The keys and values of the texts of a pass, in one buffer a layer, with room for as many texts, and tokens of
-    each, as there have been.
+    each, as there have been since there was none.
 
     Args:
         blocks: of the model.
@@ -177,9 +182,13 @@ class Slots:
         block = blocks[0]
         self.shape = _, R, D = block.G, block.H // block.G, block.D
         self.piece = PIECE * -(-SMALL_PRODUCT // (PIECE * R * D))
-        self.width, self.count, self.tokens = width, 2, self.piece
+        self.width, self.layer_count = width, len(blocks)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.count, self.tokens = 2, self.piece
         self.texts: list[BatchText] = []
-        self.layers = [Layer(self.shape, self.count, self.tokens) for _ in blocks]
+        self.layers = [Layer(self.shape, self.count, self.tokens) for _ in range(self.layer_count)]
 
     def hold(self, texts: Sequence[BatchText]) -> None:
         """Let the first slots be those of these texts, in whatever order, and no others."""
@@ -187,10 +196,11 @@ class Slots:
         for text in [text for text in self.texts if text not in wanted]:
             self.release(text)
         if len(texts) > self.count or tokens > self.tokens:
-            self.count = max(self.count, min(self.width, 2 * len(texts)))
-            self.tokens = max(self.tokens, self.whole_pieces(tokens))
+            count = max(self.count, min(self.width, 2 * len(texts)))
+            tokens = max(self.tokens, self.whole_pieces(tokens))
             for layer in self.layers:
-                layer.grow(self.count, self.tokens)
+                layer.grow(count, tokens)
+            self.count, self.tokens = count, tokens  # at last: there may be no memory for a layer
         for text in texts:
             if text.slots is self:
                 continue
@@ -203,14 +213,22 @@ class Slots:
 
     def release(self, text: BatchText) -> None:
         """Give a text its keys and values back, and its slot to the last text."""
-        slot, last = self.texts.index(text), len(self.texts) - 1
+        slot = self.texts.index(text)
         for layer, block in zip(self.layers, text.decoder.blocks, strict=True):
             block.allocate(text.capacity)
             layer.give(slot, block, text.length)
-            layer.move(last, slot)
-        self.texts[slot] = self.texts[last]
-        self.texts.pop()
+        self.drop(text)
+
+    def drop(self, text: BatchText) -> None:
+        """Give its slot to the last text; with the last text the memory goes."""
+        slot, last = self.texts.index(text), self.texts.pop()
         text.slots = None
+        if not self.texts:
+            self._begin()
+        elif last is not text:
+            self.texts[slot] = last
+            for layer in self.layers:
+                layer.move(len(self.texts), slot)
 
     def whole_pieces(self, tokens: int) -> int:
         """The next multiple of a piece."""
@@ -221,24 +239,28 @@ class Slots:
         G, R, _ = self.shape
         places = self.whole_pieces(int(begin_N.max()) + 1)
         count = max(2, len(begin_N))  # one text alone would be another kind of product
-        mask_NS = torch.zeros(count, places)
+        mask_NS = torch.zeros(count, places, dtype=torch.float32)
         mask_NS[: len(begin_N)].masked_fill_(torch.arange(places) > begin_N[:, None], -torch.inf)
         mask_ZRS = mask_NS[:, None, None].expand(-1, G, R, -1).reshape(count * G, R, places)
         return Seen(begin_N=begin_N, slot_N=torch.arange(len(begin_N)), mask_ZRS=mask_ZRS)
 
-    def check(self) -> None:
-        """Try random queries, keys and values, alone and in company. Raises CannotBatchError where they differ."""
+    def check(self, context: int) -> None:
+        """Try random queries, keys and values of `width` texts of up to `context` tokens, alone and in company. Raises
+        CannotBatchError where they differ."""
         G, R, D = self.shape
         generator = torch.Generator().manual_seed(0)
-        length_N = torch.tensor([1, 3, 2, 1, 2, 3]) * self.piece - torch.tensor([63, 0, 63, 0, 1, 7])
-        layer = Layer(self.shape, len(length_N) + 1, 3 * self.piece)
+        lengths = [context, 1, self.piece, self.piece + 1, context // 2 + 1, 3, 3 * context // 4, 2 * self.piece]
+        length_N = torch.tensor([min(context, lengths[text % len(lengths)]) for text in range(self.width)])
+        layer = Layer(self.shape, self.width + 1, self.whole_pieces(context))
         layer.keys_NGTD.normal_(generator=generator)
         layer.values_NGTD.normal_(generator=generator)
-        query_NGRD = torch.randn(len(length_N), G, R, D, generator=generator)
+        query_NGRD = torch.randn(self.width, G, R, D, dtype=torch.float32, generator=generator)
         together = layer.attend(query_NGRD, self.begin_pass(length_N - 1)).view(torch.int32)
-        for start, end in ((0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (2, 4), (3, 6)):
-            some = layer.from_slot(start).attend(query_NGRD[start:end], self.begin_pass(length_N[start:end] - 1))
-            if not torch.equal(some.view(torch.int32), together[start:end]):
+        alone = [(text, text + 1) for text in range(min(len(lengths), self.width))]
+        for start, end in [*alone, (0, 3), (1, 6), (self.width // 2, self.width)]:
+            rows = slice(min(start, self.width - 1), end)
+            some = layer.from_slot(rows.start).attend(query_NGRD[rows], self.begin_pass(length_N[rows] - 1))
+            if not torch.equal(some.view(torch.int32), together[rows]):
                 raise CannotBatchError("a text's attention depends on the other texts here")
 
 
@@ -247,7 +269,7 @@ class Layer:
 
     def __init__(self, shape: tuple[int, int, int], count: int, tokens: int) -> None:
         G, _, self.D = shape
-        self.keys_NGTD = torch.zeros(count, G, tokens, self.D + -self.D % ALIGNED)
+        self.keys_NGTD = torch.zeros(count, G, tokens, self.D + -self.D % ALIGNED, dtype=torch.float32)
         self.values_NGTD = torch.zeros_like(self.keys_NGTD)
 
     @property
@@ -289,8 +311,7 @@ class Layer:
 
     def move(self, source: int, slot: int) -> None:
         """Copy a slot to another one."""
-        if source != slot:
-            self.keys_NGTD[slot], self.values_NGTD[slot] = self.keys_NGTD[source], self.values_NGTD[source]
+        self.keys_NGTD[slot], self.values_NGTD[slot] = self.keys_NGTD[source], self.values_NGTD[source]
 
     def attend(self, query_NGRD: Tensor, seen: "Seen") -> Tensor:
         """The heads' outputs (N, H x D) of a token of each text, which has its key and value."""

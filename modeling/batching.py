@@ -54,7 +54,7 @@ class BatchGenerator:
     beside it lose.
 
     Args:
-        model: one that `modeling.batch_decoder.can_batch`, in evaluation mode.
+        model: one that `can_batch`, in evaluation mode.
         width: texts of a pass at most.
 
     Raises:
@@ -172,9 +172,9 @@ class _Text:
     def finish(self, ending: str | None = None, error: BaseException | None = None) -> None:
         """It is over."""
         self.ending, self.error = ending, error
-        self.decoder.reset()  # its keys and values are of no use any more
         self.is_over = True
         self.news.set()
+        self.decoder.close()
 
     def goes_on(self) -> bool:
         """Whether it takes part in the next pass; it ends here where it was stopped, closed, or is out of time."""

@@ -256,6 +256,10 @@ class CacheText(CacheDecoder):
         super().reset()
         self.cache = Cache(layers=[_BufferLayer(self.capacity) for _ in range(self.layers)])
 
+    def close(self) -> None:
+        """Nothing more is read."""
+        self.cache = None
+
 
 class _BufferLayer(DynamicLayer):
     """One layer's keys and values of one text, in buffers of `capacity` tokens. transformers' own dynamic layer copies

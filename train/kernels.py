@@ -11,6 +11,7 @@ import math
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers import AttentionInterface
 
@@ -50,9 +51,9 @@ class LinearCrossEntropy(torch.autograd.Function):
         grad_x_NE = torch.empty_like(x_NE) if need_x else None
         grad_weight = torch.zeros_like(weight, dtype=precise) if need_weight else None
         grad_bias = weight.new_zeros(weight.shape[0], dtype=precise) if need_bias else None
-        of_chunk = weight.new_empty(weight.shape if need_weight and dtype != precise else 0, dtype=precise)
-        count = min(CROSS_ENTROPY_ROWS, x_NE.shape[0])
+        count = max(1, min(CROSS_ENTROPY_ROWS, x_NE.shape[0]))
         on_cpu = x_NE.device.type == "cpu"
+        of_chunk = weight.new_empty(weight.shape if on_cpu and need_weight and dtype != precise else 0, dtype=precise)
         if on_cpu:
             count = min(count, 64 * math.ceil(CROSS_ENTROPY_LOGITS / (64 * vocabulary)))
         # Every chunk is computed in the same memory: new pages for each would cost a seventh of the time.
@@ -88,7 +89,7 @@ class LinearCrossEntropy(torch.autograd.Function):
             if grad_weight is not None and dtype == precise:
                 grad_weight.addmm_(grad.T, x)
             elif grad_weight is not None:
-                grad_weight += of_chunk.copy_(grad.T @ x)
+                grad_weight += of_chunk.copy_(grad.T @ x) if on_cpu else grad.T @ x
         ctx.save_for_backward(grad_x_NE, grad_weight, grad_bias)
         ctx.vocabulary, ctx.dtypes = vocabulary, (weight_VE.dtype, None if bias_V is None else bias_V.dtype)
         return total
@@ -168,6 +169,7 @@ class Dropout(torch.autograd.Function):
         return drop(x * ctx.factor, kept)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, *grad_outputs):
         return drop(grad_outputs[0] * ctx.factor, *ctx.saved_tensors), None
 
@@ -203,6 +205,7 @@ class BlockedAttention(torch.autograd.Function):
         return out_ZLD.mul_(ctx.factor)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, *grad_outputs):
         q_ZLD, k_ZLD, v_ZLD, *kept_of_blocks = ctx.saved_tensors
         grad_out_ZLD = grad_outputs[0] * ctx.factor

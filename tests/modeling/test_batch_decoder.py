@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -9,7 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from modeling.batch_decoder import BatchDecoder, CannotBatchError, PackedLinear
+from modeling.batch_decoder import BatchDecoder, CannotBatchError, Layer, PackedLinear
 from modeling.batching import batch_decoder, can_batch
 from modeling.cache_decoder import CacheBatchDecoder
 from tests.modeling import models
@@ -44,10 +45,11 @@ UNEVEN = {"intermediate_size": 90}
 def logits_in_any_company(
     decoder: BatchDecoder | CacheBatchDecoder, vocabulary: int, context: int
 ) -> list[tuple[list[int], torch.Tensor]]:
-    """The ids of eight texts and the logits (V) of each alone: the same bits at any place among the others."""
+    """The ids of some texts and the logits (V) of each alone: the same bits at any place among the others."""
     generator = torch.Generator().manual_seed(1)
-    company = torch.randint(0, vocabulary, (8, context), generator=generator).tolist()
-    texts = [ids[:length] for ids, length in zip(company, [context, 3, 9, 1, 12, 2, 7, 15], strict=True)]
+    company = torch.randint(0, vocabulary, (decoder.width, context), generator=generator).tolist()
+    lengths = [context, 3, 9, 1, 12, 2, 7, 15, context // 2, context // 3, context - 1]
+    texts = [ids[: lengths[row % len(lengths)]] for row, ids in enumerate(company)]
 
     def logits(rows: list[int]) -> torch.Tensor:
         readers: list[Any] = [decoder.new_text(len(texts[row])) for row in rows]
@@ -56,8 +58,9 @@ def logits_in_any_company(
                 reader.read(texts[row][:-1])
         return decoder.step(readers, [texts[row][-1] for row in rows])
 
-    alone = [logits([row])[0] for row in range(8)]
-    for rows in ([0, 1], [1, 0], [2, 1, 0], [7, 6, 5, 4], [*range(8)], [*range(7, -1, -1)], [3, 0, 6, 2, 4]):
+    width = decoder.width
+    alone = [logits([row])[0] for row in range(width)]
+    for rows in ([0, 1], [1, 0], [2, 1, 0], [7, 6, 5, 4], [*range(width)], [*reversed(range(width))], [3, 0, 6, 2, 4]):
         for row, logits_V in zip(rows, logits(rows), strict=True):
             assert torch.equal(logits_V, alone[row])
     return [*zip(texts, alone, strict=True)]
@@ -69,11 +72,14 @@ def logits_in_any_company(
         {**CLASSIC, **UNEVEN, "hidden_act": "gelu_new"},
         {**MODERN, **UNEVEN},
         {**CLASSIC, "position_embedding": "sinusoidal"},
+        {**CLASSIC, "max_position_embeddings": 400},
+        {**MODERN, "max_position_embeddings": 700},
     ],
 )
 def test_a_texts_logits_are_the_same_bits_at_any_place_among_any_others(config):
+    context = config.get("max_position_embeddings", CONTEXT)
     with torch.inference_mode():
-        logits_in_any_company(BatchDecoder(build(**config), 8), VOCABULARY, CONTEXT)
+        logits_in_any_company(BatchDecoder(build(**config), 32), VOCABULARY, context)
 
 
 WIDE = {"hidden_size": 32, "intermediate_size": 32, "head_dim": 8}
@@ -152,3 +158,105 @@ def test_which_models_can():
     hooked = build(**MODERN)
     hooked.register_forward_hook(lambda *_: None)
     assert not can_batch(hooked)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 10_000), config=st.sampled_from([CLASSIC, MODERN]))
+def test_texts_join_and_leave_passes_read_on_and_begin_again(seed, config):
+    """Seven texts of a decoder whose passes have room for three: each has the same bits as when it is the only one."""
+    random = np.random.default_rng(seed)
+    decoder = BatchDecoder(build(**config | {"max_position_embeddings": 150}), 3)
+    done: list[list[tuple[str, list[int]]]] = [[] for _ in range(7)]
+    logits: list[list[torch.Tensor]] = [[] for _ in range(7)]
+
+    def act(reader: Any, what: str, ids: list[int]) -> torch.Tensor:
+        if what == "begin again":
+            reader.reset()
+        return decoder.step([reader], ids)[0] if what == "step" else reader.read(ids)
+
+    with torch.inference_mode():
+        readers = [decoder.new_text(150) for _ in done]
+        for number, reader in enumerate(readers):
+            done[number].append(("read", random.integers(0, VOCABULARY, random.integers(1, 70)).tolist()))
+            logits[number].append(act(reader, *done[number][-1]))
+        for _ in range(25):
+            number, what = int(random.integers(7)), str(random.choice(["step", "step", "step", "read", "begin again"]))
+            if what == "step":
+                chosen = [int(each) for each in random.permutation(7)[: random.integers(1, 4)]]
+                ids = random.integers(0, VOCABULARY, len(chosen)).tolist()
+                for each, of_text in zip(chosen, decoder.step([readers[i] for i in chosen], ids), strict=True):
+                    done[each].append(("step", [ids[chosen.index(each)]]))
+                    logits[each].append(of_text)
+            else:
+                done[number].append((what, random.integers(0, VOCABULARY, 2).tolist()))
+                logits[number].append(act(readers[number], *done[number][-1]))
+        for each_done, each_logits in zip(done, logits, strict=True):
+            alone = decoder.new_text(150)
+            for what, expected_V in zip(each_done, each_logits, strict=True):
+                assert torch.equal(act(alone, *what), expected_V)
+
+
+def test_a_text_that_is_not_a_number_spoils_no_other_one_in_its_slot_or_beside_it():
+    model = build(**MODERN)
+    with torch.inference_mode():
+        decoder = BatchDecoder(model, 4)
+        broken, sound = decoder.new_text(CONTEXT), decoder.new_text(CONTEXT)
+        broken.read([1, 2, 3, 4, 5])
+        for block in broken.decoder.blocks:
+            block.buffer_TW.fill_(torch.nan)
+        sound.read([5, 4])
+        expected_V = decoder.step([sound], [3])[0]
+        sound.reset()
+        sound.read([5, 4])
+        together_NV = decoder.step([broken, sound], [6, 3])
+        assert together_NV[0].isnan().all()
+        assert torch.equal(together_NV[1], expected_V)
+        broken.reset()
+        after = decoder.new_text(CONTEXT)
+        after.read([5, 4])
+        assert torch.equal(decoder.step([after, sound], [3, 1])[0], expected_V)
+
+
+def test_attention_that_depends_on_the_other_texts_is_not_used(monkeypatch):
+    bmm = torch.bmm
+    # Few products by another kernel than many.
+    monkeypatch.setattr(torch, "bmm", lambda a, b: bmm(a, b) * (1 + 1e-6 * (len(a) <= 6)))
+    with torch.inference_mode(), pytest.raises(CannotBatchError, match="attention depends on the other texts"):
+        BatchDecoder(build(**CLASSIC), 4)
+
+
+def test_texts_go_on_after_there_was_no_memory_for_more_of_them(monkeypatch):
+    grow, calls = Layer.grow, []
+
+    def fail_at_the_second(self: Layer, count: int, tokens: int) -> None:
+        calls.append(count)
+        if len(calls) == 2:
+            raise RuntimeError("not enough memory")
+        grow(self, count, tokens)
+
+    with torch.inference_mode():
+        decoder = BatchDecoder(build(**MODERN), 8)
+        texts = [decoder.new_text(CONTEXT) for _ in range(5)]
+        for text in texts:
+            text.read([1, 2])
+        expected_V = decoder.step(texts[:1], [3])[0]
+        texts[0].reset()
+        texts[0].read([1, 2])
+        monkeypatch.setattr(Layer, "grow", fail_at_the_second)
+        with pytest.raises(RuntimeError, match="not enough memory"):
+            decoder.step(texts, [3] * 5)
+        assert all(torch.equal(logits_V, expected_V) for logits_V in decoder.step(texts, [3] * 5))
+
+
+def test_the_memory_goes_with_the_last_text():
+    with torch.inference_mode():
+        decoder = BatchDecoder(build(**MODERN | {"max_position_embeddings": 300}), 8)
+        texts = [decoder.new_text(300) for _ in range(6)]
+        for text in texts:
+            text.read([1] * 200)
+        decoder.step(texts, [2] * 6)
+        (slots,) = decoder.groups
+        full = slots.layers[0].keys_NGTD.nbytes
+        for text in texts:
+            text.close()
+        assert slots.layers[0].keys_NGTD.nbytes * 16 == full  # eight texts of 256 places, two of 64
