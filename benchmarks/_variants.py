@@ -122,7 +122,7 @@ class ValueEmbeddings(nn.Module):
         self.trained, self.ids_BL = trained, torch.empty(0)
         layers: Any = trained.model.model.layers
         width = layers[0].self_attn.v_proj.out_features
-        self.tables = nn.ModuleList(nn.Embedding(trained.model.config.vocab_size, width) for _ in range(2))
+        self.tables: Any = nn.ModuleList(nn.Embedding(trained.model.config.vocab_size, width) for _ in range(2))
         self.factors = nn.Parameter(torch.full((2,), 0.5))
         for number, layer in enumerate((layers[0], layers[-1])):
             nn.init.normal_(self.tables[number].weight, std=0.02)
@@ -169,7 +169,7 @@ class TwoTokens(nn.Module):
         super().__init__()
         self.trained = trained
         width = trained.model.config.hidden_size
-        further = nn.Sequential(nn.Linear(width, 4 * width, False), nn.SiLU(), nn.Linear(4 * width, width, False))
+        further: Any = nn.Sequential(nn.Linear(width, 4 * width, False), nn.SiLU(), nn.Linear(4 * width, width, False))
         self.further = nn.ModuleDict({"layers": further})  # by this name its matrices are Muon's
         nn.init.zeros_(further[-1].weight)
 

@@ -67,7 +67,7 @@ class Variant:
 
     fields: Mapping[str, Any] = field(default_factory=dict)  # of the config
     optimizers: Callable[..., list[torch.optim.Optimizer]] = build_optimizers
-    module: Callable[[nn.Module], nn.Module] = lambda model: model  # around a `ModelWithLoss`
+    module: Callable[[ModelWithLoss], nn.Module] = lambda model: model
     batches: Callable[[Batch, float], list[Batch]] = lambda batch, done: [batch]  # one step each, by the share done
     averaged: float = 0.0  # share of the steps, at the end, whose weights are averaged
 

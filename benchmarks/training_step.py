@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import torch
@@ -153,10 +153,15 @@ def _start(processes: ExitStack, peer: dict[str, Any]) -> Callable[[], float]:
             command, cwd=CHECKOUT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
     )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    to_process, from_process = process.stdin, process.stdout
 
     def step() -> float:
-        print(file=process.stdin, flush=True)
-        line = process.stdout.readline()
+        line = ""
+        with suppress(BrokenPipeError):
+            print(file=to_process, flush=True)
+            line = from_process.readline()
         if not line:
             raise RuntimeError(f"the process of {peer['name']} ended with status {process.wait()}; its words are above")
         return float(line)

@@ -170,7 +170,7 @@ class Dropout(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *grad_outputs):
+    def backward(ctx, *grad_outputs):  # pyright: ignore[reportIncompatibleMethodOverride]
         return drop(grad_outputs[0] * ctx.factor, *ctx.saved_tensors), None
 
 
@@ -206,7 +206,7 @@ class BlockedAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *grad_outputs):
+    def backward(ctx, *grad_outputs):  # pyright: ignore[reportIncompatibleMethodOverride]
         q_ZLD, k_ZLD, v_ZLD, *kept_of_blocks = ctx.saved_tensors
         grad_out_ZLD = grad_outputs[0] * ctx.factor
         grad_q_ZLD, grad_k_ZLD, grad_v_ZLD = torch.empty_like(q_ZLD), torch.zeros_like(k_ZLD), torch.zeros_like(v_ZLD)

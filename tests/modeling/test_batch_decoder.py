@@ -249,8 +249,9 @@ def test_texts_go_on_after_there_was_no_memory_for_more_of_them(monkeypatch):
 
 
 def test_the_memory_goes_with_the_last_text():
+    config: dict[str, Any] = MODERN | {"max_position_embeddings": 300}
     with torch.inference_mode():
-        decoder = BatchDecoder(build(**MODERN | {"max_position_embeddings": 300}), 8)
+        decoder = BatchDecoder(build(**config), 8)
         texts = [decoder.new_text(300) for _ in range(6)]
         for text in texts:
             text.read([1] * 200)

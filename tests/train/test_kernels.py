@@ -213,12 +213,12 @@ def test_blocked_attention_is_attention(small_chunks, monkeypatch, is_causal, le
     for (heads, rows, keys), mask in zip(BlockedAttention.blocks(q_ZLD, is_causal), masks, strict=True):
         kept_ZLL[heads, rows, keys] = -1.25 * mask
     expected_ZLD = attend_plainly(q_ZLD, k_ZLD, v_ZLD, 0.7, kept_ZLL, is_causal)
-    near = {"atol": 8 * torch.finfo(dtype).eps, "rtol": 8 * torch.finfo(dtype).eps}
-    torch.testing.assert_close(out_ZLD, expected_ZLD, **near)
+    near = 8 * torch.finfo(dtype).eps
+    torch.testing.assert_close(out_ZLD, expected_ZLD, atol=near, rtol=near)
     weight_ZLD = torch.randn(out_ZLD.shape, dtype=torch.float64, generator=generator)
     gradients = torch.autograd.grad((out_ZLD * weight_ZLD).sum(), (q_ZLD, k_ZLD, v_ZLD))
     expected = torch.autograd.grad((expected_ZLD * weight_ZLD).sum(), (q_ZLD, k_ZLD, v_ZLD))
-    torch.testing.assert_close(gradients, expected, **near)
+    torch.testing.assert_close(gradients, expected, atol=near, rtol=near)
 
 
 def test_training_on_the_cpu_takes_the_blocked_way_and_is_right_on_average(monkeypatch):
