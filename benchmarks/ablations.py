@@ -106,9 +106,12 @@ VARIANTS: dict[str, Variant] = {
     },
     "torch.optim.Muon": Variant(optimizers=muon(TorchMuon)),
     "NorMuon": Variant(optimizers=muon(NorMuon)),
-    "MuonH, fixed norms": Variant(
-        fields={"model.output_projection_init": "scaled"}, optimizers=muon(FixedNormMuon)
-    ),
+    **{
+        f"MuonH, fixed norms, {rate}": Variant(
+            fields={"model.output_projection_init": "scaled"}, optimizers=muon(FixedNormMuon, lr=rate)
+        )
+        for rate in (0.02, 0.05)
+    },
     "cautious weight decay 0.3": Variant(optimizers=muon(CautiousMuon, weight_decay=0.3)),
     "Muon's rate 0.01": Variant(fields={"optimizer.muon_learning_rate": 0.01}),
     "Muon's rate 0.04": Variant(fields={"optimizer.muon_learning_rate": 0.04}),
