@@ -180,7 +180,12 @@ def run_isolated(
 
 def _environment(folder: Path, online: bool) -> dict[str, str]:
     foreign = ("PYTHON", "TRANSFORMERS_") if online else _FOREIGN_VARIABLES
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        # HF_HUB_CACHE and its like stand above HF_HOME, and of a commit that is in a cache the Hub is not asked.
+        if not name.startswith(foreign) and not name.endswith("_CACHE")
+    }
     environment |= {
         "HF_HOME": str(folder / "hf_home"),
         "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -18,11 +18,13 @@ key/value heads of all texts in a row; others as in `fast_decoder`.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from modeling.configuration_scratchgpt import ScratchGPTConfig
 from modeling.fast_decoder import FastBlock, FastDecoder
 from modeling.loading import context_length
 from modeling.modeling_scratchgpt import ScratchGPTForCausalLM
@@ -40,6 +42,27 @@ ALIGNED = 8
 
 class CannotBatchError(ValueError):
     """Here texts of this model cannot share passes, or not without depending on each other."""
+
+
+def bytes_of_a_text(config: ScratchGPTConfig) -> int:
+    """The memory that a text as long as the context takes: its own buffer while it reads its prompt, then its slot.
+
+    The config says it before there is a decoder, which computes tables of the whole context."""
+    G, H, D = cast(int, config.num_key_value_heads), config.num_attention_heads, config.head_dim
+    context = config.max_position_embeddings
+    own = (H + 2 * G) * D * context
+    slot = 2 * G * rounded_up(D, ALIGNED) * rounded_up(context, piece_of(H // G, D))
+    return 4 * config.num_hidden_layers * max(own, slot)
+
+
+def piece_of(R: int, D: int) -> int:
+    """The places of a piece, where R heads of D numbers share keys and values."""
+    return PIECE * -(-SMALL_PRODUCT // (PIECE * R * D))
+
+
+def rounded_up(number: int, step: int) -> int:
+    """The next multiple of `step`."""
+    return -(-number // step) * step
 
 
 class PackedLinear:
@@ -86,12 +109,6 @@ class BatchDecoder:
         self.head = PackedLinear(self.first.head_EV, self.first.head_bias_V, width)
         self.groups = [Slots(self.first.blocks, width)]
         self.groups[0].check(self.context)
-
-    @property
-    def bytes_of_a_text(self) -> int:
-        """The keys and values of one that is as long as the context."""
-        own, slots = sum(block.buffer_TW.nbytes for block in self.first.blocks), self.groups[0]
-        return max(own, sum(layer.bytes_of_a_token for layer in slots.layers) * slots.whole_pieces(self.context))
 
     def new_text(self, capacity: int) -> "BatchText":
         """The decoder of a text of up to `capacity` tokens."""
@@ -181,7 +198,7 @@ class Slots:
     def __init__(self, blocks: Sequence[FastBlock], width: int) -> None:
         block = blocks[0]
         self.shape = _, R, D = block.G, block.H // block.G, block.D
-        self.piece = PIECE * -(-SMALL_PRODUCT // (PIECE * R * D))
+        self.piece = piece_of(R, D)
         self.width, self.layer_count = width, len(blocks)
         self._begin()
 
@@ -232,7 +249,7 @@ class Slots:
 
     def whole_pieces(self, tokens: int) -> int:
         """The next multiple of a piece."""
-        return -(-tokens // self.piece) * self.piece
+        return rounded_up(tokens, self.piece)
 
     def begin_pass(self, begin_N: Tensor) -> "Seen":
         """What the next token of each text sees, which comes to these places."""
@@ -269,13 +286,8 @@ class Layer:
 
     def __init__(self, shape: tuple[int, int, int], count: int, tokens: int) -> None:
         G, _, self.D = shape
-        self.keys_NGTD = torch.zeros(count, G, tokens, self.D + -self.D % ALIGNED, dtype=torch.float32)
+        self.keys_NGTD = torch.zeros(count, G, tokens, rounded_up(self.D, ALIGNED), dtype=torch.float32)
         self.values_NGTD = torch.zeros_like(self.keys_NGTD)
-
-    @property
-    def bytes_of_a_token(self) -> int:
-        """Of a key and a value."""
-        return 2 * self.keys_NGTD[0, :, 0].nbytes
 
     def from_slot(self, slot: int) -> "Layer":
         """The slots from this one on."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from modeling.batch_decoder import LANES, BatchDecoder, CannotBatchError
+from modeling.batch_decoder import LANES, BatchDecoder, CannotBatchError, bytes_of_a_text
 from modeling.cache_decoder import CacheBatchDecoder, cache_argument, transposed
 from modeling.fast_decoder import COPY_LIMIT, has_plain_weights, is_plain
 from modeling.generation import (
@@ -235,16 +235,15 @@ def batch_generator(model: PreTrainedModel) -> BatchGenerator | None:
     where the texts would depend on each other."""
     if not can_batch(model):
         return None
-    if is_plain(model):  # before the tables of a long context are computed
-        config = model.config
-        values = 2 * config.num_key_value_heads * config.head_dim
-        if 4 * ROOM * config.max_position_embeddings * config.num_hidden_layers * values > MEMORY:
-            return None
+    if is_plain(model) and ROOM * bytes_of_a_text(model.config) > MEMORY:
+        return None  # before the tables of a long context are computed
     try:
         batch = BatchGenerator(model)
     except CannotBatchError:
         return None
-    return batch if ROOM * batch.decoder.bytes_of_a_text <= MEMORY else None
+    if isinstance(batch.decoder, CacheBatchDecoder) and ROOM * batch.decoder.bytes_of_a_text > MEMORY:
+        return None  # a foreign model's cache is known when texts have been read
+    return batch
 
 
 def can_batch(model: PreTrainedModel) -> bool:

@@ -18,6 +18,7 @@ from storage.run_folder import RunFolder
 from train.config import Config
 
 NATIVE_BF16_WIDTH = 64  # the least that was measured: from it on bf16 wins on a CPU that has it (docs/log.md)
+OLD_NATIVE_BF16_WIDTH = 256  # what it was while checkpoints did not record their precision; a resume goes by it
 C_COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++", "cl")
 ASSUMED_UTILIZATION = 0.3
 """Share of a device's peak that a training reaches, where nothing was measured."""

@@ -22,7 +22,15 @@ from train.data.batches import evaluation_batches, training_batches, training_ev
 from train.data.fitting import changed_fields, fitted_before
 from train.data.prepare import Prepared, naming_skip_broken, prepare
 from train.data.replay import OLD, OldText
-from train.device import ASSUMED_UTILIZATION, can_compile, describe, make_accelerator, muon_dtype, precision_of
+from train.device import (
+    ASSUMED_UTILIZATION,
+    OLD_NATIVE_BF16_WIDTH,
+    can_compile,
+    describe,
+    make_accelerator,
+    muon_dtype,
+    precision_of,
+)
 from train.kernels import use_kernels
 from train.numerics.guard import Guard
 from train.numerics.pending import DeviceGuard, PendingStep
@@ -219,7 +227,7 @@ class Run:
             self.accelerator.scaler.load_state_dict(saved["scaler"])
         before, now = saved.get("precision"), precision_of(self.accelerator)
         if before is None and self.config.run.precision == "auto" and self.accelerator.device.type == "cpu":
-            before = "fp32" if self.config.model.hidden_size < 256 else now  # the rule of older versions
+            before = "fp32" if self.config.model.hidden_size < OLD_NATIVE_BF16_WIDTH else now
         if before not in (None, now):
             self.log.info(f"{now} from here on, {before} until now (--run.precision {before} keeps it)")
         self.limit.resume(saved.get("limit"), renewed_at=state.seconds if is_cut else None)

@@ -60,8 +60,10 @@ def make_pieces(context: AppContext, asked: TextRequest, should_stop: Callable[[
     """The texts that `asked` wants, one after the other; each takes its turn in the page's request queue.
 
     The n-th text of a prompt is drawn with the n-th seed from the given one on. Raises ValueError for a wrong setting,
-    a full queue, a model that fills blanks, and a page whose model was changed on the way."""
+    token ids that the model does not have, a full queue, a model that fills blanks, and a page whose model was changed
+    on the way."""
     loaded = context.loader.wait()
+    check_prompt_ids(loaded, asked)  # of all prompts, before the first text is begun
     prompts = asked.prompts if not asked.is_chat else (chat_ids(loaded, asked),)
     index = 0
     for prompt in prompts:
@@ -73,6 +75,18 @@ def make_pieces(context: AppContext, asked: TextRequest, should_stop: Callable[[
                 context, loaded, asked, index, prompt, seed, is_first=number == 0, should_stop=should_stop
             )
             index += 1
+
+
+def check_prompt_ids(loaded: LoadedModel, asked: TextRequest) -> None:
+    """Raise FieldError for a token id of a prompt that is not in the model's vocabulary."""
+    from modeling.generation import check_ids
+
+    try:
+        for prompt in asked.prompts:
+            if not isinstance(prompt, str):
+                check_ids(loaded.model, prompt)
+    except ValueError as error:
+        raise FieldError("prompt", f"prompt: {error}") from error
 
 
 def chat_ids(loaded: LoadedModel, asked: TextRequest) -> tuple[int, ...]:

@@ -149,9 +149,13 @@ def read_prompts(value: Any) -> tuple[str | tuple[int, ...], ...]:
         raise FieldError("prompt", f'{expected}, got an empty list. An empty text, "", lets the model begin.')
     if is_ids(value):
         return (tuple(value),)
-    for each in value:
-        if not isinstance(each, str) and not is_ids(each):
-            raise FieldError("prompt", f"{expected}, got a list with {shown(each)}.")
+    if wrong := [each for each in value if not isinstance(each, str) and not is_ids(each)]:
+        found = next((each for each in wrong if not is_whole(each, 0)), wrong[0])  # first what is no id
+        raise FieldError(
+            "prompt",
+            f"{expected}, got a list with {shown(found)}. Token ids are whole numbers, 0 or more; give those of one "
+            "prompt as a list of their own, without texts or lists in it.",
+        )
     if len(value) > CHOICES_LIMIT:
         raise FieldError("prompt", f"prompt: expected at most {CHOICES_LIMIT} texts in one request, got {len(value)}.")
     return tuple(replace_surrogates(each) if isinstance(each, str) else tuple(each) for each in value)

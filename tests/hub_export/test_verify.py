@@ -51,6 +51,16 @@ def generate(self, *arguments, **options):
 ScratchGPTForCausalLM.generate = generate
 """
 """Only what is sampled is wrong, and only its last token."""
+PLACES = """
+import json
+from huggingface_hub import constants
+from transformers.utils import HF_MODULES_CACHE
+
+caches = [constants.HF_HUB_CACHE, constants.HF_ASSETS_CACHE, constants.HF_XET_CACHE, HF_MODULES_CACHE]
+with open("report.json", "w") as file:
+    json.dump({"home": constants.HF_HOME, "caches": caches, "endpoint": constants.ENDPOINT}, file)
+"""
+"""A check that says where the process keeps what it downloads, and which Hub it asks."""
 
 
 def test_a_bundle_is_checked_without_the_users_environment(
@@ -120,6 +130,26 @@ def test_a_published_model_must_generate_too(made: Path) -> None:
     report = run_isolated(task)
     assert report["failed"] == "generation"
     assert "differ by up to" in report["error"]
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_an_isolated_process_has_caches_of_its_own(
+    online: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of a commit that is in the user's cache, the Hub would not be asked."""
+    (tmp_path / "report.py").write_text(PLACES)
+    monkeypatch.setattr("hub_export.verify.CHECKS", tmp_path / "report.py")
+    mine = str(tmp_path / "mine")
+    for name in (
+        "HF_HOME", "HF_HUB_CACHE", "HF_ASSETS_CACHE", "HF_XET_CACHE", "HF_MODULES_CACHE", "HUGGINGFACE_HUB_CACHE",
+        "HUGGINGFACE_ASSETS_CACHE", "TRANSFORMERS_CACHE", "PYTORCH_TRANSFORMERS_CACHE", "PYTORCH_PRETRAINED_BERT_CACHE",
+    ):  # fmt: skip
+        monkeypatch.setenv(name, mine)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    found = run_isolated({}, online=online)
+    assert not found["home"].startswith(mine)
+    assert all(cache.startswith(found["home"]) for cache in found["caches"])
+    assert (found["endpoint"] == "http://127.0.0.1:1") == online  # the Hub that the user pushes to is the one asked
 
 
 @pytest.mark.parametrize("begun", ["", "open('report.json', 'w').write('{')\n"], ids=["no report", "half a report"])

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from modeling.batching import BatchGenerator, batch_generator
+from modeling.batch_decoder import BatchDecoder
+from modeling.batching import ROOM, BatchGenerator, batch_generator
+from modeling.fast_decoder import FastDecoder
 from modeling.generation import SamplingSettings, Step, stream
 from tests.modeling import models
 from tests.modeling.test_fast_decoder import CONTEXT, MODERN, VOCABULARY, build
@@ -186,6 +188,22 @@ def test_an_error_of_a_pass_reaches_all_of_it(monkeypatch):
 @pytest.mark.parametrize("family", [models.gemma2, models.bloom, models.mamba, models.rwkv, models.bamba])
 def test_a_model_that_cannot_has_none(family):
     assert batch_generator(family()) is None
+
+
+@pytest.mark.parametrize("config", [{}, {"head_dim": 6}, {"max_position_embeddings": 1000}], ids=str)
+def test_a_model_whose_texts_are_too_large_is_refused_before_its_tables_are_computed(config, monkeypatch):
+    model = build(**MODERN | config)
+    with torch.inference_mode():
+        decoder = BatchDecoder(model, 2)
+    slots = decoder.groups[0]
+    own = sum(block.buffer_TW.nbytes for block in decoder.first.blocks)
+    slot = sum(2 * layer.keys_NGTD[0, :, 0].nbytes for layer in slots.layers) * slots.whole_pieces(decoder.context)
+    size = ROOM * max(own, slot)
+    monkeypatch.setattr("modeling.batching.MEMORY", size)
+    assert batch_generator(model) is not None
+    monkeypatch.setattr("modeling.batching.MEMORY", size - 1)
+    monkeypatch.delattr(FastDecoder, "__init__")  # which computes them
+    assert batch_generator(model) is None
 
 
 def test_a_model_that_is_too_large_has_none(monkeypatch):

@@ -1,6 +1,7 @@
 """What the OpenAI-compatible API refuses, and how; who waits, and who hangs up."""
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,8 +33,6 @@ LONG = 1_000_000
             "prompt: expected a text, a list of token ids, or a list of texts or of such lists, got {'a': 1}.",
         ),
         ({"prompt": []}, "got an empty list. An empty text"),
-        ({"prompt": [1, "a"]}, "got a list with 1."),
-        ({"prompt": [9999]}, "expected token ids from 0 to 319, got 9999"),
         ({"stop": [3]}, "stop: expected a text or a list of texts, got [3]."),
         ({"n": 40}, "n: expected a whole number from 1 to 32, got 40."),
         ({"n": 20, "prompt": ["a", "b"]}, "n: expected at most 32 texts in one request, got 2 prompts and n 20."),
@@ -54,6 +53,65 @@ def test_a_wrong_field_is_named(address, fields, message):
     assert message in error["message"]
     assert error["type"] == "invalid_request_error"
     assert error["param"] in (*fields, None)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "got"),
+    [
+        ([-1], "-1"),
+        ([5, -1], "-1"),
+        ([True], "True"),
+        ([1.0], "1.0"),
+        ([None], "None"),
+        ([1, "a"], "1"),
+        (["a", 1], "1"),
+        ([1, [2]], "1"),
+        (["a", [5, -1]], "[5, -1]"),
+        ([[5, "a"]], "[5, 'a']"),
+        ([[[5]]], "[[5]]"),
+        ([[]], "[]"),
+    ],
+)
+def test_a_list_that_is_no_prompt(address, prompt, got):
+    answer = httpx.post(f"{address}/completions", json={"prompt": prompt})
+    assert answer.status_code == 400
+    expected = "prompt: expected a text, a list of token ids, or a list of texts or of such lists"
+    advice = (
+        "Token ids are whole numbers, 0 or more; give those of one prompt as a list of their own, without texts or "
+        "lists in it."
+    )
+    assert answer.json()["error"]["message"] == f"{expected}, got a list with {got}. {advice}"
+    assert answer.json()["error"]["param"] == "prompt"
+
+
+@pytest.fixture(scope="module", params=["our tokenizer", "a fast tokenizer"])
+def ids_address(request, checkpoint, openai_context, tmp_path_factory) -> Iterator[str]:
+    """The API of the tiny model; a fast tokenizer decodes no id beyond 32 bits."""
+    context = openai_context
+    if request.param == "a fast tokenizer":
+        folder = tmp_path_factory.mktemp("fast") / "tiny"
+        shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns("slow"))
+        context = context_of(folder)
+        assert context.loader.wait().tokenizer.is_fast
+    with serving(context) as address:
+        yield address
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": True}, {"echo": True, "max_tokens": 0}])
+@pytest.mark.parametrize("wrong", [320, 5_000_000_000, 2**64])
+def test_an_id_beyond_the_vocabulary_is_refused_before_any_text_is_begun(ids_address, fields, wrong):
+    message = f"prompt: expected token ids from 0 to 319, got {wrong}: encode the text with the tokenizer that belongs"
+    for prompt in ([wrong], [[319], [0, wrong]], ["The", [wrong]]):
+        answer = httpx.post(f"{ids_address}/completions", json={"prompt": prompt, "max_tokens": 1} | fields)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["message"].startswith(message)
+        assert answer.json()["error"]["param"] == "prompt"
+
+
+def test_the_first_and_the_last_id_of_the_vocabulary_are_prompts(ids_address):
+    for prompt in ([0], [319], [[0], [319]], ["The", [319]]):
+        answer = httpx.post(f"{ids_address}/completions", json={"prompt": prompt, "max_tokens": 1}, timeout=60)
+        assert answer.status_code == 200
 
 
 def test_a_model_that_is_not_there_and_places_that_are_not(client, address):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +12,16 @@ from gradio.components import Component
 from gradio.events import api
 
 from modeling import quick_imports
+from panels.components import one_request
 from panels.components.events import DIRECT, PRIVATE, field_of
 from panels.components.model_switch import on_model
-from panels.components.one_request import CHANGED
+from panels.components.one_request import run_request
 from panels.components.status import BROKEN, LOADING, READY, render_status
 from panels.context import AppContext
 from panels.formats import visible
 from panels.generate import check_text
 from panels.models import ModelSource
-from panels.request_queue import LatestRequest, waiting_message
+from panels.request_queue import LatestRequest
 from panels.templates import render
 
 if TYPE_CHECKING:
@@ -144,41 +145,25 @@ def arrived(context: AppContext) -> list[Any]:
 def show(context: AppContext, state: FillState, text: str) -> Iterator[list[Any]]:
     """Guess the blanks of `text` as soon as it is one's turn: document, status, candidates, Undo and Stop, on the way
     and at last."""
-    should_stop = state.visitor.begin()
-    message = "Guessing …" if context.loader.ready else "The model is still loading …"
-    yield answer(render_status("busy", message), document=text, undo=bool(state.past), stop=True)
-    with quick_imports():  # the model may be loading
-        from modeling.generation import StoppedError
-        from panels.tabs.fill.filling import fill
+    blanks: list[Blank] = []
 
-    status, blanks = "", []
-    try:
-        context.loader.expect(should_stop)
-        with context.queue.join() as ticket:
-            for ahead in ticket.wait_for_turn(should_stop):
-                yield answer(render_status("busy", waiting_message(ahead)))
-            if not should_stop():
-                version = context.version
-                found = context.loader.call(fill, text, TOP, should_stop=should_stop)
-                if context.version != version:
-                    raise ValueError(CHANGED)
-                blanks = found
-        message = f"{len(blanks)} blank{'' if len(blanks) == 1 else 's'}. Choose a word and it goes into the text."
-        status = render_status("idle", message)
-    except StoppedError:
-        pass
-    except ValueError as error:
-        status = render_status("trouble", str(error))
-    if should_stop():
-        yield halted(state)
-        return
-    state.text, state.blanks = text, blanks
-    yield answer(status, candidates=render_candidates(text, blanks), stop=False)
+    def guess(should_stop: Callable[[], bool]) -> str:
+        with quick_imports():  # the model may be loading
+            from panels.tabs.fill.filling import fill
 
+        blanks.extend(context.loader.call(fill, text, TOP, should_stop=should_stop))
+        return render_candidates(text, blanks)
 
-def halted(state: FillState) -> list[Any]:
-    """The last answer of a request that was ended; where a newer one ended it, that one speaks."""
-    return answer(render_status("idle", "Stopped."), stop=False) if state.visitor.stopped else answer()
+    def idle() -> str:
+        count = f"{len(blanks)} blank{'' if len(blanks) == 1 else 's'}"
+        return render_status("idle", f"{count}. Choose a word and it goes into the text.")
+
+    document, undo = text, gr.Button(interactive=bool(state.past))
+    for status, candidates, stop in run_request(context, state.visitor, guess, busy="Guessing …", idle=idle):
+        if isinstance(candidates, str):  # the last answer, of a request that nobody stopped
+            state.text, state.blanks = text, blanks if candidates else []
+        yield [document, status, candidates, undo, stop]
+        document = undo = gr.skip()  # they may have changed since
 
 
 def replace(context: AppContext, state: FillState, text: str, other: str) -> Iterator[list[Any]]:
@@ -225,8 +210,8 @@ def go_back(state: FillState) -> list[Any]:
 
 def ask_to_stop(state: FillState) -> list[Any]:
     """End the present request: one that waits leaves the line."""
-    state.visitor.stop()
-    return halted(state)
+    status, candidates, stop = one_request.ask_to_stop(state.visitor)
+    return [gr.skip(), status, candidates, gr.skip(), stop]
 
 
 def answer(
