@@ -1,6 +1,7 @@
 """What the Learn tab shows of a run, and when it sends nothing."""
 
 import json
+import shutil
 from pathlib import Path
 
 import gradio as gr
@@ -62,6 +63,19 @@ def test_a_run_that_vanished_is_named_and_what_was_shown_stays(context: AppConte
     assert len(updates) == len(PARTS)
     assert any("folder is missing" in str(update) for update in updates)
     assert sum(map(is_nothing, updates)) == 4
+
+
+def test_runs_of_one_name_are_listed_with_their_folders(context: AppContext) -> None:
+    state = TabState()
+    show_run(context, state, "lamp")
+    far = context.run = save_run(context.home / "far" / "lamp")  # the page's model is one of that run now
+    listed, *_ = show_run(context, state, "lamp")
+    assert [name for _, name in listed["choices"]] == ["far/lamp", "runs/lamp"]
+    assert [label.partition(" · ")[0] for label, _ in listed["choices"]] == ["far/lamp", "runs/lamp"]
+    assert (listed["value"], state.name) == ("runs/lamp", "runs/lamp")  # the same run is shown
+    shutil.rmtree(far)
+    listed, *_ = show_run(context, state, "runs/lamp")
+    assert (listed["value"], [name for _, name in listed["choices"]]) == ("lamp", ["lamp"])
 
 
 def test_a_model_without_a_run_names_what_is_missing(tmp_path: Path) -> None:

@@ -174,6 +174,8 @@ def updates(**parts: dict[str, Any]) -> list[Any]:
 def show_run(context: AppContext, state: TabState, name: str | None) -> list[Any]:
     """The run of that name (None: the first), as updates of everything that shows it."""
     runs = known_runs(context)
+    if name == state.name and name not in runs:  # where another of its name came or went, it is called otherwise now
+        name = next((each for each, run in runs.items() if run == state.run), name)
     name = name or next(iter(runs), None)
     state.name, state.run, state.version = name, runs.get(name or ""), -1
     if name is not None and state.run is None:
