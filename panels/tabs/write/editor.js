@@ -2,6 +2,7 @@
 // shows is stored before it is shown.
 const { EMPTY, History, branch, endOf, grow, lastRun, toContinue } = window.scratch.history;
 const { enable, make } = window.scratch;
+const OTHER_SCRIPT = /^[^\x00-\x7f\p{Script=Latin}]$/u; // what a key writes in a layout that has no Latin letters
 
 let history = new History();
 let loaded = false; // the text of this tab is there
@@ -259,7 +260,8 @@ function load(other) {
 
 document.addEventListener("keydown", (event) => {
   if (!(event.ctrlKey || event.metaKey) || event.altKey) return;
-  const key = event.key.toLowerCase();
+  // A layout with Latin letters says where its own Z is; in one without, the place of the key counts.
+  const key = OTHER_SCRIPT.test(event.key) ? event.code.slice("Key".length).toLowerCase() : event.key.toLowerCase();
   const direction = key === "z" ? (event.shiftKey ? "redo" : "undo") : key === "y" && !event.shiftKey ? "redo" : null;
   const place = event.target.closest?.("input, textarea, [contenteditable]");
   const isHere = place === field || (place === null && field?.checkVisibility());
