@@ -1,4 +1,4 @@
-"""The field of the Write tab: Undo and Redo on keyboards of any script."""
+"""The field of the Write tab: Undo and Redo on keyboards of any script, and a box that follows the writing."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.page.writing import field
-from tests.serving import Window
+from tests.page.writing import begin, field
+from tests.serving import Window, equals, wait_until
 
 PRESS = """
 (area, [key, code, shiftKey]) => area.dispatchEvent(
   new KeyboardEvent("keydown", { key, code, shiftKey, ctrlKey: true, bubbles: true, cancelable: true }))
 """
+AT_END = "paper => paper.scrollTop >= paper.scrollHeight - paper.clientHeight - 2"
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +58,30 @@ def test_another_key_in_the_place_of_z_undoes_nothing(page: Any, keys: tuple[str
     field(page).fill("The sea")
     assert field(page).evaluate(PRESS, [*keys]) is True
     expect(field(page)).to_have_value("The sea")
+
+
+def test_the_box_follows_the_writing_until_its_reader_scrolls_up(page: Any) -> None:
+    paper = page.locator("#document .paper")
+
+    def grows() -> None:
+        before = len(field(page).input_value())
+        wait_until(lambda: len(field(page).input_value()) > before + 20)
+
+    field(page).fill("The lamp burned low.\n" * 60)
+    paper.evaluate("paper => paper.scrollTo(0, 0)")
+    begin(page)
+    equals(lambda: paper.evaluate(AT_END), True)  # wherever the reader was before
+    grows()
+    assert paper.evaluate(AT_END)
+    paper.evaluate("paper => paper.scrollTo(0, 100)")  # as who drags the scrollbar; no wheel, no finger
+    grows()
+    assert paper.evaluate("paper => paper.scrollTop") == 100
+    paper.evaluate("paper => paper.scrollTo(0, paper.scrollHeight)")
+    grows()
+    assert paper.evaluate(AT_END)
+    paper.evaluate("paper => paper.scrollBy(0, -20)")  # a little is enough
+    top = paper.evaluate("paper => paper.scrollTop")
+    grows()
+    assert paper.evaluate("paper => paper.scrollTop") == top
+    page.locator("#stop").click()
+    page.get_by_role("button", name="Continue", exact=True).wait_for()
