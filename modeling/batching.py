@@ -23,6 +23,7 @@ from transformers.pytorch_utils import Conv1D
 
 from modeling.batch_decoder import LANES, BatchDecoder, CannotBatchError, bytes_of_a_text
 from modeling.cache_decoder import CacheBatchDecoder, cache_argument, transposed
+from modeling.configuration_scratchgpt import ScratchGPTConfig
 from modeling.fast_decoder import COPY_LIMIT, has_plain_weights, is_plain
 from modeling.generation import (
     PREFILL_CHUNK,
@@ -235,7 +236,7 @@ def batch_generator(model: PreTrainedModel) -> BatchGenerator | None:
     where the texts would depend on each other."""
     if not can_batch(model):
         return None
-    if is_plain(model) and ROOM * bytes_of_a_text(model.config) > MEMORY:
+    if is_plain(model) and ROOM * bytes_of_a_text(cast(ScratchGPTConfig, model.config)) > MEMORY:
         return None  # before the tables of a long context are computed
     try:
         batch = BatchGenerator(model)

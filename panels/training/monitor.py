@@ -8,6 +8,7 @@ import shlex
 import sys
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -202,7 +203,8 @@ def monitor_of(run: RunFolder) -> RunMonitor:
 def known_runs(context: AppContext) -> dict[str, RunFolder]:
     """The runs that the page may show, by name: those of `context.home`/runs, and the one that the model came from.
 
-    Active runs come first, then the model's own, then the newest.
+    Active runs come first, then the model's own, then the newest. Runs of one name in several folders go by their
+    paths, which stay theirs whatever the order is.
     """
     runs = {RunFolder(run.path.resolve()) for run in RunFolder.all_in(context.home)}
     own = RunFolder(context.run.resolve()) if context.run and context.run.is_dir() else None
@@ -214,12 +216,24 @@ def known_runs(context: AppContext) -> dict[str, RunFolder]:
         is_active = status == "running" or (status is None and run.is_locked)
         return not is_active, run != own, -run.last_change(), run.path.name
 
-    named: dict[str, RunFolder] = {}
-    for run in sorted(runs, key=order):
-        name = run.path.name
-        others = (f"{name} ({count})" for count in itertools.count(2))
-        named[next(free for free in itertools.chain([name], others) if free not in named)] = run
-    return named
+    counts, home = Counter(run.path.name for run in runs), context.home.resolve()
+
+    def name(run: RunFolder) -> str:
+        if counts[run.path.name] == 1:
+            return run.path.name
+        # Below a folder of the home, else whole: a path has a slash and a name has none, so no two are the same.
+        return str(run.path.relative_to(home) if home in run.path.parents[1:] else run.path)
+
+    return {name(run): run for run in sorted(runs, key=order)}
+
+
+def runs_stamp(context: AppContext) -> str:
+    """Another text after a run of `context.home`/runs came, went or was renamed: when that folder was changed, which
+    costs one call, while a list of the runs opens files of each. "" where there is no such folder."""
+    try:
+        return str((context.home / "runs").stat().st_mtime_ns)
+    except OSError:
+        return ""
 
 
 def _latest(records: list[dict[str, Any]], name: str) -> float | None:

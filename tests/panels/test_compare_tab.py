@@ -15,7 +15,7 @@ from panels.request_queue import RequestQueue
 from panels.sampling import CAREFUL, WILD, settings_from
 from panels.tabs.compare import tab as compare
 from panels.tabs.compare.comparison import Comparison, Side
-from panels.tabs.compare.tab import CompareState, SideTroubleError, comparisons
+from panels.tabs.compare.tab import CompareState, Names, SideTroubleError, comparisons
 from tests.panels.tiny_model import PROMPTS, save_checkpoint, save_run
 
 BOTH = (settings_from(seed=1, max_new_tokens=10), settings_from(seed=1, max_new_tokens=10, temperature=1.5))
@@ -46,7 +46,7 @@ def run(
 
 def test_the_models_are_loaded_and_compared(context, line):
     *said, last = run(context, line)
-    assert said[:2] == ["Loading model A …", "Loading model B …"]
+    assert said[:3] == ["Loading model A …", "Loading model B …", Names(context.source.name, "Bundle bundle")]
     other = ModelCache(context).get("bundle")
     sides = (Side(loaded=context.loader.wait(), settings=BOTH[0]), Side(loaded=other, settings=BOTH[1]))
     assert isinstance(last, Comparison)
@@ -65,6 +65,15 @@ def test_it_waits_in_both_lines_and_stop_leaves_them(context, line, which):
     assert list(said) == []
     place.__exit__(None, None, None)
     assert isinstance(list(run(context, line))[-1], Comparison)
+
+
+def test_the_models_are_named_when_they_are_taken(context, line):
+    said, before = run(context, line, choices=(OWN, "bundle")), context.source.name
+    with line.join():
+        assert next(said) == "Waiting: 1 request is ahead of yours."
+        context.switch(find_model(save_checkpoint(context.home / "other")))
+    assert context.source.name != before
+    assert Names(context.source.name, "Bundle bundle") in list(said)
 
 
 def test_a_full_line_is_told(context, line):

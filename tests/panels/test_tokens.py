@@ -1,16 +1,19 @@
 import dataclasses
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from panels.models import LoadedModel, ModelLoader
 from panels.tabs.tokens import tab as tokens
 from panels.tabs.tokens import token_lists
 from tests.panels.tiny_model import TEXT
+from tests.serving import equals
 from tokenization import load_tokenizer, save_tokenizer, train_vocabulary
 from tokenization.spans import pieces
 
@@ -64,6 +67,27 @@ def test_data_for_the_page(context: Any, tokenizer: Any, text: str) -> None:
 def join(word: list[int], first: int, second: int, made: int) -> list[int]:
     """One merge over characters, as the encoder does it."""
     return [*map(ord, "".join(map(chr, word)).replace(chr(first) + chr(second), chr(made)))]
+
+
+def test_a_text_that_is_typed_while_the_model_loads_keeps_its_own_tokens(context: Any, loaded: LoadedModel) -> None:
+    context.loader, state = ModelLoader(loaded.source), tokens.TabState()
+    with ThreadPoolExecutor() as pool:
+        asked = [pool.submit(tokens.show_with_model, context, state, tokens.FIRST_TEXT, None)]
+        for number, typed in enumerate(("The", "The lamp"), 1):
+            asked.append(pool.submit(tokens.show_latest, context, state, typed, None))
+            equals(lambda: state.request.number, number)
+        assert not any(each.done() for each in asked)
+        context.loader._future.set_result(loaded)
+        context.loader.done.set()
+        answers = [each.result() for each in asked]
+    # They come to the page in any order: one of another text would stand beside this one.
+    shown = [data_of(answer)["columns"][0]["characters"] for answer in answers if answer != [gr.skip(), gr.skip()]]
+    assert {*shown} == {len("The lamp")}
+
+
+def test_a_page_that_is_opened_shows_its_text_in_tokens(context: Any) -> None:
+    told = data_of(tokens.show_with_model(context, tokens.TabState(), tokens.FIRST_TEXT, None))
+    assert told["columns"][0]["characters"] == len(tokens.FIRST_TEXT)
 
 
 def test_long_texts_are_cut_and_too_long_ones_refused(context: Any) -> None:

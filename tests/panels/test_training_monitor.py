@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,11 @@ def test_active_runs_come_first_then_the_models_own_then_the_newest(tmp_path: Pa
 def test_a_run_outside_the_runs_folder_is_listed_when_the_model_came_from_it(tmp_path: Path) -> None:
     own = save_run(tmp_path / "far" / "lab")
     save_run(tmp_path / "home" / "runs" / "lab")
-    runs = known_runs(context_of(tmp_path / "home", own))
-    assert runs["lab"].path == own.resolve()
-    assert set(runs) == {"lab", "lab (2)"}
+    (own / "run.json").write_text(json.dumps({"status": "finished"}))
+    context = context_of(tmp_path / "home", own)
+    near, far = (tmp_path / "home" / "runs" / "lab").resolve(), own.resolve()
+    assert {name: run.path for name, run in known_runs(context).items()} == {"runs/lab": near, str(far): far}
+    (near / "run.json").write_text(json.dumps({"status": "running"}))  # the order is another, the names are not
+    assert [*known_runs(context)] == ["runs/lab", str(far)]
+    shutil.rmtree(near)
+    assert [*known_runs(context)] == ["lab"]

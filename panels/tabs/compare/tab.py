@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gradio as gr
 from gradio.components import Component
@@ -52,6 +52,13 @@ class CompareState:
     """What the tab remembers of one visitor."""
 
     stop: bool = False  # Stop was pressed
+
+
+class Names(NamedTuple):
+    """The models that are compared, as the page names them."""
+
+    a: str
+    b: str
 
 
 class SideTroubleError(ValueError):
@@ -108,21 +115,20 @@ def build(context: AppContext) -> list[Component]:
         of_a = dict(zip(names, values[: len(names)], strict=True))
         of_b = of_a if same else dict(zip(names, values[len(names) :], strict=True))
         notes: list[Any] = [gr.skip(), gr.skip()]
-        found: Comparison | str = ""
+        found: Comparison | Names | str = ""
+        titles = Title(name="", settings=of_a), Title(name="", settings=of_b)
         try:
             a, b = (settings_from(seed=seed, max_new_tokens=length, **values) for values in (of_a, of_b))
-            titles = (
-                Title(name=cache.name(choice_a), settings=of_a),
-                Title(name=cache.name(choice_b), settings=of_b),
-            )
             for found in comparisons(
                 context, cache, comparisons_queue, text or "", (choice_a, choice_b), (a, b), lambda: state.stop
             ):
                 if isinstance(found, str):
                     yield [render_status("busy", found), gr.skip(), *notes]
+                elif isinstance(found, Names):
+                    titles = Title(name=found.a, settings=of_a), Title(name=found.b, settings=of_b)
                 else:
                     yield [describe_end(found), render_comparison(found, titles), *notes]
-            if isinstance(found, str):
+            if not isinstance(found, Comparison):
                 yield [render_status("idle", "Stopped: nothing was written."), gr.skip(), *notes]
         except SideTroubleError as error:
             notes[error.side] = render(TROUBLE, message=str(error))
@@ -201,9 +207,10 @@ def comparisons(
     choices: tuple[str, str],
     settings: tuple[SamplingSettings, SamplingSettings],
     should_stop: Callable[[], bool],
-) -> Iterator[Comparison | str]:
+) -> Iterator[Comparison | Names | str]:
     """`compare` for the page: waits for the models and for its turn, first among the comparisons, in `queue`, then in
-    the request queue of the page. Until it begins, messages on what it waits for come.
+    the request queue of the page. Until it begins, messages on what it waits for come, and the names of the models that
+    it has got by then.
 
     Raises SideTroubleError for a model that cannot be had, ValueError for a full queue and for a page's own model that
     does not arrive."""
@@ -213,6 +220,7 @@ def comparisons(
         with context.queue.join() as ticket:
             yield from map(waiting_message, ticket.wait_for_turn(should_stop))
             sides: list[Side] = []
+            names: list[str] = []
             for number, choice in enumerate(choices):
                 if should_stop():
                     return
@@ -221,6 +229,9 @@ def comparisons(
                 if loaded is None:
                     return
                 sides.append(Side(loaded=loaded, settings=settings[number]))
+                # Not before: the page's model may have been another one when the button was pressed.
+                names.append(loaded.source.name if choice == OWN else cache.name(choice))
+            yield Names(*names)
             if zerogpu.is_here():
                 yield "Writing both; they come when they are done …"
                 *_, last = context.loader.stream(compare_settings, prompt, *settings)

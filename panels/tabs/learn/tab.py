@@ -135,6 +135,7 @@ def build(context: AppContext) -> list[Component]:
         event(answer, [state, chosen], outputs, trigger_mode="always_last", **DIRECT)
     if (strip := strip_of_page()) is not None:
         strip.active.change(partial(show_active, context), [state, chosen, strip.active], outputs, **DIRECT)
+        strip.runs.change(partial(show_listed, context), [state, chosen], outputs, **DIRECT)
     if (switch := switch_of_page()) is not None:
         switch.on(use.click, chosen, lambda name: choice_of(context, name))
         switch.version.change(partial(show_run, context), [state, chosen], outputs, **DIRECT)
@@ -174,6 +175,8 @@ def updates(**parts: dict[str, Any]) -> list[Any]:
 def show_run(context: AppContext, state: TabState, name: str | None) -> list[Any]:
     """The run of that name (None: the first), as updates of everything that shows it."""
     runs = known_runs(context)
+    if name == state.name and name not in runs:  # where another of its name came or went, it is called otherwise now
+        name = next((each for each, run in runs.items() if run == state.run), name)
     name = name or next(iter(runs), None)
     state.name, state.run, state.version = name, runs.get(name or ""), -1
     if name is not None and state.run is None:
@@ -197,6 +200,18 @@ def show_active(context: AppContext, state: TabState, name: str | None, active: 
         return updates()
     names = {run.path: each for each, run in known_runs(context).items()}
     return show_run(context, state, names.get(Path(active), name))
+
+
+def show_listed(context: AppContext, state: TabState, name: str | None) -> list[Any]:
+    """A run came or went: the list of them, and of the one that is shown that it is gone, or there again."""
+    if state.version == 0:
+        return updates()  # the first tick will list them
+    runs = known_runs(context)
+    is_same = state.run is not None and runs.get(state.name or "") == state.run
+    # One that the visitor has chosen meanwhile has an answer of its own on the way.
+    if not is_same and name in (None, state.name):
+        return show_run(context, state, state.name)
+    return updates(run={"choices": _choices(context, runs)})
 
 
 def choice_of(context: AppContext, name: str | None) -> str:

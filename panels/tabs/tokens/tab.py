@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -11,10 +12,11 @@ from gradio.components import Component
 from gradio.events import api
 
 from panels.components.events import DIRECT, PRIVATE
-from panels.components.model_switch import switch_of_page
+from panels.components.model_switch import on_model
 from panels.components.status import LOADING, READY, render_status
 from panels.context import AppContext
 from panels.generate import check_text
+from panels.request_queue import LatestRequest
 from panels.tabs.tokens import token_lists
 from panels.templates import render
 
@@ -48,9 +50,17 @@ VIEW = """
 """
 
 
+@dataclass(kw_only=True, slots=True)
+class TabState:
+    """What the tab remembers of one visitor."""
+
+    request: LatestRequest = field(default_factory=LatestRequest)
+    asked: tuple[str, str | None] | None = None  # the text and the second tokenizer that were asked for last
+
+
 def build(context: AppContext) -> list[Component]:
-    """Lay out the tab and wire it. Returns the text's tokens, the status line and the list of second tokenizers, which
-    `arrived` brings up to date."""
+    """Lay out the tab and wire it. Returns the list of second tokenizers, which `arrived` brings up to date."""
+    state = gr.State(TabState())
     with gr.Row(elem_id="tokens-input"):
         text = gr.Textbox(
             FIRST_TEXT,
@@ -86,24 +96,31 @@ def build(context: AppContext) -> list[Component]:
     data = gr.HTML("", visible="hidden", elem_id="tokens-data")
     gr.HTML(VIEW, elem_id="tokens-view")
 
-    update = partial(show, context)
-    text.change(update, [text, other], [status, data], trigger_mode="always_last", **DIRECT)
+    update, given, shown = partial(show_latest, context), [state, text, other], [status, data]
+    text.change(update, given, shown, trigger_mode="always_last", **DIRECT)
     chosen = other.change(partial(fetch, context), other, status, concurrency_limit=2, **PRIVATE)
-    chosen.then(update, [text, other], [status, data], **DIRECT)  # the text as it is by then
+    chosen.then(update, given, shown, **DIRECT)  # the text as it is by then
     samples.click(lambda sample: sample[0], samples, text, **DIRECT)
-    if (switch := switch_of_page()) is not None:
-        switch.version.change(update, [text, other], [status, data], **DIRECT)
-    return [status, data, other]
+    on_model(partial(show_with_model, context), given, shown)
+    return [other]
 
 
 def arrived(context: AppContext) -> list[Any]:
-    """The first text in tokens, and the runs that are there now."""
-    return [*show(context, FIRST_TEXT, None), gr.update(choices=token_lists.choices(context.home))]
+    """The runs that are there now."""
+    return [gr.update(choices=token_lists.choices(context.home))]
 
 
-def switched(context: AppContext) -> list[Any]:
-    """The same for another model of the page: the text that is there is cut again by the tab itself."""
-    return [gr.skip(), gr.skip(), gr.update(choices=token_lists.choices(context.home))]
+def show_with_model(context: AppContext, state: TabState, text: str, other: str | None) -> list[Any]:
+    """As `show_latest`, when the model is loaded: what the visitor has asked for until then, else what is given."""
+    context.loader.done.wait()
+    return show_latest(context, state, *(state.asked or (text, other)))
+
+
+def show_latest(context: AppContext, state: TabState, text: str, other: str | None) -> list[Any]:
+    """As `show`, or nothing where the visitor has asked for another text meanwhile: its answer may be there already."""
+    state.asked, is_old = (text, other), state.request.begin()
+    found = show(context, text, other)
+    return [gr.skip(), gr.skip()] if is_old() else found
 
 
 def show(context: AppContext, text: str, other: str | None) -> list[Any]:

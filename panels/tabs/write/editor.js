@@ -2,6 +2,8 @@
 // shows is stored before it is shown.
 const { EMPTY, History, branch, endOf, grow, lastRun, toContinue } = window.scratch.history;
 const { enable, make } = window.scratch;
+const NEAR = 40; // pixels from the end of the box that count as its end for who scrolls down while it grows
+const OTHER_SCRIPT = /^[^\x00-\x7f\p{Script=Latin}]$/u; // what a key writes in a layout that has no Latin letters
 
 let history = new History();
 let loaded = false; // the text of this tab is there
@@ -10,6 +12,7 @@ let layer = null;
 let paper = null;
 let drawn = []; // what the layer shows: {token, text, node}
 let follows = true; // the box follows the writing, unless its reader has scrolled up
+let seen = 0; // where the box was scrolled to after the last draft
 let noteTimer = 0;
 let runStart = 0; // the first token that the note is about
 
@@ -114,7 +117,7 @@ function move(direction) {
 // Have the model continue `base`; `rejected` is the text that it replaces.
 function ask(base, rejected = null) {
   if (!loaded || !requests.begin({ base, rejected, pieces: [], started: false })) return;
-  follows = true;
+  [follows, seen] = [true, paper?.scrollTop ?? 0];
   window.scratch.texts.save(history, { now: true }); // what a retry or a branch replaces can be undone, whatever happens
   say("busy", "Writing …");
   buttons();
@@ -137,9 +140,21 @@ function branchAt(index, choice) {
 function took(drafts, request) {
   for (const draft of drafts) take(draft, request);
   window.scratch.texts.save(history);
+  lookWhereTheReaderIs();
   show(history.state.text.length);
   if (follows) paper.scrollTop = paper.scrollHeight;
+  seen = paper.scrollTop;
   window.scratch.bars?.live(history.state, request.vocabulary);
+}
+
+// Whether the box follows, before the text gets longer. It is scrolled in many ways (wheel, finger, scrollbar, keys),
+// and the events of some come late: so where it is counts.
+function lookWhereTheReaderIs() {
+  const [top, end] = [paper.scrollTop, paper.scrollHeight - paper.clientHeight];
+  if (paper.clientHeight === 0) seen = 0; // another tab is open: nobody scrolls, and the place may be lost
+  else if (top > end - 2) follows = true; // also where the window became wider, and the text shorter
+  else if (top < seen - 1) follows = false;
+  else if (top > seen + 1 && top > end - NEAR) follows = true;
 }
 
 function take(draft, request) {
@@ -218,6 +233,7 @@ function attach() {
   field = found;
   layer = found.parentElement.querySelector(".layer");
   paper = found.parentElement;
+  seen = 0;
   layer.replaceChildren(make("br"));
   drawn = [];
   field.addEventListener("input", typed);
@@ -227,11 +243,6 @@ function attach() {
     event.preventDefault();
     move(direction);
   });
-  for (const kind of ["wheel", "touchmove"]) {
-    paper.addEventListener(kind, () => {
-      follows = paper.scrollTop + paper.clientHeight > paper.scrollHeight - 40;
-    }, { passive: true });
-  }
   if (!loaded) return;
   show();
   window.scratch.texts.redraw();
@@ -259,7 +270,8 @@ function load(other) {
 
 document.addEventListener("keydown", (event) => {
   if (!(event.ctrlKey || event.metaKey) || event.altKey) return;
-  const key = event.key.toLowerCase();
+  // A layout with Latin letters says where its own Z is; in one without, the place of the key counts.
+  const key = OTHER_SCRIPT.test(event.key) ? event.code.slice("Key".length).toLowerCase() : event.key.toLowerCase();
   const direction = key === "z" ? (event.shiftKey ? "redo" : "undo") : key === "y" && !event.shiftKey ? "redo" : null;
   const place = event.target.closest?.("input, textarea, [contenteditable]");
   const isHere = place === field || (place === null && field?.checkVisibility());

@@ -1,0 +1,87 @@
+"""The field of the Write tab: Undo and Redo on keyboards of any script, and a box that follows the writing."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.page.writing import begin, field
+from tests.serving import Window, equals, wait_until
+
+PRESS = """
+(area, [key, code, shiftKey]) => area.dispatchEvent(
+  new KeyboardEvent("keydown", { key, code, shiftKey, ctrlKey: true, bubbles: true, cancelable: true }))
+"""
+AT_END = "paper => paper.scrollTop >= paper.scrollHeight - paper.clientHeight - 2"
+
+
+@pytest.fixture(scope="module")
+def slow_window(browser: Any, slow_address: str) -> Iterator[Window]:
+    """The page of a model that takes its time."""
+    window = Window(browser, slow_address)
+    yield window
+    window.page.close()
+
+
+@pytest.fixture
+def page(slow_window: Window) -> Iterator[Any]:
+    """The page, as the test before left it."""
+    with slow_window.lent() as page:
+        yield page
+
+
+@pytest.mark.parametrize(
+    ("undo", "redo"),
+    [
+        (("z", "KeyZ", False), ("Z", "KeyZ", True)),
+        (("я", "KeyZ", False), ("н", "KeyY", False)),  # Russian
+        (("ζ", "KeyZ", False), ("Ζ", "KeyZ", True)),  # Greek
+        (("ז", "KeyZ", False), ("ט", "KeyY", False)),  # Hebrew
+        (("z", "KeyY", False), ("y", "KeyZ", False)),  # German: Z and Y have changed places
+        (("z", "KeyW", False), ("Z", "KeyW", True)),  # French
+    ],
+    ids=["English", "Russian", "Greek", "Hebrew", "German", "French"],
+)
+def test_undo_and_redo_are_where_a_keyboard_has_them(
+    page: Any, undo: tuple[str, str, bool], redo: tuple[str, str, bool]
+) -> None:
+    field(page).fill("The lamp")
+    field(page).fill("")
+    for keys, expected in ((undo, "The lamp"), (redo, ""), (undo, "The lamp")):
+        assert field(page).evaluate(PRESS, [*keys]) is False  # the browser does nothing of its own
+        expect(field(page)).to_have_value(expected)
+
+
+@pytest.mark.parametrize("keys", [("w", "KeyZ", False), (";", "KeyZ", False)], ids=["French", "Dvorak"])
+def test_another_key_in_the_place_of_z_undoes_nothing(page: Any, keys: tuple[str, str, bool]) -> None:
+    field(page).fill("The sea")
+    assert field(page).evaluate(PRESS, [*keys]) is True
+    expect(field(page)).to_have_value("The sea")
+
+
+def test_the_box_follows_the_writing_until_its_reader_scrolls_up(page: Any) -> None:
+    paper = page.locator("#document .paper")
+
+    def grows() -> None:
+        before = len(field(page).input_value())
+        wait_until(lambda: len(field(page).input_value()) > before + 20)
+
+    field(page).fill("The lamp burned low.\n" * 60)
+    paper.evaluate("paper => paper.scrollTo(0, 0)")
+    begin(page)
+    equals(lambda: paper.evaluate(AT_END), True)  # wherever the reader was before
+    grows()
+    assert paper.evaluate(AT_END)
+    paper.evaluate("paper => paper.scrollTo(0, 100)")  # as who drags the scrollbar; no wheel, no finger
+    grows()
+    assert paper.evaluate("paper => paper.scrollTop") == 100
+    paper.evaluate("paper => paper.scrollTo(0, paper.scrollHeight)")
+    grows()
+    assert paper.evaluate(AT_END)
+    paper.evaluate("paper => paper.scrollBy(0, -20)")  # a little is enough
+    top = paper.evaluate("paper => paper.scrollTop")
+    grows()
+    assert paper.evaluate("paper => paper.scrollTop") == top
+    page.locator("#stop").click()
+    page.get_by_role("button", name="Continue", exact=True).wait_for()
