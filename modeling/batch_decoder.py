@@ -48,7 +48,7 @@ def bytes_of_a_text(config: ScratchGPTConfig) -> int:
     """The memory that a text as long as the context takes: its own buffer while it reads its prompt, then its slot.
 
     The config says it before there is a decoder, which computes tables of the whole context."""
-    G, H, D = cast(int, config.num_key_value_heads), config.num_attention_heads, config.head_dim
+    G, H, D = cast(int, config.num_key_value_heads), config.num_attention_heads, cast(int, config.head_dim)
     context = config.max_position_embeddings
     own = (H + 2 * G) * D * context
     slot = 2 * G * rounded_up(D, ALIGNED) * rounded_up(context, piece_of(H // G, D))
