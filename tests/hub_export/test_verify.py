@@ -138,7 +138,7 @@ def test_an_isolated_process_has_caches_of_its_own(
 ) -> None:
     """Of a commit that is in the user's cache, the Hub would not be asked."""
     (tmp_path / "report.py").write_text(PLACES)
-    monkeypatch.setattr("hub_export.verify.CHECKS", tmp_path / "report.py")
+    monkeypatch.setattr(sys.modules[run_isolated.__module__], "CHECKS", tmp_path / "report.py")
     mine = str(tmp_path / "mine")
     for name in (
         "HF_HOME", "HF_HUB_CACHE", "HF_ASSETS_CACHE", "HF_XET_CACHE", "HF_MODULES_CACHE", "HUGGINGFACE_HUB_CACHE",
