@@ -259,7 +259,7 @@ class ScratchGPTMLP(nn.Module):
     def __init__(self, config: ScratchGPTConfig) -> None:
         super().__init__()
         assert config.intermediate_size is not None
-        self.act_fn: nn.Module = ACT2FN[config.hidden_act]
+        self.act_fn = nn.ReLU(inplace=True) if config.hidden_act == "relu" else ACT2FN[config.hidden_act]
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.down_proj = residual_projection(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
         if config.gated_mlp:

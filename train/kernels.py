@@ -305,3 +305,5 @@ def use_kernels(model: nn.Module, device: torch.device | str) -> None:
         for name, child in parent.named_children():
             if type(child) is nn.Dropout:
                 setattr(parent, name, CpuDropout(child.p).train(child.training))
+            elif type(child) is nn.ReLU:  # in place on a linear layer's output, which is a view: autograd would copy it
+                child.inplace = False
