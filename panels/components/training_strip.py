@@ -14,7 +14,6 @@ from panels.context import AppContext
 from panels.model_cache import ModelCache
 from panels.templates import render
 from panels.training.launcher import launcher_of
-from panels.training.monitor import runs_stamp
 from panels.training.strip import StripView, TrainingStrip, render_strip
 
 TICK, LAST_TICK, IDLE_TICK = 1.5, 0.4, 4.0
@@ -24,7 +23,7 @@ LAST = 10.0
 PLACE = "/training/state"
 """Where a visitor's page asks whether something is new. A plain request, no event of Gradio's, which costs the server
 many times as much: thirty pages ask at once."""
-PARTS = ("box", "shown", "use", "resume", "hide", "spoken", "choice", "active", "runs")
+PARTS = ("box", "shown", "use", "resume", "hide", "spoken", "choice", "active")
 """What shows the strip, in the order of an update; `choice` is what `use` switches to."""
 LIVE = """
 element.setAttribute('role', 'status');
@@ -55,7 +54,6 @@ class Seen:
     model: int = 0  # the version of the model
     message: str = ""  # what a screen reader was told last
     hidden: tuple[str, str] | None = None  # the run and the message that the visitor has put away
-    runs: str | None = None  # the stamp of the folder of runs; None: what lists them asks for itself first
 
 
 class StripParts:
@@ -76,11 +74,6 @@ class StripParts:
         """Holds the folder of the run that is active; "" while none is."""
         return self._parts["active"]
 
-    @property
-    def runs(self) -> gr.Textbox:
-        """Changes when a run has come or gone (`panels.training.monitor.runs_stamp`)."""
-        return self._parts["runs"]
-
     def build(self) -> None:
         """Lay out the strip."""
         with gr.Column(visible=False, elem_id="strip") as box:
@@ -90,8 +83,8 @@ class StripParts:
                 resume = gr.Button("Resume", elem_id="strip-resume", min_width=90, visible=False)
                 hide = gr.Button("Hide", elem_id="strip-hide", min_width=70, visible=False)
         spoken = gr.HTML("", elem_id="strip-spoken", js_on_load=LIVE, padding=False)
-        active, runs = gr.Textbox(visible="hidden"), gr.Textbox(visible="hidden")
-        values = (box, shown, use, resume, hide, spoken, gr.State(""), active, runs)
+        active = gr.Textbox(visible="hidden")
+        values = (box, shown, use, resume, hide, spoken, gr.State(""), active)
         self._parts = dict(zip(PARTS, values, strict=True))
 
     def wire(self, page: gr.Blocks) -> None:
@@ -113,24 +106,20 @@ class StripParts:
         return self._update(seen, self.strip.look())
 
     def state(self) -> dict[str, str | float]:
-        """What PLACE answers: `version`, another one after each change of the strip, the model or the folder of runs,
-        and `seconds` to wait before the next question."""
+        """What PLACE answers: `version`, another one after each change of the strip or the model, and `seconds` to wait
+        before the next question."""
         shown = self.strip.look()
         pause = IDLE_TICK
         if shown.view is not None and shown.view.is_active:
             left = shown.view.seconds_left
             pause = TICK if left is None or left > LAST else LAST_TICK
-        version = f"{shown.version} {self._context.version} {runs_stamp(self._context)}"
-        return {"version": version, "seconds": pause}
+        return {"version": f"{shown.version} {self._context.version}", "seconds": pause}
 
     def follow(self, seen: Seen, known: Any = None) -> list[Any]:
         """What is new, and the version of the model where it was switched; `known` is the one that the page has, which
         counts where nothing is known of the visitor (a page that outlived its server, or that opens just now)."""
         shown = self.strip.look()
-        if shown.version == seen.strip:
-            updates = [*[gr.skip()] * (len(PARTS) - 1), self._listed(seen)]
-        else:
-            updates = self._update(seen, shown)
+        updates = [gr.skip()] * len(PARTS) if shown.version == seen.strip else self._update(seen, shown)
         if self._switch is None:
             return updates
         version = self._context.version
@@ -181,15 +170,7 @@ class StripParts:
             gr.skip() if is_said else gr.update(value=render("{{ text }}", text=spoken)),
             self._cache.choice_of(shown.run.path) if shown.run is not None else "",
             str(shown.run.path) if is_active and shown.run is not None else "",
-            self._listed(seen),
         ]
-
-    def _listed(self, seen: Seen) -> Any:
-        """The stamp of the folder of runs, where it is another than the visitor's page was told."""
-        stamp = runs_stamp(self._context)
-        is_known = seen.runs in (None, stamp)
-        seen.runs = stamp
-        return gr.skip() if is_known else stamp
 
 
 def strip_of_page() -> StripParts | None:

@@ -227,15 +227,6 @@ def known_runs(context: AppContext) -> dict[str, RunFolder]:
     return {name(run): run for run in sorted(runs, key=order)}
 
 
-def runs_stamp(context: AppContext) -> str:
-    """Another text after a run of `context.home`/runs came, went or was renamed: when that folder was changed, which
-    costs one call, while a list of the runs opens files of each. "" where there is no such folder."""
-    try:
-        return str((context.home / "runs").stat().st_mtime_ns)
-    except OSError:
-        return ""
-
-
 def _latest(records: list[dict[str, Any]], name: str) -> float | None:
     """The last number that a record has under this name."""
     return next((found for record in reversed(records) if (found := number(record.get(name))) is not None), None)

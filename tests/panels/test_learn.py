@@ -9,7 +9,7 @@ import pytest
 
 from panels.context import AppContext
 from panels.models import ModelLoader, find_model
-from panels.tabs.learn.tab import PARTS, TabState, describe_view, follow_run, show_listed, show_run
+from panels.tabs.learn.tab import PARTS, TabState, describe_view, follow_run, show_run
 from panels.training.monitor import RunView, Status, known_runs, monitor_of
 from tests.panels.tiny_model import save_checkpoint, save_run
 
@@ -63,32 +63,6 @@ def test_a_run_that_vanished_is_named_and_what_was_shown_stays(context: AppConte
     assert len(updates) == len(PARTS)
     assert any("folder is missing" in str(update) for update in updates)
     assert sum(map(is_nothing, updates)) == 4
-
-
-def test_a_run_that_came_or_went_is_listed_without_being_asked_for(context: AppContext) -> None:
-    state, runs = TabState(), context.home / "runs"
-    assert all(map(is_nothing, show_listed(context, state, None)))  # the page was opened just now: its first tick lists
-    follow_run(context, state, None)
-
-    def listed(name: str | None) -> list[str]:
-        shown, *others = show_listed(context, state, name)
-        assert "value" not in shown
-        assert all(map(is_nothing, others))  # nothing else has changed
-        return [name for _, name in shown["choices"]]
-
-    save_run(runs / "other")
-    assert listed("lamp") == ["lamp", "other"]
-    shutil.rmtree(runs / "other")
-    assert listed("lamp") == ["lamp"]
-    save_run(runs / "other")
-    (runs / "lamp").rename(context.home / "away")
-    assert listed("other") == ["other"]  # chosen just now: its own answer is on its way
-    shown, _, status, *_ = show_listed(context, state, "lamp")
-    assert ([name for _, name in shown["choices"]], shown["value"]) == (["other"], None)
-    assert "folder is missing" in status["value"]
-    (context.home / "away").rename(runs / "lamp")
-    shown, *_ = show_listed(context, state, None)
-    assert ({name for _, name in shown["choices"]}, shown["value"]) == ({"lamp", "other"}, "lamp")
 
 
 def test_runs_of_one_name_are_listed_with_their_folders(context: AppContext) -> None:

@@ -104,19 +104,6 @@ def test_nothing_is_sent_where_nothing_is_new(context: AppContext, lamp: RunFold
     assert "loss 1.500" in str(parts.begin(other))
 
 
-def test_a_page_is_told_when_a_run_came_or_went(context: AppContext) -> None:
-    parts, seen, place = StripParts(context, None), Seen(), PARTS.index("runs")
-    assert parts.begin(seen)[place] == gr.skip()  # the lists of a page that was opened just now are new
-    for change in (lambda folder: folder.mkdir(), lambda folder: folder.rmdir()):
-        version = parts.state()["version"]
-        time.sleep(0.02)  # the clock of files has steps
-        change(context.home / "runs" / "new")
-        assert parts.state()["version"] != version  # so the page asks
-        told = parts.follow(seen)[place]
-        assert told == str((context.home / "runs").stat().st_mtime_ns)
-        assert parts.follow(seen)[place] == gr.skip()
-
-
 @pytest.mark.parametrize(("shown", "is_told"), [(1, True), (2, False), (None, True), (1e300, False)])
 def test_a_page_that_shows_an_older_model_is_told_of_the_next(
     context: AppContext, shown: float | None, is_told: bool

@@ -135,7 +135,6 @@ def build(context: AppContext) -> list[Component]:
         event(answer, [state, chosen], outputs, trigger_mode="always_last", **DIRECT)
     if (strip := strip_of_page()) is not None:
         strip.active.change(partial(show_active, context), [state, chosen, strip.active], outputs, **DIRECT)
-        strip.runs.change(partial(show_listed, context), [state, chosen], outputs, **DIRECT)
     if (switch := switch_of_page()) is not None:
         switch.on(use.click, chosen, lambda name: choice_of(context, name))
         switch.version.change(partial(show_run, context), [state, chosen], outputs, **DIRECT)
@@ -200,18 +199,6 @@ def show_active(context: AppContext, state: TabState, name: str | None, active: 
         return updates()
     names = {run.path: each for each, run in known_runs(context).items()}
     return show_run(context, state, names.get(Path(active), name))
-
-
-def show_listed(context: AppContext, state: TabState, name: str | None) -> list[Any]:
-    """A run came or went: the list of them, and of the one that is shown that it is gone, or there again."""
-    if state.version == 0:
-        return updates()  # the first tick will list them
-    runs = known_runs(context)
-    is_same = state.run is not None and runs.get(state.name or "") == state.run
-    # One that the visitor has chosen meanwhile has an answer of its own on the way.
-    if not is_same and name in (None, state.name):
-        return show_run(context, state, state.name)
-    return updates(run={"choices": _choices(context, runs)})
 
 
 def choice_of(context: AppContext, name: str | None) -> str:
