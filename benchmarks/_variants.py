@@ -16,35 +16,20 @@ from train.data.batches import Batch
 from train.device import cpu_has_native_bf16
 from train.kernels import linear_cross_entropy
 from train.objective import ModelWithLoss
-from train.optimizer import orthogonalize
+from train.optimizer import Muon, orthogonalize
 
 
-class OwnMuon(torch.optim.Optimizer):
+class OwnMuon(Muon):
     """Muon, one matrix after the other; subclasses change the update or how it is applied."""
 
-    def __init__(
-        self,
-        params: Iterable[nn.Parameter],
-        *,
-        lr: float,
-        dtype: torch.dtype,
-        momentum: float = 0.95,
-        weight_decay: float = 0.1,
-    ) -> None:
-        self.dtype = dtype
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def step(self, closure: None = None) -> None:
         """One update of every parameter."""
         for group in self.param_groups:
             for parameter in group["params"]:
-                state = self.state[parameter]
-                if not state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-                update = parameter.grad.lerp(state["momentum"], group["momentum"])
+                update = self._momentum(parameter, group["momentum"])
                 update = orthogonalize(update.to(self.dtype)[None])[0].to(parameter.dtype)
+                state = self.state[parameter]
                 update = self.changed(update, state) * math.sqrt(max(1.0, parameter.shape[0] / parameter.shape[1]))
                 self.apply(parameter, update, group, state)
 
@@ -89,8 +74,8 @@ class CautiousMuon(OwnMuon):
 class TorchMuon(torch.optim.Muon):
     """torch's; its own type is bfloat16, whatever the other one says."""
 
-    def __init__(self, params: Iterable[nn.Parameter], *, lr: float, dtype: torch.dtype) -> None:
-        super().__init__(params, lr=lr, weight_decay=0.1, momentum=0.95)
+    def __init__(self, params: Iterable[nn.Parameter], *, dtype: torch.dtype, **settings: Any) -> None:
+        super().__init__(params, **settings)
 
 
 class MeanWeights:

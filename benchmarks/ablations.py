@@ -72,13 +72,14 @@ class Variant:
     averaged: float = 0.0  # share of the steps, at the end, whose weights are averaged
 
 
-def muon(kind: type[torch.optim.Optimizer], **settings: Any) -> Callable[..., list[torch.optim.Optimizer]]:
+def muon(kind: Callable[..., torch.optim.Optimizer], **settings: Any) -> Callable[..., list[torch.optim.Optimizer]]:
     """Build the recipe's optimizers, with another one in Muon's place."""
 
     def build(model: nn.Module, config: Any, *, muon_dtype: torch.dtype) -> list[torch.optim.Optimizer]:
         adamw, ours = build_optimizers(model, config, muon_dtype=muon_dtype)
         (group,) = ours.param_groups
-        return [adamw, kind(group["params"], **{"lr": config.muon_learning_rate, "dtype": muon_dtype, **settings})]
+        same = {name: group[name] for name in ("lr", "momentum", "weight_decay")}
+        return [adamw, kind(group["params"], dtype=muon_dtype, **same | settings)]
 
     return build
 

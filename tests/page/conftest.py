@@ -53,6 +53,21 @@ def lab_address(lab_run: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def slow_window(browser: Any, slow_address: str) -> Iterator[Window]:
+    """The page of a model that takes its time."""
+    window = Window(browser, slow_address)
+    yield window
+    window.page.close()
+
+
+@pytest.fixture
+def page(slow_window: Window) -> Iterator[Any]:
+    """The page of the slow model, as the test before left it; some files have another one by this name."""
+    with slow_window.lent() as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
 def window(browser: Any, lab_address: str) -> Iterator[Window]:
     """The page in the browser, one for all tests of a file."""
     window = Window(browser, lab_address)

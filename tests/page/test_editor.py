@@ -1,34 +1,18 @@
 """The field of the Write tab: Undo and Redo on keyboards of any script, and a box that follows the writing."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
 from tests.page.writing import begin, field
-from tests.serving import Window, equals, wait_until
+from tests.serving import equals, wait_until
 
 PRESS = """
 (area, [key, code, shiftKey]) => area.dispatchEvent(
   new KeyboardEvent("keydown", { key, code, shiftKey, ctrlKey: true, bubbles: true, cancelable: true }))
 """
 AT_END = "paper => paper.scrollTop >= paper.scrollHeight - paper.clientHeight - 2"
-
-
-@pytest.fixture(scope="module")
-def slow_window(browser: Any, slow_address: str) -> Iterator[Window]:
-    """The page of a model that takes its time."""
-    window = Window(browser, slow_address)
-    yield window
-    window.page.close()
-
-
-@pytest.fixture
-def page(slow_window: Window) -> Iterator[Any]:
-    """The page, as the test before left it."""
-    with slow_window.lent() as page:
-        yield page
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Where the focus goes when a button can no longer be pressed, the order of headings, and text that is cut off."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ from playwright.sync_api import expect
 
 from docs.screenshot import open_tab
 from tests.page.test_look import LOOK
-from tests.serving import Window, button, set_length
+from tests.serving import button, set_length
 
 LEVELS = """
 () => [...document.querySelectorAll(".gradio-container :is(h1, h2, h3, h4, h5, h6)")]
@@ -30,21 +29,6 @@ CUT = """
   return [...range.getClientRects()].some(({ left, right }) => right > width + 1 || left < -1);
 }).map((element) => `${element.tagName}.${element.className} ${element.textContent.trim().slice(0, 60)}`)
 """
-
-
-@pytest.fixture(scope="module")
-def slow_window(browser: Any, slow_address: str) -> Iterator[Window]:
-    """The page of a model that takes its time."""
-    window = Window(browser, slow_address)
-    yield window
-    window.page.close()
-
-
-@pytest.fixture
-def page(slow_window: Window) -> Iterator[Any]:
-    """The page, as the test before left it."""
-    with slow_window.lent() as page:
-        yield page
 
 
 def is_focused(page: Any, selector: str) -> None:
