@@ -1,11 +1,13 @@
-"""Tokens a second of a training by its number of threads and by how they wait, on a quiet machine and on a busy one.
+"""Tokens a second of a training by its number of threads and by what they share, on a quiet machine and on a busy one.
 
-OpenMP's threads wait for each other at the end of every operation. By default (of libgomp, which torch's wheels bring)
-they spin: on a busy machine they burn the time that the thread they wait for would need. With OMP_WAIT_POLICY=PASSIVE
-and GOMP_SPINCOUNT=0 they sleep, which costs a wake-up each time.
+OpenMP's threads share each operation, and wait for each other at its end. By default (of libgomp, which torch's wheels
+bring) they spin: on a busy machine they burn the time that the thread they wait for would need. With
+OMP_WAIT_POLICY=PASSIVE and GOMP_SPINCOUNT=0 they sleep, which costs a wake-up each time. `train` shares out the windows
+of a batch instead (`train.pacing.data_parallel`), and waits once a step.
 
-Every way is a process of its own, which trains the model of the recipe `stories` (forward, backward, Muon and AdamW);
-they take turns, one at a time. Busy: beside BUSY processes that compute all the time, each in a session of its own.
+Every way is a process of its own, which trains the model of the recipe `stories` (forward, backward, Muon and AdamW) in
+the precision that the recipe takes here; they take turns, one at a time. Busy: beside BUSY processes that compute all
+the time, each in a session of its own.
 `python -m benchmarks.threads [--threads N] [--busy N] [--rounds N] [--seconds S] [--spin-counts N …]` prints a table.
 """
 
@@ -27,6 +29,7 @@ from modeling import PASSIVE_WAITING
 
 CHECKOUT = Path(__file__).parents[1]
 BASE = "1 thread"
+BY_WINDOWS = "BENCHMARK_THREADS_BY_WINDOWS"
 BUSY = """
 import os
 parent = os.getppid()
@@ -44,7 +47,7 @@ def run(
     seconds: float = 3.0,
     spin_counts: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """Measure one thread, and `threads` that spin, and `threads` that sleep, quiet and busy.
+    """Measure one thread, and `threads` that share windows, that spin, and that sleep, quiet and busy.
 
     Args:
         threads: default: one for each core, at least two.
@@ -60,6 +63,7 @@ def run(
     threads = threads or max(2, os.cpu_count() or 1)
     ways = {
         BASE: (1, PASSIVE_WAITING),
+        f"{threads} by windows": (threads, PASSIVE_WAITING | {BY_WINDOWS: "1"}),
         f"{threads} spinning": (threads, {}),
         f"{threads} passive": (threads, PASSIVE_WAITING),
         **{f"{threads} spinning {count}": (threads, {"GOMP_SPINCOUNT": str(count)}) for count in spin_counts},
@@ -176,24 +180,33 @@ def _serve(threads: int) -> None:
     import torch
 
     from modeling import ScratchGPTForCausalLM
+    from train.data.batches import Batch
+    from train.device import make_accelerator, muon_dtype
     from train.kernels import use_kernels
-    from train.objective import ModelWithLoss
+    from train.objective import ModelWithLoss, forward_backward
     from train.optimizer import build_optimizers
+    from train.pacing import data_parallel
     from train.recipes import get_recipe
 
+    if BY_WINDOWS not in os.environ:
+        data_parallel.MOST_THREADS = 1
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     recipe = get_recipe("stories")
     vocabulary = recipe.tokenizer.vocab_size
+    accelerator = make_accelerator(recipe)
     model = ScratchGPTForCausalLM(recipe.model.build(vocab_size=vocabulary, end_of_text=vocabulary - 1))
     use_kernels(model, "cpu")
-    with_loss, optimizers = ModelWithLoss(model).train(), build_optimizers(model, recipe.optimizer)
-    shape = recipe.data.batch_size, recipe.model.max_position_embeddings
+    with_loss, *optimizers = accelerator.prepare(
+        ModelWithLoss(model).train(),
+        *build_optimizers(model, recipe.optimizer, muon_dtype=muon_dtype(accelerator)),
+    )
+    rows = recipe.data.batch_size
     for line in sys.stdin:
         end, tokens, started = time.monotonic() + float(line), 0, time.monotonic()
         while time.monotonic() < end:
-            ids_BL = torch.randint(vocabulary, shape)
-            with_loss(ids_BL, ids_BL.roll(-1, 1)).backward()
+            ids_BL = torch.randint(vocabulary, (rows, recipe.model.max_position_embeddings))
+            forward_backward(accelerator, with_loss, Batch(ids_BL, ids_BL.roll(-1, 1)), rows)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
+from accelerate.utils import AutocastKwargs
 
 from storage.run_folder import RunFolder
 from train.config import Config
@@ -100,7 +101,11 @@ def make_accelerator(config: Config, **tracker: Any) -> Any:
         # accelerate has one precision a process, and steps in another one were measured in this (`--minutes`).
         # transformers' Trainer begins anew in the same way.
         AcceleratorState()._reset_state()
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=mixed_precision, **tracker)
+    # The cache of weights in bf16 belongs to all threads of the process, and no weight is used twice in a pass.
+    handlers: list[Any] = [AutocastKwargs(cache_enabled=False)] if device.type == "cpu" else []
+    accelerator = Accelerator(
+        cpu=device.type == "cpu", mixed_precision=mixed_precision, kwargs_handlers=handlers, **tracker
+    )
     check_processes(config, accelerator)
     return accelerator
 

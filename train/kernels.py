@@ -8,6 +8,10 @@ G key/value heads, Z heads of all sequences in a row, D head_dim.
 """
 
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,6 +30,8 @@ BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 """The integers as wide as a floating-point type, by bytes."""
 ATTENTION_ROWS = 64
 ATTENTION_SCORES = 2**20
+ATTENTION_KEPT = 512
+_of_thread = threading.local()
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -126,6 +132,17 @@ def linear_cross_entropy(
     return total / (count.to(total.device) if isinstance(count, torch.Tensor) else count)
 
 
+@contextmanager
+def seed_dropout(seed: int) -> Iterator[None]:
+    """In the block, dropout in this thread draws from a generator of its own with this seed, not from torch's, which
+    all threads share."""
+    _of_thread.generator = torch.Generator().manual_seed(seed)
+    try:
+        yield
+    finally:
+        _of_thread.generator = None
+
+
 def draw_kept(shape: torch.Size, rate: float) -> tuple[torch.Tensor, float]:
     """A random mask for dropout on the CPU (int16, all bits set where kept, else none) and the factor that preserves
     the mean.
@@ -135,7 +152,9 @@ def draw_kept(shape: torch.Size, rate: float) -> tuple[torch.Tensor, float]:
     """
     count = math.prod(shape)
     dropped = min(max(round(rate * 65536), 1), 65535)
-    bits = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    generator = getattr(_of_thread, "generator", None)
+    bits = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    bits = bits.view(torch.int16)
     threshold = dropped - 32768
     kept = bits[:count].view(shape).clamp_(threshold - 1, threshold).sub_(threshold).bitwise_not_()
     return kept, 65536 / (65536 - dropped)
@@ -159,6 +178,11 @@ def split_signed(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return bits.bitwise_and(32767).view(weights.dtype), (bits >> 15).bitwise_not_()
 
 
+def trains_on_cpu(module: nn.Module, x: torch.Tensor) -> bool:
+    """Whether a module computes x by this file."""
+    return module.training and x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 class Dropout(torch.autograd.Function):
     """x with this rate of its values set to 0 and the others enlarged, by `draw_kept`."""
 
@@ -178,51 +202,109 @@ class CpuDropout(nn.Dropout):
     """torch's, with cheaper random numbers on the CPU."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if self.p == 0 or not self.training or input.device.type != "cpu" or torch.compiler.is_compiling():
+        if self.p == 0 or not trains_on_cpu(self, input):
             return super().forward(input)
         return Dropout.apply(input, self.p)
 
 
-class BlockedAttention(torch.autograd.Function):
-    """softmax(q k^T x scaling) v with dropout on the weights, a block of heads and rows at a time; Z counts all heads.
+class RootMeanSquareNorm(torch.autograd.Function):
+    """x / sqrt(mean(x^2) + eps) x weight over the last axis, computed in float32 at least, in `dtype`.
 
-    For training on the CPU, where torch has no kernel for attention with dropout and falls back on whole matrices.
-    A block's scores stay in the cache, rows skip the keys after them, and the backward pass computes the weights again
-    (as FlashAttention does, arXiv:2205.14135), so that only the dropout masks are kept. In a type of 16 bits the
-    weights take no more memory than their masks: they are kept, and their sign bit says what was dropped.
+    Autograd's own way through these operations passes over the values about three times as often.
     """
 
     @staticmethod
-    def forward(ctx, q_ZLD, k_ZLD, v_ZLD, scaling, rate, is_causal):
-        ctx.scaling, ctx.is_causal, ctx.factor, kept_of_blocks = scaling, is_causal, 1.0, []
-        out_ZLD = torch.empty_like(q_ZLD)
-        for heads, rows, keys in BlockedAttention.blocks(q_ZLD, is_causal):
-            weights = BlockedAttention.weights(ctx, q_ZLD[heads, rows], k_ZLD[heads, keys], rows)
-            kept, ctx.factor = draw_kept(weights.shape, rate)
-            kept_of_blocks.append(sign_dropped(weights, kept) if q_ZLD.element_size() == 2 else kept)
-            out_ZLD[heads, rows] = torch.bmm(drop(weights, kept), v_ZLD[heads, keys])
-        ctx.save_for_backward(q_ZLD, k_ZLD, v_ZLD, *kept_of_blocks)
-        return out_ZLD.mul_(ctx.factor)
+    def forward(ctx, x, weight, eps, dtype):
+        precise = torch.promote_types(x.dtype, torch.float32)
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=precise)
+        inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, inverse)
+        return (x * inverse).mul_(weight).to(dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *grad_outputs):  # pyright: ignore[reportIncompatibleMethodOverride]
-        q_ZLD, k_ZLD, v_ZLD, *kept_of_blocks = ctx.saved_tensors
-        grad_out_ZLD = grad_outputs[0] * ctx.factor
+        (grad,), (x, weight, inverse) = grad_outputs, ctx.saved_tensors
+        normal, precise_weight = x * inverse, weight.to(inverse.dtype)
+        product_NE = (grad * normal).flatten(0, -2)
+        mean = torch.mv(product_NE, precise_weight).div_(x.shape[-1]).view(inverse.shape)
+        grad_x = (grad * precise_weight).addcmul_(normal, mean, value=-1).mul_(inverse)
+        return grad_x.to(x.dtype), product_NE.sum(0).to(weight.dtype), None, None
+
+
+class CpuNorm:
+    """What the norms have in common: in training on the CPU those before linear layers give autocast's type at once,
+    where each of these layers would convert for itself."""
+
+    before_linear = False
+
+    def type_of_output(self, x: torch.Tensor) -> torch.dtype:
+        """That of x, or autocast's."""
+        return torch.get_autocast_dtype("cpu") if self.before_linear and torch.is_autocast_enabled("cpu") else x.dtype
+
+
+class CpuRMSNorm(nn.RMSNorm, CpuNorm):
+    """torch's, with cheaper gradients."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not trains_on_cpu(self, x):
+            return functional.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+        return RootMeanSquareNorm.apply(x, self.weight, self.eps, self.type_of_output(x))
+
+
+class CpuLayerNorm(nn.LayerNorm, CpuNorm):
+    """torch's."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        output = super().forward(input)
+        return output.to(self.type_of_output(input)) if trains_on_cpu(self, input) else output
+
+
+class BlockedAttention(torch.autograd.Function):
+    """softmax(q k^T x scaling) v, a block of heads and rows at a time, with dropout on the weights; Z counts all heads.
+
+    For training on the CPU, where torch's attention falls back on whole matrices if there is dropout, and without takes
+    up to four times as long for its gradients. A block's scores stay in the cache, rows skip the keys after them, and
+    the backward pass computes the weights again (as FlashAttention does, arXiv:2205.14135), so that only the dropout
+    masks are kept. In a type of 16 bits the weights take no more memory than their masks: they are kept, and their sign
+    bit says what was dropped; without dropout, those of sequences of at most `ATTENTION_KEPT` tokens are.
+    """
+
+    @staticmethod
+    def forward(ctx, q_ZLD, k_ZLD, v_ZLD, scaling, rate, is_causal):
+        ctx.scaling, ctx.rate, ctx.is_causal, ctx.factor, of_blocks = scaling, rate, is_causal, 1.0, []
+        ctx.keeps = q_ZLD.element_size() == 2 and (rate > 0 or q_ZLD.shape[1] <= ATTENTION_KEPT)
+        out_ZLD = torch.empty_like(q_ZLD)
+        for heads, rows, keys in BlockedAttention.blocks(q_ZLD, is_causal):
+            weights = BlockedAttention.weights(ctx, q_ZLD[heads, rows], k_ZLD[heads, keys], rows)
+            if rate:
+                kept, ctx.factor = draw_kept(weights.shape, rate)
+                of_blocks.append(sign_dropped(weights, kept) if ctx.keeps else kept)
+                weights = drop(weights, kept)
+            elif ctx.keeps:
+                of_blocks.append(weights)
+            out_ZLD[heads, rows] = torch.bmm(weights, v_ZLD[heads, keys])
+        ctx.save_for_backward(q_ZLD, k_ZLD, v_ZLD, *of_blocks)
+        return out_ZLD.mul_(ctx.factor) if rate else out_ZLD
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *grad_outputs):  # pyright: ignore[reportIncompatibleMethodOverride]
+        q_ZLD, k_ZLD, v_ZLD, *of_blocks = ctx.saved_tensors
+        grad_out_ZLD = grad_outputs[0] * ctx.factor if ctx.rate else grad_outputs[0]
         grad_q_ZLD, grad_k_ZLD, grad_v_ZLD = torch.empty_like(q_ZLD), torch.zeros_like(k_ZLD), torch.zeros_like(v_ZLD)
-        for (heads, rows, keys), kept in zip(
-            BlockedAttention.blocks(q_ZLD, ctx.is_causal), kept_of_blocks, strict=True
-        ):
+        for number, (heads, rows, keys) in enumerate(BlockedAttention.blocks(q_ZLD, ctx.is_causal)):
             q, k, v, grad_out = q_ZLD[heads, rows], k_ZLD[heads, keys], v_ZLD[heads, keys], grad_out_ZLD[heads, rows]
-            if q_ZLD.element_size() == 2:
-                weights, kept = split_signed(kept)
-            else:
-                weights = BlockedAttention.weights(ctx, q, k, rows)
-            grad_weights = drop(torch.bmm(grad_out, v.transpose(1, 2)), kept)
+            weights, kept = of_blocks[number] if ctx.keeps else BlockedAttention.weights(ctx, q, k, rows), None
+            if ctx.rate:
+                weights, kept = split_signed(weights) if ctx.keeps else (weights, of_blocks[number])
+            grad_weights = torch.bmm(grad_out, v.transpose(1, 2))
+            grad_weights = grad_weights if kept is None else drop(grad_weights, kept)
             grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
             grad_q_ZLD[heads, rows] = torch.bmm(grad_scores, k)
             grad_k_ZLD[heads, keys] += torch.bmm(grad_scores.transpose(1, 2), q)
-            grad_v_ZLD[heads, keys] += torch.bmm(drop(weights, kept).transpose(1, 2), grad_out)
+            weights = weights if kept is None else drop(weights, kept)
+            grad_v_ZLD[heads, keys] += torch.bmm(weights.transpose(1, 2), grad_out)
         return grad_q_ZLD.mul_(ctx.scaling), grad_k_ZLD.mul_(ctx.scaling), grad_v_ZLD, None, None, None
 
     @staticmethod
@@ -246,7 +328,7 @@ class BlockedAttention(torch.autograd.Function):
         return torch.softmax(scores, dim=-1)
 
 
-def cpu_dropout_attention(
+def cpu_attention(
     module: nn.Module,
     q_BHLD: torch.Tensor,
     k_BGSD: torch.Tensor,
@@ -259,10 +341,11 @@ def cpu_dropout_attention(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """BlockedAttention in transformers' attention interface; torch's attention where it has nothing to gain.
 
-    That is without dropout, with a mask or a cache, and under torch.compile. Returns the output (B, L, H, D), and None.
+    That is without gradients, with a mask or a cache, and under torch.compile. Returns the output (B, L, H, D), and
+    None.
     """
     is_plain = attention_mask is None and q_BHLD.shape[2] == k_BGSD.shape[2] and q_BHLD.device.type == "cpu"
-    if not dropout or not is_plain or torch.compiler.is_compiling():
+    if not is_plain or not torch.is_grad_enabled() or torch.compiler.is_compiling():
         attend = AttentionInterface()["sdpa"]
         return attend(
             module,
@@ -285,12 +368,12 @@ def cpu_dropout_attention(
     return out_ZLD.view(q_BHLD.shape).transpose(1, 2), None
 
 
-CPU_ATTENTION = "cpu_dropout"
-AttentionInterface.register(CPU_ATTENTION, cpu_dropout_attention)
+CPU_ATTENTION = "cpu_blocked"
+AttentionInterface.register(CPU_ATTENTION, cpu_attention)
 
 
-def use_kernels(model: nn.Module, device: torch.device | str) -> None:
-    """Let a ScratchGPT model train with this file's attention and dropout where they pay: on the CPU.
+def use_kernels(model: Any, device: torch.device | str) -> None:
+    """Let a ScratchGPT model train with this file's attention, dropout and norms where they pay: on the CPU.
 
     Its weights stay the same, and so does what it computes in evaluation mode.
 
@@ -300,10 +383,17 @@ def use_kernels(model: nn.Module, device: torch.device | str) -> None:
     """
     if torch.device(device).type != "cpu":
         return
-    model.set_attn_implementation(CPU_ATTENTION)  # pyright: ignore[reportCallIssue]
+    model.set_attn_implementation(CPU_ATTENTION)
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.Dropout:
                 setattr(parent, name, CpuDropout(child.p).train(child.training))
+            elif isinstance(child, nn.RMSNorm | nn.LayerNorm):
+                kind = CpuRMSNorm if isinstance(child, nn.RMSNorm) else CpuLayerNorm
+                norm: Any = kind(list(child.normalized_shape), eps=child.eps or 0.0).train(child.training)
+                norm.before_linear = model.config.norm_position == "pre"
+                for of_norm, parameter in child.named_parameters():
+                    setattr(norm, of_norm, parameter)
+                setattr(parent, name, norm)
             elif type(child) is nn.ReLU:  # in place on a linear layer's output, which is a view: autograd would copy it
                 child.inplace = False

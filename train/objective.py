@@ -33,6 +33,7 @@ from train.data.masking import MaskedBatches, Masking
 from train.data.prepare import Prepared
 from train.device import to_device
 from train.kernels import linear_cross_entropy
+from train.pacing.data_parallel import add_gradients, in_threads, thread_count
 
 SAMPLE_BLANK_EVERY, SAMPLE_FIRST_BLANK = 5, 2
 
@@ -84,16 +85,22 @@ def mean_loss(model: Any, batches: Iterable[Batch], device: torch.device) -> flo
     """
     was_training = model.training
     model.eval()
-    total, count = torch.zeros((), dtype=torch.float64), 0
-    for batch in batches:
+
+    def sum_of(batch: Batch) -> tuple[torch.Tensor | float, int]:
         targets = int((batch.target_BL != IGNORED).sum())
         if not targets:
-            continue
-        loss = model(batch.input_BL.to(device), batch.target_BL.to(device))
-        total += loss.double().cpu() * targets
-        count += targets
+            return 0.0, 0
+        return model(batch.input_BL.to(device), batch.target_BL.to(device)).double().cpu() * targets, targets
+
+    batches = list(batches)
+    sums = in_threads(sum_of, batches, _threads(model, device, len(batches)))
     model.train(was_training)
-    return total.item() / max(1, count)
+    return float(sum(loss for loss, _ in sums)) / max(1, sum(targets for _, targets in sums))
+
+
+def _threads(model: Any, device: torch.device, parts: int) -> int:
+    """How many threads share the work: 1 on a GPU, under torch.compile, and beside other processes."""
+    return thread_count(parts) if device.type == "cpu" and type(model) is ModelWithLoss else 1
 
 
 def forward_backward(accelerator: Any, model: Any, batch: Batch, micro_batch: int) -> torch.Tensor:
@@ -116,6 +123,10 @@ def forward_backward(accelerator: Any, model: Any, batch: Batch, micro_batch: in
         input_BL, target_BL = (to_device(ids_BL[rows], accelerator.device) for ids_BL in (input_BL, target_BL))
         # Gradients are exchanged once a step: with the last micro-batch.
         is_last = index == len(micro_batches) - 1
+        threads = _threads(model, accelerator.device, len(input_BL))
+        if threads > 1:
+            total += add_gradients(model, input_BL, target_BL, per_process, threads)
+            continue
         with nullcontext() if is_last else accelerator.no_sync(model):
             loss = model(input_BL, target_BL, num_items_in_batch=per_process)
             accelerator.backward(loss)

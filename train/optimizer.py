@@ -11,6 +11,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from train.config import OptimizerConfig, ScheduleConfig
+from train.pacing.data_parallel import in_threads, thread_count
 
 
 def unshard(tensor: torch.Tensor) -> torch.Tensor:
@@ -63,18 +64,28 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
-            for (rows, columns), parameters in by_shape.items():
-                updates = torch.stack(
-                    [unshard(self._momentum(parameter, group["momentum"])) for parameter in parameters]
-                )
-                scale = math.sqrt(max(1.0, rows / columns))
-                for parameter, update in zip(parameters, orthogonalize(updates.to(self.dtype)), strict=True):
-                    before = parameter if found_inf is None else parameter.clone()
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    update = shard_like(update.to(parameter.dtype), parameter)
-                    parameter.add_(update, alpha=-group["lr"] * scale)
-                    if found_inf is not None:
-                        parameter.copy_(torch.where(found_inf.bool(), before, parameter))
+            everything = [parameter for parameters in by_shape.values() for parameter in parameters]
+            # What is in shards, other processes have to gather at the same time; on a GPU threads gain nothing.
+            is_plain = all(
+                parameter.device.type == "cpu" and type(parameter) is nn.Parameter for parameter in everything
+            )
+            threads = thread_count(len(everything)) if is_plain else 1
+            parts = [[each[first::threads] for each in by_shape.values()] for first in range(threads)]
+            in_threads(lambda part, group=group: self._update(part, group, found_inf), parts, threads)
+
+    def _update(self, parts: list[list[nn.Parameter]], group: dict[str, Any], found_inf: torch.Tensor | None) -> None:
+        """Update parameters, in lists of one shape each."""
+        for parameters in filter(None, parts):
+            rows, columns = parameters[0].shape
+            updates = torch.stack([unshard(self._momentum(parameter, group["momentum"])) for parameter in parameters])
+            scale = math.sqrt(max(1.0, rows / columns))
+            for parameter, update in zip(parameters, orthogonalize(updates.to(self.dtype)), strict=True):
+                before = parameter if found_inf is None else parameter.clone()
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                update = shard_like(update.to(parameter.dtype), parameter)
+                parameter.add_(update, alpha=-group["lr"] * scale)
+                if found_inf is not None:
+                    parameter.copy_(torch.where(found_inf.bool(), before, parameter))
 
     def _momentum(self, parameter: nn.Parameter, momentum: float) -> torch.Tensor:
         gradient = parameter.grad

@@ -1,4 +1,4 @@
-"""The loss without logits, dropout and blocked attention, held against torch's own, and the model that uses them."""
+"""The loss without logits, dropout, norms and blocked attention, against torch's own, and the model that uses them."""
 
 import copy
 from typing import Any
@@ -13,7 +13,7 @@ from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaske
 from modeling.modeling_scratchgpt import AttentionMask
 from tests.modeling.families import GROUPED as MODERN
 from train import kernels
-from train.kernels import BlockedAttention, CpuDropout, linear_cross_entropy, use_kernels
+from train.kernels import BlockedAttention, CpuDropout, CpuRMSNorm, linear_cross_entropy, use_kernels
 from train.objective import ModelWithLoss
 
 
@@ -221,6 +221,58 @@ def test_blocked_attention_is_attention(small_chunks, monkeypatch, is_causal, le
     torch.testing.assert_close(gradients, expected, atol=near, rtol=near)
 
 
+@pytest.mark.parametrize("most", [0, 99])
+@pytest.mark.parametrize("is_causal", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_blocked_attention_without_dropout_is_torchs(small_chunks, monkeypatch, most, is_causal, dtype):
+    """Whether the weights of short sequences are kept or computed again."""
+    monkeypatch.setattr(kernels, "ATTENTION_KEPT", most)
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(5, 8, 4, dtype=torch.float64, generator=generator).requires_grad_() for _ in range(3)]
+    out_ZLD = BlockedAttention.apply(*(x_ZLD.to(dtype) for x_ZLD in inputs), 0.7, 0.0, is_causal).double()
+    q_ZLD, k_ZLD, v_ZLD = inputs
+    expected_ZLD = functional.scaled_dot_product_attention(q_ZLD, k_ZLD, v_ZLD, is_causal=is_causal, scale=0.7)
+    near = 8 * torch.finfo(dtype).eps
+    torch.testing.assert_close(out_ZLD, expected_ZLD, atol=near, rtol=near)
+    weight_ZLD = torch.randn(out_ZLD.shape, dtype=torch.float64, generator=generator)
+    gradients = torch.autograd.grad((out_ZLD * weight_ZLD).sum(), inputs)
+    expected = torch.autograd.grad((expected_ZLD * weight_ZLD).sum(), inputs)
+    torch.testing.assert_close(gradients, expected, atol=near, rtol=near)
+
+
+@pytest.mark.parametrize("shape", [(5, 12), (2, 3, 12), (2, 3, 2, 12), (1, 1)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_norm_is_torchs(shape, dtype):
+    torch.manual_seed(0)
+    ours, theirs = CpuRMSNorm([shape[-1]], eps=1e-3), torch.nn.RMSNorm(shape[-1], eps=1e-3).double()
+    ours = ours.to(dtype) if dtype == torch.float64 else ours
+    with torch.no_grad():
+        theirs.weight.copy_(ours.weight.normal_())
+    x = torch.randn(shape).to(dtype).requires_grad_()
+    expected_x = x.detach().double().requires_grad_()
+    y, expected = ours(x), theirs(expected_x)
+    assert y.dtype == dtype
+    near = 8 * torch.finfo(dtype).eps
+    torch.testing.assert_close(y.double(), expected, atol=near, rtol=near)
+    gradient = torch.randn(shape).to(dtype)
+    of_ours = torch.autograd.grad(y, (x, ours.weight), gradient)
+    of_theirs = torch.autograd.grad(expected, (expected_x, theirs.weight), gradient.double())
+    for ours_too, theirs_too in zip(of_ours, of_theirs, strict=True):
+        torch.testing.assert_close(ours_too.double(), theirs_too.double(), atol=1e-6 + near, rtol=near)
+
+
+@pytest.mark.parametrize("norm", ["rmsnorm", "layernorm"])
+@pytest.mark.parametrize(("position", "expected"), [("pre", torch.bfloat16), ("post", torch.float32)])
+def test_a_norm_before_linear_layers_gives_their_type(norm, position, expected):
+    """After a sum it is the residual stream itself, and stays in float32."""
+    model = small_model(norm=norm, norm_position=position).train()
+    use_kernels(model, "cpu")
+    found = model.model.layers[0].post_attention_layernorm
+    with torch.autocast("cpu", torch.bfloat16):
+        assert found(torch.randn(2, 24)).dtype == expected
+        assert found.eval()(torch.randn(2, 24)).dtype == torch.float32
+
+
 def test_training_on_the_cpu_takes_the_blocked_way_and_is_right_on_average(monkeypatch):
     torch.manual_seed(0)
     calls, apply = [], BlockedAttention.apply
@@ -231,9 +283,9 @@ def test_training_on_the_cpu_takes_the_blocked_way_and_is_right_on_average(monke
     mask = AttentionMask(None, torch.arange(9), 0, None, is_causal=True)
     with torch.no_grad():
         expected_BLE = attention.eval()(x_BLE, mask=mask)[0]
-        assert not calls
-        attention.train()
-        average_BLE = torch.stack([attention(x_BLE, mask=mask)[0] for _ in range(3000)]).mean(0)
+    assert not calls
+    attention.train()
+    average_BLE = torch.stack([attention(x_BLE, mask=mask)[0].detach() for _ in range(3000)]).mean(0)
     assert len(calls) == 3000
     assert (average_BLE - expected_BLE).abs().max() < 0.05 * expected_BLE.abs().max()
 
@@ -245,9 +297,10 @@ def test_cpu_kernels_change_no_weight_and_no_evaluation(tmp_path):
     use_kernels(model, "cpu")
     assert sum(isinstance(module, CpuDropout) for module in model.modules()) == 3
     assert list(model.state_dict()) == names
-    assert torch.equal(model(ids_BL).logits, expected_BLV)
+    with torch.no_grad():
+        assert torch.equal(model(ids_BL).logits, expected_BLV)
     model.save_pretrained(tmp_path)
-    assert "cpu_dropout" not in (tmp_path / "config.json").read_text()
+    assert "cpu_blocked" not in (tmp_path / "config.json").read_text()
     assert ScratchGPTForCausalLM.from_pretrained(tmp_path).config._attn_implementation == "sdpa"
 
 

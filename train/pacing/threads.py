@@ -1,6 +1,6 @@
 """How many CPU threads a run computes with: as many as were asked for, or as trying finds, again when the pace changes.
 
-The number may change the last bits of a result, since threads share out sums: of the gradients of a LayerNorm for one.
+The number changes the last bits of a result, since each thread sums up the gradients of its windows (`data_parallel`).
 So a run records each number with the step from which it holds (`TrainState.threads`; run.json has it too), and a
 resumed run takes the numbers over, also those of steps that it repeats. `--run.threads N` fixes it.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from train.data.batches import Batch
+from train.objective import forward_backward
 
 AVAILABLE = torch.get_num_threads()
 """What torch takes by itself: one for each core that the process may use, or OMP_NUM_THREADS."""
@@ -183,11 +184,11 @@ def training_pass(accelerator: Any, model: Any, batch: Batch, rows: int) -> Call
         batch: on the CPU; its first `rows` windows are taken.
     """
     device = accelerator.device
-    inputs = [each[:rows].to(device) for each in (batch.input_BL, batch.target_BL)]
+    batch = Batch(batch.input_BL[:rows], batch.target_BL[:rows])
 
     def run_pass() -> None:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            accelerator.backward(model(*inputs))
+            forward_backward(accelerator, model, batch, rows)
         model.zero_grad()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
