@@ -24,7 +24,7 @@ from train.__main__ import parse
 from train.pacing.plan import make_plan
 name, config = parse(sys.argv[1:])
 plan = make_plan(config, RunFolder(config.run.dir), lambda line: None)
-print(json.dumps({"step_seconds": plan.step_seconds, "memory": plan.memory}))
+print(json.dumps({"step_seconds": plan.step_seconds, "memory_MiB": plan.memory / 2**20}))
 """
 RUN = """
 import json, sys
@@ -36,12 +36,12 @@ from train.loop import train
 name, config = parse(sys.argv[1:])
 train(config, recipe=name, quiet=True)
 import torch
-print(json.dumps({"memory": peak_memory(torch.device("cpu"))}))
+print(json.dumps({"memory_MiB": peak_memory(torch.device("cpu")) / 2**20}))
 """
 
 
 def run() -> dict[str, Any]:
-    """By recipe: seconds a step and bytes that were predicted and measured, and the ratio of the two."""
+    """By recipe: seconds a step and MiB that were predicted and measured, and the ratio of the two."""
     results = {}
     for name, steps in STEPS.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +60,7 @@ def run() -> dict[str, Any]:
                 "measured": round(measured[key], 4),
                 "ratio": round(planned[key] / measured[key], 3),
             }
-            for key in ("step_seconds", "memory")
+            for key in ("step_seconds", "memory_MiB")
         }
     return results
 

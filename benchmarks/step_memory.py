@@ -44,7 +44,8 @@ def run() -> dict[str, Any]:
         for part in ("peak_above_imports", "peak_above_model_and_optimizer")
         for peer in PEERS
     }
-    return {"vocabulary": VOCABULARY, "MiB": results, "ratio": ratio}
+    parameters = {peer: found.pop("parameters") for peer, found in results.items()}
+    return {"vocabulary": VOCABULARY, "parameters": parameters, "MiB": results, "ratio": ratio}
 
 
 def measure(peer: str, *, steps: int = 2) -> dict[str, int]:

@@ -237,6 +237,7 @@ def _bundled(run: Path, repo: str | None, *, checkpoint: str, license: str, lang
         folder = scratch / "bundle"
         if RunFolder(run).has_state or not (run.is_dir() and is_bundle(run)):
             bundle(run, folder, checkpoint=checkpoint, repo=repo, license=license, language=language)
+            logger.info("the card says license: %s, language: %s (--license, --language)", license, language)
         else:
             if (checkpoint, license, language) != ("best", card.LICENSE, card.LANGUAGE):
                 raise ValueError(

@@ -41,7 +41,7 @@ ADDED = {
     "python -m train modern --corpus books/ --plan": SMALL,
     "python -m train modern --corpus books/ --run-dir runs/mine": SMALL,
     "python -m train modern --corpus books/ --run-dir runs/mine --resume": SMALL.replace("--steps 4", "--steps 6"),
-    "python -m train.evaluate runs/mine --text books/": "",
+    "python -m train.evaluate runs/mine --text unseen.txt": "",
     "python app.py --model runs/mine": "--port {port}",
     "python app.py --model runs/mine --terminal": "--max-new-tokens 5",
     "python -m hub_export bundle runs/mine --out bundles/mine": "",
@@ -67,6 +67,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / "books").mkdir()
     (folder / "books" / "fox.txt").write_text(BOOK)
+    (folder / "unseen.txt").write_text(BOOK)
     return folder
 
 

@@ -262,7 +262,7 @@ class RunConfig(Section):
     """Auto: bf16 where the device computes it natively (and, on a CPU, the model is 64 wide or more)."""
     threads: CountOrZero = 0
     """CPU threads; 0: torch's choice, a thread a core or OMP_NUM_THREADS; a run with a time limit tries fewer, again
-    when its pace changes. The number may change the last bits of a result: give one to repeat such a run exactly."""
+    when its pace changes. The number changes the last bits of a result: give one to repeat such a run exactly."""
     tracker: Annotated[Literal["none", "trackio", "tensorboard", "wandb"], flag("--tracker")] = "none"
     """Experiment tracker that gets the metrics too, through accelerate."""
     compile: Annotated[Literal["try", "yes", "no"], BeforeValidator(lambda given: _COMPILE.get(given, given))] = "try"

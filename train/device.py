@@ -17,6 +17,7 @@ from accelerate.utils import AutocastKwargs
 
 from storage.run_folder import RunFolder
 from train.config import Config
+from train.data.batches import micro_batch_size
 
 NATIVE_BF16_WIDTH = 64  # the least that was measured: from it on bf16 wins on a CPU that has it (docs/log.md)
 OLD_NATIVE_BF16_WIDTH = 256  # what it was while checkpoints did not record their precision; a resume goes by it
@@ -117,7 +118,7 @@ def can_compile(device: torch.device) -> bool:
 
 def check_processes(config: Config, accelerator: Any) -> None:
     """Raise a ValueError where the processes of `accelerate launch` cannot share this run's batches or weights."""
-    size = config.data.batch_size // config.data.gradient_accumulation_steps
+    size = micro_batch_size(config.data)
     if size < accelerator.num_processes:
         raise ValueError(
             f"expected at least one text of a micro-batch for each of {accelerator.num_processes} processes, got "

@@ -1,7 +1,7 @@
-"""What training computes faster than torch: the loss without logits and, on the CPU, dropout and attention with it.
+"""What training computes faster than torch: the loss without logits and, on the CPU, attention, dropout and norms.
 
-None of it is part of a published model. Attention is registered with transformers' attention interface; dropout takes
-the place of the model's `nn.Dropout` modules (`use_kernels`); the loss is called by `train.objective`.
+None of it is part of a published model. Attention is registered with transformers' attention interface; dropout and
+norms take the place of the model's modules (`use_kernels`); the loss is called by `train.objective`.
 
 Axes in tensor names: N tokens of all sequences in a row, E hidden_size, V vocabulary, B batch, L tokens, H query heads,
 G key/value heads, Z heads of all sequences in a row, D head_dim.
@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from modeling.modeling_scratchgpt import RMSNorm
 from train.data.batches import IGNORED
 
 CROSS_ENTROPY_ROWS = 512
@@ -31,6 +32,7 @@ BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 ATTENTION_ROWS = 64
 ATTENTION_SCORES = 2**20
 ATTENTION_KEPT = 512
+"""The longest sequences whose attention weights are kept without dropout; for longer ones they would add up."""
 _of_thread = threading.local()
 
 
@@ -103,7 +105,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grad_outputs):
         scale, (grad_x_NE, *others) = grad_outputs[0], ctx.saved_tensors
-        grad_x_NE = None if grad_x_NE is None else grad_x_NE * scale.to(grad_x_NE.dtype)
+        grad_x_NE = None if grad_x_NE is None else grad_x_NE * scale  # a scalar, which keeps its precision
         others = (
             None if gradient is None else (gradient[: ctx.vocabulary] * scale).to(dtype)
             for gradient, dtype in zip(others, ctx.dtypes, strict=True)
@@ -208,7 +210,7 @@ class CpuDropout(nn.Dropout):
 
 
 class RootMeanSquareNorm(torch.autograd.Function):
-    """x / sqrt(mean(x^2) + eps) x weight over the last axis, computed in float32 at least, in `dtype`.
+    """x / sqrt(mean(x^2) + eps) x weight over the last axis, computed in float32 at least; the result is in `dtype`.
 
     Autograd's own way through these operations passes over the values about three times as often.
     """
@@ -216,8 +218,9 @@ class RootMeanSquareNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, eps, dtype):
         precise = torch.promote_types(x.dtype, torch.float32)
+        root = math.sqrt(x.shape[-1])
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=precise)
-        inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        inverse = torch.hypot(norm, norm.new_tensor(root * math.sqrt(eps))).reciprocal_().mul_(root)
         ctx.save_for_backward(x, weight, inverse)
         return (x * inverse).mul_(weight).to(dtype)
 
@@ -243,12 +246,12 @@ class CpuNorm:
         return torch.get_autocast_dtype("cpu") if self.before_linear and torch.is_autocast_enabled("cpu") else x.dtype
 
 
-class CpuRMSNorm(nn.RMSNorm, CpuNorm):
-    """torch's, with cheaper gradients."""
+class CpuRMSNorm(RMSNorm, CpuNorm):
+    """The model's, with cheaper gradients."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not trains_on_cpu(self, x):
-            return functional.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+            return super().forward(x)
         return RootMeanSquareNorm.apply(x, self.weight, self.eps, self.type_of_output(x))
 
 
@@ -341,11 +344,11 @@ def cpu_attention(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """BlockedAttention in transformers' attention interface; torch's attention where it has nothing to gain.
 
-    That is without gradients, with a mask or a cache, and under torch.compile. Returns the output (B, L, H, D), and
+    That is in evaluation mode, with a mask or a cache, and under torch.compile. Returns the output (B, L, H, D), and
     None.
     """
-    is_plain = attention_mask is None and q_BHLD.shape[2] == k_BGSD.shape[2] and q_BHLD.device.type == "cpu"
-    if not is_plain or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+    is_plain = attention_mask is None and q_BHLD.shape[2] == k_BGSD.shape[2]
+    if not is_plain or not trains_on_cpu(module, q_BHLD):
         attend = AttentionInterface()["sdpa"]
         return attend(
             module,
@@ -390,10 +393,9 @@ def use_kernels(model: Any, device: torch.device | str) -> None:
                 setattr(parent, name, CpuDropout(child.p).train(child.training))
             elif isinstance(child, nn.RMSNorm | nn.LayerNorm):
                 kind = CpuRMSNorm if isinstance(child, nn.RMSNorm) else CpuLayerNorm
-                norm: Any = kind(list(child.normalized_shape), eps=child.eps or 0.0).train(child.training)
+                norm: Any = kind(list(child.normalized_shape), eps=model.config.norm_eps).train(child.training)
                 norm.before_linear = model.config.norm_position == "pre"
-                for of_norm, parameter in child.named_parameters():
-                    setattr(norm, of_norm, parameter)
+                norm.load_state_dict(child.state_dict(), assign=True)
                 setattr(parent, name, norm)
             elif type(child) is nn.ReLU:  # in place on a linear layer's output, which is a view: autograd would copy it
                 child.inplace = False

@@ -15,7 +15,7 @@ from storage.run_folder import RunFolder
 from train import checkpoint
 from train.checks import validate
 from train.config import Config
-from train.data.batches import Batch
+from train.data.batches import Batch, micro_batch_size
 from train.data.replay import OLD
 from train.device import catch_signals, is_lost_process, lost_processes_explained, measure_peak_flops, precision_of
 from train.numerics.diagnosis import broken_gradient, broken_layer, broken_state, broken_weight, largest_gradient
@@ -23,6 +23,7 @@ from train.numerics.guard import DivergedError
 from train.numerics.pending import PendingStep
 from train.objective import forward_backward, mean_loss
 from train.optimizer import set_learning_rate, step_scaled
+from train.pacing.data_parallel import thread_count
 from train.pacing.threads import PASS_SECONDS, training_pass
 from train.pacing.time_limit import TIMES
 from train.publishing import is_first_process
@@ -179,8 +180,10 @@ class Trainer(Run):
         """Compute with torch.compile or without: as asked for, as the run did so far, or as trying finds."""
         state, compilation = self.state, self.compilation
         line = compilation.begin(False if state.step and state.compiled is None else state.compiled)
-        # The guess may be far too long; the limit is not.
-        if not state.step and compilation.tries(min(self._seconds_left(), self.limit.end)):
+        # The guess may be far too long; the limit is not. Threads that share the windows gain more, and a compiled
+        # model's do not.
+        shared = self.accelerator.device.type == "cpu" and thread_count(micro_batch_size(self.config.data)) > 1
+        if not (state.step or shared) and compilation.tries(min(self._seconds_left(), self.limit.end)):
             self.log.info("torch.compile is tried, which takes a minute or two (--run.compile no leaves it out)")
             begun = time.monotonic()
             line = compilation.look(self._make_pass)
@@ -193,10 +196,10 @@ class Trainer(Run):
 
     def _make_pass(self, model: Any, row_seconds: float = 0.0) -> Callable[[], None]:
         """A pass of a model on windows of the training text: a micro-batch, or what `PASS_SECONDS` allow."""
-        data = self.config.data
-        most = data.batch_size // data.gradient_accumulation_steps
+        most = micro_batch_size(self.config.data)
         rows = max(1, min(most, int(PASS_SECONDS / row_seconds))) if row_seconds else most
-        return training_pass(self.accelerator, model, self.train_evaluation[0], rows)
+        threads = thread_count(most)  # they share the windows: as many for each
+        return training_pass(self.accelerator, model, self.train_evaluation[0], max(threads, rows - rows % threads))
 
     def _begin_threads(self) -> None:
         """Take the number of threads: the one that was asked for, that of the run so far, or what trying finds."""
@@ -251,8 +254,7 @@ class Trainer(Run):
             self._read_numbers()
 
     def _forward_backward(self, batch: Batch) -> torch.Tensor:
-        micro_batch = self.config.data.batch_size // self.config.data.gradient_accumulation_steps
-        return forward_backward(self.accelerator, self.compilation.model, batch, micro_batch)
+        return forward_backward(self.accelerator, self.compilation.model, batch, micro_batch_size(self.config.data))
 
     def _read_numbers(self) -> None:
         """Wait for the steps whose numbers are not read yet, and judge these, all by the history before them.

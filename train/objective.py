@@ -99,8 +99,11 @@ def mean_loss(model: Any, batches: Iterable[Batch], device: torch.device) -> flo
 
 
 def _threads(model: Any, device: torch.device, parts: int) -> int:
-    """How many threads share the work: 1 on a GPU, under torch.compile, and beside other processes."""
-    return thread_count(parts) if device.type == "cpu" and type(model) is ModelWithLoss else 1
+    """How many threads share the work: 1 on a GPU, under torch.compile, beside other processes, and with gradient
+    checkpointing, which computes dropout again when the pass' generator is gone."""
+    if device.type != "cpu" or type(model) is not ModelWithLoss or model.model.model.gradient_checkpointing:
+        return 1
+    return thread_count(parts, sum(parameter.numel() for parameter in model.parameters()))
 
 
 def forward_backward(accelerator: Any, model: Any, batch: Batch, micro_batch: int) -> torch.Tensor:

@@ -199,8 +199,9 @@ class Run:
         # A run without a time limit is the same for the same seed; trying could find something else each time.
         may_try = accelerator.num_processes == 1 and run.max_seconds > 0
         self.compilation = Compilation(run.compile, self.model, may_try=may_try and can_compile(accelerator.device))
-        # The threads of one process would compete with another's.
-        self.threads = ThreadCount(run.threads, may_try=may_try and accelerator.device.type == "cpu")
+        # The threads of one process would compete with another's, and a compiled model's are not those that are tried.
+        may_try = may_try and accelerator.device.type == "cpu" and run.compile != "yes"
+        self.threads = ThreadCount(run.threads, may_try=may_try)
         self.limit = TimeLimit(run.max_seconds, run.max_stretch, run.steps)
         self.pace = Pace(
             evaluate_every=run.evaluate_every,

@@ -182,10 +182,11 @@ class Launcher:
 
     def _new_folder(self, name: str) -> RunFolder:
         runs = (self.home / "runs").resolve()
-        runs.mkdir(parents=True, exist_ok=True)
+        with explain_write_errors(runs):
+            runs.mkdir(parents=True, exist_ok=True)
         for count in range(1, 1000):
             folder = runs / (name if count == 1 else f"{name}-{count}")
-            with contextlib.suppress(FileExistsError):
+            with contextlib.suppress(FileExistsError), explain_write_errors(folder):
                 folder.mkdir()
                 return RunFolder(folder)
         raise ValueError(f"runs/{name}: expected a name that is free, got one that is taken 999 times; choose another.")

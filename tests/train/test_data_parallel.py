@@ -120,10 +120,13 @@ def test_muon_does_the_same_in_threads(three_threads: None) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-def test_an_error_waits_for_the_others(three_threads: None) -> None:
-    ended = []
+def test_an_error_waits_for_those_that_began_and_no_other_begins(three_threads: None) -> None:
+    begun, ended, all_began = [], [], threading.Barrier(3, timeout=10)
 
     def work(number: int) -> int:
+        begun.append(number)
+        if number < 3:
+            all_began.wait()
         if number == 0:
             raise RuntimeError("out of memory")
         time.sleep(0.05)
@@ -131,8 +134,10 @@ def test_an_error_waits_for_the_others(three_threads: None) -> None:
         return number
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        in_threads(work, [0, 1, 2, 3], 3)
-    assert sorted(ended) == [1, 2, 3]
+        in_threads(work, range(100), 3)
+    assert sorted(begun) == sorted([0, *ended])
+    assert {1, 2} <= {*ended}
+    assert len(begun) < 10
     assert torch.get_num_threads() == 3
 
 
@@ -152,3 +157,12 @@ def test_no_more_threads_than_parts(three_threads: None) -> None:
     assert [thread_count(parts) for parts in (0, 1, 2, 3, 100)] == [1, 1, 2, 3, 3]
     torch.set_num_threads(16)
     assert thread_count(100) == 4
+    assert thread_count(100, 124_000_000) == 2  # GPT-2's gradients
+    assert thread_count(100, 10**10) == 1
+
+
+def test_the_threads_of_operations_are_shared_out(three_threads: None) -> None:
+    """None is left over: 7 are 3, 2 and 2."""
+    torch.set_num_threads(7)
+    assert in_threads(lambda _: torch.get_num_threads(), range(6), 3) == [3, 2, 2] * 2
+    assert torch.get_num_threads() == 7

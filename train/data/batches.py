@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from storage.shards import MARK_ANSWER, MARK_FIRST, TokenSplit
+from train.config import DataConfig
 
 IGNORED = -100  # the target that torch's cross entropy leaves out
 
@@ -201,6 +202,11 @@ class ChatWindows(ShuffledWindows):
     def row(self, window: list[tuple[int, int]]) -> Row:
         """Its chats."""
         return chat_row(self.split, window, length=self.length, end_of_text=self.end_of_text)
+
+
+def micro_batch_size(config: DataConfig) -> int:
+    """Windows of a batch that are computed at a time."""
+    return config.batch_size // config.gradient_accumulation_steps
 
 
 def training_batches(

@@ -21,11 +21,12 @@ from storage.run_folder import RunFolder
 from storage.text import duration
 from tokenization import load_tokenizer
 from train.config import Config
-from train.data.batches import IGNORED, Batch
+from train.data.batches import IGNORED, Batch, micro_batch_size
 from train.device import ASSUMED_UTILIZATION, describe, make_accelerator, muon_dtype
 from train.kernels import use_kernels
 from train.objective import OBJECTIVES, ModelWithLoss, forward_backward, mean_loss
 from train.optimizer import build_optimizers
+from train.pacing.data_parallel import thread_count
 from train.pacing.time_limit import Costs
 
 GPT2_VOCABULARY = 50_257
@@ -130,7 +131,7 @@ def make_plan(config: Config, folder: RunFolder, log: Callable[[str], None]) -> 
         torch.set_num_threads(config.run.threads)
     shape = config.model.build(vocab_size=vocabulary, end_of_text=vocabulary - 1)
     length, run, data = config.model.max_position_embeddings, config.run, config.data
-    micro_batch = data.batch_size // data.gradient_accumulation_steps
+    micro_batch = micro_batch_size(data)
     torch.manual_seed(run.seed)
     unwrapped = OBJECTIVES[data.objective].model(shape)
     use_kernels(unwrapped, accelerator.device)
@@ -138,6 +139,7 @@ def make_plan(config: Config, folder: RunFolder, log: Callable[[str], None]) -> 
         ModelWithLoss(unwrapped), *build_optimizers(unwrapped, config.optimizer, muon_dtype=muon_dtype(accelerator))
     )
     model.train()
+    evaluated_together = thread_count(2 * data.evaluation_windows // data.batch_size)  # threads share them
 
     def try_windows(windows: int) -> Trial:
         log(f"trying {STEPS} steps of {windows} of {micro_batch} windows")
@@ -158,10 +160,10 @@ def make_plan(config: Config, folder: RunFolder, log: Callable[[str], None]) -> 
                 optimizer.zero_grad()
             synchronize(accelerator.device)
             updated = time.perf_counter()
-            mean_loss(model, [batch], accelerator.device)
+            mean_loss(model, [batch] * evaluated_together, accelerator.device)
             passes.append(passed - begun)
             updates.append(updated - passed)
-            evaluations.append(time.perf_counter() - updated)
+            evaluations.append((time.perf_counter() - updated) / evaluated_together)
         return Trial(
             windows=windows,
             pass_seconds=statistics.mean(passes[1:]),
@@ -170,7 +172,7 @@ def make_plan(config: Config, folder: RunFolder, log: Callable[[str], None]) -> 
             memory=peak_memory(accelerator.device),
         )
 
-    first = try_windows(1)
+    first = try_windows(thread_count(micro_batch))
     trials = [first]
     # What one window takes is no measure of many: the second trial is as large as its time allows.
     while trials[-1].windows < micro_batch and trials[-1].pass_seconds < TRIAL_SECONDS / 4:

@@ -20,7 +20,14 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
-from storage.files import atomic_file, atomic_folder, locked_folder, remove_folder, remove_leftovers
+from storage.files import (
+    atomic_file,
+    atomic_folder,
+    explain_write_errors,
+    locked_folder,
+    remove_folder,
+    remove_leftovers,
+)
 from storage.records import flatten, read_json_object, write_json
 from storage.run_folder import RunFolder
 from storage.text import first_line
@@ -217,7 +224,8 @@ class Search:
     def _share_tokens(self, config: Config, run: RunFolder) -> None:
         """Link the tokenizer and the tokens of earlier trials with the same vocabulary into a run folder."""
         shared = RunFolder(self.folder / "prepared" / f"{config.tokenizer.kind}-{config.tokenizer.vocab_size}")
-        shared.path.mkdir(parents=True, exist_ok=True)
+        with explain_write_errors(shared.path):
+            shared.path.mkdir(parents=True, exist_ok=True)
         for source, target in ((shared.tokenizer, run.tokenizer), (shared.tokens, run.tokens)):
             if not target.exists():
                 prepare(config, shared, self.bar.write)
