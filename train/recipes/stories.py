@@ -7,11 +7,12 @@ from train.recipes.modern import modern
 
 
 def stories() -> Config:
-    """A modern GPT of 1.1 M parameters on generated stories, in about three minutes on two CPU cores.
+    """A modern GPT of 1.1 M parameters on generated stories, in one to three minutes on two CPU cores.
 
-    Source: ours (`corpus/stories/generator.py`). Command: `python -m train stories`, or `make demo`. Cost: about three
-    minutes on 2 cores; on a slow or busy machine the time limit is stretched, to ten and a half at most. Expected:
-    within 5 % of the corpus' entropy, in bits per byte on held-out stories; docs/log.md has the measured figures.
+    Source: ours (`corpus/stories/generator.py`). Command: `python -m train stories`, or `make demo`. Cost: one minute
+    on 2 cores with AVX-512 bf16, about three on older ones; on a slow or busy machine the time limit is stretched, to
+    ten and a half at most. Expected: within 5 % of the corpus' entropy, in bits per byte on held-out stories;
+    docs/log.md has the measured figures.
 
     Batches are small because steps, more than tokens, teach the model to look back; a window holds one story and the
     beginning of another.
