@@ -33,6 +33,8 @@ ATTENTION_ROWS = 64
 ATTENTION_SCORES = 2**20
 ATTENTION_KEPT = 512
 """The longest sequences whose attention weights are kept without dropout; for longer ones they would add up."""
+ATTENTION_LONGEST = 1024
+"""The longest sequences for which torch's attention in float32 without dropout is slower (docs/log.md)."""
 _of_thread = threading.local()
 
 
@@ -344,11 +346,13 @@ def cpu_attention(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """BlockedAttention in transformers' attention interface; torch's attention where it has nothing to gain.
 
-    That is in evaluation mode, with a mask or a cache, and under torch.compile. Returns the output (B, L, H, D), and
-    None.
+    That is in evaluation mode, with a mask or a cache, under torch.compile, and in float32 with long sequences. Returns
+    the output (B, L, H, D), and None.
     """
-    is_plain = attention_mask is None and q_BHLD.shape[2] == k_BGSD.shape[2]
-    if not is_plain or not trains_on_cpu(module, q_BHLD):
+    length = q_BHLD.shape[2]
+    is_plain = attention_mask is None and length == k_BGSD.shape[2]
+    is_slower = not dropout and length > ATTENTION_LONGEST and v_BGSD.element_size() > 2
+    if not is_plain or is_slower or not trains_on_cpu(module, q_BHLD):
         attend = AttentionInterface()["sdpa"]
         return attend(
             module,

@@ -290,6 +290,19 @@ def test_training_on_the_cpu_takes_the_blocked_way_and_is_right_on_average(monke
     assert (average_BLE - expected_BLE).abs().max() < 0.05 * expected_BLE.abs().max()
 
 
+def test_long_sequences_in_float32_take_torchs_attention(monkeypatch):
+    monkeypatch.setattr(kernels, "ATTENTION_LONGEST", 8)
+    calls, apply = [], BlockedAttention.apply
+    monkeypatch.setattr(BlockedAttention, "apply", lambda *arguments: calls.append(0) or apply(*arguments))
+    for rate, dtype, expected in ((0.0, torch.float32, 0), (0.0, torch.bfloat16, 1), (0.2, torch.float32, 1)):
+        module = torch.nn.Module().train()
+        q_BHLD = torch.randn(1, 2, 9, 4, dtype=dtype)
+        out_BLHD, _ = kernels.cpu_attention(module, q_BHLD, q_BHLD, q_BHLD, None, 0.5, rate)
+        assert out_BLHD.shape == (1, 9, 2, 4)
+        assert len(calls) == expected
+        calls.clear()
+
+
 def test_cpu_kernels_change_no_weight_and_no_evaluation(tmp_path):
     model = small_model(attention_dropout=0.2, residual_dropout=0.1, embedding_dropout=0.1).eval()
     ids_BL, names = torch.randint(50, (2, 9)), list(model.state_dict())
