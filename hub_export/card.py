@@ -282,6 +282,8 @@ def _training_facts(run: RunFolder, facts: dict[str, Any], progress: dict[str, A
     rows = [("text", facts["trained_on"]), ("recipe", f"`{facts['recipe']}`"), ("steps", f"{facts['steps']:,}")]
     if base := facts.get("base_model"):
         rows.insert(0, ("base model", f"`{base}`"))
+    if teacher := _config(run, "data").get("teacher"):
+        rows.append(("teacher (knowledge distillation)", f"`{Path(teacher).name}`"))
     if tokens_seen := facts.get("tokens_seen"):
         rows.append(("tokens seen", f"{tokens_seen:,}"))
     if batch_size := _config(run, "data").get("batch_size"):

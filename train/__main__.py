@@ -43,8 +43,9 @@ def parse(arguments: list[str]) -> tuple[str, Config]:
     base = config.run.base_model
     if base is not None and Path(base).expanduser().exists():
         config = replace(config, run=replace(config.run, base_model=str(Path(base).expanduser().resolve())))
-    if config.data.replay is not None:
-        config = replace(config, data=replace(config.data, replay=config.data.replay.expanduser().resolve()))
+    for field in ("replay", "teacher"):
+        if (place := getattr(config.data, field)) is not None:
+            config = replace(config, data=replace(config.data, **{field: place.expanduser().resolve()}))
     if config.corpus.paths != recipe.corpus.paths:
         paths = tuple(path.resolve() for path in config.corpus.paths)
         config = replace(config, corpus=replace(config.corpus, source="local", paths=paths))

@@ -52,6 +52,11 @@ def validate(config: Config) -> None:
             f"--replay {data.replay}: expected it with --from, whose model knows that text, got it without; give the "
             "model too, or give the text with --corpus"
         )
+    if data.teacher is not None and data.objective != "causal":
+        raise ValueError(
+            f"--teacher: expected it with --data.objective causal, got it with {data.objective}; leave one of the two "
+            "out"
+        )
     if data.objective == "chat":
         _validate_chat(config)
     if masked and run.output_tokens:

@@ -170,6 +170,8 @@ class DataConfig(Section):
     forgets less of it."""
     replay_share: InnerShare = 0.2
     """Share of the windows of a batch that --replay takes from the old text."""
+    teacher: Annotated[Path | None, flag("--teacher")] = None
+    """A ScratchGPT model of the same tokenizer whose probabilities are half of what is learnt (distillation)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -48,7 +48,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x_NE, weight_VE, bias_V, target_N, dtype, with_gradients):
+    def forward(ctx, x_NE, weight_VE, bias_V, target_N, dtype, with_gradients, teacher):
         need_x, need_weight, need_bias = (with_gradients and needed for needed in ctx.needs_input_grad[:3])
         precise = torch.promote_types(dtype, torch.float32)
         vocabulary = weight_VE.shape[0]
@@ -84,12 +84,20 @@ class LinearCrossEntropy(torch.autograd.Function):
             if dtype != precise:
                 probabilities = all_precise[: len(x)].copy_(logits)
             highest, of_target = probabilities.amax(-1, keepdim=True), probabilities.gather(1, target)
+            if teacher is not None:  # half of what is to be predicted is the text's token, half the teacher's mean
+                taught = torch.softmax(functional.linear(teacher[0][rows].to(dtype), *teacher[1:]).to(precise), -1)
+                expected = (taught * probabilities[:, :vocabulary]).sum(-1, keepdim=True)
+                of_target = (of_target + expected) / 2
             probabilities = torch.softmax(probabilities, -1, out=probabilities if on_cpu else None)
             log_normalizer = highest - probabilities.amax(-1, keepdim=True).log()
             total += ((log_normalizer - of_target) * counted).sum()
             if not with_gradients:
                 continue
-            grad = probabilities.scatter_add_(1, target, torch.full_like(target, -1, dtype=precise)).mul_(counted)
+            grad, weight_of_text = probabilities, 1.0
+            if teacher is not None:
+                grad[:, :vocabulary].sub_(taught, alpha=0.5)  # pyright: ignore[reportPossiblyUnboundVariable]
+                weight_of_text = 0.5
+            grad = grad.scatter_add_(1, target, torch.full_like(target, -weight_of_text, dtype=precise)).mul_(counted)
             if grad_bias is not None:
                 grad_bias += grad.sum(0)
             if dtype != precise:
@@ -112,7 +120,7 @@ class LinearCrossEntropy(torch.autograd.Function):
             None if gradient is None else (gradient[: ctx.vocabulary] * scale).to(dtype)
             for gradient, dtype in zip(others, ctx.dtypes, strict=True)
         )
-        return grad_x_NE, *others, None, None, None
+        return grad_x_NE, *others, None, None, None, None
 
 
 def linear_cross_entropy(
@@ -121,17 +129,23 @@ def linear_cross_entropy(
     bias_V: torch.Tensor | None,
     target_N: torch.Tensor,
     num_items_in_batch: torch.Tensor | int | None = None,
+    teacher: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None = None,
 ) -> torch.Tensor:
     """Mean cross-entropy, in nats a token, of a linear output layer, without ever holding all logits.
 
-    Targets equal to -100 are left out. The sum is divided by `num_items_in_batch` where it is given (the tokens of all
-    micro-batches of an optimizer step), else by the number of targets. Runs in autocast's type where that is on;
-    sums and the weight's gradient are kept in float32. Returns a scalar.
+    With a `teacher`, the hidden states (N, E), weights and bias of another model's output layer, half of it is the
+    cross-entropy with that model's probabilities (knowledge distillation, arXiv:1503.02531). Targets equal to -100 are
+    left out. The sum is divided by `num_items_in_batch` where it is given (the tokens of all micro-batches of an
+    optimizer step), else by the number of targets. Runs in autocast's type where that is on; sums and the weight's
+    gradient are kept in float32. Returns a scalar.
     """
     device = x_NE.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VE.dtype
     with torch.autocast(device, enabled=False):
-        total = LinearCrossEntropy.apply(x_NE, weight_VE, bias_V, target_N, dtype, torch.is_grad_enabled())
+        if teacher is not None:
+            taught_NE, taught_VE, taught_V = teacher
+            teacher = taught_NE, taught_VE.to(dtype), None if taught_V is None else taught_V.to(dtype)
+        total = LinearCrossEntropy.apply(x_NE, weight_VE, bias_V, target_N, dtype, torch.is_grad_enabled(), teacher)
     count = (target_N != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
     return total / (count.to(total.device) if isinstance(count, torch.Tensor) else count)
 

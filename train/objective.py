@@ -44,12 +44,17 @@ class ModelWithLoss(nn.Module):
     The loss is that of the model's own forward with labels, computed from the hidden states and the output layer's
     weights: the logits of `kernels.CROSS_ENTROPY_ROWS` tokens at most exist at a time. The output layer must be a plain
     `nn.Linear`, whose weights are used without calling it.
+
+    Args:
+        model: a causal or masked ScratchGPT model.
+        teacher: a causal one of the same vocabulary whose probabilities are half of what is learnt in training.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, teacher: Any = None) -> None:
         super().__init__()
         assert type(model.lm_head) is nn.Linear
         self.model = model
+        self.teacher = (teacher,)  # a tuple hides it from what trains, moves or saves modules
         self.is_masked = isinstance(model, ScratchGPTForMaskedLM)
         # accelerate reads these off what it is given: the layers that FSDP2 shards one by one, and how to tie weights.
         self._no_split_modules = model._no_split_modules
@@ -72,8 +77,12 @@ class ModelWithLoss(nn.Module):
             hidden_NE, target_N = hidden_BLE[selected_BL], target_BL[selected_BL]
         else:
             hidden_NE, target_N = hidden_BLE.flatten(0, 1), target_BL.flatten()
-        head = self.model.lm_head
-        return linear_cross_entropy(hidden_NE, head.weight, head.bias, target_N, num_items_in_batch)
+        head, (teacher,), taught = self.model.lm_head, self.teacher, None
+        if teacher is not None and self.training:
+            with torch.no_grad():
+                taught_BLE = teacher.model(input_ids=input_BL, use_cache=False)[0]
+            taught = (taught_BLE.flatten(0, 1), teacher.lm_head.weight, teacher.lm_head.bias)
+        return linear_cross_entropy(hidden_NE, head.weight, head.bias, target_N, num_items_in_batch, taught)
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from storage.checksums import describe_damage
 from storage.run_folder import RunFolder
 from train import checkpoint
 from train.base.base_model import start_from
+from train.base.teacher import load_teacher
 from train.checkpoint import TrainState
 from train.checks import check_same_run
 from train.config import Config, write_recipe
@@ -92,6 +93,11 @@ class Run:
             f"{recipe}: {self.unwrapped.num_parameters():,} parameters, {describe(self.accelerator)}, "
             f"run folder {folder.path}"
         )
+        if config.data.teacher is not None:
+            self.log.info(
+                f"half of the training loss is the cross-entropy with the probabilities of {config.data.teacher.name}; "
+                "the validation loss is that of the text alone"
+            )
         if self.base is not None and not saved:
             self.log.info(
                 f"going on from {self.base.facts['name']}: its architecture, vocabulary and weights are kept, the "
@@ -158,7 +164,7 @@ class Run:
         torch.manual_seed(config.run.seed + accelerator.process_index)
         use_kernels(self.unwrapped, accelerator.device)
         self.model, *self.optimizers = accelerator.prepare(
-            ModelWithLoss(self.unwrapped),
+            ModelWithLoss(self.unwrapped, load_teacher(config, accelerator.device, prepared.tokenizer)),
             *build_optimizers(self.unwrapped, config.optimizer, muon_dtype=muon_dtype(accelerator)),
         )
         self.inner_optimizers = [getattr(optimizer, "optimizer", optimizer) for optimizer in self.optimizers]

@@ -50,6 +50,30 @@ def test_linear_cross_entropy_is_torchs(small_chunks, bias, vocabulary, items):
         torch.testing.assert_close(gradient, other)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("vocabulary", [5, 16, 33])
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-7), (torch.float32, 1e-5), (torch.bfloat16, 0.1)])
+def test_a_teacher_is_half_of_the_loss(small_chunks, bias, vocabulary, dtype, near):
+    """Values and gradients are those of both cross-entropies written out; the teacher gets no gradient."""
+    x_NE, weight_VE, bias_V, target_N = draw_problem(10, vocabulary, bias)
+    generator = torch.Generator().manual_seed(1)
+    taught_NE, taught_VE = (torch.randn(rows, 6, dtype=torch.float64, generator=generator) for rows in (10, vocabulary))
+    taught_V = torch.randn(vocabulary, dtype=torch.float64, generator=generator) if bias else None
+    given = [None if tensor is None else tensor.to(dtype) for tensor in (x_NE, weight_VE, bias_V)]
+    teacher = (taught_NE.to(dtype), taught_VE.to(dtype), None if taught_V is None else taught_V.to(dtype))
+    loss = linear_cross_entropy(given[0], given[1], given[2], target_N, 7, teacher)  # pyright: ignore[reportArgumentType]
+    log_NV = functional.linear(x_NE, weight_VE, bias_V).log_softmax(-1)
+    taught_NV = functional.linear(taught_NE, taught_VE, taught_V).softmax(-1)
+    counted = target_N != -100
+    of_text = functional.nll_loss(log_NV, target_N, reduction="sum")
+    expected = (of_text - (taught_NV * log_NV)[counted].sum()) / 14
+    torch.testing.assert_close(loss.double(), expected, atol=near, rtol=near)
+    inputs = [tensor for tensor in (x_NE, weight_VE, bias_V) if tensor is not None]
+    gradients = torch.autograd.grad(loss, inputs)
+    for gradient, other in zip(gradients, torch.autograd.grad(expected, inputs), strict=True):
+        torch.testing.assert_close(gradient, other, atol=near, rtol=near)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     rows=st.integers(0, 40),

@@ -65,7 +65,7 @@ def start_from(config: Config, recipe: Config | None, folder: RunFolder) -> tupl
             kept = _kept(ScratchGPTConfig.from_pretrained(checkpoints[max(checkpoints)]))
             facts = folder.peek_state().get("base_model")
             return config, BaseModel(kept=kept, facts=facts or {"name": Path(given).name}, weights=None)
-    place = _find(given)
+    place = find_causal(given, "--from")
     model, tokenizer = load_model(place, device="cpu"), _load_tokenizer(place)
     _check_vocabulary(given, model.config, tokenizer)
     if folder.tokenizer.exists() and load_tokenizer(folder.tokenizer).get_vocab() != tokenizer.get_vocab():
@@ -77,21 +77,21 @@ def start_from(config: Config, recipe: Config | None, folder: RunFolder) -> tupl
     return config, BaseModel(kept=_kept(model.config), facts=_facts(given, place), weights=model.state_dict())
 
 
-def _find(given: str) -> Path:
-    """The folder of the model, which is one of ours and causal. Raises ValueError as `start_from`."""
+def find_causal(given: str, flag: str) -> Path:
+    """The folder of a model, which is one of ours and causal. Raises ValueError as `start_from`, with the flag."""
     try:
         place = find_folder(given) or fetch(given)
         config = read_json_object(place / "config.json")
     except ValueError as error:
-        raise ValueError(f"--from {given}: {error}") from error
+        raise ValueError(f"{flag} {given}: {error}") from error
     if config.get("model_type") != "scratchgpt":
         raise ValueError(
-            f"--from {given}: expected a model of ScratchGPT (model_type scratchgpt), got one of type "
+            f"{flag} {given}: expected a model of ScratchGPT (model_type scratchgpt), got one of type "
             f"{config.get('model_type')}; docs/finetune.md has a program that trains such a model on"
         )
     if is_masked_lm(place):
         raise ValueError(
-            f"--from {given}: expected a causal model, which predicts the next token, got a masked one, which fills "
+            f"{flag} {given}: expected a causal model, which predicts the next token, got a masked one, which fills "
             "blanks; take a model that was trained without --data.objective masked"
         )
     return place.resolve()

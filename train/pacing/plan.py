@@ -20,6 +20,7 @@ from modeling.sizing import count_parameters, flops_per_token
 from storage.run_folder import RunFolder
 from storage.text import duration
 from tokenization import load_tokenizer
+from train.base.teacher import load_teacher
 from train.config import Config
 from train.data.batches import IGNORED, Batch, micro_batch_size
 from train.device import ASSUMED_UTILIZATION, describe, make_accelerator, muon_dtype
@@ -136,7 +137,8 @@ def make_plan(config: Config, folder: RunFolder, log: Callable[[str], None]) -> 
     unwrapped = OBJECTIVES[data.objective].model(shape)
     use_kernels(unwrapped, accelerator.device)
     model, *optimizers = accelerator.prepare(
-        ModelWithLoss(unwrapped), *build_optimizers(unwrapped, config.optimizer, muon_dtype=muon_dtype(accelerator))
+        ModelWithLoss(unwrapped, load_teacher(config, accelerator.device)),
+        *build_optimizers(unwrapped, config.optimizer, muon_dtype=muon_dtype(accelerator)),
     )
     model.train()
     evaluated_together = thread_count(2 * data.evaluation_windows // data.batch_size)  # threads share them
