@@ -202,6 +202,11 @@ def read_parquet(stream: BinaryIO, name: str, options: Options) -> Iterator[Docu
                         )
                     yield from text_documents(text, f"{name}#{number}")
                 first += batch.num_rows
+    except UnicodeDecodeError as error:  # the library does not look at texts before they are made into Python's
+        raise BrokenFileError(
+            f"{name}: expected texts in UTF-8 in the column {column!r}, got other bytes ({first_line(error)}); write "
+            "the file again with texts in UTF-8, or leave it out"
+        ) from error
     except (pa.ArrowException, OSError) as error:
         raise BrokenFileError(
             f"{name}: expected a parquet file, got one that is damaged or something else "
