@@ -21,12 +21,12 @@ from hub_export.bundle import (
     write_record,
 )
 from hub_export.client import (
-    OURS,
     HubClient,
     Target,
     Upload,
     check_target,
     files_of,
+    is_ours,
     is_same_file,
     list_files,
     look,
@@ -299,7 +299,7 @@ def _copy_ours(bundle: Path, folder: Path) -> None:
         ValueError: weights, config or tokenizer are not as they were when the bundle was checked.
     """
     visible = [name for name in files_of(bundle) if not any(part.startswith((".", "__")) for part in name.split("/"))]
-    ours = [name for name in visible if name == "README.md" or any(fnmatch(name, pattern) for pattern in OURS["model"])]
+    ours = [name for name in visible if name == "README.md" or is_ours(name)]
     if (bundle / RECORD).is_file():
         changed = [name for name in changed_files(bundle) if name in ours or not (bundle / name).exists()]
         damaged = [

@@ -145,6 +145,8 @@ def test_an_old_bundle_is_copied_with_this_projects_code(made: Path, tmp_path: P
     (made / ".cache" / "huggingface").mkdir(parents=True)
     (made / ".gitattributes").write_text("*.safetensors filter=lfs\n")
     (made / "picture.png").write_bytes(b"of the owner")
+    (made / "native").mkdir()
+    (made / "native" / "model.safetensors").write_bytes(b"of the owner")
     with (made / "README.md").open("a", encoding="utf-8") as card:
         card.write("By hand.\n")
     before = contents(made)
@@ -161,7 +163,7 @@ def test_an_old_bundle_is_copied_with_this_projects_code(made: Path, tmp_path: P
     assert json.loads(copy["config.json"])["scratchgpt_version"] == OURS.version
     assert json.loads(copy["tokenizer_config.json"])["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert logged()[:2] == [
-        "left out, since no bundle has them: picture.png",
+        "left out, since no bundle has them: native/model.safetensors, picture.png",
         f"{made} has code of version 0.1.0, made for transformers 5.21 to 5.23; it is uploaded with this project's, "
         f"{OURS.version}, and checked with that",
     ]
