@@ -68,7 +68,7 @@ def render_card(
     base = run.state.get("base_model") or {}
     facts = {
         "repository": address,
-        "trained_on": _corpus(run),
+        "trained_on": training_text(run),
         "base_model": base.get("name"),
         "recipe": recipe,
         "steps": step,
@@ -77,7 +77,7 @@ def render_card(
         "cut_short": run.state.get("cut_short"),
     }
     facts = {name: value for name, value in facts.items() if value is not None}
-    example = next((_printable(prompt) for prompt in read_prompts(folder) if "`" not in prompt), "Once")
+    example = example_prompt(read_prompts(folder))
     sample_step, samples = _samples(run, step, masked)
     measured = run.evaluations(checkpoint.name)
     mask_token, dataset = vocabulary.mask_token if masked else None, hub_dataset(run.corpus_config)
@@ -96,7 +96,7 @@ def render_card(
         base_corpus=base.get("trained_on"),
         repo=address,
         placeholder_note=None if repo else PLACEHOLDER_NOTE.format(address),
-        example_chat=json.dumps([{"role": "user", "content": example}], ensure_ascii=False),
+        example_chat=example_chat(example),
         example_prompt=json.dumps(vocabulary.with_blank(example) if masked else example, ensure_ascii=False),
         has_slow_tokenizer=(folder / "slow").is_dir(),
         has_loss_picture=(folder / "loss.png").is_file(),
@@ -132,6 +132,16 @@ def set_repository(folder: Path, repo: str) -> None:
         text = path.read_text(encoding="utf-8")
         text = text.replace(f"\n{PLACEHOLDER_NOTE.format(placeholder)}\n", "\n").replace(placeholder, repo)
         path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def example_prompt(prompts: list[str]) -> str:
+    """The first prompt that can stand in the programs of a card, or "Once"."""
+    return next((_printable(prompt) for prompt in prompts if "`" not in prompt), "Once")
+
+
+def example_chat(question: str) -> str:
+    """A chat with one question, as Python."""
+    return json.dumps([{"role": "user", "content": question}], ensure_ascii=False)
 
 
 def render(template: str, **values: Any) -> str:
@@ -305,7 +315,7 @@ def _resume_command(run: RunFolder) -> str | None:
     return shlex.join(words)
 
 
-def _corpus(run: RunFolder) -> str:
+def training_text(run: RunFolder) -> str:
     """What the run was trained on; of chats, that they are chats."""
     corpus = describe_corpus(run.corpus_config)
     if _config(run, "data").get("objective") != "chat":

@@ -209,7 +209,5 @@ def test_a_bundle_that_cannot_be_made_is_told_with_the_command(launcher: ScriptL
     wait_for(lambda: said)
     assert companion.trouble is not None
     assert companion.trouble.startswith("bundles/mine was not exported: ")
-    assert companion.trouble.endswith(
-        "Once that is fixed: python -m hub_export bundle runs/stories --out bundles/mine"
-    )
+    assert companion.trouble.endswith("Once that is fixed: python -m hub_export bundle runs/stories --out bundles/mine")
     companion.stop()
