@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from modeling.families import describe_architecture
 from modeling.loading import Weights, is_masked_lm, read_weights
-from storage.model_card import FACTS, PLACEHOLDER_OWNER, card_title, read_card
+from storage.model_card import FACTS, PLACEHOLDER_OWNER, card_facts, card_title, read_card
 from storage.records import read_json_object
 from storage.run_folder import RunFolder, describe_corpus, hub_dataset, read_prompts, step_of
 from storage.text import duration
@@ -122,16 +122,23 @@ def render_card(
 
 
 def set_repository(folder: Path, repo: str) -> None:
-    """Put the id of the repository into the card of a bundle that was made before it was known."""
+    """Put the id of the repository into the card of a bundle that was made before it was known, or for another one.
+
+    Of another one, only what loads the model is changed: what people wrote about it, and a model of that name from
+    which this one went on, stay.
+    """
     path = folder / "README.md"
     data, body = read_card(folder)
-    facts = data.get(FACTS)
-    # Cards of version 0.1 have no such facts; their title is the name in the placeholder.
-    placeholder = facts.get("repository") if isinstance(facts, dict) else f"{PLACEHOLDER_OWNER}/{card_title(body)}"
-    if isinstance(placeholder, str) and placeholder.startswith(f"{PLACEHOLDER_OWNER}/"):
-        text = path.read_text(encoding="utf-8")
-        text = text.replace(f"\n{PLACEHOLDER_NOTE.format(placeholder)}\n", "\n").replace(placeholder, repo)
-        path.write_text(text, encoding="utf-8", newline="\n")
+    # Cards of version 0.1 have no facts; their title is the name in the placeholder.
+    before = card_facts(data).get("repository") if FACTS in data else f"{PLACEHOLDER_OWNER}/{card_title(body)}"
+    if not before or before == repo:
+        return
+    text = path.read_text(encoding="utf-8")
+    if before.startswith(f"{PLACEHOLDER_OWNER}/"):
+        text = text.replace(f"\n{PLACEHOLDER_NOTE.format(before)}\n", "\n").replace(before, repo)
+    else:
+        text = text.replace(f'"{before}"', f'"{repo}"').replace(f"  repository: {before}\n", f"  repository: {repo}\n")
+    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def example_prompt(prompts: list[str]) -> str:
