@@ -111,6 +111,7 @@ def test_edited_code_files_are_reported(made: Path, logged: Logged) -> None:
         ("alice/empty", "expected a model folder, but it has no config.json. Give a folder that `python -m hub_export"),
         ("tests/nothing", "tests/nothing: expected a model folder, but it has no config.json."),
         ("moons", "moons: expected a model folder, but it has no config.json."),
+        ("~nosuch/model", "expected the folder of a bundle, or `user/name` of a model on the Hub, got ~nosuch/model: "),
     ],
 )
 def test_what_is_no_model_of_ours_is_an_error(

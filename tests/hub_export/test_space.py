@@ -225,7 +225,7 @@ def test_the_command_copies_a_model_that_is_private_on_the_hub(
     main(["space", str(pristine_bundle), "--out", str(tmp_path / "space"), "--repo", "alice/moons"])
     assert not (tmp_path / "space" / "model.json").exists()
     assert "bundle/model.safetensors" in contents(tmp_path / "space")
-    assert "alice/moons is private, and a Space could not load it: the Space gets a copy of the model" in caplog.messages
+    assert "alice/moons is private, and a Space could not load it: the Space gets a copy of the model" in caplog.text
 
 
 @pytest.mark.slow
