@@ -58,7 +58,7 @@ def card_title(body: str) -> str | None:
 def card_facts(data: dict[str, Any]) -> dict[str, Any]:
     """Our own facts in the front matter, as far as they are of the types that we write: people edit cards."""
     stated = data.get(FACTS)
-    facts = stated if isinstance(stated, dict) else {}
+    facts: dict[str, Any] = stated if is_json_object(stated) else {}
     return {
         name: value
         for name, value in facts.items()
