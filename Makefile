@@ -16,9 +16,12 @@ TORCH := $(shell grep '^torch==' requirements.txt)
 ADD = $(VENV)/pip freeze --exclude-editable > .venv/installed.txt && $(INSTALL) --quiet -c .venv/installed.txt
 NOT_INSTALLED := { echo "error: not everything was installed (pip says why, above). Without a network: make the same again later. Another reason: docs/dependencies.md, \"When the installation fails\"" >&2; exit 1; }
 NOT_FITTING := { echo "error: what is in .venv does not fit together (above). rm -r .venv, then make the same again: it installs the exact set" >&2; exit 1; }
-NAME := $(RECIPE)$(if $(CORPUS),-$(shell basename "$(CORPUS)" .txt | tr -c 'A-Za-z0-9\n' '-')-$(shell realpath -m "$(CORPUS)" | cksum | cut -d' ' -f1))
+# Of a path that need not exist; the command realpath of macOS knows only those that do.
+REALPATH := import os, sys; os.write(1, os.fsencode(os.path.realpath(sys.argv[1])) + b"\n")
+# Each run has a bundle of its own: one that is there counts as trained, and its run as not needed any more.
+NAME := $(RECIPE)$(if $(CORPUS),-$(shell basename "$(CORPUS)" .txt | tr -c 'A-Za-z0-9\n' '-')-$(shell $(PYTHON) -c '$(REALPATH)' "$(CORPUS)" | cksum | cut -d' ' -f1))
 RUN ?= runs/$(NAME)
-BUNDLE ?= $(if $(CORPUS),bundles/$(NAME),bundle)
+BUNDLE ?= $(if $(CORPUS)$(filter-out stories,$(RECIPE)),bundles/$(NAME),bundle)
 KEEP := $(if $(KEEP_TOKENS),--keep-tokens)
 
 .PHONY: demo test test-slow faults fuzz mutation coverage hf-suite interop compat checks format bench lock supply clean

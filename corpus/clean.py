@@ -40,7 +40,7 @@ _NOTE = re.compile(
     r"|\*{5,}[ \t]*Notes?:",
     re.I,
 )
-_BOX = re.compile(r"(?:[ \t]*[+|].*\n?)+")
+_BOX = re.compile(r"(?:[ \t]*[+|].*(?:\n|\Z))+")  # each round takes a whole line, or a long table takes forever
 _BARE_END = re.compile(r"\s*\*+[ \t]*(?:The[ \t]+)?End[ \t]*\*+\s*", re.I)
 
 _FRONT_BLOCKS = 12  # credits and addresses are among the first paragraphs

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from modeling.families import describe_architecture
 from modeling.loading import Weights, is_masked_lm, read_weights
-from storage.model_card import FACTS, PLACEHOLDER_OWNER, card_title, read_card
+from storage.model_card import FACTS, PLACEHOLDER_OWNER, card_facts, card_title, read_card
 from storage.records import read_json_object
 from storage.run_folder import RunFolder, describe_corpus, hub_dataset, read_prompts, step_of
 from storage.text import duration
@@ -68,7 +68,7 @@ def render_card(
     base = run.state.get("base_model") or {}
     facts = {
         "repository": address,
-        "trained_on": _corpus(run),
+        "trained_on": training_text(run),
         "base_model": base.get("name"),
         "recipe": recipe,
         "steps": step,
@@ -77,7 +77,7 @@ def render_card(
         "cut_short": run.state.get("cut_short"),
     }
     facts = {name: value for name, value in facts.items() if value is not None}
-    example = next((_printable(prompt) for prompt in read_prompts(folder) if "`" not in prompt), "Once")
+    example = example_prompt(read_prompts(folder))
     sample_step, samples = _samples(run, step, masked)
     measured = run.evaluations(checkpoint.name)
     mask_token, dataset = vocabulary.mask_token if masked else None, hub_dataset(run.corpus_config)
@@ -96,7 +96,7 @@ def render_card(
         base_corpus=base.get("trained_on"),
         repo=address,
         placeholder_note=None if repo else PLACEHOLDER_NOTE.format(address),
-        example_chat=json.dumps([{"role": "user", "content": example}], ensure_ascii=False),
+        example_chat=example_chat(example),
         example_prompt=json.dumps(vocabulary.with_blank(example) if masked else example, ensure_ascii=False),
         has_slow_tokenizer=(folder / "slow").is_dir(),
         has_loss_picture=(folder / "loss.png").is_file(),
@@ -122,16 +122,33 @@ def render_card(
 
 
 def set_repository(folder: Path, repo: str) -> None:
-    """Put the id of the repository into the card of a bundle that was made before it was known."""
+    """Put the id of the repository into the card of a bundle that was made before it was known, or for another one.
+
+    Of another one, only what loads the model is changed: what people wrote about it, and a model of that name from
+    which this one went on, stay.
+    """
     path = folder / "README.md"
     data, body = read_card(folder)
-    facts = data.get(FACTS)
-    # Cards of version 0.1 have no such facts; their title is the name in the placeholder.
-    placeholder = facts.get("repository") if isinstance(facts, dict) else f"{PLACEHOLDER_OWNER}/{card_title(body)}"
-    if isinstance(placeholder, str) and placeholder.startswith(f"{PLACEHOLDER_OWNER}/"):
-        text = path.read_text(encoding="utf-8")
-        text = text.replace(f"\n{PLACEHOLDER_NOTE.format(placeholder)}\n", "\n").replace(placeholder, repo)
-        path.write_text(text, encoding="utf-8", newline="\n")
+    # Cards of version 0.1 have no facts; their title is the name in the placeholder.
+    before = card_facts(data).get("repository") if FACTS in data else f"{PLACEHOLDER_OWNER}/{card_title(body)}"
+    if not before or before == repo:
+        return
+    text = path.read_text(encoding="utf-8")
+    if before.startswith(f"{PLACEHOLDER_OWNER}/"):
+        text = text.replace(f"\n{PLACEHOLDER_NOTE.format(before)}\n", "\n").replace(before, repo)
+    else:
+        text = text.replace(f'"{before}"', f'"{repo}"').replace(f"  repository: {before}\n", f"  repository: {repo}\n")
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def example_prompt(prompts: list[str]) -> str:
+    """The first prompt that can stand in the programs of a card, or "Once"."""
+    return next((_printable(prompt) for prompt in prompts if "`" not in prompt), "Once")
+
+
+def example_chat(question: str) -> str:
+    """A chat with one question, as Python."""
+    return json.dumps([{"role": "user", "content": question}], ensure_ascii=False)
 
 
 def render(template: str, **values: Any) -> str:
@@ -307,7 +324,7 @@ def _resume_command(run: RunFolder) -> str | None:
     return shlex.join(words)
 
 
-def _corpus(run: RunFolder) -> str:
+def training_text(run: RunFolder) -> str:
     """What the run was trained on; of chats, that they are chats."""
     corpus = describe_corpus(run.corpus_config)
     if _config(run, "data").get("objective") != "chat":

@@ -44,16 +44,18 @@ MARKS = {"model": "modeling_scratchgpt.py", "space": "modeling/modeling_scratchg
 """The file by which a repository is recognised as one of ours."""
 OURS = {
     "model": (
-        "*_scratchgpt.py", "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",
-        "loss.png", "prompts.json", "proof.json", "slow/*", "tokenizer*", "special_tokens_map.json",
-        "added_tokens.json", "vocab.json", "merges.txt", "merges.vocab", "merge_counts.json",
+        "*_scratchgpt.py", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json",
+        "config.json", "generation_config.json", "loss.png", "prompts.json", "proof.json", "slow/*", "tokenizer.json",
+        "tokenizer_config.json", "tokenizer.model", "tokenizer.vocab", "special_tokens_map.json", "added_tokens.json",
+        "vocab.json", "merges.txt", "merges.vocab", "merge_counts.json",
     ),
     "space": (
-        "app.py", "bundle/*", "corpus/*", "modeling/*", "panels/*", "storage/*", "tokenization/*", "model.json",
+        "app.py", "bundle/**", "corpus/**", "modeling/**", "panels/**", "storage/**", "tokenization/**", "model.json",
         "requirements.txt",
     ),
 }  # fmt: skip
-"""What an earlier upload of ours may have left there; it is deleted when the new one lacks it. All else stays."""
+"""What an earlier upload of ours may have left there; it is deleted when the new one lacks it. All else stays: `*`
+matches within a folder, and only `**` the folders below it too."""
 
 logger = logging.getLogger(__name__)
 
@@ -278,6 +280,14 @@ def files_of(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def is_ours(name: str, kind: str = "model") -> bool:
+    """Whether a path in a repository of this kind is one that uploads of ours have, by `OURS`."""
+    return any(
+        fnmatch(name, pattern) and (pattern.endswith("**") or name.count("/") == pattern.count("/"))
+        for pattern in OURS[kind]
+    )
+
+
 def list_files(files: dict[str, Path]) -> list[str]:
     """A line for each file: its size in bytes and its name."""
     return [f"  {path.stat().st_size:>13,}  {name}" for name, path in sorted(files.items())]
@@ -333,8 +343,8 @@ def plan_upload(hub: HubClient, folder: Path, target: Target) -> Upload:
     """
     files, remote = files_of(folder), check_target(hub, target)
     uploaded = remote.uploaded if remote else []
-    patterns = OURS[target.kind] if MARKS[target.kind] in uploaded else ("*",)
-    old = [name for name in uploaded if name not in files and any(fnmatch(name, pattern) for pattern in patterns)]
+    replaces_all = MARKS[target.kind] not in uploaded  # it is not ours, and --force was given
+    old = [name for name in uploaded if name not in files and (replaces_all or is_ours(name, target.kind))]
     return Upload(target=target, files=files, deleted=tuple(sorted(old)), remote=remote)
 
 

@@ -16,6 +16,7 @@ from hub_export.code_version import (
 )
 from hub_export.verify import code_of, verify
 from modeling.loading import HUB_FILES, split_hub_id
+from storage.files import as_path
 from storage.text import first_line
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def verify_target(target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(met
         ValueError: there is no such model, it is not one of ours, its code is later than this project's, or it does
             not work with the installed transformers; the message says what to do.
     """
-    folder, name, repo = Path(target).expanduser(), target, None
+    folder, name, repo = as_path(target, "the folder of a bundle, or `user/name` of a model on the Hub"), target, None
     if (place := split_hub_id(target)) and "/" in place[0]:
         repo, revision = place
         folder, commit = _download(repo, revision)

@@ -21,12 +21,13 @@ from hub_export.bundle import (
     write_record,
 )
 from hub_export.client import (
-    OURS,
     HubClient,
+    Remote,
     Target,
     Upload,
     check_target,
     files_of,
+    is_ours,
     is_same_file,
     list_files,
     look,
@@ -119,10 +120,9 @@ def push(
         commit, version = publish_model(hub, upload, folder)
         result = f"published: {hub.api.endpoint}/{repo}/commit/{commit} ({version})"
         if space:
-            if not is_private:
-                pin = Pin(repo=repo, revision=commit)
-                make_space(folder, page_folder, pin=pin, hardware=hardware, force=True)
             hub.completed, hub.hub_state = hub.hub_state, "Its Space is not there yet."
+            pin = _pin(repo, look(hub, target), commit)  # an organisation may make what is new private by itself
+            make_space(folder, page_folder, pin=pin, hardware=hardware, force=True)
             check_private(page_folder, machine_paths=private_places(run))
             publish(hub, plan_upload(hub, page_folder, page))
             result += f"\npublished: {hub.api.endpoint}/spaces/{repo}"
@@ -145,8 +145,8 @@ def space(
     Args:
         run: the run folder, or a bundle.
         out: the folder to make.
-        repo: the model on the Hub (`user/name`, pushed before), which the page then loads at its present commit; unset:
-            a copy of the model comes along.
+        repo: the model on the Hub (`user/name`, pushed before), which the page then loads at its present commit; unset,
+            or where that is private: a copy of the model comes along.
         hardware: what it runs on: ZeroGPU, which is free, or a CPU.
         force: replace a Space that exists under this name.
         checkpoint: `best`, `latest` or `step-NNNNNN`; only of a run, as what follows.
@@ -169,8 +169,16 @@ def space(
                     f"{'is not there' if remote is None else 'holds other weights'}. Publish it with "
                     f"`python -m hub_export push {run} --repo {repo}`, or leave out --repo."
                 )
-            pin = Pin(repo=repo, revision=remote.head)
+            pin = _pin(repo, remote, remote.head)
         return make_space(folder, out, pin=pin, hardware=hardware, force=force)
+
+
+def _pin(repo: str, remote: Remote | None, commit: str) -> Pin | None:
+    """The model on the Hub that a Space loads; None, with a word, where it is private: a Space has no token."""
+    if remote is not None and not remote.private:
+        return Pin(repo=repo, revision=commit)
+    logger.info("%s is private, and a Space could not load it: the Space gets a copy of the model", repo)
+    return None
 
 
 def check_account(repo: str) -> str:
@@ -300,7 +308,7 @@ def _copy_ours(bundle: Path, folder: Path) -> None:
         ValueError: weights, config or tokenizer are not as they were when the bundle was checked.
     """
     visible = [name for name in files_of(bundle) if not any(part.startswith((".", "__")) for part in name.split("/"))]
-    ours = [name for name in visible if name == "README.md" or any(fnmatch(name, pattern) for pattern in OURS["model"])]
+    ours = [name for name in visible if name == "README.md" or is_ours(name)]
     if (bundle / RECORD).is_file():
         changed = [name for name in changed_files(bundle) if name in ours or not (bundle / name).exists()]
         damaged = [

@@ -19,7 +19,7 @@ from modeling import loading
 from modeling.loading import context_length, fetch, find_folder, has_chat_template, is_masked_lm, read_weights
 from panels import zerogpu
 from storage.files import matching_paths
-from storage.model_card import FACTS, card_metrics, card_title, read_card
+from storage.model_card import card_facts, card_metrics, card_title, read_card
 from storage.records import read_json_object
 from storage.run_folder import RunFolder, describe_corpus, read_prompts, step_of
 from storage.text import first_line
@@ -339,11 +339,10 @@ def _describe_own_corpus(corpus: dict[str, Any]) -> str | None:
 def _card_facts(folder: Path) -> dict[str, Any]:
     """The facts of a model card: its title, its metrics and, in a card of ours, what it was trained on."""
     data, body = read_card(folder)
-    stated = data.get(FACTS)
-    facts = stated if isinstance(stated, dict) else {}
+    facts = card_facts(data)
     # Cards of ScratchGPT up to 0.1.1 state these two in their text alone.
     corpus = re.search(r"trained from scratch on (.+?)\.(?:\s|$)", body)
-    floor = re.search(r"no model can beat \*\*([\d.]+) bits per byte", body)
+    floor = re.search(r"no model can beat \*\*(\d{1,3}(?:\.\d{1,9})?) bits per byte", body)
     metrics = card_metrics(data)
     return {
         "name": card_title(body),

@@ -259,8 +259,8 @@ def map_array(path: Path, again: str) -> np.ndarray:
         OSError: it cannot be read.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        array = np.lib.format.open_memmap(path, mode="r")  # np.load opens archives of arrays and pickles too
+    except ValueError as error:
         raise ValueError(
             f"{path}: expected an array of token ids, got a file that is damaged or holds something else "
             f"({first_line(error)}): {again}"

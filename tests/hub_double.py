@@ -77,6 +77,7 @@ class Hub:
     faults: list[Fault] = field(default_factory=list)
     writing: Any = field(default_factory=threading.RLock)  # requests that change something come one after the other
     pays: bool = True  # whether the account may have Spaces on a CPU
+    is_private_by_default: bool = False  # what an organisation may choose for its new repositories
 
     def create(
         self, name: str, files: dict[str, bytes] | None = None, *, private: bool = False, gated: bool = False
@@ -272,7 +273,9 @@ class _Handler(BaseHTTPRequestHandler):
         key = repo if kind == "model" else f"{kind}s/{repo}"
         if key in self.hub.repositories:
             raise _Answer(409, {"error": f"You already created this {kind} repo", "url": f"{self.hub.url}/{key}"})
-        made = self.hub.create(key, private=asked.get("visibility") == "private" or bool(asked.get("private")))
+        default = "private" if self.hub.is_private_by_default else "public"
+        private = asked.get("visibility", default) == "private" or bool(asked.get("private"))
+        made = self.hub.create(key, private=private)
         made.hardware = asked.get("hardware")
         raise _Answer(200, {"url": f"{self.hub.url}/{key}", "name": repo, "id": repo})
 

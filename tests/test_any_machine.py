@@ -124,6 +124,27 @@ def test_no_worker_depends_on_how_processes_are_started() -> None:
                 )
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_make_demo_has_a_run_and_a_bundle_for_each_recipe_and_text_without_gnu_realpath(tmp_path: Path) -> None:
+    """Those of macOS know no `realpath -m`; the names are those that it gave."""
+    (tmp_path / "realpath").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "realpath").chmod(0o755)
+
+    def names(*words: str) -> list[str]:
+        command = ["make", "-n", "demo", f"PYTHON={sys.executable}", *words]
+        path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+        told = subprocess.run(
+            command, cwd=ROOT, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=True
+        ).stdout
+        return re.findall(r'--(?:bundle|run-dir) "(.*?)"', told)
+
+    assert names() == ["bundle", "runs/stories"]
+    assert names("RECIPE=debug") == ["bundles/debug", "runs/debug"]
+    named = "modern-a-4194860952"
+    assert names("RECIPE=modern", "CORPUS=/nonexist/../a.txt") == [f"bundles/{named}", f"runs/{named}"]
+    assert len({names(f"CORPUS={folder}/a.txt")[0] for folder in ("one", "two")}) == 2
+
+
 def test_without_a_temporary_folder_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     def none() -> str:
         raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")

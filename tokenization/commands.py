@@ -19,7 +19,7 @@ from corpus.documents import Document
 from corpus.local import fingerprint, read_local
 from storage.files import temporary_folder
 from storage.run_folder import RunFolder
-from storage.shards import describe_ids, tokenizer_hash, write_array
+from storage.shards import describe_ids, map_array, tokenizer_hash, write_array
 from storage.text import count_bytes, replace_surrogates
 from tokenization.encoding import encode_corpus, token_dtype
 from tokenization.report import as_table, compare, decode_ids
@@ -48,6 +48,11 @@ def train(given: argparse.Namespace) -> None:
 def encode(given: argparse.Namespace) -> None:
     """`encode DIR FILE…`: a text's ids on a line, or all of them in one array of `--out`."""
     tokenizer = load(given.tokenizer)
+    if given.end and tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"--end: expected a tokenizer with an end-of-text token, got {given.tokenizer}, which has none; leave out "
+            "--end, or take another tokenizer"
+        )
     end = [tokenizer.eos_token_id] if given.end else []
     is_complete: deque[bool] = deque()
     texts = 0
@@ -82,7 +87,8 @@ def decode(given: argparse.Namespace) -> None:
     """`decode DIR [ID…]`: the text of the ids, or of each line of ids on standard input."""
     tokenizer = load(given.tokenizer)
     if len(given.ids) == 1 and given.ids[0].endswith(".npy"):
-        rows: Iterator[np.ndarray] | list[np.ndarray] = [np.load(given.ids[0], mmap_mode="r")]
+        array = map_array(Path(given.ids[0]), "write it again with `python -m tokenization encode … --out FILE.npy`")
+        rows: Iterator[np.ndarray] | list[np.ndarray] = [array]
         if rows[0].ndim != 1 or rows[0].dtype.kind not in "iu":
             raise ValueError(
                 f"{given.ids[0]}: expected one row of whole numbers, got {rows[0].dtype} of shape {rows[0].shape}"

@@ -13,6 +13,7 @@ from pathlib import Path
 import tyro
 
 from modeling import quick_imports, wait_passively
+from storage.files import as_path
 from storage.run_folder import RunFolder
 from train.checks import check_effects, check_minutes, validate
 from train.config import Config, value_of
@@ -29,7 +30,7 @@ def parse(arguments: list[str]) -> tuple[str, Config]:
     """The recipe's name and the config that its command line resolves to.
 
     Raises:
-        ValueError: for an unknown recipe or a recipe file that is broken.
+        ValueError: for an unknown recipe, a recipe file that is broken, or a path that no file system can have.
         SystemExit: for flags that tyro refuses, and after --help.
     """
     given, *flags = arguments
@@ -41,11 +42,11 @@ def parse(arguments: list[str]) -> tuple[str, Config]:
     if "--run.max-seconds" in names and "--run.max-stretch" not in names:
         config = replace(config, run=replace(config.run, max_stretch=1.0))  # who gives a limit means it
     base = config.run.base_model
-    if base is not None and Path(base).expanduser().exists():
-        config = replace(config, run=replace(config.run, base_model=str(Path(base).expanduser().resolve())))
-    for field in ("replay", "teacher"):
+    if base is not None and (path := as_path(base, "a model folder or a Hub id")).exists():
+        config = replace(config, run=replace(config.run, base_model=str(path.resolve())))
+    for field, what in (("replay", "the folder of a run"), ("teacher", "a model folder")):
         if (place := getattr(config.data, field)) is not None:
-            config = replace(config, data=replace(config.data, **{field: place.expanduser().resolve()}))
+            config = replace(config, data=replace(config.data, **{field: as_path(place, what).resolve()}))
     if config.corpus.paths != recipe.corpus.paths:
         paths = tuple(path.resolve() for path in config.corpus.paths)
         config = replace(config, corpus=replace(config.corpus, source="local", paths=paths))

@@ -55,10 +55,9 @@ def read_tar(stream: BinaryIO, name: str, options: Options, readers: dict[str, R
 def read_zip(stream: BinaryIO, name: str, options: Options, readers: dict[str, Reader]) -> Iterator[Document]:
     """The documents of a zip archive, those of a member named `NAME#MEMBER`."""
     with open_zip(stream, name) as archive:
-        files = (info for info in archive.infolist() if not info.is_dir())
-        members = (
-            (info.filename, _LINKS if is_link(info) else cast(BinaryIO, archive.open(info.filename))) for info in files
-        )
+        files = (info for info in archive.infolist() if not info.filename.endswith("/"))  # is_dir() wants a name
+        # By its entry: a name that is there twice would give the last of them twice.
+        members = ((info.filename, _LINKS if is_link(info) else cast(BinaryIO, archive.open(info))) for info in files)
         yield from _read_members(members, name, options, readers)
 
 
@@ -132,9 +131,9 @@ def _read_members(
             continue
         path = PurePosixPath(member)
         reader = readers.get(path.suffix.lower())
-        is_hidden = path.parts[0] == "__MACOSX" or path.name.startswith(".")
+        is_hidden = path.parts[:1] == ("__MACOSX",) or path.name.startswith(".")
         if reader is None or is_hidden:
-            left_out["hidden" if is_hidden else path.suffix.lower() or path.name] += 1
+            left_out["hidden" if is_hidden else path.suffix.lower() or path.name or "without a name"] += 1
             continue
         place = f"{name}#{member.replace('#', '%23')}"
         with tempfile.SpooledTemporaryFile(LONGEST_UNCUT) as file:

@@ -20,6 +20,7 @@ NO_ARRAY = ".json without an array of records"
 FIELD_FLAG = "--text-field"
 """How errors name the place where the user says a field; the page puts its own there."""
 _ROWS = 1000  # of a parquet file, decoded at a time
+_NO_DELIMITER = "\ufdd0"  # a noncharacter, which no text has: the csv module wants some delimiter
 _EXCERPT = 40  # characters
 
 # A chat is a list of messages in one of these fields; a message names who speaks, and what.
@@ -115,12 +116,19 @@ def read_table(stream: BinaryIO, name: str, options: Options, delimiters: str = 
     """One document a row of a table with a header, named `NAME#ROW` (from 1, without the header).
 
     Args:
-        delimiters: what may separate the columns; the one that the header has most often does.
+        delimiters: what may separate the columns; the one that the header has most often does. Where it has none of
+            them, there is one column, whose texts may hold all of them.
+
+    Raises:
+        BrokenFileError: a row is damaged, or has more cells than the header (a text holds the delimiter, unquoted).
     """
     lines = _lines(decoded(stream, name, options), name)
     header = next(lines, "")
     csv.field_size_limit(LONGEST_RECORD)
-    rows = csv.reader(chain([header], lines), delimiter=max(delimiters, key=header.count), strict=True)
+    delimiter = max(delimiters, key=header.count)
+    if delimiter not in header:
+        delimiter = _NO_DELIMITER
+    rows = csv.reader(chain([header], lines), delimiter=delimiter, strict=True)
     try:
         columns = next(rows, None)
         if columns is None:
@@ -129,6 +137,11 @@ def read_table(stream: BinaryIO, name: str, options: Options, delimiters: str = 
             raise ValueError(missing_field(name, "column", options.text_field, columns))
         column = columns.index(options.text_field)
         for number, row in enumerate(filter(None, rows), start=1):
+            if any(cell.strip() for cell in row[len(columns) :]):  # empty ones at the end are a habit of spreadsheets
+                raise BrokenFileError(
+                    f"{name}#{number}: expected {len(columns)} cells, as the header has, got {len(row)}; put texts "
+                    f"that hold the delimiter {delimiter!r} in quotes"
+                )
             yield from text_documents(row[column] if column < len(row) else None, f"{name}#{number}")
     except csv.Error as error:
         raise BrokenFileError(
@@ -189,6 +202,11 @@ def read_parquet(stream: BinaryIO, name: str, options: Options) -> Iterator[Docu
                         )
                     yield from text_documents(text, f"{name}#{number}")
                 first += batch.num_rows
+    except UnicodeDecodeError as error:  # the library does not look at texts before they are made into Python's
+        raise BrokenFileError(
+            f"{name}: expected texts in UTF-8 in the column {column!r}, got other bytes ({first_line(error)}); write "
+            "the file again with texts in UTF-8, or leave it out"
+        ) from error
     except (pa.ArrowException, OSError) as error:
         raise BrokenFileError(
             f"{name}: expected a parquet file, got one that is damaged or something else "

@@ -10,10 +10,11 @@ from hub_export.bundle import TOKENIZER_FILES, check_private, private_places
 from hub_export.code_version import write_config
 from hub_export.exports.common import Run, check_free, find_source, greedy, load_scratch
 from hub_export.verify import PROBE_TEXT, PROMPT, probe_ids, run_isolated
-from modeling.loading import read_weights
+from modeling.loading import has_chat_template, read_weights
 from storage.files import atomic_folder
+from storage.model_card import card_facts, read_card
 from storage.records import read_json_object
-from storage.run_folder import RunFolder, describe_corpus, step_of
+from storage.run_folder import RunFolder, read_prompts, step_of
 
 if TYPE_CHECKING:
     from modeling import ScratchGPTForCausalLM
@@ -61,6 +62,8 @@ def native(
 
     check_free(out, force, is_ours=_is_ours(out), kind="folder of `native`")
     source, run_folder = find_source(run, checkpoint)
+    if run_folder is None and step_of(source) is not None:  # a checkpoint that was named by its folder
+        run_folder = RunFolder.containing(source)
     model = load_scratch(source)
     stock = stock_model(model)
     with atomic_folder(out, replace=force) as folder:
@@ -70,7 +73,7 @@ def native(
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
         complete_config(folder)
-        text = _render_card(folder, source, run_folder, out.name, license, language)
+        text = render_card(folder, source, run_folder, out.name, license, language)
         (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
         check_private(folder, machine_paths=private_places(source, out))
         difference = _check(folder, model, source)
@@ -106,30 +109,56 @@ def _keep_old_keys(folder: Path) -> None:
     write_config(folder, config)
 
 
-def _render_card(
+def render_card(
     folder: Path, source: Path, run_folder: RunFolder | None, title: str, license: str, language: str
 ) -> str:
+    """The text of README.md.
+
+    Args:
+        folder: the export so far (its config, weights and tokenizer are described).
+        source: the checkpoint or bundle that was exported.
+        run_folder: the run of the checkpoint; None: what the card in `source` states is stated again.
+        title: the heading.
+        license: license of the weights, as the Hub spells it.
+        language: language of the corpus, as a code.
+
+    Raises:
+        ValueError: a file of the run is damaged.
+    """
     from huggingface_hub import ModelCardData
 
     config, weights = read_json_object(folder / "config.json"), read_weights(folder)
     context = config.get("max_position_embeddings") or config["n_positions"]
+    if run_folder:
+        base = run_folder.state.get("base_model") or {}
+        trained_on, cut_short = card.training_text(run_folder), run_folder.state.get("cut_short")
+        origin = f"the recipe `{run_folder.recipe.get('recipe', 'unknown')}`, checkpoint `{source.name}`"
+        prompts = run_folder.prompts()
+    else:
+        data, _ = read_card(source)
+        facts, repository = card_facts(data), data.get("base_model")
+        base = {"name": facts.get("base_model"), "repository": repository if isinstance(repository, str) else None}
+        trained_on, cut_short, origin = facts.get("trained_on"), facts.get("cut_short"), "a bundle"
+        prompts = read_prompts(source)
     metadata = ModelCardData(
         language=language,
         license=license,
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["scratchgpt", "from-scratch"],
+        base_model=base.get("repository"),
     )
-    corpus, origin = "", "a bundle"
-    if run_folder:
-        corpus = f" on {describe_corpus(run_folder.corpus_config)}"
-        origin = f"the recipe `{run_folder.recipe.get('recipe', 'unknown')}`, checkpoint `{source.name}`"
     return card.render(
         "native_card.md.jinja",
         metadata=metadata.to_yaml(),
         title=title,
         parameters=f"{weights.parameters:,}",
-        corpus=corpus,
+        corpus=f" on {trained_on}" if trained_on else "",
+        base=base.get("name"),
+        base_corpus=base.get("trained_on"),
+        chats=has_chat_template(folder),
+        example_chat=card.example_chat(card.example_prompt(prompts)),
+        cut_short=cut_short,
         architecture=config["architectures"][0],
         context=f"{context:,}",
         new_tokens=min(100, context // 2),

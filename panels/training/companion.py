@@ -51,6 +51,7 @@ class CompanionRun:
         self.name = folder.as_posix()
         self.run = RunFolder(launcher.home / folder)
         self.bundle = launcher.home / bundle if bundle else None
+        self.bundle_name = bundle.as_posix() if bundle else ""  # as it was given, for messages
         self.trouble: str | None = None
         """What went wrong beside the training itself, for the page."""
         self._monitor = RunMonitor(self.run, interval=0.0)
@@ -154,6 +155,8 @@ class CompanionRun:
             self._check_corpus()
             return False
         if not self.is_needed:
+            there = self.bundle_name
+            self.tell(f"{self.name}: not trained: the model in {there} is taken for its; to train one, remove {there}")
             return False
         if self.launcher.since(self.run) is not None or self.run.is_locked:
             self.tell(f"{self.name}: another process trains it already; the page shows it")
@@ -199,7 +202,7 @@ class CompanionRun:
 
     def _make_bundle(self, bundle: Path) -> None:
         """Export the model, checked, while the page goes on."""
-        began, name = time.monotonic(), bundle.name
+        began, name = time.monotonic(), self.bundle_name
         self._export = self._python("hub_export", "bundle", str(self.run.path), "--out", str(bundle))
         _, said = self._export.communicate()
         if self._ending.is_set():

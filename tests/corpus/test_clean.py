@@ -190,6 +190,16 @@ def test_odd_files_take_no_longer_than_others(filling: str) -> None:
     assert time.process_time() - start < 2
 
 
+def test_a_long_box_of_notes_is_removed_and_what_only_begins_like_one_takes_no_time() -> None:
+    start, end = MARKERS[0]
+    box = "+----+\n| Transcriber's Notes: |\n" + ("| cell " * 6 + "|\n") * 120 + "+----+\n"
+    assert clean_gutenberg(f"{HEADER}{start}\n\n{box}\n{BOOK}\n{end}\n") == BOOK
+    story = f"{box}The end.\n"  # a longer paragraph than any note, and no box: it stays
+    began = time.process_time()
+    assert clean_gutenberg(f"{HEADER}{start}\n\n{story}\n{end}\n") == story
+    assert time.process_time() - began < 2
+
+
 @pytest.mark.parametrize(
     ("header", "title"),
     [

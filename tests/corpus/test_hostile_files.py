@@ -115,6 +115,28 @@ def test_links_and_devices_in_archives_lead_nowhere(tmp_path: Path) -> None:
     assert said == [f"{tmp_path}/a.tar: left out of it: 2 links", f"{tmp_path}/b.zip: left out of it: 1 links"]
 
 
+@pytest.mark.parametrize("member", [".", "./", ""])
+def test_members_without_a_name_are_left_out(tmp_path: Path, member: str) -> None:
+    (tmp_path / "a.tar").write_bytes(archive({member: b"text", "good.txt": b"good"}))
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as made:
+        info = zipfile.ZipInfo("x")
+        info.filename = member
+        made.writestr(info, "text")
+        made.writestr("good.txt", "better")
+    assert texts(tmp_path / "a.tar", tmp_path / "b.zip") == ["good", "better"]
+    (tmp_path / "a.tar").write_bytes(archive({member: b"text"}))
+    with pytest.raises(ValueError, match=r"a\.tar: expected an archive with texts, got one with 1 without a name; unp"):
+        texts(tmp_path / "a.tar")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_zip_with_a_name_twice_gives_both(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as made:
+        made.writestr("a.txt", "first")
+        made.writestr("a.txt", "second")
+    assert texts(tmp_path / "a.zip") == ["first", "second"]
+
+
 def test_members_of_a_zip_that_overlap_are_a_bomb(tmp_path: Path) -> None:
     """As David Fifield's: every entry of the directory is the same bytes, and their sizes add up to those of a zip of
     texts."""
@@ -149,6 +171,17 @@ def test_a_parquet_file_of_one_text_many_times_is_a_bomb(tmp_path: Path) -> None
     pq.write_table(pa.table({"text": column}), path)
     with pytest.raises(ValueError, match=r"a\.parquet#1281: expected a table of texts, got one that expands to more"):
         texts(path)
+
+
+def test_a_parquet_file_with_texts_that_are_no_utf8_is_named(tmp_path: Path) -> None:
+    column = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")])
+    pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
+    (tmp_path / "b.txt").write_text("good")
+    with pytest.raises(
+        ValueError, match=r"a\.parquet: expected texts in UTF-8 in the column 'text', got other bytes \('utf-8' codec"
+    ):
+        texts(tmp_path / "a.parquet")
+    assert texts(tmp_path, skip_broken=True) == ["good"]
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.csv", "a.tsv"])

@@ -114,6 +114,8 @@ KINDS = {
     "a.csv": ('id,text\n1,"a, ""b""\nc"\n2,\n3,d\n', ['a, "b"\nc', "d"]),
     "b.csv": ("\ufefftext;id\nä;1\n", ["ä"]),
     "c.csv": ("id|text\n1|a;b\n", ["a;b"]),
+    "d.csv": ('text\nOne day, Rosa; home.\n"a, ""b"" |\nc"\n', ["One day, Rosa; home.", 'a, "b" |\nc']),
+    "e.csv": ("text,id\na,1,, \nb\n", ["a", "b"]),
     "a.tsv": ("id\ttext\n1\ta, b\n", ["a, b"]),
     "a.json": ('[{"text": "a"}, "b", null, {"text": ""}]', ["a", "b"]),
     "b.json": ('{"text": "a"}\n{"text": "b"}\n', ["a", "b"]),
@@ -205,6 +207,12 @@ def test_what_is_left_out_of_a_folder_is_said(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("a.csv", "id,body\n1,x\n", "a.csv: expected a column 'text' with the text, got 'id', 'body'; say which"),
+        (
+            "a.csv",
+            "text,label\nfine,2\nHello, world, again,1\n",
+            r"a.csv#2: expected 2 cells, as the header has, got 4; put texts that hold the delimiter ',' in quotes",
+        ),
+        ("a.tsv", "id\ttext\n1\ta\tb\n", r"a.tsv#1: expected 2 cells, .* got 3; .* hold the delimiter '\\t' in quotes"),
         ("a.csv", 'text\n"a"b\n', r"a.csv:2: expected a row of a table, got what is none \(.*\); fix it"),
         ("a.json", "[1]", "a.json#1: expected an array of objects or texts, got one with int; convert it"),
         ("a.json", '[{"text": 1}', r"a.json: expected a JSON array, got '\[\{\"text\": 1\}' \(.*\); fix it"),

@@ -62,8 +62,24 @@ def test_the_facts_travel_as_data(made: Path, pristine_run: Path) -> None:
     assert "your-name" not in text
     assert "Put the id of the repository" not in text
     assert text.count("alice/moons") == 5
-    set_repository(made, "bob/moons")
+    set_repository(made, "alice/moons")
     assert (made / "README.md").read_text(encoding="utf-8") == text
+
+
+def test_a_card_that_was_made_for_another_repository_gets_the_new_one(made: Path, run: Path) -> None:
+    base = {"name": "alice/moons", "repository": "alice/moons"}
+    RunFolder(run).write_state(RunFolder(run).state | {"base_model": base})
+    path = made / "README.md"
+    by_hand = "Compare [moons](https://huggingface.co/alice/moons) and alice/moons-2.\n"
+    text = render(made, run, repo="alice/moons") + by_hand
+    path.write_text(text, encoding="utf-8")
+    set_repository(made, "bob/final")
+    changed = path.read_text(encoding="utf-8")
+    assert changed == text.replace('"alice/moons"', '"bob/final"').replace("tory: alice/moons", "tory: bob/final")
+    assert changed.count('from_pretrained("bob/final"') == 3
+    assert read_card(made)[0][FACTS]["repository"] == "bob/final"
+    assert read_card(made)[0]["base_model"] == "alice/moons"
+    assert changed.endswith(by_hand)
 
 
 def test_a_run_that_was_cut_short_says_so(made: Path, pristine_run: Path, tmp_path: Path) -> None:

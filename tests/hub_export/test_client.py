@@ -229,6 +229,29 @@ def test_an_update_is_one_commit_that_deletes_old_files_of_ours(hub: Hub, folder
     assert repository.tags["v2"] == second[0] == repository.head
 
 
+def test_an_update_keeps_what_the_owner_put_beside_and_into_folders(hub: Hub, folder: Path) -> None:
+    upload(folder)
+    repository = hub.repositories["alice/moons"]
+    old = ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "slow/merges.txt", "tokenizer.json")
+    owners = (
+        "native/model.safetensors", "lora/adapter_model.safetensors", "adapter_model.safetensors",
+        "tokenizer_notes.md", "tokenizer_notes/x.md", "slow/notes/x.md", "old/modeling_scratchgpt.py",
+    )  # fmt: skip
+    repository.commits[-1].update(dict.fromkeys([*old, *owners], b"x"))
+    upload(folder)
+    assert repository.files == contents(folder) | {".gitattributes": b""} | dict.fromkeys(owners, b"x")
+
+
+def test_an_update_of_a_space_deletes_old_files_of_all_its_folders(hub: Hub, folder: Path) -> None:
+    (folder / "modeling").mkdir()
+    (folder / "modeling_scratchgpt.py").rename(folder / "modeling" / "modeling_scratchgpt.py")
+    client, page = HubClient(), Target(repo="alice/moons", kind="space")
+    publish(client, plan_upload(client, folder, page))
+    files = hub.repositories["spaces/alice/moons"].commits[-1]
+    files |= {"panels/tabs/old/tab.py": b"x", "bundle/slow/vocab.json": b"x", "notes/app.py": b"x"}
+    assert plan_upload(client, folder, page).deleted == ("bundle/slow/vocab.json", "panels/tabs/old/tab.py")
+
+
 def test_a_repository_that_is_not_ours_is_replaced_only_by_force(hub: Hub, folder: Path) -> None:
     before = {"novel.txt": b"once", "README.md": b"A novel"}
     repository = hub.create("alice/moons", files=before)

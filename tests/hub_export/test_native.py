@@ -1,11 +1,18 @@
+import ast
 import json
+import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
 import hub_export.exports.stock
-from hub_export.exports.native import native
+from hub_export import card
+from hub_export.exports.native import native, render_card
+from storage.run_folder import RunFolder
 from tests.hub_export.families import CLASSIC, MODERN, save_model
 
 
@@ -37,6 +44,40 @@ def test_the_folder_holds_a_stock_model_its_tokenizer_and_a_card(made_folder: Pa
     for words in ("**Qwen3ForCausalLM**", "1.2500 | 3.4903 | 0.5500", "step-000010", "pipeline_tag: text-generation"):
         assert words in text
     assert str(pristine_run) not in text
+    assert "parameters and its tokenizer, both trained from scratch on 30,000 short English stories" in text
+    assert "It is a base model" in text
+    assert "Not trained to its end" not in text
+
+
+def test_the_card_of_a_chat_model_that_goes_on_from_another(made_folder: Path, run: Path, made: Path) -> None:
+    """Exported from its run, and from its bundle, whose card states the same."""
+    path = made_folder.parent / "chats" / "tokenizer_config.json"
+    shutil.copytree(made_folder, path.parent)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": "{{ messages }}"}))
+    base = {"name": "alice/moons", "repository": "alice/moons", "trained_on": "three books"}
+    RunFolder(run).write_state(RunFolder(run).state | {"base_model": base, "cut_short": "the time limit ended the run"})
+    folder = RunFolder(run)
+    checkpoint = folder.checkpoint("best")
+    bundle_card = card.render_card(made, folder, checkpoint, repo="alice/answers")
+    (made / "README.md").write_text(bundle_card)
+    for source, run_folder, origin in (
+        (checkpoint, folder, ", which was trained from scratch on three books"),
+        (made, None, ""),
+    ):
+        text = render_card(path.parent, source, run_folder, "tiny", "mit", "en")
+        assert (
+            f"parameters. It goes on from the model `alice/moons`{origin}: its tokenizer is kept, and its weights were "
+            "trained further on 30,000 short English stories made by ScratchGPT's own generator. It comes in the form"
+        ) in text
+        assert "both trained from scratch" not in text
+        assert "It was tuned on chats, with the loss on the answers" in text
+        assert 'chat = [{"role": "user", "content": "The robot"}]' in text
+        assert "It is a base model" not in text
+        assert "**Not trained to its end**: the time limit ended the run.\n" in text
+        data: Any = ModelCard(text).data
+        assert data.base_model == "alice/moons"
+        for program in re.findall("```python\n(.*?)```", text, re.DOTALL):
+            ast.parse(program)
 
 
 @pytest.mark.slow

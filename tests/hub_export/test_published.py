@@ -111,6 +111,7 @@ def test_edited_code_files_are_reported(made: Path, logged: Logged) -> None:
         ("alice/empty", "expected a model folder, but it has no config.json. Give a folder that `python -m hub_export"),
         ("tests/nothing", "tests/nothing: expected a model folder, but it has no config.json."),
         ("moons", "moons: expected a model folder, but it has no config.json."),
+        ("~nosuch/model", "expected the folder of a bundle, or `user/name` of a model on the Hub, got ~nosuch/model: "),
     ],
 )
 def test_what_is_no_model_of_ours_is_an_error(
@@ -145,6 +146,8 @@ def test_an_old_bundle_is_copied_with_this_projects_code(made: Path, tmp_path: P
     (made / ".cache" / "huggingface").mkdir(parents=True)
     (made / ".gitattributes").write_text("*.safetensors filter=lfs\n")
     (made / "picture.png").write_bytes(b"of the owner")
+    (made / "native").mkdir()
+    (made / "native" / "model.safetensors").write_bytes(b"of the owner")
     with (made / "README.md").open("a", encoding="utf-8") as card:
         card.write("By hand.\n")
     before = contents(made)
@@ -161,7 +164,7 @@ def test_an_old_bundle_is_copied_with_this_projects_code(made: Path, tmp_path: P
     assert json.loads(copy["config.json"])["scratchgpt_version"] == OURS.version
     assert json.loads(copy["tokenizer_config.json"])["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert logged()[:2] == [
-        "left out, since no bundle has them: picture.png",
+        "left out, since no bundle has them: native/model.safetensors, picture.png",
         f"{made} has code of version 0.1.0, made for transformers 5.21 to 5.23; it is uploaded with this project's, "
         f"{OURS.version}, and checked with that",
     ]

@@ -134,6 +134,23 @@ def test_a_bundle_is_published_with_its_space(
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")  # huggingface_hub's upload of large files
+@pytest.mark.usefixtures("only_the_config_is_loaded")
+def test_where_new_repositories_are_private_by_default_the_space_gets_a_copy(
+    hub: Hub, pristine_bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", WRITE_TOKEN)
+    caplog.set_level("INFO", logger="hub_export")
+    hub.is_private_by_default = True
+    main(["push", str(pristine_bundle), "--repo", "the-lab/moons", "--space"])
+    assert hub.repositories["the-lab/moons"].private
+    space = hub.repositories["spaces/the-lab/moons"]
+    assert space.private
+    assert "model.json" not in space.files
+    assert "bundle/model.safetensors" in space.files
+    assert "the-lab/moons is private, and a Space could not load it: the Space gets a copy of the model" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")  # huggingface_hub's upload of large files
 @pytest.mark.parametrize(
     ("request_kind", "answer", "reason"),
     [

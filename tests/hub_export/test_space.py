@@ -14,7 +14,7 @@ from huggingface_hub import SpaceHardware, metadata_load
 from hub_export.__main__ import main
 from hub_export.space import HARDWARE, ROOT, Pin, make_space, page_files, requirements
 from panels.generate import TIME_LIMIT
-from tests.hub_double import Hub
+from tests.hub_double import WRITE_TOKEN, Hub
 from tests.hub_export.conftest import contents
 from tests.hub_export.hub_processes import environment
 from tests.processes import CLEAN, running_page
@@ -214,6 +214,18 @@ def test_the_command_pins_what_is_on_the_hub(hub: Hub, pristine_bundle: Path, tm
     commit = hub.create("alice/moons", files=files).head
     main(command)
     assert json.loads((tmp_path / "space" / "model.json").read_text()) == {"repo": "alice/moons", "revision": commit}
+
+
+def test_the_command_copies_a_model_that_is_private_on_the_hub(
+    hub: Hub, pristine_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", WRITE_TOKEN)
+    caplog.set_level("INFO", logger="hub_export")
+    hub.create("alice/moons", files=contents(pristine_bundle), private=True)
+    main(["space", str(pristine_bundle), "--out", str(tmp_path / "space"), "--repo", "alice/moons"])
+    assert not (tmp_path / "space" / "model.json").exists()
+    assert "bundle/model.safetensors" in contents(tmp_path / "space")
+    assert "alice/moons is private, and a Space could not load it: the Space gets a copy of the model" in caplog.text
 
 
 @pytest.mark.slow

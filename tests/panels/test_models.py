@@ -93,6 +93,17 @@ def test_a_card_that_people_wrote_may_hold_anything(broken):
     assert find_model(broken).name == "Mine <b>\ufffd"
 
 
+def test_facts_of_an_edited_card_that_nobody_can_use_are_not_shown(broken):
+    from panels.formats import model_facts
+
+    facts = "scratchgpt:\n  trained_on: three books\n  tokens_seen: 120 million\n  floor_bits_per_byte: low"
+    floor = "no model can beat **1.2.3 bits per byte**"
+    (broken / "README.md").write_text(f"---\n{facts}\n---\n\n# Mine\n\nIt is so: {floor}.\n")
+    source = find_model(broken)
+    assert (source.trained_on, source.tokens_seen, source.floor_bits_per_byte) == ("three books", None, None)
+    assert "trained on three books" in model_facts(source)
+
+
 def test_a_hub_id_is_fetched_when_it_is_loaded(checkpoint, tmp_path, monkeypatch):
     cache = tmp_path / "models--someone--tiny"
     shutil.copytree(checkpoint, cache / "snapshots" / ("0" * 40))

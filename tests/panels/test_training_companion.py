@@ -87,6 +87,18 @@ def test_what_the_page_opens_on_and_what_is_trained(launcher: ScriptLauncher, tm
     assert (companion.model(), companion.is_needed) == (str(bundle), False)
 
 
+def test_a_run_that_is_not_trained_because_of_a_bundle_is_told(launcher: ScriptLauncher, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "bundles" / "debug")
+    companion, said = companion_of(launcher, "debug", bundle="bundles/debug")
+    companion.start()
+    wait_for(lambda: said)
+    companion.stop()
+    assert said == [
+        "runs/debug: not trained: the model in bundles/debug is taken for its; to train one, remove bundles/debug"
+    ]
+    assert launcher._ours == {}
+
+
 def test_the_folder_of_the_run_is_the_one_that_training_takes(launcher: ScriptLauncher, tmp_path: Path) -> None:
     for words in (["modern", "--run-dir", "deep/one", "--seed", "3"], ["modern", "--seed", "3", "--run-dir=deep/one"]):
         companion, _ = companion_of(launcher, *words)
@@ -190,12 +202,12 @@ def test_a_text_that_has_changed_since_a_finished_run_is_told(launcher: ScriptLa
 
 def test_a_bundle_that_cannot_be_made_is_told_with_the_command(launcher: ScriptLauncher, tmp_path: Path) -> None:
     save_run(tmp_path / "runs" / "stories")
-    (tmp_path / "bundle").mkdir()
-    (tmp_path / "bundle" / "mine.txt").write_text("not a bundle")
-    companion, said = companion_of(launcher, "stories")
+    (tmp_path / "bundles" / "mine").mkdir(parents=True)
+    (tmp_path / "bundles" / "mine" / "mine.txt").write_text("not a bundle")
+    companion, said = companion_of(launcher, "stories", bundle="bundles/mine")
     companion.start()
     wait_for(lambda: said)
     assert companion.trouble is not None
-    assert companion.trouble.startswith("bundle was not exported: ")
-    assert companion.trouble.endswith("Once that is fixed: python -m hub_export bundle runs/stories --out bundle")
+    assert companion.trouble.startswith("bundles/mine was not exported: ")
+    assert companion.trouble.endswith("Once that is fixed: python -m hub_export bundle runs/stories --out bundles/mine")
     companion.stop()

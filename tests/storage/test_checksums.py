@@ -1,5 +1,6 @@
 """Checksums: what differs is named, and what has none counts as intact."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -47,6 +48,27 @@ def test_a_flipped_bit_and_a_missing_file_are_named(folder: Path) -> None:
         r"checksums they had when written\. Copy it again\. \(Where it was changed on purpose, delete SHA256SUMS\.\)",
     ):
         check_folder(folder, "Copy it again.")
+
+
+def test_nothing_but_files_of_the_folder_is_opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(folder / "pipe")
+    (folder / "device").symlink_to("/dev/zero")
+    outside = folder.parent / f"{folder.name}.txt"
+    outside.write_text("outside")
+    named = ["/dev/zero", str(outside), "pipe", "device", f"../{outside.name}", "training/../../x", "training"]
+    opened: list[Path] = []
+    monkeypatch.setattr("storage.checksums.file_checksum", lambda path: opened.append(path) or file_checksum(path))
+    with (folder / SUMS).open("a") as sums:
+        sums.writelines(f"{file_checksum(outside)}  {name}\n" for name in named)
+    assert damaged_files(folder) == sorted(named)
+    assert opened == [folder / "a.json", folder / "training" / "state.json"]
+
+
+def test_a_link_to_a_file_is_followed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """As the cache of the Hub has them."""
+    blob = (folder / "a.json").rename(tmp_path_factory.mktemp("blobs") / "blob")
+    (folder / "a.json").symlink_to(blob)
+    assert damaged_files(folder) == []
 
 
 @pytest.mark.parametrize("damage", [b"\x00", b"\xff", b"\n", b" "])

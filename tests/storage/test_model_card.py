@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.model_card import card_metrics, card_title, read_card, split_card
+from storage.model_card import card_facts, card_metrics, card_title, read_card, split_card
 
 BODY = "# Title\n\nText.\n"
 
@@ -20,6 +20,11 @@ BODY = "# Title\n\nText.\n"
         f"---\nlicense: mit\n\n{BODY}",
         f"---\nlicense: mit\n{BODY}\n---\nmore\n",
         f"---\n...\n{BODY}",
+        f"---\ndate: 2026-02-30\n---\n{BODY}",
+        f"---\nx: !!int abc\n---\n{BODY}",
+        f"---\nx: !!timestamp q\n---\n{BODY}",
+        f"---\nx: !!bool maybe\n---\n{BODY}",
+        f"---\nx: {'[' * 3000}\n---\n{BODY}",
     ],
 )
 def test_front_matter_complete_and_broken(card: str) -> None:
@@ -44,3 +49,14 @@ def test_metrics_of_a_card() -> None:
     )
     assert card_metrics(data) == {"perplexity": 3.5}
     assert card_metrics({"model-index": "?"}) == {}
+    for value in (10**400, ".inf", -1):
+        metrics = [{"type": "perplexity", "value": value}]
+        assert card_metrics({"model-index": [{"results": [{"metrics": metrics}]}]}) == {}
+
+
+def test_facts_of_a_card_that_are_not_as_we_write_them_are_left_out() -> None:
+    written = {"trained_on": "three books", "tokens_seen": 1200, "floor_bits_per_byte": 0.5}
+    edited = {"tokens_seen": "120 million", "steps": True, "trained_on": 3, "floor_bits_per_byte": float("nan")}
+    assert card_facts({"scratchgpt": written | {"mine": "x"}}) == written
+    assert card_facts({"scratchgpt": edited}) == card_facts({"scratchgpt": [3]}) == card_facts({}) == {}
+    assert card_facts({"scratchgpt": {"tokens_seen": 10**400, "floor_bits_per_byte": float("inf")}}) == {}

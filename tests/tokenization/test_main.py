@@ -1,3 +1,4 @@
+import copy
 import io
 import json
 import subprocess
@@ -143,6 +144,29 @@ def test_an_array_of_something_else_is_named(folder, tmp_path):
         np.save(tmp_path / name, array)
         message = f"error: {tmp_path / name}: expected one row of whole numbers, got {array.dtype} of shape "
         assert fails("decode", folder, tmp_path / name).startswith(message)
+
+
+def test_a_file_that_is_no_array_is_named(folder, tmp_path):
+    np.savez(tmp_path / "a.npz", np.zeros(3))
+    (tmp_path / "archive.npy").write_bytes((tmp_path / "a.npz").read_bytes())
+    for name, content in {"empty.npy": b"", "text.npy": b"1 2 3\n", "zip.npy": b"PK\3\4", "archive.npy": None}.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        message = f"error: {tmp_path / name}: expected an array of token ids, got a file that is damaged or holds "
+        said = fails("decode", folder, tmp_path / name)
+        assert said.startswith(message)
+        assert said.endswith(": write it again with `python -m tokenization encode … --out FILE.npy`")
+        assert "\n" not in said
+
+
+def test_an_end_that_the_tokenizer_does_not_have(every_kind, corpus, tmp_path):
+    tokenizer = copy.deepcopy(every_kind["wordpiece"])
+    tokenizer.eos_token = None
+    save_tokenizer(tokenizer, tmp_path / "endless")
+    assert fails("encode", tmp_path / "endless", corpus, "--end") == (
+        f"error: --end: expected a tokenizer with an end-of-text token, got {tmp_path / 'endless'}, which has none; "
+        "leave out --end, or take another tokenizer"
+    )
 
 
 def test_report(every_kind, folder, gpt2_folder, corpus, tmp_path, capsys):

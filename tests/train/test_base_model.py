@@ -132,6 +132,10 @@ def test_a_path_is_absolute_and_a_hub_id_stays(finished_run: Path, monkeypatch: 
     monkeypatch.chdir(finished_run.parent)
     assert parse(["debug", "--from", finished_run.name])[1].run.base_model == str(finished_run.resolve())
     assert parse(["debug", "--from", "someone/lamps@v1"])[1].run.base_model == "someone/lamps@v1"
+    with pytest.raises(ValueError, match="expected a model folder or a Hub id, got ~nosuch/lamps: "):
+        parse(["debug", "--from", "~nosuch/lamps"])
+    with pytest.raises(ValueError, match="expected the folder of a run, got ~nosuch/lamps: "):
+        parse(["debug", "--data.replay", "~nosuch/lamps"])
 
 
 def refusal(*words: str) -> str:

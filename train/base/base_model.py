@@ -12,7 +12,7 @@ from torch import nn
 
 from modeling import ScratchGPTConfig
 from modeling.loading import fetch, find_folder, is_masked_lm, load_model, split_hub_id
-from storage.model_card import FACTS, PLACEHOLDER_OWNER, read_card
+from storage.model_card import PLACEHOLDER_OWNER, card_facts, read_card
 from storage.records import read_json_object
 from storage.run_folder import RunFolder, describe_corpus, step_of
 from storage.text import first_line
@@ -140,9 +140,8 @@ def _kept(config: ScratchGPTConfig) -> dict[str, Any]:
 def _facts(given: str, place: Path) -> dict[str, Any]:
     """What run.json and the card say of the model, from its run or its card."""
     data, _ = read_card(place)
-    card = data.get(FACTS)
-    card = card if isinstance(card, dict) else {}
-    stated = str(card.get("repository") or "")
+    card = card_facts(data)
+    stated = card.get("repository", "")
     hub = split_hub_id(given)
     repository = hub[0] if hub else stated if stated and not stated.startswith(f"{PLACEHOLDER_OWNER}/") else None
     run = RunFolder.containing(place)
