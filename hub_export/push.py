@@ -86,8 +86,8 @@ def push(
         What was published, with its addresses.
 
     Raises:
-        ValueError: no usable token, a name the Hub refuses, a repository that is not ours, a bundle that was changed,
-            not checked or fails the check, a Hub that does not answer, or anything `bundle` raises.
+        ValueError: no usable token, a name the Hub refuses, a repository that is not ours, a public Space of a private
+            model, a bundle that was changed, not checked or fails the check, a Hub that does not answer, or anything `bundle` raises.
         OSError: no room for the bundle.
     """
     hub, run = HubClient(), Path(run)
@@ -96,8 +96,12 @@ def push(
         repo = repository_id(hub, repo)
         target = Target(repo=repo, private=private, force=force)
         page = Target(repo=repo, kind="space", private=private, hardware=HARDWARE[hardware].name, force=force)
-        for place in (target, page) if space else (target,):
-            check_target(hub, place)
+        found = [check_target(hub, place) for place in ((target, page) if space else (target,))]
+        if space and found[0] and found[0].private and not (private or (found[1] and found[1].private)):
+            raise ValueError(
+                f"{repo}: expected --private with --space, since this repository is private and a public Space would "
+                "have a copy of its model; add --private, or leave out --space"
+            )
     except ValueError as error:
         if not dry_run:
             raise

@@ -151,6 +151,25 @@ def test_where_new_repositories_are_private_by_default_the_space_gets_a_copy(
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")  # huggingface_hub's upload of large files
+@pytest.mark.usefixtures("only_the_config_is_loaded")
+def test_a_private_model_gets_no_public_space(
+    hub: Hub, pristine_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", WRITE_TOKEN)
+    push = ["push", str(pristine_bundle), "--repo", "alice/moons"]
+    main([*push, "--private"])
+    before = len(changes(hub))
+    with pytest.raises(SystemExit, match="alice/moons: expected --private with --space, since this repository is "):
+        main([*push, "--space"])
+    assert len(changes(hub)) == before
+    main([*push, "--space", "--private"])
+    assert hub.repositories["spaces/alice/moons"].private
+    main([*push, "--space"])  # a Space that is private already stays so
+    assert hub.repositories["spaces/alice/moons"].private
+    assert "published" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")  # huggingface_hub's upload of large files
 @pytest.mark.parametrize(
     ("request_kind", "answer", "reason"),
     [
