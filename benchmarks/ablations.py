@@ -4,7 +4,7 @@
 the mean of its differences to `as it is`, and their spread, say more than three seeds of one text. Each run is a line
 of ablations.jsonl; those that are there are not trained again, so that a study that was stopped goes on. Losses are
 nats per token of held-out text (the last tenth of each part, as in the recipe), and bits per byte; time is the CPU
-seconds of the run over those of `as it is`. What `train` does not offer is written in `_variants.py`, with its source.
+seconds of the run over those of `as it is` on the same machine (`base_seconds_a_step` where it was another one). What `train` does not offer is written in `_variants.py`, with its source.
 """
 
 import argparse
@@ -289,7 +289,11 @@ def table_of(runs: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
             changes[text] = bits * base[text]["loss"] / base[text]["bits_per_byte"]
         steps = VARIANTS[name].fields.get("run.steps", SHAPE["run.steps"]) if name in VARIANTS else SHAPE["run.steps"]
         slower = steps / SHAPE["run.steps"]
-        slower *= statistics.mean(runs[name, text]["seconds_a_step"] / base[text]["seconds_a_step"] for text in texts)
+        slower *= statistics.mean(
+            run["seconds_a_step"] / run.get("base_seconds_a_step", base[text]["seconds_a_step"])
+            for text in texts
+            for run in [runs[name, text]]
+        )
         rows.append((statistics.mean(changes.values()), name, changes, slower))
     lines = [f"| change | mean | {' | '.join(TEXTS)} | CPU time |", "|---" + "|---:" * (len(TEXTS) + 2) + "|"]
     for mean, name, changes, slower in sorted(rows, key=lambda row: row[0]):
