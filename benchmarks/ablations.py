@@ -4,7 +4,8 @@
 the mean of its differences to `as it is`, and their spread, say more than three seeds of one text. Each run is a line
 of ablations.jsonl; those that are there are not trained again, so that a study that was stopped goes on. Losses are
 nats per token of held-out text (the last tenth of each part, as in the recipe), and bits per byte; time is the CPU
-seconds of the run over those of `as it is` on the same machine (`base_seconds_a_step` where it was another one). What `train` does not offer is written in `_variants.py`, with its source.
+seconds of the run over those of `as it is` on the same machine (`base_seconds_a_step` where it was another one). What
+`train` does not offer is written in `_variants.py`, with its source.
 """
 
 import argparse

@@ -300,7 +300,9 @@ def _training_facts(run: RunFolder, facts: dict[str, Any], progress: dict[str, A
     if base := facts.get("base_model"):
         rows.insert(0, ("base model", f"`{base}`"))
     if teacher := _config(run, "data").get("teacher"):
-        rows.append(("teacher (knowledge distillation)", f"`{Path(teacher).name}`"))
+        place, step = Path(teacher), step_of(Path(teacher))
+        name = place.name if step is None else f"{place.parents[1].name}, step {step:,}"
+        rows.append(("teacher (knowledge distillation)", f"`{name}`"))
     if tokens_seen := facts.get("tokens_seen"):
         rows.append(("tokens seen", f"{tokens_seen:,}"))
     if batch_size := _config(run, "data").get("batch_size"):

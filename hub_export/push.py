@@ -4,6 +4,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
@@ -87,7 +88,8 @@ def push(
 
     Raises:
         ValueError: no usable token, a name the Hub refuses, a repository that is not ours, a public Space of a private
-            model, a bundle that was changed, not checked or fails the check, a Hub that does not answer, or anything `bundle` raises.
+            model, a bundle that was changed, not checked or fails the check, a Hub that does not answer, or anything
+            `bundle` raises.
         OSError: no room for the bundle.
     """
     hub, run = HubClient(), Path(run)
@@ -126,6 +128,8 @@ def push(
         if space:
             hub.completed, hub.hub_state = hub.hub_state, "Its Space is not there yet."
             pin = _pin(repo, look(hub, target), commit)  # an organisation may make what is new private by itself
+            page = replace(page, private=private or pin is None)
+            check_target(hub, page)
             make_space(folder, page_folder, pin=pin, hardware=hardware, force=True)
             check_private(page_folder, machine_paths=private_places(run))
             publish(hub, plan_upload(hub, page_folder, page))

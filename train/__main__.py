@@ -44,9 +44,12 @@ def parse(arguments: list[str]) -> tuple[str, Config]:
     base = config.run.base_model
     if base is not None and (path := as_path(base, "a model folder or a Hub id")).exists():
         config = replace(config, run=replace(config.run, base_model=str(path.resolve())))
-    for field, what in (("replay", "the folder of a run"), ("teacher", "a model folder")):
-        if (place := getattr(config.data, field)) is not None:
-            config = replace(config, data=replace(config.data, **{field: as_path(place, what).resolve()}))
+    teacher = config.data.teacher
+    if teacher is not None and (path := as_path(teacher, "a model folder or a Hub id")).exists():
+        config = replace(config, data=replace(config.data, teacher=str(path.resolve())))
+    if config.data.replay is not None:
+        replay = as_path(config.data.replay, "the folder of a run").resolve()
+        config = replace(config, data=replace(config.data, replay=replay))
     if config.corpus.paths != recipe.corpus.paths:
         paths = tuple(path.resolve() for path in config.corpus.paths)
         config = replace(config, corpus=replace(config.corpus, source="local", paths=paths))
@@ -101,12 +104,14 @@ def show_plan(config: Config, name: str) -> None:
     """
     with quick_imports():
         from train.base.base_model import start_from
+        from train.base.teacher import with_teacher
         from train.pacing.minutes import fit
         from train.pacing.plan import make_plan
 
     validate(config)
     folder, recipe = RunFolder(config.run.dir or Path("runs") / name), RECIPES[name]() if name in RECIPES else None
     config, _ = start_from(config, recipe, folder)
+    config = with_teacher(config)
     lines: list[str] = []
     if recipe is not None:
         config, lines = fit(config, recipe, folder, lambda line: print(line, file=sys.stderr, flush=True))

@@ -170,8 +170,8 @@ class DataConfig(Section):
     forgets less of it."""
     replay_share: InnerShare = 0.2
     """Share of the windows of a batch that --replay takes from the old text."""
-    teacher: Annotated[Path | None, flag("--teacher")] = None
-    """A ScratchGPT model of the same tokenizer whose probabilities are half of what is learnt (distillation)."""
+    teacher: Annotated[str | None, flag("--teacher")] = None
+    """A ScratchGPT model (as for --from) whose probabilities are half of what is learnt (knowledge distillation)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -268,8 +268,8 @@ class RunConfig(Section):
     tracker: Annotated[Literal["none", "trackio", "tensorboard", "wandb"], flag("--tracker")] = "none"
     """Experiment tracker that gets the metrics too, through accelerate."""
     compile: Annotated[Literal["try", "yes", "no"], BeforeValidator(lambda given: _COMPILE.get(given, given))] = "try"
-    """Whether steps go through torch.compile. Try: a run with a time limit, of half an hour or more, compiles and
-    measures it, which takes a minute or two of it, and keeps it where a step is 5 % faster."""
+    """Whether steps go through torch.compile. Try: a run with a time limit of half an hour or more, on a GPU or with
+    one thread, measures it, which takes a minute or two of it, and keeps it where a step is 5 % faster."""
     evaluate_every: Count = 100
     """Steps between evaluations."""
     checkpoint_every: Count = 500

@@ -21,9 +21,8 @@ from train.device import catch_signals, is_lost_process, lost_processes_explaine
 from train.numerics.diagnosis import broken_gradient, broken_layer, broken_state, broken_weight, largest_gradient
 from train.numerics.guard import DivergedError
 from train.numerics.pending import PendingStep
-from train.objective import forward_backward, mean_loss
+from train.objective import forward_backward, mean_loss, threads_of
 from train.optimizer import set_learning_rate, step_scaled
-from train.pacing.data_parallel import thread_count
 from train.pacing.threads import PASS_SECONDS, training_pass
 from train.pacing.time_limit import TIMES
 from train.publishing import is_first_process
@@ -182,7 +181,7 @@ class Trainer(Run):
         line = compilation.begin(False if state.step and state.compiled is None else state.compiled)
         # The guess may be far too long; the limit is not. Threads that share the windows gain more, and a compiled
         # model's do not.
-        shared = self.accelerator.device.type == "cpu" and thread_count(micro_batch_size(self.config.data)) > 1
+        shared = threads_of(self.model, self.accelerator.device, micro_batch_size(self.config.data)) > 1
         if not (state.step or shared) and compilation.tries(min(self._seconds_left(), self.limit.end)):
             self.log.info("torch.compile is tried, which takes a minute or two (--run.compile no leaves it out)")
             begun = time.monotonic()
@@ -198,7 +197,7 @@ class Trainer(Run):
         """A pass of a model on windows of the training text: a micro-batch, or what `PASS_SECONDS` allow."""
         most = micro_batch_size(self.config.data)
         rows = max(1, min(most, int(PASS_SECONDS / row_seconds))) if row_seconds else most
-        threads = thread_count(most)  # they share the windows: as many for each
+        threads = threads_of(model, self.accelerator.device, most)  # they share the windows: as many for each
         return training_pass(self.accelerator, model, self.train_evaluation[0], max(threads, rows - rows % threads))
 
     def _begin_threads(self) -> None:

@@ -102,12 +102,12 @@ def mean_loss(model: Any, batches: Iterable[Batch], device: torch.device) -> flo
         return model(batch.input_BL.to(device), batch.target_BL.to(device)).double().cpu() * targets, targets
 
     batches = list(batches)
-    sums = in_threads(sum_of, batches, _threads(model, device, len(batches)))
+    sums = in_threads(sum_of, batches, threads_of(model, device, len(batches)))
     model.train(was_training)
     return float(sum(loss for loss, _ in sums)) / max(1, sum(targets for _, targets in sums))
 
 
-def _threads(model: Any, device: torch.device, parts: int) -> int:
+def threads_of(model: Any, device: torch.device, parts: int) -> int:
     """How many threads share the work: 1 on a GPU, under torch.compile, beside other processes, and with gradient
     checkpointing, which computes dropout again when the pass' generator is gone."""
     if device.type != "cpu" or type(model) is not ModelWithLoss or model.model.model.gradient_checkpointing:
@@ -135,7 +135,7 @@ def forward_backward(accelerator: Any, model: Any, batch: Batch, micro_batch: in
         input_BL, target_BL = (to_device(ids_BL[rows], accelerator.device) for ids_BL in (input_BL, target_BL))
         # Gradients are exchanged once a step: with the last micro-batch.
         is_last = index == len(micro_batches) - 1
-        threads = _threads(model, accelerator.device, len(input_BL))
+        threads = threads_of(model, accelerator.device, len(input_BL))
         if threads > 1:
             total += add_gradients(model, input_BL, target_BL, per_process, threads)
             continue

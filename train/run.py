@@ -15,7 +15,7 @@ from storage.checksums import describe_damage
 from storage.run_folder import RunFolder
 from train import checkpoint
 from train.base.base_model import start_from
-from train.base.teacher import load_teacher
+from train.base.teacher import load_teacher, with_teacher
 from train.checkpoint import TrainState
 from train.checks import check_same_run
 from train.config import Config, write_recipe
@@ -67,9 +67,10 @@ class Run:
             )
         self.is_resumed = bool(saved)
         config, self.base = start_from(config, RECIPES[recipe]() if recipe in RECIPES else None, folder)
-        config, fitted, lines = self._fit(config, (lambda line: None) if quiet else print)
+        config, fitted, lines = self._fit(with_teacher(config), (lambda line: None) if quiet else print)
         self.config = config
         check_same_run(config, folder)
+        self.teacher = load_teacher(config)  # before anything is made that binds the folder
         check_tracker(config.run.tracker)
         self.accelerator = make_accelerator(config, **accelerator_arguments(config.run.tracker, folder.path))
         transformers_logging.disable_progress_bar()
@@ -95,7 +96,7 @@ class Run:
         )
         if config.data.teacher is not None:
             self.log.info(
-                f"half of the training loss is the cross-entropy with the probabilities of {config.data.teacher.name}; "
+                f"half of the training loss is the cross-entropy with the probabilities of {config.data.teacher}; "
                 "the validation loss is that of the text alone"
             )
         if self.base is not None and not saved:
@@ -164,7 +165,7 @@ class Run:
         torch.manual_seed(config.run.seed + accelerator.process_index)
         use_kernels(self.unwrapped, accelerator.device)
         self.model, *self.optimizers = accelerator.prepare(
-            ModelWithLoss(self.unwrapped, load_teacher(config, accelerator.device, prepared.tokenizer)),
+            ModelWithLoss(self.unwrapped, None if self.teacher is None else self.teacher.to(accelerator.device)),
             *build_optimizers(self.unwrapped, config.optimizer, muon_dtype=muon_dtype(accelerator)),
         )
         self.inner_optimizers = [getattr(optimizer, "optimizer", optimizer) for optimizer in self.optimizers]

@@ -136,12 +136,14 @@ def make_plan(config: Config, folder: RunFolder, log: Callable[[str], None]) -> 
     torch.manual_seed(run.seed)
     unwrapped = OBJECTIVES[data.objective].model(shape)
     use_kernels(unwrapped, accelerator.device)
+    if (teacher := load_teacher(config)) is not None:
+        teacher.to(accelerator.device)
     model, *optimizers = accelerator.prepare(
-        ModelWithLoss(unwrapped, load_teacher(config, accelerator.device)),
+        ModelWithLoss(unwrapped, teacher),
         *build_optimizers(unwrapped, config.optimizer, muon_dtype=muon_dtype(accelerator)),
     )
     model.train()
-    evaluated_together = thread_count(2 * data.evaluation_windows // data.batch_size)  # threads share them
+    evaluated_together = thread_count(data.evaluation_windows // data.batch_size)  # threads share them
 
     def try_windows(windows: int) -> Trial:
         log(f"trying {STEPS} steps of {windows} of {micro_batch} windows")
@@ -190,6 +192,7 @@ def make_plan(config: Config, folder: RunFolder, log: Callable[[str], None]) -> 
         checkpoint_every=run.checkpoint_every,
     )
     tokens = run.steps * data.batch_size * length
+    flops = flops_per_token(shape, length) + (0 if teacher is None else flops_per_token(teacher.config, length) / 3)
     parameters = count_parameters(shape)
     moments = sum(
         value.numel() * value.element_size()
@@ -202,7 +205,7 @@ def make_plan(config: Config, folder: RunFolder, log: Callable[[str], None]) -> 
         parameters=parameters,
         vocabulary=vocabulary,
         tokens=tokens,
-        flops=tokens * flops_per_token(shape, length),
+        flops=tokens * flops,
         step_seconds=step,
         seconds=costs.seconds(0, run.steps),
         memory=round(at(micro_batch, "memory", trials)),

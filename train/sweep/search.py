@@ -31,6 +31,7 @@ from storage.files import (
 from storage.records import flatten, read_json_object, write_json
 from storage.run_folder import RunFolder
 from storage.text import first_line
+from train.base.teacher import load_teacher, with_teacher
 from train.checks import validate
 from train.config import Config, as_json, replace_fields
 from train.data.prepare import prepare
@@ -209,6 +210,7 @@ class Search:
         config = self.space.apply(self.config, values)
         try:
             validate(config)
+            load_teacher(with_teacher(config))
         except ValueError as error:
             return f"no such model: {error}"
         self._share_tokens(config, run)
