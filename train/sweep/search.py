@@ -210,7 +210,8 @@ class Search:
         config = self.space.apply(self.config, values)
         try:
             validate(config)
-            load_teacher(with_teacher(config))
+            config = with_teacher(config)  # whose tokenizer the shared tokens are of
+            load_teacher(config)
         except ValueError as error:
             return f"no such model: {error}"
         self._share_tokens(config, run)
