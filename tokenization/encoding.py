@@ -5,6 +5,7 @@ Our own merges run in tiktoken, which gives the ids of the from-scratch class at
 
 import json
 import re
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -105,12 +106,17 @@ def build_encoder(tokenizer: PreTrainedTokenizerBase) -> tuple[Encoder, bool]:
 
 def direct_encoder(tokenizer: ScratchGPTTokenizer, dtype: type[np.unsignedinteger]) -> Encoder:
     """The from-scratch tokenizer: its merges in tiktoken, or its own code where tiktoken would not give the same."""
-    library = tiktoken_of(tokenizer)
+    is_same = is_same_in_tiktoken(tokenizer)
+    # All copies of tiktoken's regular expressions share one cache, which is half as slow again for every thread but the
+    # first that used it (benchmarks/encoding.py). So each thread has an encoding of its own.
+    of_thread = threading.local()
 
     def encode(text: str) -> np.ndarray:
-        if library is not None and not (len(text) >= LONG_WHITESPACE and LONG_RUN.search(text)):
+        if is_same and not (len(text) >= LONG_WHITESPACE and LONG_RUN.search(text)):
+            if not hasattr(of_thread, "library"):
+                of_thread.library = to_tiktoken(tokenizer)
             try:
-                return library.encode_to_numpy(text, disallowed_special=()).astype(dtype)
+                return of_thread.library.encode_to_numpy(text, disallowed_special=()).astype(dtype)
             except UnicodeEncodeError:
                 pass  # a lone surrogate, which only the from-scratch class keeps
         return np.array(tokenizer.encode_ordinary(text), dtype=dtype)
@@ -118,11 +124,14 @@ def direct_encoder(tokenizer: ScratchGPTTokenizer, dtype: type[np.unsignedintege
     return lambda texts: list(map(encode, texts))
 
 
-def tiktoken_of(tokenizer: ScratchGPTTokenizer) -> tiktoken.Encoding | None:
-    """The tokenizer's merges in tiktoken; None where it would give other ids."""
+def is_same_in_tiktoken(tokenizer: ScratchGPTTokenizer) -> bool:
+    """Whether tiktoken gives the ids of the from-scratch class."""
     # tiktoken leaves out what a pattern passes over, so it gets the one pattern that passes over nothing.
-    if tokenizer.pattern != GPT4_SPLIT_PATTERN or not is_reachable(tokenizer):
-        return None
+    return tokenizer.pattern == GPT4_SPLIT_PATTERN and is_reachable(tokenizer)
+
+
+def to_tiktoken(tokenizer: ScratchGPTTokenizer) -> tiktoken.Encoding:
+    """The tokenizer's merges in tiktoken."""
     ranks = {token: rank for rank, token in enumerate(tokenizer.token_bytes[: BYTES + len(tokenizer.merges)])}
     special = {END_OF_TEXT: len(ranks)}  # it needs one to search for, and is never allowed to take it
     return tiktoken.Encoding("scratchgpt", pat_str=GPT4_SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens=special)

@@ -14,7 +14,7 @@ from tests.tokenization.conftest import Words, ids_of
 from tests.tokenization.texts import random_texts
 from tokenization import ScratchGPTTokenizer, encode_corpus, train_bpe
 from tokenization.bpe import parts_of
-from tokenization.encoding import LONG_WHITESPACE, build_encoder, tiktoken_of, token_dtype
+from tokenization.encoding import LONG_WHITESPACE, build_encoder, is_same_in_tiktoken, token_dtype
 from tokenization.saving import build_fast
 from tokenization.trainers import KINDS
 
@@ -37,7 +37,7 @@ def unicode_vocabulary() -> ScratchGPTTokenizer:
 
 def test_twenty_thousand_unicode_strings_have_the_ids_of_the_from_scratch_class(unicode_vocabulary):
     texts = ["", *random_texts(20_000, seed=2)]
-    assert tiktoken_of(unicode_vocabulary) is not None
+    assert is_same_in_tiktoken(unicode_vocabulary)
     arrays = list(encode_corpus(unicode_vocabulary, iter(texts), workers=2))
     for text, ids in zip(texts, arrays, strict=True):
         assert ids.tolist() == unicode_vocabulary.encode_ordinary(text), repr(text)
