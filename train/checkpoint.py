@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from storage.checksums import check_folder, write_checksums
+from storage.checksums import SUMS, check_folder, write_checksums
 from storage.files import atomic_folder, remove_folder
 from storage.records import read_json_object, write_json
 from storage.run_folder import RunFolder
@@ -102,9 +102,13 @@ def load(
             raise ValueError(f"missing weights {sorted(set(missing) - tied)}, unexpected weights {unexpected}")
         load_optimizer_tensors(model, optimizers, tensors)
         set_random_states(tensors, process_index)
+    except torch.OutOfMemoryError:
+        raise  # says nothing about the checkpoint
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
         good = RunFolder(folder.parents[1]).good_checkpoint()
-        if good is None or good == folder:
+        if good == folder and (folder / SUMS).is_file():
+            advice = "its files are intact, so do not delete it: see the reason, and start the same command again"
+        elif good in (None, folder):
             advice = "no other checkpoint is good: delete this folder, and the run begins again"
         else:
             advice = f"the last good checkpoint is {good.name}: delete this folder to resume from there"
@@ -147,10 +151,13 @@ def load_optimizer_tensors(
     names = {parameter: name for name, parameter in model.named_parameters()}
     for optimizer in optimizers:
         for group in optimizer.param_groups:
+            # As in torch's `Optimizer.load_state_dict`: a fused kernel takes `step` from the parameters' device.
+            steps_on_device = group.get("fused") or group.get("capturable")
             for parameter in group["params"]:
-                # `step` stays where it is: AdamW keeps it on the CPU.
                 optimizer.state[parameter] = {
-                    key: tensor if key == "step" else shard_like(tensor.to(parameter.device), parameter)
+                    key: (tensor.to(parameter.device) if steps_on_device else tensor)
+                    if key == "step"
+                    else shard_like(tensor.to(parameter.device), parameter)
                     for key, tensor in states.get(names[parameter], {}).items()
                 }
 

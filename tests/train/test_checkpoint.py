@@ -170,7 +170,48 @@ def test_what_does_not_fit_is_named_with_what_to_do(tmp_path: Path, tokenizer_fo
     assert load(folders[3], *other) == {}
     classic = message(folders[3], trained(1, scratchgpt()))
     assert "size mismatch for model." in classic
-    assert classic.endswith(nothing)  # the one that does not fit is itself the last good one
+    assert classic.endswith(nothing)  # the one that does not fit is itself the last good one, without checksums
+
+
+def test_a_checkpoint_whose_files_are_intact_is_not_to_be_deleted(
+    tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [save_at(tmp_path, step, tokenizer_folder, *trained(step)) for step in (1, 2)]
+    with pytest.raises(ValueError, match="size mismatch for model") as caught:
+        load(folders[1], *trained(1, scratchgpt()))
+    assert str(caught.value).endswith(
+        "; its files are intact, so do not delete it: see the reason, and start the same command again"
+    )
+
+    def run_out(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(checkpoint, "load_optimizer_tensors", run_out)
+    with pytest.raises(torch.OutOfMemoryError, match=r"^CUDA out of memory\.$"):
+        load(folders[1], *trained(9))
+
+
+def test_a_fused_optimizer_gets_its_step_where_its_parameters_are() -> None:
+    """A fused kernel refuses it elsewhere; where there is no GPU, the device `meta` shows where it went."""
+    for fused in (True, False):
+        model = torch.nn.Linear(2, 2, device="meta")
+        optimizer = torch.optim.AdamW(model.parameters(), fused=fused)
+        tensors = {
+            f"{key}/{name}": torch.zeros(() if key == "step" else parameter.shape)
+            for name, parameter in model.named_parameters()
+            for key in ("step", "exp_avg", "exp_avg_sq")
+        }
+        reference = torch.optim.AdamW(model.parameters(), fused=fused)
+        state = {
+            index: {key: tensors[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+            for index, (name, _) in enumerate(model.named_parameters())
+        }
+        reference.load_state_dict({"state": state, "param_groups": reference.state_dict()["param_groups"]})
+        checkpoint.load_optimizer_tensors(model, [optimizer], tensors)
+        for parameter in model.parameters():
+            devices = {key: tensor.device for key, tensor in optimizer.state[parameter].items()}
+            assert devices == {key: tensor.device for key, tensor in reference.state[parameter].items()}
+            assert devices["step"].type == ("meta" if fused else "cpu")
 
 
 def test_missing_and_unexpected_weights_are_each_enough(tmp_path: Path, tokenizer_folder: Path) -> None:
