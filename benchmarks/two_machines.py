@@ -88,15 +88,23 @@ def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
-def train_on(machines: Sequence[str], folders: Sequence[Path], flags: Sequence[str]) -> list[tuple[int, str]]:
+def train_on(
+    machines: Sequence[str], folders: Sequence[Path], *flags: Sequence[str], processes: int = 1
+) -> list[tuple[int, str]]:
     """`python -m train …` on all machines at once, as `accelerate launch` starts it on each (on one of them: without),
-    each with its run folder and one thread; exit status and output of each."""
+    each with its run folder and one thread; exit status and output of each.
+
+    Args:
+        flags: of all machines, or those of each.
+        processes: on each machine.
+    """
     started = []
     for rank, (machine, folder) in enumerate(zip(machines, folders, strict=True)):
-        launch = ["accelerate.commands.launch", "--multi_gpu", "--num_machines", "2", "--num_processes", "2"]
+        launch = ["accelerate.commands.launch", "--multi_gpu", "--num_machines", "2"]
+        launch += ["--num_processes", str(2 * processes)]
         launch += ["--machine_rank", str(rank), "--main_process_ip", "10.77.0.1", "--main_process_port", PORT]
         launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m"]
-        train = ["train", *flags, "--run-dir", str(folder), "--run.threads", "1"]
+        train = ["train", *flags[rank % len(flags)], "--run-dir", str(folder), "--run.threads", "1"]
         command = [sys.executable, "-m", *(launch if len(machines) > 1 else []), *train]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": f"veth-{'ab'[rank]}"}
         command = ["ip", "netns", "exec", machine, *command]

@@ -8,12 +8,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
-from accelerate.utils import AutocastKwargs
+from accelerate.utils import AutocastKwargs, InitProcessGroupKwargs
 
 from storage.run_folder import RunFolder
 from train.config import Config
@@ -21,6 +22,10 @@ from train.data.batches import micro_batch_size
 
 NATIVE_BF16_WIDTH = 64  # the least that was measured: from it on bf16 wins on a CPU that has it (docs/log.md)
 OLD_NATIVE_BF16_WIDTH = 256  # what it was while checkpoints did not record their precision; a resume goes by it
+PRECISIONS = ("fp32", "bf16", "fp16")
+# For each other, of the processes of a run: while one learns a vocabulary and encodes a large text, the others wait.
+# Not for one that is gone: `accelerate launch` ends them all, and gloo notices by itself.
+LONGEST_WAIT = timedelta(days=2)
 C_COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++", "cl")
 ASSUMED_UTILIZATION = 0.3
 """Share of a device's peak that a training reaches, where nothing was measured."""
@@ -103,7 +108,9 @@ def make_accelerator(config: Config, **tracker: Any) -> Any:
         # transformers' Trainer begins anew in the same way.
         AcceleratorState()._reset_state()
     # The cache of weights in bf16 belongs to all threads of the process, and no weight is used twice in a pass.
-    handlers: list[Any] = [AutocastKwargs(cache_enabled=False)] if device.type == "cpu" else []
+    handlers: list[Any] = [InitProcessGroupKwargs(timeout=LONGEST_WAIT)]
+    if device.type == "cpu":
+        handlers.append(AutocastKwargs(cache_enabled=False))
     accelerator = Accelerator(
         cpu=device.type == "cpu", mixed_precision=mixed_precision, kwargs_handlers=handlers, **tracker
     )

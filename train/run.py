@@ -26,6 +26,7 @@ from train.data.replay import OLD, OldText
 from train.device import (
     ASSUMED_UTILIZATION,
     OLD_NATIVE_BF16_WIDTH,
+    PRECISIONS,
     can_compile,
     describe,
     make_accelerator,
@@ -87,7 +88,8 @@ class Run:
                 "rate stays below its peak (--schedule.warmup-steps, --steps)"
             )
         self.old_text = OldText.open(config, folder, self.log.info)  # before anything is made that binds the folder
-        with self.accelerator.main_process_first():  # it makes the tokenizer and the shards; the others open them
+        # One makes the tokenizer and the shards, the others open them; a machine with its own disk makes its own.
+        with self.accelerator.main_process_first(), self.accelerator.local_main_process_first():
             prepared = prepare(config, folder, self.log.info)
         self._build(prepared)
         self.log.info(
@@ -106,7 +108,7 @@ class Run:
             )
         if saved:
             self._resume(saved[max(saved)])
-        self._check_shared_folder(len(prepared.train))
+        self._check_processes_agree(len(prepared.train))
         if saved:
             return
         if self.accelerator.is_main_process:
@@ -117,21 +119,28 @@ class Run:
                 "it by heart (more text, or fewer --steps)"
             )
 
-    def _check_shared_folder(self, tokens: int) -> None:
-        """Raise a ValueError, in every process, where they found different run folders: other machines have other
-        disks.
+    def _check_processes_agree(self, tokens: int) -> None:
+        """Raise a ValueError, in every process, where they found different run folders or chose different precisions:
+        other machines have other disks, and other CPUs.
 
         Args:
             tokens: of the training text here.
         """
         if self.accelerator.num_processes == 1:
             return
-        found = torch.tensor([[self.state.step, tokens]], device=self.accelerator.device)
-        steps, counts = self.accelerator.gather(found).T.tolist()
+        precision = PRECISIONS.index(precision_of(self.accelerator))
+        found = torch.tensor([[self.state.step, tokens, precision]], device=self.accelerator.device)
+        steps, counts, precisions = self.accelerator.gather(found).T.tolist()
         if len({*steps}) > 1 or len({*counts}) > 1:
             raise ValueError(
                 f"{self.folder.path}: expected the same run folder on every machine, got folders at steps {steps} with "
                 f"{counts} training tokens; put it on a file system that all share, or copy it to all of them"
+            )
+        if len({*precisions}) > 1:
+            names = ", ".join(PRECISIONS[precision] for precision in precisions)
+            raise ValueError(
+                f"--run.precision: expected the same for every process, got {names}; name one on every machine, as in "
+                "--run.precision fp32"
             )
 
     def _fit(self, config: Config, say: Callable[[str], None]) -> tuple[Config, dict[str, Any], list[str]]:

@@ -91,6 +91,24 @@ def test_each_process_resumes_with_its_own_dropout(how: tuple[str, ...], tmp_pat
     assert same_weights(tmp_path / "broken", tmp_path / "unbroken", 0, 0)
 
 
+@pytest.mark.slow
+def test_processes_wait_for_one_that_prepares_a_large_text(tmp_path: Path) -> None:
+    """By torch's default they would give up after half an hour, on GPUs after ten minutes."""
+    script = tmp_path / "waits.py"
+    script.write_text(
+        "import torch\nfrom train.device import LONGEST_WAIT, make_accelerator\nfrom train.recipes import RECIPES\n"
+        "make_accelerator(RECIPES['debug']())\n"
+        "group = torch.distributed.group.WORLD\n"
+        "assert group.size() == 2\n"
+        "assert group._get_backend(torch.device('cpu')).options._timeout == LONGEST_WAIT\n"
+        "torch.distributed.destroy_process_group()\n"
+    )
+    command = [sys.executable, "-m", "accelerate.commands.launch", *DDP, *TWO[:-1], str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def launched(kind: DistributedType, processes: int, *, is_fsdp2: bool = True) -> Any:
     return SimpleNamespace(distributed_type=kind, num_processes=processes, is_fsdp2=is_fsdp2)
 

@@ -56,3 +56,22 @@ def test_machines_with_different_run_folders_are_told_before_the_first_step(
         assert status != 0
         assert "expected the same run folder on every machine, got folders at steps [10, 0]" in " ".join(output.split())
     assert (first / "metrics.jsonl").read_bytes() == before
+
+
+def test_machines_without_a_shared_folder_make_the_tokens_once_each(machines: list[str], tmp_path: Path) -> None:
+    """Two processes on each: the second must not make them beside the first, in the same folder."""
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for status, output in train_on(machines, folders, ["debug", "--steps", "2"], processes=2):
+        assert status == 0, output[-3000:]
+    assert "in 4 processes (DDP)" in (folders[0] / "train.log").read_text()
+    assert all((folder / "tokens" / "manifest.json").is_file() for folder in folders)
+
+
+def test_machines_that_choose_different_precisions_are_told(machines: list[str], tmp_path: Path) -> None:
+    """As one does whose CPU has bf16 beside one whose CPU has not."""
+    flags = [["debug", "--steps", "2", "--run.precision", name] for name in ("fp32", "bf16")]
+    for status, output in train_on(machines, [tmp_path / "shared"] * 2, *flags):
+        assert status != 0
+        said = " ".join(output.split())
+        assert "--run.precision: expected the same for every process, got fp32, bf16; name one on every machine" in said
+    assert not (tmp_path / "shared" / "checkpoints").exists()
