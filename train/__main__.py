@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
         leave_process_group()
         if repo:
             publish(run_dir, repo)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         if folder is not None and (saved := folder.checkpoints()):

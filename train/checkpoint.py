@@ -27,6 +27,7 @@ from storage.files import atomic_folder, remove_folder
 from storage.records import read_json_object, write_json
 from storage.run_folder import RunFolder
 from tokenization.saving import complete_config
+from train.device import is_out_of_memory
 from train.optimizer import shard_like, unshard
 
 TRAINING = "training"
@@ -102,9 +103,9 @@ def load(
             raise ValueError(f"missing weights {sorted(set(missing) - tied)}, unexpected weights {unexpected}")
         load_optimizer_tensors(model, optimizers, tensors)
         set_random_states(tensors, process_index)
-    except torch.OutOfMemoryError:
-        raise  # says nothing about the checkpoint
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+            raise  # says nothing about the checkpoint
         good = RunFolder(folder.parents[1]).good_checkpoint()
         if good == folder and (folder / SUMS).is_file():
             advice = "its files are intact, so do not delete it: see the reason, and start the same command again"

@@ -207,16 +207,37 @@ def is_lost_process(error: RuntimeError) -> bool:
     return isinstance(error, torch.distributed.DistError) or "/gloo/" in str(error)
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of torch says that a GPU or this machine has too little memory; a CPU's has no type of its
+    own."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def failure_reason(error: RuntimeError) -> str | None:
+    """What an error of torch says of a run, for its state; None: nothing that is known."""
+    if is_out_of_memory(error):
+        return "out of memory"
+    return "another process of the run ended" if is_lost_process(error) else None
+
+
 @contextmanager
-def lost_processes_explained(folder: RunFolder) -> Iterator[None]:
-    """Rewords what torch raises in the block when another process of this run is gone.
+def torch_errors_explained(folder: RunFolder) -> Iterator[None]:
+    """Rewords what torch raises in the block when memory is short, or another process of this run is gone.
 
     Raises:
-        ConnectionError: one is; the message says what is saved and what to do.
+        MemoryError: memory is; the message says what to do.
+        ConnectionError: a process is; the message says what is saved and what to do.
     """
     try:
         yield
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            reason = str(error).partition(" GPU ")[0].partition("\n")[0].strip()
+            raise MemoryError(
+                f"expected a step that fits into memory, got {reason!r}. Lower --data.batch-size; or raise "
+                "--data.gradient-accumulation-steps, which takes a batch in so many parts, one after the other; --plan "
+                "says how much a run will take. A run that has a checkpoint goes on from it with --resume"
+            ) from error
         if not is_lost_process(error):
             raise
         reason = re.sub(r"^\[[^]]*\] ", "", str(error)).partition(". ")[0].partition("\n")[0]

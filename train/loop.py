@@ -17,7 +17,7 @@ from train.checks import validate
 from train.config import Config
 from train.data.batches import Batch, micro_batch_size
 from train.data.replay import OLD
-from train.device import catch_signals, is_lost_process, lost_processes_explained, measure_peak_flops, precision_of
+from train.device import catch_signals, failure_reason, measure_peak_flops, precision_of, torch_errors_explained
 from train.numerics.diagnosis import broken_gradient, broken_layer, broken_state, broken_weight, largest_gradient
 from train.numerics.guard import DivergedError
 from train.numerics.pending import PendingStep
@@ -47,11 +47,11 @@ def train(config: Config, *, recipe: str, quiet: bool = False, watch: Watch | No
 
     Raises:
         ValueError: for a config, a corpus or a run folder that does not fit; the message says what to do.
-        ConnectionError: another process of the run is gone.
+        ConnectionError, MemoryError: another process of the run is gone; memory is short.
     """
     validate(config)
     folder = RunFolder(config.run.dir or Path("runs") / recipe)
-    with folder.lock() if is_first_process() else nullcontext(), lost_processes_explained(folder):
+    with folder.lock() if is_first_process() else nullcontext(), torch_errors_explained(folder):
         if is_first_process():
             remove_leftovers(folder.path)
         trainer = Trainer(config, recipe, folder, quiet=quiet, watch=watch)
@@ -77,7 +77,7 @@ class Trainer(Run):
 
         Raises:
             DivergedError: the loss, the gradient or a weight is not finite, or far above what it was.
-            RuntimeError: another process of the run is gone; see `train.device.is_lost_process`.
+            RuntimeError: as `train.device.torch_errors_explained` rewords it.
         """
         try:
             self._run()
@@ -86,8 +86,8 @@ class Trainer(Run):
             self._write_state("failed", cut_short=cut_short, resume_command=self._skipping_command())
             raise
         except RuntimeError as error:
-            if is_lost_process(error):
-                cut_short = f"failed after {self._progress()}: another process of the run ended"
+            if reason := failure_reason(error):
+                cut_short = f"failed after {self._progress()}: {reason}"
                 self._write_state("failed", cut_short=cut_short, resume_command=self._resume_command())
             raise
 

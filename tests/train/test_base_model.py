@@ -78,6 +78,22 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
     assert states[0] == states[1] == {"name": "base", "repository": None, "trained_on": None}
 
 
+def test_a_relative_path_to_what_is_gone_is_still_that_of_the_run(
+    config: Config, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command with --resume, as a stopped run advises."""
+    base = a_copy(finished_run, tmp_path / "base")
+    config = with_fields(config, run__base_model=str(base), run__dir=tmp_path / "new", run__steps=1)
+    train(config, recipe="debug", quiet=True)
+    base.rename(tmp_path / "gone")
+    monkeypatch.chdir(tmp_path)
+    assert parse(["debug", "--from", "base"])[1].run.base_model == "base"
+    resumed = with_fields(config, run__base_model="base", run__resume=True, run__steps=2)
+    train(resumed, recipe="debug", quiet=True)
+    state = RunFolder(tmp_path / "new").state
+    assert (state["step"], state["base_model"]["name"]) == (2, "base")
+
+
 def test_scaled_positions_are_kept(config: Config, finished_run: Path, tmp_path: Path) -> None:
     base = a_copy(finished_run, tmp_path / "base")
     scaled = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 16}

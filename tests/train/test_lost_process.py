@@ -13,14 +13,14 @@ from torch.distributed import FileStore  # pyright: ignore[reportPrivateImportUs
 
 from storage.run_folder import RunFolder
 from tests.train.test_processes import DDP, ROOT, TWO, same_curve, same_weights, train_debug
-from train.device import is_lost_process, lost_processes_explained
+from train.device import is_lost_process, torch_errors_explained
 
 PAIR = """
 import os, sys
 from pathlib import Path
 import torch
 from storage.run_folder import RunFolder
-from train.device import lost_processes_explained
+from train.device import torch_errors_explained
 
 store = torch.distributed.FileStore(sys.argv[1] + "/store", 2)
 rank = 0 if os.fork() else 1
@@ -29,7 +29,7 @@ if rank:
     torch.distributed.barrier()  # the other one has found this one by then
     os._exit(9)
 try:
-    with lost_processes_explained(RunFolder(Path(sys.argv[1]))):
+    with torch_errors_explained(RunFolder(Path(sys.argv[1]))):
         torch.distributed.barrier()
         torch.distributed.all_reduce(torch.ones(1))
 except ConnectionError as error:
@@ -55,7 +55,7 @@ def test_other_errors_of_torch_stay_what_they_are(tmp_path: Path) -> None:
     try:
         assert is_lost_process(error)
         assert not is_lost_process(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-        with pytest.raises(RuntimeError, match="shapes"), lost_processes_explained(RunFolder(tmp_path)):
+        with pytest.raises(RuntimeError, match="shapes"), torch_errors_explained(RunFolder(tmp_path)):
             raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
     finally:
         torch.distributed.destroy_process_group()

@@ -58,8 +58,10 @@ def start_from(config: Config, recipe: Config | None, folder: RunFolder) -> tupl
     if given is None:
         return config, None
     saved = folder.peek_recipe().get("config") or {}
-    if folder.is_begun and (saved.get("run") or {}).get("base_model") == given:
+    # A path is recorded as an absolute one, and on a command line it stays as given where there is nothing.
+    if folder.is_begun and (saved.get("run") or {}).get("base_model") in (given, str(Path(given).resolve())):
         recorded = from_json(saved)
+        config = replace(config, run=replace(config.run, base_model=recorded.run.base_model))
         config = _with_base(config, recipe, asdict(recorded.model), recorded.tokenizer.path)
         if checkpoints := folder.checkpoints():
             kept = _kept(ScratchGPTConfig.from_pretrained(checkpoints[max(checkpoints)]))

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import optuna
 import sqlalchemy.exc
-import torch
 from matplotlib.figure import Figure
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
@@ -220,7 +219,7 @@ class Search:
             train(replace_fields(config, changed), recipe=self.recipe, quiet=True, watch=watch)
         except DivergedError as error:
             return error.reason
-        except torch.OutOfMemoryError:
+        except MemoryError:
             return "out of memory"
         return trial.user_attrs.get("stopped")
 
