@@ -32,7 +32,8 @@ def test_what_torch_says_of_memory_is_known(tmp_path: Path) -> None:
 def test_a_run_says_what_to_do_and_goes_on_from_its_checkpoint(
     tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = with_fields(tiny, run__dir=fresh_run_dir("memory"))
+    folder = RunFolder(fresh_run_dir("memory"))
+    config = with_fields(tiny, run__dir=folder.path)
     step = Trainer._step
 
     def grow(trainer: Trainer) -> None:
@@ -44,12 +45,12 @@ def test_a_run_says_what_to_do_and_goes_on_from_its_checkpoint(
         patch.setattr(Trainer, "_step", grow)
         with pytest.raises(MemoryError, match=r"^expected a step that fits into memory, got .*can't allocate memory"):
             train(config, recipe="debug", quiet=True)
-    state = RunFolder(tmp := config.run.dir).peek_state() if config.run.dir else {}
+    state = folder.peek_state()
     assert state["status"] == "failed"
     assert state["cut_short"].startswith("failed after ")
     assert state["cut_short"].endswith(": out of memory")
     train(with_fields(config, run__resume=True), recipe="debug", quiet=True)
-    assert RunFolder(tmp).state["step"] == config.run.steps
+    assert folder.state["step"] == config.run.steps
 
 
 def test_the_command_ends_with_a_message(
