@@ -16,7 +16,8 @@ from tests.train.conftest import with_fields
 from tests.train.test_loop import curve, same_tensors
 from train.__main__ import main
 from train.config import Config
-from train.loop import train
+from train.data.batches import Batch, micro_batch_size
+from train.loop import Trainer, train
 from train.pacing import threads
 from train.pacing.threads import ThreadCount, candidates, fastest
 
@@ -67,6 +68,24 @@ def test_trying_changes_nothing(two_cores: Config, fresh_run_dir: Callable[[str]
     assert "found by trying" not in folder.log.read_text()
     assert curve(tried.path) == curve(folder.path)
     assert same_tensors(tried.path / WEIGHTS, folder.path / WEIGHTS)
+
+
+def test_a_trial_has_as_many_windows_as_a_step_where_the_text_has_few(
+    tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads share windows: with one window no number of threads would be faster than one."""
+    folder = fresh_run_dir("few")
+    config = with_fields(tiny, run__dir=folder)
+    trainer = Trainer(config, "debug", RunFolder(folder), quiet=True)
+    whole = trainer.train_evaluation[0]
+    one = Batch(whole.input_BL[:1], whole.target_BL[:1])
+    trainer.train_evaluation = [one]  # as many as validate, of a short text
+    seen: list[Batch] = []
+    monkeypatch.setattr(threads, "forward_backward", lambda _accelerator, _model, batch, _rows: seen.append(batch))
+    trainer._make_pass(trainer.model)()
+    assert len(seen[0].input_BL) == micro_batch_size(config.data) == 4
+    assert torch.equal(seen[0].input_BL, one.input_BL.expand(4, -1))
+    assert torch.equal(seen[0].target_BL, one.target_BL.expand(4, -1))
 
 
 def test_a_resumed_run_repeats_the_changes_of_the_number(

@@ -15,6 +15,7 @@ from storage.text import count_bytes
 from tokenization.chat_template import ChatEncoder
 from tokenization.encoding import token_dtype
 from train.config import Config, CorpusConfig
+from train.data.split import is_heldout
 
 PROMPTS = 8
 """First messages of held-out chats that are kept for samples and for the page."""
@@ -70,8 +71,7 @@ def labelled_chats(corpus: CorpusConfig, fraction: float) -> Iterator[Chat]:
             yield replace(chat, split="validation" if number < corpus.validation_stories else "train")
         return
     for number, chat in enumerate(read_chats(corpus.paths, encoding=corpus.encoding)):
-        is_heldout = math.floor((number + 1) * fraction) > math.floor(number * fraction)
-        yield replace(chat, split="validation" if is_heldout else "train")
+        yield replace(chat, split="validation" if is_heldout(number, fraction) else "train")
 
 
 def encode_chats(config: Config, tokenizer: Any, folder: Path, log: Callable[[str], None]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The documents of a run, each labelled with the split that it belongs to, as far as the text alone decides it."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -14,7 +15,6 @@ from corpus.stories.generator import generate_stories
 from train.config import Config, CorpusConfig
 
 Split = Literal["train", "validation"]
-DOCUMENTS_TO_SPLIT = 1000  # `split = files` without files: the last share of each so many documents
 
 LONG_LINE = 10_000  # characters in which a line is expected to begin
 
@@ -148,12 +148,16 @@ def split_files(documents: Iterable[Document], files: list[str], fraction: float
         yield replace(document, split="validation" if file_of(document.name) in heldout else "train")
 
 
+def is_heldout(number: int, fraction: float) -> bool:
+    """Whether a document or chat validates, by its number from 0: the last of each 1 / `fraction`."""
+    return math.floor((number + 1) * fraction) > math.floor(number * fraction)
+
+
 def split_documents(documents: Iterable[Document], fraction: float) -> Iterator[Document]:
-    """Label by number: of each thousand documents the last share of `fraction` is validation."""
+    """Label by number: of each 1 / `fraction` documents the last is validation."""
     number = 0
     for document in documents:
-        is_heldout = number % DOCUMENTS_TO_SPLIT >= DOCUMENTS_TO_SPLIT * (1 - fraction)
-        split: Split = "validation" if is_heldout else "train"
+        split: Split = "validation" if is_heldout(number, fraction) else "train"
         yield document if document.split else replace(document, split=split)
         number += document.is_complete
 

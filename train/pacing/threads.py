@@ -181,10 +181,12 @@ def training_pass(accelerator: Any, model: Any, batch: Batch, rows: int) -> Call
 
     Args:
         model: a `ModelWithLoss` that `accelerator` has prepared, in training mode.
-        batch: on the CPU; its first `rows` windows are taken.
+        batch: on the CPU; its first `rows` windows are taken, again and again where it has fewer: as many as a step has
+            can be shared among as many threads.
     """
     device = accelerator.device
-    batch = Batch(batch.input_BL[:rows], batch.target_BL[:rows])
+    taken = torch.arange(rows) % len(batch.input_BL)
+    batch = Batch(batch.input_BL[taken], batch.target_BL[taken])
 
     def run_pass() -> None:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
