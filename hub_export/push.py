@@ -2,11 +2,12 @@
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from hub_export import card
@@ -22,6 +23,7 @@ from hub_export.bundle import (
     write_record,
 )
 from hub_export.client import (
+    MARKS,
     HubClient,
     Remote,
     Target,
@@ -43,6 +45,7 @@ from hub_export.space import HARDWARE, Pin, check_space_target, make_space
 from hub_export.verify import PROBE_TEXT, run_isolated, verify
 from modeling.loading import WEIGHTS_NAME
 from storage.files import temporary_folder
+from storage.model_card import read_card
 from storage.run_folder import RunFolder
 
 MAY_BE_EDITED = ("README.md", "loss.png", "prompts.json", "*_scratchgpt.py")
@@ -61,8 +64,8 @@ def push(
     dry_run: bool = False,
     force: bool = False,
     checkpoint: str = "best",
-    license: str = card.LICENSE,
-    language: str = card.LANGUAGE,
+    license: str | None = None,
+    language: str | None = None,
 ) -> str:
     """Publish a run, or a bundle that was checked, on the Hugging Face Hub: one commit, loaded from there, tagged.
 
@@ -80,8 +83,9 @@ def push(
         dry_run: only look, and print what would be uploaded.
         force: replace what a repository holds that is not ours.
         checkpoint: `best`, `latest` or `step-NNNNNN`; only of a run, as what follows.
-        license: license of the weights, as the Hub spells it, for the card.
-        language: language of the corpus, as a code, for the card.
+        license: license of the weights, as the Hub spells it, for the card; unset: as on the card that the repository
+            has, else mit.
+        language: language of the corpus, as a code, for the card; unset: as on that card, else en.
 
     Returns:
         What was published, with its addresses.
@@ -94,6 +98,7 @@ def push(
     """
     hub, run = HubClient(), Path(run)
     refusal, target, page = None, Target(repo=repo), Target(repo=repo)
+    given, published = {"license": license, "language": language}, dict[str, str]()
     try:
         repo = repository_id(hub, repo)
         target = Target(repo=repo, private=private, force=force)
@@ -104,11 +109,12 @@ def push(
                 f"{repo}: expected --private with --space, since this repository is private and a public Space would "
                 "have a copy of its model; add --private, or leave out --space"
             )
+        published = stated_terms(hub, target, found[0])
     except ValueError as error:
         if not dry_run:
             raise
         refusal = error
-    with _bundled(run, repo, checkpoint=checkpoint, license=license, language=language) as folder:
+    with _bundled(run, repo, checkpoint=checkpoint, given=given, published=published) as folder:
         if refusal:
             logger.info("would be uploaded:\n%s", "\n".join(list_files(files_of(folder))))
             raise refusal
@@ -145,8 +151,8 @@ def space(
     hardware: Literal["zero", "cpu-basic"] = "zero",
     force: bool = False,
     checkpoint: str = "best",
-    license: str = card.LICENSE,
-    language: str = card.LANGUAGE,
+    license: str | None = None,
+    language: str | None = None,
 ) -> Path:
     """Make the folder of a Space: the page, what it needs, and the model or where it is on the Hub.
 
@@ -158,8 +164,8 @@ def space(
         hardware: what it runs on: ZeroGPU, which is free, or a CPU.
         force: replace a Space that exists under this name.
         checkpoint: `best`, `latest` or `step-NNNNNN`; only of a run, as what follows.
-        license: license of the weights, as the Hub spells it, for the card.
-        language: language of the corpus, as a code, for the card.
+        license: license of the weights, as the Hub spells it, for the card; unset: mit.
+        language: language of the corpus, as a code, for the card; unset: en.
 
     Raises:
         ValueError: as `push`, or the model is not on the Hub.
@@ -167,7 +173,8 @@ def space(
     """
     run = Path(run)
     check_space_target(out, force)
-    with _bundled(run, repo, checkpoint=checkpoint, license=license, language=language) as folder:
+    given = {"license": license, "language": language}
+    with _bundled(run, repo, checkpoint=checkpoint, given=given) as folder:
         pin = None
         if repo is not None:
             remote = look(HubClient(hub_state=""), Target(repo=repo))
@@ -246,16 +253,47 @@ def check_published(hub: HubClient, repo: str, commit: str, folder: Path) -> Non
             )
 
 
+def stated_terms(hub: HubClient, target: Target, remote: Remote | None) -> dict[str, str]:
+    """`license` and `language` on the card of a repository of ours: what was published under one license stays under
+    it, unless another is given.
+
+    Raises:
+        ValueError: the Hub does not answer.
+    """
+    name = "README.md"
+    if remote is None or MARKS[target.kind] not in remote.uploaded or name not in remote.files:
+        return {}
+    with temporary_folder("scratchgpt-card-") as folder:
+        place = {**target.place, "revision": remote.head, "local_dir": folder}
+        hub.call(f"reading the card of {target.address}", hub.api.hf_hub_download, filename=name, **place)
+        data, _ = read_card(folder)
+    return {key: value for key in ("license", "language") if isinstance(value := data.get(key), str) and value}
+
+
 @contextmanager
-def _bundled(run: Path, repo: str | None, *, checkpoint: str, license: str, language: str) -> Iterator[Path]:
-    """The bundle to upload: made from a run, or a copy of a checked one, with a card that names the repository."""
+def _bundled(
+    run: Path,
+    repo: str | None,
+    *,
+    checkpoint: str,
+    given: dict[str, str | None],
+    published: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Path]:
+    """The bundle to upload: made from a run, or a copy of a checked one, with a card that names the repository.
+
+    Args:
+        given: license and language; None: not given.
+        published: those of the repository so far.
+    """
     with temporary_folder("scratchgpt-push-") as scratch:
         folder = scratch / "bundle"
         if RunFolder(run).has_state or not (run.is_dir() and is_bundle(run)):
+            license = given["license"] or published.get("license", card.LICENSE)
+            language = given["language"] or published.get("language", card.LANGUAGE)
             bundle(run, folder, checkpoint=checkpoint, repo=repo, license=license, language=language)
             logger.info("the card says license: %s, language: %s (--license, --language)", license, language)
         else:
-            if (checkpoint, license, language) != ("best", card.LICENSE, card.LANGUAGE):
+            if checkpoint != "best" or any(value is not None for value in given.values()):
                 raise ValueError(
                     f"{run}: expected a run folder for --checkpoint, --license and --language, but this is a bundle, "
                     "which has them already. Leave them out, or push the run."

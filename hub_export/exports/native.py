@@ -33,8 +33,8 @@ def native(
     *,
     checkpoint: str = "best",
     force: bool = False,
-    license: str = card.LICENSE,
-    language: str = card.LANGUAGE,
+    license: str | None = None,
+    language: str | None = None,
 ) -> str:
     """Make a folder that transformers loads without remote code (as Qwen3 or GPT-2), and check it.
 
@@ -46,8 +46,8 @@ def native(
         out: the folder to make.
         checkpoint: which one of a run: `best`, `latest` or `step-NNNNNN`.
         force: replace such a folder that exists under this name; any other never is.
-        license: license of the weights, as the Hub spells it, for the card.
-        language: language of the corpus, as a code, for the card.
+        license: license of the weights, as the Hub spells it, for the card; unset: a bundle's own, else mit.
+        language: language of the corpus, as a code, for the card; unset: a bundle's own, else en.
 
     Returns:
         What was written and what was checked.
@@ -110,7 +110,7 @@ def _keep_old_keys(folder: Path) -> None:
 
 
 def render_card(
-    folder: Path, source: Path, run_folder: RunFolder | None, title: str, license: str, language: str
+    folder: Path, source: Path, run_folder: RunFolder | None, title: str, license: str | None, language: str | None
 ) -> str:
     """The text of README.md.
 
@@ -119,8 +119,8 @@ def render_card(
         source: the checkpoint or bundle that was exported.
         run_folder: the run of the checkpoint; None: what the card in `source` states is stated again.
         title: the heading.
-        license: license of the weights, as the Hub spells it.
-        language: language of the corpus, as a code.
+        license: license of the weights, as the Hub spells it; None: a bundle's own, else mit.
+        language: language of the corpus, as a code; None: a bundle's own, else en.
 
     Raises:
         ValueError: a file of the run is damaged.
@@ -133,16 +133,16 @@ def render_card(
         base = run_folder.state.get("base_model") or {}
         trained_on, cut_short = card.training_text(run_folder), run_folder.state.get("cut_short")
         origin = f"the recipe `{run_folder.recipe.get('recipe', 'unknown')}`, checkpoint `{source.name}`"
-        prompts = run_folder.prompts()
+        prompts, terms = run_folder.prompts(), dict[str, Any]()
     else:
         data, _ = read_card(source)
         facts, repository = card_facts(data), data.get("base_model")
         base = {"name": facts.get("base_model"), "repository": repository if isinstance(repository, str) else None}
         trained_on, cut_short, origin = facts.get("trained_on"), facts.get("cut_short"), "a bundle"
-        prompts = read_prompts(source)
+        prompts, terms = read_prompts(source), data
     metadata = ModelCardData(
-        language=language,
-        license=license,
+        language=language or terms.get("language") or card.LANGUAGE,
+        license=license or terms.get("license") or card.LICENSE,
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["scratchgpt", "from-scratch"],

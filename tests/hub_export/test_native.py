@@ -90,6 +90,17 @@ def test_a_classic_model_of_a_bundle_becomes_gpt2(tmp_path: Path) -> None:
     assert not stock.config.tie_word_embeddings
 
 
+def test_a_bundle_keeps_its_license_and_language(tmp_path: Path) -> None:
+    source = save_model(tmp_path / "classic", **CLASSIC)
+    (source / "README.md").write_text("---\nlicense: cc-by-nc-4.0\nlanguage: [de, fr]\n---\n# Mine\n")
+    native(source, tmp_path / "out")
+    stated = ModelCard.load(tmp_path / "out" / "README.md").data
+    assert (stated.license, stated.language) == ("cc-by-nc-4.0", ["de", "fr"])
+    native(source, tmp_path / "out", force=True, license="mit", language="de")
+    stated = ModelCard.load(tmp_path / "out" / "README.md").data
+    assert (stated.license, stated.language) == ("mit", "de")
+
+
 def test_another_folder_is_never_replaced_and_ours_only_by_force(made_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.json").write_text('{"model_type": "qwen3"}')

@@ -238,6 +238,22 @@ def test_a_bundle_that_is_dirty_or_was_not_proved_is_refused(
     assert "expected a run folder for --checkpoint, --license and --language, but this is a bundle" in options
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
+@pytest.mark.usefixtures("only_the_config_is_loaded")
+def test_publishing_again_keeps_license_and_language_unless_others_are_given(
+    hub: Hub, pristine_run: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", WRITE_TOKEN)
+    push = ["push", str(pristine_run), "--repo", "alice/moons"]
+    main([*push, "--license", "cc-by-nc-4.0", "--language", "de"])
+    assert "the card says license: cc-by-nc-4.0, language: de (" in caplog.text
+    caplog.clear()
+    main([*push, "--dry-run"])  # as docs/publish.md says, and `train … --push` does
+    assert "the card says license: cc-by-nc-4.0, language: de (" in caplog.text
+    main([*push, "--dry-run", "--license", "apache-2.0"])
+    assert "the card says license: apache-2.0, language: de (" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("token", "repo", "message"),
     [
