@@ -2,10 +2,12 @@
 
 Ten kinds of text that have no borders where English has them, in three sizes each, through everything that a stranger's
 text meets: the BPE trainer, both backends of its tokenizer, the corpus encoder, decoding, the streaming decoder, the
-pieces of the page, cleaning, the guess of an encoding. A quadratic function takes nine times as long for three times
+pieces of the page, cleaning, the guess of an encoding; and through WordPiece and SentencePiece vocabularies of English,
+which have bytes or `[UNK]` for what they do not know. A quadratic function takes nine times as long for three times
 the text; `growth` is the exponent, 1 for linear, between the second and the third size.
 """
 
+import functools
 import json
 import math
 import random
@@ -20,6 +22,7 @@ from tokenization import ScratchGPTTokenizer, StreamingDecoder, train_bpe
 from tokenization.encoding import build_encoder
 from tokenization.saving import build_fast
 from tokenization.spans import pieces
+from tokenization.trainers import train_vocabulary
 
 SIZES = (10_000, 30_000, 90_000)
 VOCABULARY = 1000
@@ -52,6 +55,12 @@ def kinds(size: int) -> dict[str, str]:
     return {name: text[:size] for name, text in texts.items()}
 
 
+@functools.cache
+def of_english(kind: str) -> Any:
+    """A small vocabulary of another kind that has seen nothing of the texts."""
+    return train_vocabulary(kind, [WORDS * 20], 340)
+
+
 def stages(text: str) -> dict[str, Callable[[], Any]]:
     """What is measured of a text. The tokenizer has learnt it beside English."""
     tokenizer: Any = ScratchGPTTokenizer.from_merges(train_bpe([WORDS * 20, text], VOCABULARY))
@@ -59,8 +68,10 @@ def stages(text: str) -> dict[str, Callable[[], Any]]:
     encode, _ = build_encoder(tokenizer)
     ids = fast(text)["input_ids"]
     raw = text.encode()
+    pieces_of_words, pieces_and_bytes = of_english("wordpiece"), of_english("sentencepiece")
+    ids_of_words, ids_and_bytes = pieces_of_words(text)["input_ids"], pieces_and_bytes(text)["input_ids"]
 
-    def stream() -> None:
+    def stream(tokenizer: Any, ids: list[int]) -> None:
         decoder = StreamingDecoder(tokenizer)
         for token_id in ids:
             decoder.push(token_id)
@@ -73,7 +84,11 @@ def stages(text: str) -> dict[str, Callable[[], Any]]:
         "encode (corpus)": lambda: list(encode([text])),
         "decode (from scratch)": lambda: tokenizer.decode(ids),
         "decode (tokenizers)": lambda: fast.decode(ids),
-        "decode (streaming)": stream,
+        "decode (streaming)": lambda: stream(tokenizer, ids),
+        "encode (WordPiece)": lambda: pieces_of_words(text),
+        "streaming (WordPiece)": lambda: stream(pieces_of_words, ids_of_words),
+        "encode (SentencePiece)": lambda: pieces_and_bytes(text),
+        "streaming (SentencePiece)": lambda: stream(pieces_and_bytes, ids_and_bytes),
         "pieces": lambda: pieces(tokenizer, text),
         "clean lines": lambda: clean_lines(text),
         "clean Gutenberg": lambda: clean_gutenberg(text),

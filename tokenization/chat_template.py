@@ -51,22 +51,30 @@ def prompt_ids(tokenizer: Any, messages: Messages) -> list[int]:
     """The ids of a chat up to where the next answer begins, by the tokenizer's chat template.
 
     Raises:
-        ValueError: the template refuses the messages, or fails.
+        ValueError: the template refuses the messages, or fails. The message does not say where the tokenizer is, since
+            visitors of a page read it.
     """
-    options = {"add_generation_prompt": True, "tokenize": True, "return_dict": False}
-    return list(_apply(tokenizer, messages, **options))
+    return list(_apply(tokenizer, messages, add_generation_prompt=True, tokenize=True, return_dict=False))
 
 
-def _apply(tokenizer: Any, messages: Messages, **options: Any) -> Any:
+def _apply(tokenizer: Any, messages: Messages, *, place: str = "", **options: Any) -> Any:
+    """`apply_chat_template` with limits; `place` is where the tokenizer is, for the message of an error."""
     try:
         with _limited_template(tokenizer.chat_template):
-            found = tokenizer.apply_chat_template(list(map(dict, messages)), **options)
-    except MemoryError as error:
-        raise ValueError("the chat template of the tokenizer asks for more memory than there is") from error
+            return tokenizer.apply_chat_template(list(map(dict, messages)), **options)
     except Exception as error:
         # A template is a small program of whoever wrote it, and may fail as any program does.
-        raise ValueError(f"the chat template of the tokenizer refuses the messages, or fails: {error}") from error
-    return found
+        got = "one that asks for more memory than there is" if isinstance(error, MemoryError) else f"an error: {error}"
+        advice = "write the messages as it asks"
+        if tokenizer.chat_template != CHAT_TEMPLATE:
+            advice += (
+                ", or correct `chat_template` in its tokenizer_config.json (or chat_template.jinja), or remove it "
+                "there: `python -m train chat` with a new --run-dir takes ours then"
+            )
+        named = f" in {place}" if place else ""
+        raise ValueError(
+            f"the chat template of the tokenizer{named}: expected a text of the messages, got {got}; {advice}"
+        ) from error
 
 
 @contextmanager
@@ -113,6 +121,7 @@ class ChatEncoder:
     def __init__(self, tokenizer: Any) -> None:
         assert tokenizer.chat_template
         self.tokenizer = build_fast(tokenizer) if is_from_scratch(tokenizer) else tokenizer
+        self.place = str(tokenizer.name_or_path)
         self.special = sorted(
             {*tokenizer.all_special_tokens, *(t.content for t in tokenizer.added_tokens_decoder.values() if t.special)}
         )
@@ -153,4 +162,4 @@ class ChatEncoder:
         return ids, is_answer
 
     def _render(self, messages: Messages, **options: Any) -> str:
-        return _apply(self.tokenizer, messages, tokenize=False, **options)
+        return _apply(self.tokenizer, messages, place=self.place, tokenize=False, **options)

@@ -21,7 +21,7 @@ from tokenization.tokenization_scratchgpt import BYTES, ScratchGPTTokenizer, byt
 SPACE = "\u2581"
 # How the tokens of a SentencePiece vocabulary of ours lie in a text: none holds a space after another character.
 SENTENCEPIECE_WORDS = f"{SPACE}+[^{SPACE}]*|[^{SPACE}]+"
-SINGLE_BYTE = re.compile("<0x[0-9A-F]{2}>")
+SINGLE_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 """How SentencePiece writes a byte for which there is no other token."""
 WHITE_SPACE = {" ": "\u2423", "\n": "\u21b5", "\t": "\u21e5"}
 """Signs for white space: ␣ ↵ ⇥."""

@@ -17,6 +17,7 @@ from storage.files import as_path
 from storage.run_folder import RunFolder
 from train.checks import check_effects, check_minutes, validate
 from train.config import Config, value_of
+from train.pacing.clock import counted
 from train.publishing import check_account, is_first_process, publish
 from train.recipes import RECIPES, load_recipe
 from train.recipes.overview import recipe_table
@@ -56,6 +57,7 @@ def parse(arguments: list[str]) -> tuple[str, Config]:
     return name, config
 
 
+@counted()
 def main(arguments: list[str] | None = None) -> None:
     """The command line; a user's mistake ends it with a message and exit status 1."""
     arguments = sys.argv[1:] if arguments is None else arguments

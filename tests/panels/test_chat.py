@@ -162,7 +162,7 @@ def test_a_template_that_fails_says_so_and_the_page_goes_on(tmp_path: Path) -> N
     for _ in range(2):
         text, ending, status = asked_of(context, [ASKED])
         assert (text, ending) == ("", "trouble")
-        assert "the chat template of the tokenizer refuses the messages, or fails: not on Sunday" in status
+        assert "the chat template of the tokenizer: expected a text of the messages, got an error: not on" in status
 
 
 def test_a_model_without_a_template_says_what_to_do(loaded: LoadedModel) -> None:

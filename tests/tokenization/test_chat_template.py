@@ -1,5 +1,6 @@
 """The chat template, and the ids of chats: equality with transformers, saving, refusals."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +83,24 @@ def test_a_special_token_in_a_message_is_refused(tokenizer: Any) -> None:
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{{ raise_exception('no chats on Sunday') }}", "the chat template .* or fails: no chats on Sunday"),
-        ("{{ 1 / 0 }}", "the chat template .* or fails: division by zero"),
-        ("{{ messages[7].content.x.y }}", "the chat template .* or fails: .*no element 7"),
-        ("{% for %}", "the chat template .* or fails: "),
+        ("{{ raise_exception('no chats on Sunday') }}", "an error: no chats on Sunday"),
+        ("{{ 1 / 0 }}", "an error: division by zero"),
+        ("{{ messages[7].content.x.y }}", "an error: .*no element 7"),
+        ("{% for %}", "an error: "),
+        ("{{ 'x' * 10**15 }}", "one that asks for more memory than there is"),
     ],
 )
-def test_a_template_that_fails_says_so(tokenizer: Any, template: str, message: str) -> None:
+def test_a_template_that_fails_says_what_to_do(tokenizer: Any, tmp_path: Path, template: str, message: str) -> None:
     tokenizer.chat_template = template
-    with pytest.raises(ValueError, match=message):
-        prompt_ids(tokenizer, [ASKED])
+    save_tokenizer(tokenizer, tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    message = f": expected a text of the messages, got {message}.*; write the messages as it asks, or correct `chat_tem"
+    with pytest.raises(ValueError, match=f"^the chat template of the tokenizer{message}") as refused:
+        prompt_ids(loaded, [ASKED])
+    assert str(tmp_path) not in str(refused.value)  # a page's visitors read it
+    named = f"^the chat template of the tokenizer in {re.escape(str(tmp_path / 'slow'))}"
+    with pytest.raises(ValueError, match=named + message):
+        ChatEncoder(loaded).encode(CHAT)
 
 
 def test_a_template_that_rewrites_what_came_before_is_refused(tokenizer: Any) -> None:
@@ -101,5 +110,7 @@ def test_a_template_that_rewrites_what_came_before_is_refused(tokenizer: Any) ->
 
 
 def test_our_template_refuses_other_roles(tokenizer: Any) -> None:
-    with pytest.raises(ValueError, match="expected a role of system, user or assistant, got tool"):
+    with pytest.raises(
+        ValueError, match=r"expected a role of system, user or assistant, got tool; write the messages as it asks$"
+    ):
         prompt_ids(tokenizer, [{"role": "tool", "content": "x"}])

@@ -17,6 +17,7 @@ from storage.run_folder import RunFolder
 from storage.shards import MARK_FIRST, TokenSplit
 from tests.train.conftest import with_fields
 from tests.train.test_loop import assert_same_run, resume_to_the_end
+from tokenization import load_tokenizer
 from tokenization.chat_template import CHAT_TEMPLATE
 from train.__main__ import main
 from train.chat.__main__ import main as ask
@@ -211,6 +212,23 @@ def test_refusals(finished_run: Path, tmp_path: Path, config: Config) -> None:
     )
     message = refusal("chat", *base, "--corpus", str(bad))
     assert f"{bad}:1: expected messages without special tokens, got '<|endoftext|>' in one of the user" in message
+
+
+def test_a_template_that_fails_is_named_and_once_removed_ours_is_taken(
+    config: Config, finished_run: Path, tmp_path: Path
+) -> None:
+    base = shutil.copytree(RunFolder(finished_run).checkpoint("best"), tmp_path / "base")
+    (base / "SHA256SUMS").unlink()
+    file = base / "slow" / "tokenizer_config.json"
+    whole = file.read_text()
+    file.write_text(json.dumps(json.loads(whole) | {"chat_template": "{{ 1 / 0 }}"}))
+    words = ["chat", "--from", str(base), "--corpus", str(config.corpus.paths[0]), "--steps", "1", "--run-dir"]
+    message = refusal(*words, str(tmp_path / "run"))
+    assert f":1: the chat template of the tokenizer in {file.parent}: expected a text of the messages, got" in message
+    assert "remove it there: `python -m train chat` with a new --run-dir takes ours then" in message
+    file.write_text(whole)
+    main([*words, str(tmp_path / "new")])
+    assert load_tokenizer(tmp_path / "new" / "tokenizer").chat_template == CHAT_TEMPLATE
 
 
 def test_the_share_of_right_answers_is_printed(

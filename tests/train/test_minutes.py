@@ -4,8 +4,10 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from modeling.scaling.choice import BATCH
@@ -14,6 +16,7 @@ from storage.run_folder import RunFolder
 from train.__main__ import main, parse
 from train.config import Config, replace_fields
 from train.pacing import minutes
+from train.pacing.clock import command_seconds, counted
 from train.pacing.minutes import fit_to_minutes, learning_rate
 from train.pacing.plan import make_plan
 from train.recipes import get_recipe
@@ -33,9 +36,9 @@ def text(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The two narrowest models alone, whose steps are measured in a second, in a process that has just begun."""
+    """The two narrowest models alone, whose steps are measured in a second, in a command that has just begun."""
     monkeypatch.setattr(minutes, "SHAPES", {width: SHAPES[width] for width in (64, 96)})
-    monkeypatch.setattr(minutes, "process_seconds", lambda: 3.0)
+    monkeypatch.setattr(minutes, "command_seconds", lambda: 3.0)
 
 
 def plan(words: list[str], folder: Path):
@@ -51,7 +54,7 @@ def test_the_plan_fits_the_minutes(text: Path, tmp_path: Path) -> None:
     assert chosen.model.hidden_size in (64, 96)
     assert chosen.data.batch_size == BATCH
     assert chosen.run.steps >= 30
-    assert 0.9 * 36_000 < chosen.run.max_seconds < 35_997  # the seconds of the process come off
+    assert 0.9 * 36_000 < chosen.run.max_seconds < 35_997  # the seconds of the command come off
     assert chosen.model.residual_dropout == 0.1  # the text is read again and again
     assert chosen.optimizer.learning_rate == round(learning_rate(chosen.run.steps * 2048), 4)
     assert len(said) == 1
@@ -124,7 +127,7 @@ def test_a_text_or_a_time_that_is_too_short(text: Path, tmp_path: Path, monkeypa
     poem.write_text(LINES[:500])
     with pytest.raises(SystemExit, match=r"--minutes: expected a text of at least 2,000 bytes, got 500"):
         main(["modern", "--corpus", str(poem), "--minutes", "5", "--run-dir", str(tmp_path / "run")])
-    monkeypatch.setattr(minutes, "process_seconds", lambda: 29.0)  # a machine that took so long to come here
+    monkeypatch.setattr(minutes, "command_seconds", lambda: 29.0)  # a machine that took so long to come here
     with pytest.raises(SystemExit, match=r"--minutes: expected at least \d+\.\d for this text .* got 0\.5; give more"):
         main(["modern", "--corpus", str(text), "--minutes", "0.5", "--run-dir", str(tmp_path / "run")])
 
@@ -139,6 +142,36 @@ def test_the_reading_of_a_text_whose_size_only_reading_tells_takes_its_time(
     monkeypatch.setattr(minutes, "PREPARING_PER_BYTE", 40 / (8 * len(LINES)))  # all of it: more than half a minute
     with pytest.raises(SystemExit, match=r"--minutes: expected at least \d+\.\d for this text .* got 0\.5; give more"):
         main(["modern", "--corpus", str(records), "--minutes", "0.5", "--run-dir", str(tmp_path / "run")])
+
+
+def test_minutes_count_from_the_entry_of_the_command(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(minutes, "SHAPES", {64: SHAPES[64]})
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: time.time() - 7200)  # a notebook's kernel
+    words = ["--corpus", str(text), "--minutes", "20"]
+    main(["modern", *words, "--run-dir", str(tmp_path / "run"), "--plan"])
+    assert capsys.readouterr().out.startswith("plan for 20 minutes: ")
+    chosen, _, _ = plan(words, tmp_path / "run")
+    assert 0.5 * 1200 < chosen.run.max_seconds < 1200
+
+
+def test_a_command_begins_where_its_outermost_block_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    @counted()
+    def work() -> float:
+        now[0] += 2
+        return command_seconds()
+
+    assert [work(), work()] == [2, 2]
+    with counted():
+        now[0] += 30
+        assert [work(), work()] == [32, 34]
+    assert work() == 2
+    with pytest.raises(LookupError, match="expected a call inside of counted"):
+        command_seconds()
 
 
 @pytest.mark.slow

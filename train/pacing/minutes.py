@@ -1,15 +1,13 @@
 """`--minutes N`: measure this machine for a few seconds, and choose model, vocabulary, batch, steps and schedule.
 
 Only what the recipe says is chosen; what the command line says is kept. The minutes are those of the whole command: the
-libraries, the tokenizer and the tokens come off them.
+libraries, the tokenizer and the tokens come off them. Where there is no command, as in a notebook, they begin here.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-
-import psutil
 
 from modeling.scaling.choice import (
     BATCH,
@@ -29,6 +27,7 @@ from storage.text import count_bytes, duration
 from train.config import Config, replace_fields, value_of
 from train.data.fitting import changed_fields, fit_to_text
 from train.data.split import encoded_file, known_size, read_corpus, size_of_files
+from train.pacing.clock import command_seconds, counted
 from train.pacing.plan import make_plan, vocabulary_size
 
 MEASURED_VOCABULARY = 2048
@@ -58,6 +57,7 @@ def fit(config: Config, recipe: Config, folder: RunFolder, log: Callable[[str], 
     return fitted, lines + more
 
 
+@counted()
 def fit_to_minutes(
     config: Config, recipe: Config, folder: RunFolder, log: Callable[[str], None]
 ) -> tuple[Config, list[str]]:
@@ -92,7 +92,7 @@ def fit_to_minutes(
     preparing = PREPARING + PREPARING_PER_BYTE * read
 
     def left() -> float:
-        return 60 * minutes - process_seconds() - preparing - ENDING
+        return 60 * minutes - command_seconds() - preparing - ENDING
 
     text = Text(bytes=round(size * (1 - config.data.validation_fraction)), difficulty=LAW.difficulty(sample))
     step_tokens = batch * config.model.max_position_embeddings
@@ -225,8 +225,3 @@ def describe(config: Config, choice: Choice, parameters: int, minutes: float, te
             f"its {minutes:g} minutes"
         )
     return lines
-
-
-def process_seconds() -> float:
-    """Since this process began."""
-    return time.time() - psutil.Process().create_time()

@@ -20,7 +20,8 @@ from storage import model_card
 
 LIMIT = 200_000
 """Characters of a card that are shown."""
-_TAG = re.compile(r"<!--.*?-->|<[^<>]*>", re.DOTALL)
+# An unclosed comment ends with the text, as in browsers; searching its end again from each "<!--" takes quadratic time.
+_TAG = re.compile(r"<!--(?:-?>|.*?(?:-->|\Z))|<[^<>]*>", re.DOTALL)
 
 
 def read_card(folder: Path | None) -> str | None:
