@@ -92,6 +92,34 @@ def test_other_types(config, dtype):
     assert (logits_V - expected_V).abs().max() < bound * expected_V.abs().max()
 
 
+@pytest.mark.parametrize("config", [CLASSIC, MODERN, {**CLASSIC, "position_embedding": "sinusoidal"}])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_the_matrices_of_a_large_model_are_used_as_they_lie(config, dtype, monkeypatch):
+    model = build(dtype, **config)
+    limit, ids = model.get_memory_footprint(), [5, 3, 8, 1, 9, 2]
+    own = {weight.data_ptr() for weight in model.parameters()}
+
+    def copies(decoder: FastDecoder) -> int:
+        """How many matrices of the decoder are copies of the model's, but for the joined ones."""
+        matrices = [decoder.head_EV]
+        for block in decoder.blocks:
+            matrices += [block.output_WE, block.up_EI, block.down_IE]
+            matrices += [] if block.gate_EI is None else [block.gate_EI]
+        return sum(each.data_ptr() not in own for each in matrices)
+
+    with torch.inference_mode():
+        expected_LV = model(torch.tensor([ids])).logits[0].float()
+        monkeypatch.setattr("modeling.fast_decoder.COPY_LIMIT", limit)
+        assert copies(FastDecoder(model, CONTEXT)) > 0
+        monkeypatch.setattr("modeling.fast_decoder.COPY_LIMIT", limit - 1)
+        decoder = FastDecoder(model, CONTEXT)
+        assert copies(decoder) == 0
+        for start, end in ((0, 3), (3, 4), (4, 6)):
+            logits_V = decoder.read(ids[start:end]).float()
+            bound = 0.02 if dtype == torch.float16 else 1e-5
+            assert (logits_V - expected_LV[end - 1]).abs().max() < bound * expected_LV.abs().max()
+
+
 @pytest.mark.parametrize("rope_type", ["linear", "yarn"])
 @torch.no_grad()
 def test_scaled_positions(rope_type):
