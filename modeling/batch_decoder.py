@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from modeling.configuration_scratchgpt import ScratchGPTConfig
-from modeling.fast_decoder import FastBlock, FastDecoder
+from modeling.fast_decoder import FastBlock, FastDecoder, weighted_sum
 from modeling.loading import context_length
 from modeling.modeling_scratchgpt import ScratchGPTForCausalLM
 
@@ -106,17 +106,17 @@ class PackedLinear:
         """The outputs (..., O) of inputs (..., I)."""
         if x.numel() != self.inputs:
             return self._many(x)
-        return self.single(x.reshape(1, -1)).view(*x.shape[:-1], -1)
+        return self.single(x) if x.ndim == 2 else self.single(x.reshape(1, -1)).view(*x.shape[:-1], -1)
 
     def _many(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
     def _weighted_sum(self, weight_IO: Tensor, size: int) -> Callable[[Tensor], Tensor]:
         """The product of a single row, as the sum of sums over so many inputs each."""
-        input_I, start_B = torch.arange(self.inputs), torch.arange(0, self.inputs, size)
+        begin_B = torch.arange(0, self.inputs, size)
 
         def product(x_1I: Tensor) -> Tensor:
-            sum_BO = torch.embedding_bag(weight_IO, input_I, start_B, False, 0, False, x_1I[0])[0]
+            sum_BO = weighted_sum(x_1I, weight_IO, begin_B)
             sum_1O = sum_BO[:1]
             for block in range(1, len(sum_BO)):
                 sum_1O = sum_1O + sum_BO[block]

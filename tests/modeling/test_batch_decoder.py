@@ -1,6 +1,5 @@
 """One token of several texts in one pass, against the model's own forward, and one text against its company."""
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -9,14 +8,13 @@ import torch
 import transformers
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from modeling.batch_decoder import BatchDecoder, CannotBatchError, Layer, PackedLinear
 from modeling.batching import batch_decoder, can_batch
 from modeling.cache_decoder import CacheBatchDecoder
 from tests.modeling import models
-from tests.modeling.test_fast_decoder import CLASSIC, CONTEXT, MODERN, VOCABULARY, build, shapes
+from tests.modeling.test_fast_decoder import CLASSIC, CONTEXT, MODERN, VOCABULARY, Counting, build, shapes
 
 WIDTH = 5
 texts = st.lists(st.integers(0, VOCABULARY - 1), min_size=2, max_size=CONTEXT)
@@ -164,18 +162,6 @@ def test_a_row_is_the_same_bits_alone_as_among_others(inputs, outputs):
                 assert torch.equal(linear(x_I[None, None])[0, 0], row_O)
 
 
-class _Counting(TorchDispatchMode):
-    """Counts the operations by name."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.calls[func.overloadpacket.__name__] += 1
-        return func(*args, **kwargs or {})
-
-
 @pytest.mark.skipif("USE_FBGEMM" not in torch.__config__.show(), reason="embedding_bag adds up in another order")
 @pytest.mark.parametrize("family", [BatchDecoder, CacheBatchDecoder])
 def test_one_text_alone_does_without_the_calls_that_many_share(family):
@@ -188,7 +174,7 @@ def test_one_text_alone_does_without_the_calls_that_many_share(family):
             texts = [decoder.new_text(CONTEXT) for _ in range(count)]
             for text in texts:
                 text.read([1, 2])
-            with _Counting() as counting:
+            with Counting() as counting:
                 decoder.step(texts, [3] * count)
             calls.append(counting.calls)
         if family is BatchDecoder:

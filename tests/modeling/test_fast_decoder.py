@@ -1,6 +1,7 @@
 """The lean path against the model's own forward."""
 
 import math
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from modeling.fast_decoder import FastDecoder, is_plain
@@ -59,6 +61,18 @@ def build(dtype=torch.float32, **config) -> Any:
         for parameter in model.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
     return model.to(dtype)
+
+
+class Counting(TorchDispatchMode):
+    """Counts the operations by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls[func.overloadpacket.__name__] += 1
+        return func(*args, **kwargs or {})
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -118,6 +132,18 @@ def test_the_matrices_of_a_large_model_are_used_as_they_lie(config, dtype, monke
             logits_V = decoder.read(ids[start:end]).float()
             bound = 0.02 if dtype == torch.float16 else 1e-5
             assert (logits_V - expected_LV[end - 1]).abs().max() < bound * expected_LV.abs().max()
+
+
+@pytest.mark.parametrize(("dtype", "is_sum"), [(torch.float32, True), (torch.bfloat16, False)])
+def test_a_token_reads_each_matrix_as_a_weighted_sum_of_its_rows(dtype, is_sum):
+    with torch.inference_mode():
+        reader = FastDecoder(build(dtype, **MODERN), CONTEXT)
+        reader.read([5, 3])
+        with Counting() as counting:
+            reader.read([8])
+    matrices = 5 * MODERN["num_hidden_layers"] + 1
+    assert counting.calls["embedding_bag"] == is_sum * matrices
+    assert counting.calls["mm"] == (not is_sum) * matrices
 
 
 @pytest.mark.parametrize("rope_type", ["linear", "yarn"])
