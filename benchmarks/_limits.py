@@ -7,12 +7,13 @@ layer's inputs and outputs.
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
-from modeling.fast_decoder import FastDecoder
+from modeling.fast_decoder import FastDecoder, product
 from train.kernels import CROSS_ENTROPY_ALIGNMENT, CROSS_ENTROPY_ROWS
 
 HEADS = 16
@@ -81,23 +82,22 @@ def attention_products(heads: int, length: int, width: int, dtype: torch.dtype) 
 def token_products(model: ScratchGPTForCausalLM, dtype: torch.dtype) -> Callable[[], None]:
     """A call that computes all matrix-vector products of one generated token; attention's are left out.
 
-    On the decoder's matrices in the layout that was fastest for the type on an AVX2 machine: as the decoder lays them
-    out in float32, rows of outputs in other types.
+    On the decoder's matrices: in float32 as the decoder multiplies with them, in other types with rows of outputs,
+    which was fastest on an AVX2 machine.
     """
-    matrices, pairs = decoder_matrices(model), []
-    multiply = torch.mm if dtype == torch.float32 else torch.mv
-    for matrix_IO in matrices:
+    calls: list[Callable[[], Tensor]] = []
+    for matrix_IO in decoder_matrices(model):
         inputs, outputs = matrix_IO.shape
         if dtype == torch.float32:
-            pairs.append((filled(1, inputs), matrix_IO, torch.empty(1, outputs)))
+            calls.append(partial(product, filled(1, inputs), matrix_IO))
         else:
-            pairs.append(
-                (matrix_IO.t().to(dtype).contiguous(), filled(inputs, dtype=dtype), torch.empty(outputs, dtype=dtype))
-            )
+            weight_OI = matrix_IO.t().to(dtype).contiguous()
+            out_O = torch.empty(outputs, dtype=dtype)
+            calls.append(partial(torch.mv, weight_OI, filled(inputs, dtype=dtype), out=out_O))
 
     def products() -> None:
-        for a, b, out in pairs:
-            multiply(a, b, out=out)
+        for call in calls:
+            call()
 
     return products
 

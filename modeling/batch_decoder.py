@@ -8,15 +8,14 @@ A text must not depend on its company: the same seed gives the same text alone a
 here may round differently because of other rows. Norms, activations and additions work row by row. The matrix products
 are oneDNN's with packed weights, whose rows are the same bits for any number of rows (a plain `torch.mm` of one row
 uses another kernel than one of four). In attention, zeros follow the keys and values of a shorter text, and have a
-weight of exactly 0. Both are tried on this machine before they are relied on. That is also why one text alone goes
-through the same pass here, though the decoder of one text is faster for it.
+weight of exactly 0. Both are tried on this machine before they are relied on.
 
 Axes: N texts, E hidden size, W queries, keys and values of all heads, V vocabulary, S places that are attended to, Z
 key/value heads of all texts in a row; others as in `fast_decoder`.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -25,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from modeling.configuration_scratchgpt import ScratchGPTConfig
-from modeling.fast_decoder import FastBlock, FastDecoder
+from modeling.fast_decoder import FastBlock, FastDecoder, weighted_sum
 from modeling.loading import context_length
 from modeling.modeling_scratchgpt import ScratchGPTForCausalLM
 
@@ -38,6 +37,12 @@ SMALL_PRODUCT = 400
 """… or of more: torch computes products of fewer multiplications in another way."""
 ALIGNED = 8
 """Keys and values are a multiple of so many numbers, zeros among them: kernels take another path at odd addresses."""
+
+
+SUMS = (2**62, 1024, 512)
+"""Inputs whose products oneDNN adds up before it adds that sum to the others': all, or so many (AVX2, AVX-512)."""
+ROW_LIMIT = 2**20
+"""Numbers of a matrix that is copied for the products of single rows: a larger one takes much longer than a call."""
 
 
 class CannotBatchError(ValueError):
@@ -68,27 +73,56 @@ def rounded_up(number: int, step: int) -> int:
 class PackedLinear:
     """x @ weight + bias (weight: inputs, outputs) with the weight in the layout that oneDNN computes with.
 
+    A single row goes another way, to the same bits. A call of oneDNN takes 8 us before it computes, as long as a matrix
+    of 256 x 768 takes here, so a row is a weighted sum of the weight's rows (`embedding_bag`): like oneDNN, it adds the
+    fused products of one input after the other. Where its bits are others, oneDNN computes the row, alone or twice.
+
     Raises CannotBatchError where a row's result is not the same bits among any number of rows up to `width`.
     """
 
     def __init__(self, weight_t: Tensor, bias: Tensor | None, width: int) -> None:
-        self.bias = bias
+        self.bias, self.inputs = bias, len(weight_t)
+        singles = [self._many, lambda x_1I: self._many(x_1I.repeat(2, 1))[:1]]
+        if weight_t.is_contiguous() or weight_t.numel() <= ROW_LIMIT:
+            singles = [self._weighted_sum(weight_t.contiguous(), size) for size in SUMS] + singles
         try:
             self.packed = torch.ops.mkldnn._reorder_linear_weight(weight_t.t().contiguous(), width)
-            x_NE = torch.randn(width, weight_t.shape[0], generator=torch.Generator().manual_seed(0))
-            together = self(x_NE).view(torch.int32)  # bits: NaN is no other NaN's equal
-            is_same = all(
-                torch.equal(self(x_NE[start : start + size]).view(torch.int32), together[start : start + size])
-                for size in range(1, width)
-                for start in {0, width - size}
-            )
+            x_NI = torch.randn(width, self.inputs, generator=torch.Generator().manual_seed(0))
+            together = self._many(x_NI).view(torch.int32)  # bits: NaN is no other NaN's equal
+
+            def is_same(product: Callable[[Tensor], Tensor], start: int, size: int) -> bool:
+                rows = slice(start, start + size)
+                return torch.equal(product(x_NI[rows]).view(torch.int32), together[rows])
+
+            same = (single for single in singles if all(is_same(single, row, 1) for row in range(width)))
+            self.single = next(same, self._many)
+            are_same = all(is_same(self, start, size) for size in range(1, width) for start in {0, width - size})
         except (AttributeError, NotImplementedError, RuntimeError) as error:
             raise CannotBatchError(f"torch {torch.__version__} packs no weights here: {error}") from error
-        if not is_same:
+        if not are_same:
             raise CannotBatchError("a row of oneDNN's matrix product depends on the other rows here")
 
-    def __call__(self, x_NE: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x_NE, self.packed, self.bias, "none", [], "")
+    def __call__(self, x: Tensor) -> Tensor:
+        """The outputs (..., O) of inputs (..., I)."""
+        if x.numel() != self.inputs:
+            return self._many(x)
+        return self.single(x) if x.ndim == 2 else self.single(x.reshape(1, -1)).view(*x.shape[:-1], -1)
+
+    def _many(self, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+
+    def _weighted_sum(self, weight_IO: Tensor, size: int) -> Callable[[Tensor], Tensor]:
+        """The product of a single row, as the sum of sums over so many inputs each."""
+        begin_B = torch.arange(0, self.inputs, size)
+
+        def product(x_1I: Tensor) -> Tensor:
+            sum_BO = weighted_sum(x_1I, weight_IO, begin_B)
+            sum_1O = sum_BO[:1]
+            for block in range(1, len(sum_BO)):
+                sum_1O = sum_1O + sum_BO[block]
+            return sum_1O if self.bias is None else sum_1O + self.bias
+
+        return product
 
 
 class BatchDecoder:
@@ -198,7 +232,7 @@ class Slots:
     def __init__(self, blocks: Sequence[FastBlock], width: int) -> None:
         block = blocks[0]
         self.shape = _, R, D = block.G, block.H // block.G, block.D
-        self.piece = piece_of(R, D)
+        self.piece, self.phase_THF = piece_of(R, D), block.phase_THF
         self.width, self.layer_count = width, len(blocks)
         self._begin()
 
@@ -255,11 +289,12 @@ class Slots:
         """What the next token of each text sees, which comes to these places."""
         G, R, _ = self.shape
         places = self.whole_pieces(int(begin_N.max()) + 1)
-        count = max(2, len(begin_N))  # one text alone would be another kind of product
+        count = max(-(-2 // G), len(begin_N))  # a product alone would be of another kind
         mask_NS = torch.zeros(count, places, dtype=torch.float32)
         mask_NS[: len(begin_N)].masked_fill_(torch.arange(places) > begin_N[:, None], -torch.inf)
         mask_ZRS = mask_NS[:, None, None].expand(-1, G, R, -1).reshape(count * G, R, places)
-        return Seen(begin_N=begin_N, slot_N=torch.arange(len(begin_N)), mask_ZRS=mask_ZRS)
+        phase_NHF = None if self.phase_THF is None else self.phase_THF[begin_N]
+        return Seen(begin_N=begin_N, slot_N=torch.arange(len(begin_N)), phase_NHF=phase_NHF, mask_ZRS=mask_ZRS)
 
     def check(self, context: int) -> None:
         """Try random queries, keys and values of `width` texts of up to `context` tokens, alone and in company. Raises
@@ -329,7 +364,9 @@ class Layer:
         """The heads' outputs (N, H x D) of a token of each text, which has its key and value."""
         texts, G, R, D = query_NGRD.shape
         count, places = len(seen.mask_ZRS) // G, seen.mask_ZRS.shape[2]
-        query_ZRD = pad(query_NGRD, (0, -D % ALIGNED, 0, 0, 0, 0, 0, count - texts)).flatten(0, 1)
+        if count > texts or D % ALIGNED:
+            query_NGRD = pad(query_NGRD, (0, -D % ALIGNED, 0, 0, 0, 0, 0, count - texts))
+        query_ZRD = query_NGRD.flatten(0, 1)
         key_ZSD, value_ZSD = (x_NGTD[:count].flatten(0, 1)[:, :places] for x_NGTD in (self.keys_NGTD, self.values_NGTD))
         score_ZRS = torch.baddbmm(seen.mask_ZRS, query_ZRD, key_ZSD.transpose(1, 2), alpha=self.D**-0.5)
         out_ZRD = torch.bmm(torch.softmax(score_ZRS, -1), value_ZSD)
@@ -342,6 +379,7 @@ class Seen:
 
     begin_N: Tensor  # the place of each text's token
     slot_N: Tensor  # its slot
+    phase_NHF: Tensor | None  # the rotation of its queries and keys (RoPE)
     mask_ZRS: Tensor  # 0 where it sees a place, else -inf
 
 
@@ -377,9 +415,8 @@ class BatchBlock:
         rotated_NHD = head_NHD[:, : block.H + block.G]
         if block.head_norm is not None:
             block.head_norm(rotated_NHD, out=rotated_NHD)
-        if block.phase_THF is not None:
-            complex_NHF = torch.view_as_complex(rotated_NHD.unflatten(-1, (-1, 2)))
-            complex_NHF.mul_(block.phase_THF[seen.begin_N])
+        if seen.phase_NHF is not None:
+            torch.view_as_complex(rotated_NHD.unflatten(-1, (-1, 2))).mul_(seen.phase_NHF)
         query_NHD, key_NGD, value_NGD = head_NHD.split((block.H, block.G, block.G), dim=1)
         layer.put(key_NGD, value_NGD, seen)
         return layer.attend(query_NHD.unflatten(1, (block.G, -1)), seen)

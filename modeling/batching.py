@@ -11,7 +11,7 @@ import inspect
 import threading
 import time
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Sequence
 from functools import partial
 from typing import Any, cast
@@ -66,6 +66,8 @@ class BatchGenerator:
         self.model = model
         with torch.inference_mode():
             self.decoder = batch_decoder(model, width)
+        self.widths: Counter[int] = Counter()
+        """How many passes read a token of so many texts, since it was made."""
         self._texts: list[_Text] = []
         self._lock = threading.Lock()
 
@@ -141,6 +143,7 @@ class BatchGenerator:
         ready = [text for text in texts if len(text.unread) == 1]
         for start in range(0, len(ready), self.decoder.width):
             part = ready[start : start + self.decoder.width]
+            self.widths[len(part)] += 1
             logits_NV = self.decoder.step([text.decoder for text in part], [text.unread[0] for text in part])
             for text, logits_V in zip(part, logits_NV, strict=True):
                 text.draw(logits_V)

@@ -145,6 +145,9 @@ def serve(source: ModelSource, arguments: argparse.Namespace, companion: Compani
     loader.start().wait()
     _ = loader.batch  # now, so that the first text need not wait for it
     page.block_thread()
+    if (batch := context.loader.batch) and batch.widths:
+        tokens, passes = sum(width * count for width, count in batch.widths.items()), batch.widths.total()
+        print(f"Passes of the model: {passes:,} for {tokens:,} tokens, of up to {max(batch.widths)} texts at once.")
 
 
 def check_port(host: str, port: int) -> None:

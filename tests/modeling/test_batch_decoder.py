@@ -14,7 +14,7 @@ from modeling.batch_decoder import BatchDecoder, CannotBatchError, Layer, Packed
 from modeling.batching import batch_decoder, can_batch
 from modeling.cache_decoder import CacheBatchDecoder
 from tests.modeling import models
-from tests.modeling.test_fast_decoder import CLASSIC, CONTEXT, MODERN, VOCABULARY, build, shapes
+from tests.modeling.test_fast_decoder import CLASSIC, CONTEXT, MODERN, VOCABULARY, Counting, build, shapes
 
 WIDTH = 5
 texts = st.lists(st.integers(0, VOCABULARY - 1), min_size=2, max_size=CONTEXT)
@@ -142,6 +142,47 @@ def test_a_kernel_whose_rows_depend_on_each_other_is_not_used(monkeypatch):
     monkeypatch.setattr(PackedLinear, "__call__", lambda self, x: linear(self, x) * (1 + 1e-6 * (len(x) == 1)))
     with pytest.raises(CannotBatchError, match="depends on the other rows"):
         BatchDecoder(build(**CLASSIC), 4)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(24, 7), (300, 96), (704, 40), (1376, 32), (1030, 1030)])
+def test_a_row_is_the_same_bits_alone_as_among_others(inputs, outputs):
+    """Also where the product of one row is oneDNN's, which for many inputs is another kernel than that of two."""
+    generator = torch.Generator().manual_seed(2)
+    weight_OI, bias_O, x_NI = (
+        torch.randn(size, generator=generator) for size in ((outputs, inputs), (outputs,), (9, inputs))
+    )
+    expected_NO = torch.nn.functional.linear(x_NI.double(), weight_OI.double(), bias_O.double()).float()
+    with torch.inference_mode():
+        for weight_t in (weight_OI.t(), weight_OI.t().contiguous()):
+            linear = PackedLinear(weight_t, bias_O, 16)
+            together = linear(x_NI)
+            torch.testing.assert_close(together, expected_NO, atol=1e-3, rtol=1e-3)
+            for x_I, row_O in zip(x_NI, together, strict=True):
+                assert torch.equal(linear(x_I[None])[0], row_O)
+                assert torch.equal(linear(x_I[None, None])[0, 0], row_O)
+
+
+@pytest.mark.skipif("USE_FBGEMM" not in torch.__config__.show(), reason="embedding_bag adds up in another order")
+@pytest.mark.parametrize("family", [BatchDecoder, CacheBatchDecoder])
+def test_one_text_alone_does_without_the_calls_that_many_share(family):
+    """Nor does it attend for a second one."""
+    model = build(**MODERN) if family is BatchDecoder else wide_llama()
+    calls = []
+    with torch.inference_mode():
+        decoder = family(model, 4)
+        for count in (1, 2):
+            texts = [decoder.new_text(CONTEXT) for _ in range(count)]
+            for text in texts:
+                text.read([1, 2])
+            with Counting() as counting:
+                decoder.step(texts, [3] * count)
+            calls.append(counting.calls)
+        if family is BatchDecoder:
+            seen = [decoder.groups[0].begin_pass(torch.tensor([2] * count)) for count in (1, 2)]
+            assert [len(each.mask_ZRS) for each in seen] == [2, 4]  # key/value heads
+    alone, together = calls
+    assert alone["_linear_pointwise"] == 0
+    assert alone["embedding_bag"] == together["_linear_pointwise"] > 0
 
 
 def test_which_models_can():

@@ -94,27 +94,19 @@ def test_a_stop_token_ends_a_text_and_is_no_part_of_it(batch):
     assert write(batch, [1, 2, 3], GREEDY, stop_token_ids=[stop]) == (steps[:before], "stop_token")
 
 
-def test_texts_share_the_passes_of_the_model(model, monkeypatch):
+def test_texts_share_the_passes_of_the_model(model):
     batch = BatchGenerator(model, width=4)
-    widths: list[int] = []
-    step = batch.decoder.step
-
-    def noted(texts: Any, ids: Any) -> Any:
-        widths.append(len(texts))
-        return step(texts, ids)
-
-    monkeypatch.setattr(batch.decoder, "step", noted)
     assert len(write(batch, [1, 2], GREEDY)[0]) == 10
-    assert widths == [1] * 9  # the first token comes with the prompt
+    assert batch.widths == {1: 9}  # the first token comes with the prompt
     deadline = time.monotonic() + 120
 
     def write_until_shared(seed: int) -> str:
         settings = SamplingSettings(max_new_tokens=LONG, seed=seed)
-        return write(batch, [1, 2], settings, should_stop=lambda: 4 in widths or time.monotonic() > deadline)[1]
+        return write(batch, [1, 2], settings, should_stop=lambda: 4 in batch.widths or time.monotonic() > deadline)[1]
 
     with ThreadPoolExecutor(6) as pool:
         assert {*pool.map(write_until_shared, range(6))} == {"stopped"}
-    assert max(widths) == 4  # of six texts four at a time
+    assert max(batch.widths) == 4  # of six texts four at a time
 
 
 def test_each_text_ends_by_itself(batch):

@@ -1,6 +1,7 @@
 """The lean path against the model's own forward."""
 
 import math
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from modeling.fast_decoder import FastDecoder, is_plain
@@ -61,6 +63,18 @@ def build(dtype=torch.float32, **config) -> Any:
     return model.to(dtype)
 
 
+class Counting(TorchDispatchMode):
+    """Counts the operations by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls[func.overloadpacket.__name__] += 1
+        return func(*args, **kwargs or {})
+
+
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(shape=shapes, ids=st.lists(st.integers(0, VOCABULARY - 1), min_size=4, max_size=CONTEXT), data=st.data())
 def test_logits_are_those_of_the_forward(shape, ids, data):
@@ -90,6 +104,46 @@ def test_other_types(config, dtype):
         logits_V = reader.read(ids[4:]).float()
     bound = 0.1 if dtype == torch.bfloat16 else 1e-5
     assert (logits_V - expected_V).abs().max() < bound * expected_V.abs().max()
+
+
+@pytest.mark.parametrize("config", [CLASSIC, MODERN, {**CLASSIC, "position_embedding": "sinusoidal"}])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_the_matrices_of_a_large_model_are_used_as_they_lie(config, dtype, monkeypatch):
+    model = build(dtype, **config)
+    limit, ids = model.get_memory_footprint(), [5, 3, 8, 1, 9, 2]
+    own = {weight.data_ptr() for weight in model.parameters()}
+
+    def copies(decoder: FastDecoder) -> int:
+        """How many matrices of the decoder are copies of the model's, but for the joined ones."""
+        matrices = [decoder.head_EV]
+        for block in decoder.blocks:
+            matrices += [block.output_WE, block.up_EI, block.down_IE]
+            matrices += [] if block.gate_EI is None else [block.gate_EI]
+        return sum(each.data_ptr() not in own for each in matrices)
+
+    with torch.inference_mode():
+        expected_LV = model(torch.tensor([ids])).logits[0].float()
+        monkeypatch.setattr("modeling.fast_decoder.COPY_LIMIT", limit)
+        assert copies(FastDecoder(model, CONTEXT)) > 0
+        monkeypatch.setattr("modeling.fast_decoder.COPY_LIMIT", limit - 1)
+        decoder = FastDecoder(model, CONTEXT)
+        assert copies(decoder) == 0
+        for start, end in ((0, 3), (3, 4), (4, 6)):
+            logits_V = decoder.read(ids[start:end]).float()
+            bound = 0.02 if dtype == torch.float16 else 1e-5
+            assert (logits_V - expected_LV[end - 1]).abs().max() < bound * expected_LV.abs().max()
+
+
+@pytest.mark.parametrize(("dtype", "is_sum"), [(torch.float32, True), (torch.bfloat16, False)])
+def test_a_token_reads_each_matrix_as_a_weighted_sum_of_its_rows(dtype, is_sum):
+    with torch.inference_mode():
+        reader = FastDecoder(build(dtype, **MODERN), CONTEXT)
+        reader.read([5, 3])
+        with Counting() as counting:
+            reader.read([8])
+    matrices = 5 * MODERN["num_hidden_layers"] + 1
+    assert counting.calls["embedding_bag"] == is_sum * matrices
+    assert counting.calls["mm"] == (not is_sum) * matrices
 
 
 @pytest.mark.parametrize("rope_type", ["linear", "yarn"])

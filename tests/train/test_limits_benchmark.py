@@ -11,8 +11,11 @@ from modeling.sizing import count_parameters, flops_per_token
 
 SMALL = {"vocab_size": 64, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}
 SHAPES = [SMALL, SMALL | {"num_attention_heads": 4, "num_key_value_heads": 2, "gated_mlp": True}]
-MATRIX_VECTOR = {torch.ops.aten.mv: lambda matrix, vector, **_: 2 * matrix[0] * matrix[1]}
-"""Its operations from the shapes, which torch's counter does not know."""
+MATRIX_VECTOR = {
+    operation: lambda matrix, *_, **__: 2 * matrix[0] * matrix[1]
+    for operation in (torch.ops.aten.mv, torch.ops.aten._embedding_bag, torch.ops.aten._embedding_bag_forward_only)
+}
+"""Their operations from the shapes, which torch's counter does not know; a sum of all of a matrix's rows is one too."""
 
 
 @pytest.mark.parametrize("fields", SHAPES, ids=["classic", "grouped and gated"])
