@@ -57,6 +57,11 @@ def parse(arguments: list[str]) -> "tuple[Search, int, bool]":
     recipe, config = parse_run([name, *rest])
     if config.run.dir is not None and any(flag.startswith(("--run-dir", "--run.dir")) for flag in rest):
         raise ValueError("--run-dir: each trial has a run folder of its own; choose the sweep's with --sweep-dir")
+    if config.data.objective == "chat":
+        raise ValueError(
+            "--data.objective: expected causal or masked in a search, got chat, which goes on from a model and keeps "
+            "its sizes; search its base model, or compare runs of `python -m train chat` by hand"
+        )
     run = config.run
     for flag, value in (("--from", run.base_model), ("--minutes", run.minutes), ("--push", run.push)):
         if value:

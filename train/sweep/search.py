@@ -19,6 +19,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
+from corpus.readers import BrokenFileError
 from storage.files import (
     atomic_file,
     atomic_folder,
@@ -45,6 +46,9 @@ UNITS = {"bits_per_byte": "bits per byte", "validation_loss": "nats per hidden t
 COSTS = {"steps": "step", "tokens_seen": "tokens_seen", "seconds": "seconds", "parameters": "parameters"}  # in run.json
 # Fields of `run` that change what a trial reaches; the others may differ when a sweep is resumed.
 _RUN_FIELDS = ("seed", "steps", "max_seconds", "evaluate_every", "precision")
+
+# Values that some texts are too short for, which is known when they are read: such a trial ends alone.
+FITTED_TO_TEXT = {"tokenizer.kind", "tokenizer.vocab_size", "model.max_position_embeddings"}
 
 
 @dataclass(kw_only=True)
@@ -81,6 +85,7 @@ class Search:
         if self.startup_trials < 1:
             raise ValueError(f"--startup-trials: expected at least 1, got {self.startup_trials}")
         check_tracker(self.config.run.tracker)
+        load_teacher(with_teacher(self.config))  # one that is not there is no trial's fault
         self._check_folder(resume)
         if self.config.run.tracker == "trackio":
             os.environ.setdefault("TRACKIO_DIR", str(self.folder.resolve() / "tracking"))  # all trials side by side
@@ -213,12 +218,16 @@ class Search:
             load_teacher(config)
         except ValueError as error:
             return f"no such model: {error}"
-        self._share_tokens(config, run)
         changed = {"run.dir": run.path, "run.resume": True, "run.output_tokens": 0, "run.precision": self.precision}
         try:
+            self._share_tokens(config, run)
             train(replace_fields(config, changed), recipe=self.recipe, quiet=True, watch=watch)
         except DivergedError as error:
             return error.reason
+        except ValueError as error:
+            if isinstance(error, BrokenFileError) or not values.keys() & FITTED_TO_TEXT:
+                raise
+            return f"no such model: {error}"
         except MemoryError:
             return "out of memory"
         return trial.user_attrs.get("stopped")

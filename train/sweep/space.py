@@ -74,6 +74,11 @@ def build_space(config: Config, given: list[str], fixed: set[str]) -> Space:
                 f"--space: expected a field that leaves the validation loss comparable, got {name}; with masked "
                 "training the loss is per token, and another tokenizer has other tokens"
             )
+        if name in _TOKENIZER and config.data.split == "tokens" and config.corpus.source != "stories":
+            raise ValueError(
+                f"--space: expected a field that leaves the validation text as it is, got {name} with --data.split "
+                "tokens, which cuts another text for each tokenizer; add --data.split text"
+            )
         distributions[name] = distribution
     distributions = {name: value for name, value in distributions.items() if name not in fixed}
     if not distributions:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from storage.run_folder import RunFolder
 from tests.train.test_loop import curve, stop_after
+from tokenization import load_tokenizer
 from train.__main__ import main as train_main
 from train.config import from_json
 from train.sweep.__main__ import main
@@ -149,6 +150,53 @@ def test_trials_without_a_result_end_alone(tmp_path: Path) -> None:
     assert len(found) == 3
 
 
+def test_a_vocabulary_for_which_the_text_is_too_short_ends_its_trial_alone(tmp_path: Path) -> None:
+    tiny = [word for word in TINY if word not in ("--tokenizer.vocab-size", "300")]
+    space = ["--tokenizer.kind", "sentencepiece", "--space", "tokenizer.vocab_size=400,30000"]
+    text = ["--corpus.stories", "60", "--steps", "2"]
+    main(["debug", "--trials", "4", *space, *tiny, *text, "--sweep-dir", str(tmp_path / "s")])
+    states = {row["tokenizer.vocab_size"]: row["state"] for row in table(tmp_path / "s")}
+    assert states["400"] == "complete"
+    assert re.match(r"no such model: .*expected vocab_size of at most \d+", states["30000"])
+
+
+def test_a_text_that_is_not_there_ends_the_search_whatever_is_searched(tmp_path: Path) -> None:
+    """It is no trial's fault, and its trial is taken up again by --resume."""
+    text = tmp_path / "text.txt.gz"
+    text.write_bytes(b"no gzip")
+    space = ["--data.split", "text", "--space", "tokenizer.vocab_size=300,400"]
+    with pytest.raises(SystemExit, match=r"error: .*text\.txt\.gz"):
+        main(
+            [
+                "debug",
+                "--trials",
+                "2",
+                *space,
+                "--corpus",
+                str(text),
+                "--sweep-dir",
+                str(tmp_path / "s"),
+                "--steps",
+                "2",
+            ]
+        )
+    assert not (tmp_path / "s" / "trials.csv").exists()  # no trial has ended
+
+
+def test_a_search_with_a_teacher(finished: Path, tmp_path: Path) -> None:
+    """All trials learn from one model, in its tokens, whose vocabulary they would not have by themselves."""
+    teacher = next(finished.glob("trials/*/checkpoints/*"))
+    folder = tmp_path / "s"
+    taught = [word for word in TINY if word not in ("--tokenizer.vocab-size", "300")]
+    main(["debug", "--trials", "2", *SPACE, *taught, "--teacher", str(teacher), "--sweep-dir", str(folder)])
+    assert [row["state"] for row in table(folder)] == ["complete"] * 2
+    assert from_json(json.loads((folder / "best.json").read_text())["config"]).data.teacher == str(teacher.resolve())
+    runs = [RunFolder(path) for path in sorted((folder / "trials").iterdir())]
+    vocabularies = [load_tokenizer(run.tokenizer).get_vocab() for run in runs]
+    assert vocabularies == [load_tokenizer(teacher).get_vocab()] * 2
+    assert [len(vocabulary) for vocabulary in vocabularies] == [300] * 2
+
+
 def test_a_search_without_a_result_is_an_error(tmp_path: Path) -> None:
     space = ["--space", "model.num_key_value_heads=3,5"]
     with pytest.raises(SystemExit, match=r"error: no trial is complete \(reasons: .*sweep\.md\)"):
@@ -168,7 +216,16 @@ def test_a_search_without_a_result_is_an_error(tmp_path: Path) -> None:
             ["modern", "--trials", "1", "--minutes", "5"],
             "error: --minutes: expected none in a search, .* got 5.0; leave",
         ),
-        (["chat", "--trials", "1", "--from", "x"], "error: --from: expected none in a search, .* got x; leave"),
+        (["debug", "--trials", "1", "--from", "x"], "error: --from: expected none in a search, .* got x; leave"),
+        (
+            ["chat", "--trials", "1"],
+            "error: --data.objective: expected causal or masked in a search, got chat, which goes",
+        ),
+        (["debug", "--trials", "1", "--teacher", "tests"], "error: --teacher .*/tests: .*/tests holds no model"),
+        (
+            ["scifi", "--trials", "1", "--space", "tokenizer.vocab_size=1000,4000"],
+            "error: --space: expected a field that leaves the validation text as it is, got tokenizer.vocab_size with",
+        ),
         (["debug", "--trials", "1", "--push", "me/x"], "error: --push: expected none in a search, .* with --push then"),
         (["debug", "--trials", "1", "--data.batch-size", "0"], "error: --data.batch-size: expected at least 1, got 0"),
         (["debug"], "2"),  # argparse names --trials
