@@ -216,6 +216,8 @@ class Trainer(Run):
         # The infinite limit multiplies the gradients by exactly 1.
         limit = config.optimizer.max_grad_norm or math.inf
         norm = self.accelerator.clip_grad_norm_(self.unwrapped.parameters(), limit)
+        if self.draws_ahead and state.step + 1 < self.schedule.steps:
+            self.batches.draw()  # the device computes, and its numbers are waited for below at the earliest
         step = PendingStep(
             loss=loss, norm=norm, batch=batch, position=self.position,
             step=state.step, skipped=state.skipped, tokens_seen=state.tokens_seen,

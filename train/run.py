@@ -19,6 +19,7 @@ from train.base.teacher import load_teacher, with_teacher
 from train.checkpoint import TrainState
 from train.checks import check_same_run
 from train.config import Config, write_recipe
+from train.data.ahead import AheadBatches
 from train.data.batches import (
     evaluation_batches,
     micro_batch_size,
@@ -181,9 +182,10 @@ class Run:
         )
         # Every process draws the same batches and takes its rows of them, so that their number changes no batch.
         make_batches = training_batches if self.old_text is None else self.old_text.among
-        self.batches = self.objective.training(
-            make_batches(prepared.train, config.data.windows, **sizes, seed=config.run.seed)
+        self.batches = AheadBatches(
+            self.objective.training(make_batches(prepared.train, config.data.windows, **sizes, seed=config.run.seed))
         )
+        self.draws_ahead = accelerator.device.type == "cuda"
         sizes["windows"] = config.data.evaluation_windows
         self.validation = self.objective.validation(evaluation_batches(prepared.validation, **sizes))
         self.train_evaluation = self.objective.evaluation(
