@@ -5,8 +5,8 @@ least `SHORTEST_RUN` tries it. A compiled step may differ in its last bits: the 
 (`TrainState.compiled`), and a resumed run does the same. Evaluations are never compiled.
 
 On a CPU a run without a time limit tries nothing: the same command gives the same bits, and what trying finds depends
-on what else the machine does. On CUDA the same command does not give the same bits anyway (torch adds some gradients in
-the order in which they come), so long runs try it with a time limit and without.
+on what else the machine does. On CUDA the same bits are not promised anyway (the gradients of torch's fused attention
+are added in the order in which thread blocks end), so long runs try it with a time limit and without.
 """
 
 import statistics
