@@ -46,7 +46,7 @@ def main() -> None:
     names = given.names or BY_DEFAULT
     if unknown := sorted(set(names) - set(NAMES)):
         parser.error(f"unknown benchmark {', '.join(unknown)}: expected some of {', '.join(NAMES)}")
-    sections = [head()]
+    sections, failed = [head()], []
     for name in names:
         module, begun, busy = importlib.import_module(f"benchmarks.{name}"), time.monotonic(), load()
         try:
@@ -61,6 +61,10 @@ def main() -> None:
         if given.markdown:  # after each: what was measured is not lost with the next
             with atomic_file(given.markdown) as file:
                 file.write("\n\n".join(sections) + "\n")
+        if result.get("failed"):
+            failed.append(f"{name} ({result['failed']})")
+    if failed:
+        raise SystemExit(f"error: failed in part: {'; '.join(failed)}")
 
 
 def head() -> str:

@@ -1,5 +1,6 @@
 """Peers that take turns, so that whatever else the machine does falls on all of them alike."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -11,15 +12,21 @@ VOCABULARY, CONTEXT = 8257, 256
 
 
 def take_turns(
-    peers: Mapping[str, Callable[[], Any]], rounds: int, clock: Callable[[], float] | None = time.perf_counter
+    peers: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    clock: Callable[[], float] | None = time.perf_counter,
+    *,
+    end: float = math.inf,
 ) -> dict[str, list[float]]:
     """Seconds of each peer in each round, by this clock, after one call of each that is not measured.
 
     For peers of one thread `time.process_time` counts what they compute and not what they wait for others. Without a
-    clock, a peer returns its seconds.
+    clock, a peer returns its seconds. No round begins after `end` on `time.monotonic`'s clock, but there is one.
     """
     seconds: dict[str, list[float]] = {name: [] for name in peers}
     for turn in range(rounds + 1):
+        if turn > 1 and time.monotonic() > end:
+            break
         for name, peer in peers.items():
             start = clock() if clock else 0.0
             result = peer()

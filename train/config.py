@@ -268,8 +268,8 @@ class RunConfig(Section):
     tracker: Annotated[Literal["none", "trackio", "tensorboard", "wandb"], flag("--tracker")] = "none"
     """Experiment tracker that gets the metrics too, through accelerate."""
     compile: Annotated[Literal["try", "yes", "no"], BeforeValidator(lambda given: _COMPILE.get(given, given))] = "try"
-    """Whether steps go through torch.compile. Try: a run with a time limit of half an hour or more, on a GPU or with
-    one thread, measures it, which takes a minute or two of it, and keeps it where a step is 5 % faster."""
+    """Whether steps go through torch.compile. Try: a run of ten minutes or more on CUDA, on a CPU one with one thread
+    and a time limit of half an hour or more, measures it in a minute or two and keeps it if 5 % faster."""
     evaluate_every: Count = 100
     """Steps between evaluations."""
     checkpoint_every: Count = 500

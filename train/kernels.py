@@ -26,6 +26,10 @@ CROSS_ENTROPY_ROWS = 512
 """The most tokens whose logits exist at the same time while the loss is computed …"""
 CROSS_ENTROPY_LOGITS = 2**22
 """… and on the CPU about so many logits at most: those of a large vocabulary would add much to the peak of memory."""
+CROSS_ENTROPY_CUDA_LOGITS = 2**26
+"""The most logits at the same time on CUDA: 256 MiB in float32, and about two and a half times that with the copies."""
+CROSS_ENTROPY_CUDA_UNIT = 128
+"""Chunks on CUDA are multiples of so many rows, a tile of its matrix products."""
 CROSS_ENTROPY_ALIGNMENT = 16
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 """The integers as wide as a floating-point type, by bytes."""
@@ -38,11 +42,29 @@ ATTENTION_LONGEST = 1024
 _of_thread = threading.local()
 
 
+def cross_entropy_rows(rows: int, vocabulary: int, device_type: str) -> int:
+    """How many rows the loss takes at a time, of so many.
+
+    On the CPU few, whose logits stay in its caches. On CUDA as many as its memory allows, in chunks of about one size:
+    each launches a dozen kernels, which take longer to launch than to compute for a few hundred rows, and torch.compile
+    unrolls the loop over them.
+    """
+    if device_type == "cuda":
+        unit = CROSS_ENTROPY_CUDA_UNIT
+        most = unit * max(1, CROSS_ENTROPY_CUDA_LOGITS // (unit * vocabulary))
+        chunks = max(1, math.ceil(rows / most))
+        return max(1, min(rows, unit * math.ceil(rows / (unit * chunks))))
+    most = CROSS_ENTROPY_ROWS
+    if device_type == "cpu":
+        most = min(most, 64 * math.ceil(CROSS_ENTROPY_LOGITS / (64 * vocabulary)))
+    return max(1, min(rows, most))
+
+
 class LinearCrossEntropy(torch.autograd.Function):
     """Sum of the cross-entropies of softmax(x W^T + b), in nats, a chunk of rows at a time.
 
     The gradients are taken in the forward pass, while a chunk's probabilities are at hand, so that logits never exist
-    for more than CROSS_ENTROPY_ROWS tokens (the idea is Liger Kernel's, arXiv:2410.10989). The vocabulary is padded
+    for more than `cross_entropy_rows` tokens (the idea is Liger Kernel's, arXiv:2410.10989). The vocabulary is padded
     with impossible tokens where it must be: matrix products are a third slower on rows that do not begin at aligned
     addresses.
     """
@@ -61,11 +83,9 @@ class LinearCrossEntropy(torch.autograd.Function):
         grad_x_NE = torch.empty_like(x_NE) if need_x else None
         grad_weight = torch.zeros_like(weight, dtype=precise) if need_weight else None
         grad_bias = weight.new_zeros(weight.shape[0], dtype=precise) if need_bias else None
-        count = max(1, min(CROSS_ENTROPY_ROWS, x_NE.shape[0]))
+        count = cross_entropy_rows(x_NE.shape[0], vocabulary, x_NE.device.type)
         on_cpu = x_NE.device.type == "cpu"
         of_chunk = weight.new_empty(weight.shape if on_cpu and need_weight and dtype != precise else 0, dtype=precise)
-        if on_cpu:
-            count = min(count, 64 * math.ceil(CROSS_ENTROPY_LOGITS / (64 * vocabulary)))
         # Every chunk is computed in the same memory: new pages for each would cost a seventh of the time.
         all_logits = weight.new_empty(count, weight.shape[0])
         all_precise = all_logits.new_empty(all_logits.shape if dtype != precise else 0, dtype=precise)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 
@@ -23,7 +23,6 @@ from train.numerics.guard import DivergedError
 from train.numerics.pending import PendingStep
 from train.objective import forward_backward, mean_loss, threads_of
 from train.optimizer import set_learning_rate, step_scaled
-from train.pacing.threads import PASS_SECONDS, training_pass
 from train.pacing.time_limit import TIMES
 from train.publishing import is_first_process
 from train.run import Run
@@ -170,19 +169,13 @@ class Trainer(Run):
         if self.accelerator.is_main_process:
             self.samples.write(model, step, written=written)
 
-    def _seconds_left(self) -> float:
-        """A guess of what the steps that are left will take."""
-        tokens = self.config.data.batch_size * self.config.model.max_position_embeddings
-        return (self.schedule.steps - self.state.step) * self._estimate_seconds(tokens)
-
     def _begin_compilation(self) -> None:
         """Compute with torch.compile or without: as asked for, as the run did so far, or as trying finds."""
         state, compilation = self.state, self.compilation
         line = compilation.begin(False if state.step and state.compiled is None else state.compiled)
-        # The guess may be far too long; the limit is not. Threads that share the windows gain more, and a compiled
-        # model's do not.
+        # Threads that share the windows gain more, and a compiled model's do not.
         shared = threads_of(self.model, self.accelerator.device, micro_batch_size(self.config.data)) > 1
-        if not (state.step or shared) and compilation.tries(min(self._seconds_left(), self.limit.end)):
+        if not (state.step or shared) and compilation.tries(self._seconds_to_compile_for):
             self.log.info("torch.compile is tried, which takes a minute or two (--run.compile no leaves it out)")
             begun = time.monotonic()
             line = compilation.look(self._make_pass)
@@ -192,13 +185,6 @@ class Trainer(Run):
         state.compiled = compilation.is_on
         if state.compiled:
             self.threads.keep()
-
-    def _make_pass(self, model: Any, row_seconds: float = 0.0) -> Callable[[], None]:
-        """A pass of a model on windows of the training text: a micro-batch, or what `PASS_SECONDS` allow."""
-        most = micro_batch_size(self.config.data)
-        rows = max(1, min(most, int(PASS_SECONDS / row_seconds))) if row_seconds else most
-        threads = threads_of(model, self.accelerator.device, most)  # they share the windows: as many for each
-        return training_pass(self.accelerator, model, self.train_evaluation[0], max(threads, rows - rows % threads))
 
     def _begin_threads(self) -> None:
         """Take the number of threads: the one that was asked for, that of the run so far, or what trying finds."""
@@ -230,6 +216,8 @@ class Trainer(Run):
         # The infinite limit multiplies the gradients by exactly 1.
         limit = config.optimizer.max_grad_norm or math.inf
         norm = self.accelerator.clip_grad_norm_(self.unwrapped.parameters(), limit)
+        if self.draws_ahead and state.step + 1 < self.schedule.steps:
+            self.batches.draw()  # the device computes, and its numbers are waited for below at the earliest
         step = PendingStep(
             loss=loss, norm=norm, batch=batch, position=self.position,
             step=state.step, skipped=state.skipped, tokens_seen=state.tokens_seen,

@@ -42,7 +42,7 @@ class ModelWithLoss(nn.Module):
     """A causal or masked ScratchGPT model and its loss as one module, for DDP, FSDP2 and torch.compile to wrap.
 
     The loss is that of the model's own forward with labels, computed from the hidden states and the output layer's
-    weights: the logits of `kernels.CROSS_ENTROPY_ROWS` tokens at most exist at a time. The output layer must be a plain
+    weights: the logits of `kernels.cross_entropy_rows` tokens at most exist at a time. The output layer must be a plain
     `nn.Linear`, whose weights are used without calling it.
 
     Args:

@@ -19,7 +19,13 @@ from train.base.teacher import load_teacher, with_teacher
 from train.checkpoint import TrainState
 from train.checks import check_same_run
 from train.config import Config, write_recipe
-from train.data.batches import evaluation_batches, training_batches, training_evaluation_batches
+from train.data.ahead import AheadBatches
+from train.data.batches import (
+    evaluation_batches,
+    micro_batch_size,
+    training_batches,
+    training_evaluation_batches,
+)
 from train.data.fitting import changed_fields, fitted_before
 from train.data.prepare import Prepared, naming_skip_broken, prepare
 from train.data.replay import OLD, OldText
@@ -36,11 +42,11 @@ from train.device import (
 from train.kernels import use_kernels
 from train.numerics.guard import Guard
 from train.numerics.pending import DeviceGuard, PendingStep
-from train.objective import OBJECTIVES, ModelWithLoss
+from train.objective import OBJECTIVES, ModelWithLoss, threads_of
 from train.optimizer import Schedule, build_optimizers
-from train.pacing.compilation import Compilation
+from train.pacing.compilation import Compilation, may_try
 from train.pacing.minutes import fit
-from train.pacing.threads import ThreadCount
+from train.pacing.threads import PASS_SECONDS, ThreadCount, training_pass
 from train.pacing.time_limit import Pace, TimeLimit
 from train.recipes import RECIPES
 from train.run_log import RunLog
@@ -185,9 +191,10 @@ class Run:
         )
         # Every process draws the same batches and takes its rows of them, so that their number changes no batch.
         make_batches = training_batches if self.old_text is None else self.old_text.among
-        self.batches = self.objective.training(
-            make_batches(prepared.train, config.data.windows, **sizes, seed=config.run.seed)
+        self.batches = AheadBatches(
+            self.objective.training(make_batches(prepared.train, config.data.windows, **sizes, seed=config.run.seed))
         )
+        self.draws_ahead = accelerator.device.type == "cuda"
         sizes["windows"] = config.data.evaluation_windows
         self.validation = self.objective.validation(evaluation_batches(prepared.validation, **sizes))
         self.train_evaluation = self.objective.evaluation(
@@ -212,12 +219,14 @@ class Run:
         self.gradient_norm: float | None = None  # of the last step, where it was computed
         self.peak_flops = 0.0  # of all processes together; measured when the run starts
         run = config.run
-        # A run without a time limit is the same for the same seed; trying could find something else each time.
-        may_try = accelerator.num_processes == 1 and run.max_seconds > 0
-        self.compilation = Compilation(run.compile, self.model, may_try=may_try and can_compile(accelerator.device))
+        device, processes = accelerator.device, accelerator.num_processes
+        kind = {"processes": processes, "max_seconds": run.max_seconds, "objective": config.data.objective}
+        tries = can_compile(device) and may_try(device.type, **kind)
+        self.compilation = Compilation(run.compile, self.model, may_try=tries, device_type=device.type)
         # The threads of one process would compete with another's, and a compiled model's are not those that are tried.
-        may_try = may_try and accelerator.device.type == "cpu" and run.compile != "yes"
-        self.threads = ThreadCount(run.threads, may_try=may_try)
+        # A run without a time limit is the same for the same seed; trying could find something else each time.
+        tries = processes == 1 and run.max_seconds > 0 and device.type == "cpu" and run.compile != "yes"
+        self.threads = ThreadCount(run.threads, may_try=tries)
         self.limit = TimeLimit(run.max_seconds, run.max_stretch, run.steps)
         self.pace = Pace(
             evaluate_every=run.evaluate_every,
@@ -315,6 +324,31 @@ class Run:
     def _estimate_seconds(self, tokens: int) -> float:
         """What training on so many tokens takes, at a guess."""
         return tokens * self._flops_per_token() / (ASSUMED_UTILIZATION * self.peak_flops)
+
+    def _seconds_left(self) -> float:
+        """A guess of what the steps that are left will take."""
+        tokens = self.config.data.batch_size * self.config.model.max_position_embeddings
+        return (self.schedule.steps - self.state.step) * self._estimate_seconds(tokens)
+
+    def _seconds_to_compile_for(self) -> float:
+        """An estimate of what the steps of a run that begins will take, no more than its time limit.
+
+        On CUDA from passes that are timed: small models reach a much smaller share of its peak than the guess has. The
+        guess may be far too long, too; the limit is not.
+        """
+        seconds, limit = self._seconds_left(), self.limit.end or math.inf
+        if self.compilation.device_type == "cuda":
+            rows = min(micro_batch_size(self.config.data), len(self.train_evaluation[0].input_BL))
+            passes = self.schedule.steps * self.config.data.batch_size / rows
+            seconds = passes * self.compilation.pass_seconds(self._make_pass)
+        return min(seconds, limit)
+
+    def _make_pass(self, model: Any, row_seconds: float = 0.0) -> Callable[[], None]:
+        """A pass of a model on windows of the training text: a micro-batch, or what `PASS_SECONDS` allow."""
+        most = micro_batch_size(self.config.data)
+        rows = max(1, min(most, int(PASS_SECONDS / row_seconds))) if row_seconds else most
+        threads = threads_of(model, self.accelerator.device, most)  # they share the windows: as many for each
+        return training_pass(self.accelerator, model, self.train_evaluation[0], max(threads, rows - rows % threads))
 
     def _write_state(self, status: str, *, cut_short: str | None = None, resume_command: str | None = None) -> None:
         """Write run.json.

@@ -1,4 +1,4 @@
-"""The loss without logits, dropout, norms and blocked attention, against torch's own, and the model that uses them."""
+"""Dropout, norms and blocked attention, against torch's own, and the model that uses these and the loss."""
 
 import copy
 from typing import Any
@@ -13,7 +13,7 @@ from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaske
 from modeling.modeling_scratchgpt import AttentionMask
 from tests.modeling.families import GROUPED as MODERN
 from train import kernels
-from train.kernels import BlockedAttention, CpuDropout, CpuRMSNorm, linear_cross_entropy, use_kernels
+from train.kernels import BlockedAttention, CpuDropout, CpuRMSNorm, use_kernels
 from train.objective import ModelWithLoss
 
 
@@ -22,140 +22,6 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(kernels, "CROSS_ENTROPY_ROWS", 3)
     monkeypatch.setattr(kernels, "ATTENTION_ROWS", 3)
     monkeypatch.setattr(kernels, "ATTENTION_SCORES", 40)
-
-
-def draw_problem(rows: int, vocabulary: int, bias: bool, dtype: torch.dtype = torch.float64) -> Any:
-    generator = torch.Generator().manual_seed(0)
-    x_NE = torch.randn(rows, 4, dtype=dtype, generator=generator).requires_grad_()
-    weight_VE = torch.randn(vocabulary, 4, dtype=dtype, generator=generator).requires_grad_()
-    bias_V = torch.randn(vocabulary, dtype=dtype, generator=generator).requires_grad_() if bias else None
-    target_N = torch.randint(vocabulary, (rows,), generator=generator)
-    target_N[::4] = -100
-    return x_NE, weight_VE, bias_V, target_N
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("vocabulary", [5, 16, 33])
-@pytest.mark.parametrize("items", [None, 7, torch.tensor(7)])
-def test_linear_cross_entropy_is_torchs(small_chunks, bias, vocabulary, items):
-    problem = draw_problem(10, vocabulary, bias)
-    loss = linear_cross_entropy(*problem, items)  # pyright: ignore[reportCallIssue]
-    inputs = [tensor for tensor in problem[:3] if tensor is not None]
-    gradients = torch.autograd.grad(3.5 * loss, inputs)
-    logits_NV = functional.linear(*problem[:3])
-    reduction = "mean" if items is None else "sum"
-    expected = functional.cross_entropy(logits_NV, problem[3], reduction=reduction) / (1 if items is None else 7)
-    torch.testing.assert_close(loss, expected)
-    for gradient, other in zip(gradients, torch.autograd.grad(3.5 * expected, inputs), strict=True):
-        torch.testing.assert_close(gradient, other)
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("vocabulary", [5, 16, 33])
-@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-7), (torch.float32, 1e-5), (torch.bfloat16, 0.1)])
-def test_a_teacher_is_half_of_the_loss(small_chunks, bias, vocabulary, dtype, near):
-    """Values and gradients are those of both cross-entropies written out; the teacher gets no gradient."""
-    x_NE, weight_VE, bias_V, target_N = draw_problem(10, vocabulary, bias)
-    generator = torch.Generator().manual_seed(1)
-    taught_NE, taught_VE = (torch.randn(rows, 6, dtype=torch.float64, generator=generator) for rows in (10, vocabulary))
-    taught_V = torch.randn(vocabulary, dtype=torch.float64, generator=generator) if bias else None
-    given = [None if tensor is None else tensor.to(dtype) for tensor in (x_NE, weight_VE, bias_V)]
-    teacher = (taught_NE.to(dtype), taught_VE.to(dtype), None if taught_V is None else taught_V.to(dtype))
-    loss = linear_cross_entropy(given[0], given[1], given[2], target_N, 7, teacher)  # pyright: ignore[reportArgumentType]
-    log_NV = functional.linear(x_NE, weight_VE, bias_V).log_softmax(-1)
-    taught_NV = functional.linear(taught_NE, taught_VE, taught_V).softmax(-1)
-    counted = target_N != -100
-    of_text = functional.nll_loss(log_NV, target_N, reduction="sum")
-    expected = (of_text - (taught_NV * log_NV)[counted].sum()) / 14
-    torch.testing.assert_close(loss.double(), expected, atol=near, rtol=near)
-    inputs = [tensor for tensor in (x_NE, weight_VE, bias_V) if tensor is not None]
-    gradients = torch.autograd.grad(loss, inputs)
-    for gradient, other in zip(gradients, torch.autograd.grad(expected, inputs), strict=True):
-        torch.testing.assert_close(gradient, other, atol=near, rtol=near)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    rows=st.integers(0, 40),
-    vocabulary=st.integers(2, 70),
-    chunk=st.integers(1, 41),
-    bias=st.booleans(),
-    ignored=st.floats(0, 1),
-    seed=st.integers(0, 99),
-)
-def test_linear_cross_entropy_is_torchs_in_single_precision(rows, vocabulary, chunk, bias, ignored, seed):
-    x_NE, weight_VE, bias_V, target_N = draw_problem(rows, vocabulary, bias, torch.float32)
-    target_N = torch.where(torch.rand(rows, generator=torch.Generator().manual_seed(seed)) < ignored, -100, target_N)
-    inputs = [tensor for tensor in (x_NE, weight_VE, bias_V) if tensor is not None]
-    expected = functional.cross_entropy(functional.linear(x_NE, weight_VE, bias_V), target_N, reduction="sum") / 9
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "CROSS_ENTROPY_ROWS", chunk)
-        loss = linear_cross_entropy(x_NE, weight_VE, bias_V, target_N, 9)
-    gradients = [torch.autograd.grad(each, inputs) for each in (loss, expected)]
-    torch.testing.assert_close([loss, *gradients[0]], [expected, *gradients[1]], atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize(("vocabulary", "chunks"), [(8257, 1), (30_000, 3), (70_000, 7)])
-def test_a_large_vocabulary_has_the_logits_of_fewer_tokens_at_a_time(monkeypatch, vocabulary, chunks):
-    """About four million; up to the vocabulary of the science-fiction recipe as many tokens as ever."""
-    problem, sizes, product = draw_problem(400, vocabulary, False, torch.float32), [], torch.mm
-    expected = functional.cross_entropy(functional.linear(*problem[:3]), problem[3])
-    monkeypatch.setattr(torch, "mm", lambda x, w, out: sizes.append(len(x)) or product(x, w, out=out))
-    loss = linear_cross_entropy(*problem)
-    assert len(sizes) == chunks
-    assert max(sizes) * vocabulary < 2**22 + 64 * vocabulary
-    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
-
-
-def test_linear_cross_entropy_passes_gradcheck(small_chunks):
-    *inputs, target_N = draw_problem(7, 6, True)
-    assert torch.autograd.gradcheck(
-        lambda x, weight, bias: linear_cross_entropy(x, weight, bias, target_N), tuple(inputs)
-    )
-
-
-@pytest.mark.parametrize("frozen", [(0,), (1,), (2,), (0, 1), (1, 2)])
-def test_linear_cross_entropy_with_frozen_inputs(small_chunks, frozen):
-    problem = draw_problem(7, 6, True)
-    expected = torch.autograd.grad(linear_cross_entropy(*problem), problem[:3])
-    for index in frozen:
-        problem[index].requires_grad_(False)
-    linear_cross_entropy(*problem).backward()
-    for index in range(3):
-        if index in frozen:
-            assert problem[index].grad is None
-        else:
-            torch.testing.assert_close(problem[index].grad, expected[index])
-
-
-def test_linear_cross_entropy_survives_certain_mistakes():
-    x_NE = torch.tensor([[1000.0]])
-    loss = linear_cross_entropy(x_NE, torch.tensor([[1.0], [-1.0]]), None, torch.tensor([1]))
-    assert loss.item() == 2000.0
-
-
-def test_linear_cross_entropy_without_gradients_allocates_none():
-    with torch.no_grad():
-        loss = linear_cross_entropy(*draw_problem(7, 6, True))
-    assert not loss.requires_grad
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_linear_cross_entropy_in_half_precision(small_chunks, dtype):
-    problem = draw_problem(64, 33, True, torch.float32)
-    expected = linear_cross_entropy(*problem)
-    gradients = torch.autograd.grad(expected, problem[:3])
-    with torch.autocast("cpu", dtype):
-        loss = linear_cross_entropy(*problem)
-    for gradient, other in zip(torch.autograd.grad(loss, problem[:3]), gradients, strict=True):
-        assert gradient.dtype == torch.float32
-        torch.testing.assert_close(gradient, other, atol=2e-3, rtol=2e-2)
-    halves = [tensor.detach().to(dtype).requires_grad_() for tensor in problem[:3]]
-    loss = linear_cross_entropy(*halves, problem[3])  # pyright: ignore[reportCallIssue]
-    loss.backward()
-    assert loss.dtype == torch.float32
-    assert [half.grad.dtype for half in halves] == [dtype] * 3
-    torch.testing.assert_close(loss, expected, atol=2e-2, rtol=2e-2)
 
 
 def small_model(model_class: Any = ScratchGPTForCausalLM, **fields: Any) -> Any:
