@@ -34,6 +34,9 @@ _LARGEST_BOOK = 64 * 2**20  # bytes; the longest novel has 6
 _LONGEST_WAIT = 300.0  # seconds; a server that asks for more is not asked again
 _MOST_REDIRECTS = 5
 _LONGEST_BACKOFF = 60.0  # seconds
+_NUMBER = re.compile(r"(?:^|_|pg)(\d+)(?:-[08])?\.txt$", re.I)  # of a file's name
+_NOTICE = re.compile(rb"project\s+gutenberg", re.I)
+_LONGEST_HEADER = 20_000  # bytes
 
 _log = logging.getLogger(__name__)
 
@@ -126,10 +129,11 @@ def read_gutenberg_files(
     encoding: str | None = None,
     skip_broken: bool = False,
 ) -> Iterator[Document]:
-    """Files on disk as `read_local` reads them, those whose names carry the number of one of `books` checked.
+    """Files on disk as `read_local` reads them, those checked that look like the file of one of `books`.
 
-    Numbers are known from names like `time_machine_35.txt`, `pg35.txt` and `35-0.txt`. Such a file must be that book,
-    cleaned of all that is not; files of other names pass as local text does.
+    That is a file whose name carries its number, such as `time_machine_35.txt`, `pg35.txt` and `35-0.txt`, and whose
+    beginning names Project Gutenberg. It must be that book, cleaned of all that is not; any other file passes as local
+    text does.
 
     Args:
         paths: files, folders and globs.
@@ -140,12 +144,15 @@ def read_gutenberg_files(
     Raises:
         ValueError: a file is another book or holds no text, or what `read_local` raises.
     """
-    expected = {book.id: book for book in books}
 
     def read_known(path: Path) -> Document | None:
-        number = re.search(r"(?:^|_|pg)(\d+)(?:-[08])?\.txt$", path.name, re.I)
-        book = expected.get(int(number.group(1))) if number else None
-        return None if book is None else _read_book(path, book, encoding)
+        book = _claimed_book(path, books)
+        if book is None:
+            return None
+        try:
+            return _read_book(path, book, encoding)
+        except ValueError as error:
+            raise ValueError(f"{error}. A text of your own with such a name: --corpus.books any") from error
 
     return read_files(
         find_files(paths),
@@ -154,6 +161,24 @@ def read_gutenberg_files(
         skip_broken=skip_broken,
         read_special=read_known,
     )
+
+
+def are_books(paths: Sequence[str | Path], books: Sequence[Book]) -> bool:
+    """Whether `read_gutenberg_files` reads each of these files as one of `books`. Raises ValueError as it does."""
+    return all(_claimed_book(path, books) for path in find_files(paths))
+
+
+def _claimed_book(path: Path, books: Sequence[Book]) -> Book | None:
+    """The book that a file looks like, by its name and its beginning; None: none."""
+    number = _NUMBER.search(path.name)
+    book = next((book for book in books if number and book.id == int(number[1])), None)
+    if book is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            return book if _NOTICE.search(file.read(_LONGEST_HEADER)) else None
+    except OSError:  # it is named when it is read
+        return None
 
 
 def _read_book(path: Path, book: Book, encoding: str | None = None) -> Document:

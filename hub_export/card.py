@@ -12,7 +12,7 @@ from modeling.families import describe_architecture
 from modeling.loading import Weights, is_masked_lm, read_weights
 from storage.model_card import FACTS, PLACEHOLDER_OWNER, card_facts, card_title, read_card
 from storage.records import read_json_object
-from storage.run_folder import RunFolder, describe_corpus, hub_dataset, read_prompts, step_of
+from storage.run_folder import RunFolder, hub_dataset, read_prompts, step_of
 from storage.text import duration
 
 LICENSE = "mit"
@@ -328,7 +328,7 @@ def _resume_command(run: RunFolder) -> str | None:
 
 def training_text(run: RunFolder) -> str:
     """What the run was trained on; of chats, that they are chats."""
-    corpus = describe_corpus(run.corpus_config)
+    corpus = run.trained_on
     if _config(run, "data").get("objective") != "chat":
         return corpus
     return f"questions about {corpus}" if run.corpus_config.get("source") == "stories" else f"chats: {corpus}"

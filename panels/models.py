@@ -21,7 +21,7 @@ from panels import zerogpu
 from storage.files import matching_paths
 from storage.model_card import card_facts, card_metrics, card_title, read_card
 from storage.records import read_json_object
-from storage.run_folder import RunFolder, describe_corpus, read_prompts, step_of
+from storage.run_folder import RunFolder, read_prompts, step_of
 from storage.text import first_line
 
 if TYPE_CHECKING:
@@ -322,18 +322,18 @@ def _run_facts(run: RunFolder, step: int | None) -> dict[str, Any]:
         except ValueError:  # metrics.jsonl is damaged: the figures are not shown
             measured = {}
     return {
-        "trained_on": _describe_own_corpus(run.corpus_config),
+        "trained_on": _describe_own_corpus(run),
         "floor_bits_per_byte": state.get("floor_bits_per_byte"),
         **{name: measured.get(name) for name in ("tokens_seen", *METRICS)},
     }
 
 
-def _describe_own_corpus(corpus: dict[str, Any]) -> str | None:
-    """`describe_corpus`, but with the names of files, which the page of one's own run may show."""
-    names = [Path(path).name for path in corpus.get("paths") or []]
+def _describe_own_corpus(run: RunFolder) -> str | None:
+    """What the run was trained on, with the names of files, which the page of one's own run may show."""
+    names = [Path(path).name for path in run.corpus_config.get("paths") or []]
     if names:
         return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-    return describe_corpus(corpus) if corpus else None
+    return run.trained_on if run.corpus_config else None
 
 
 def _card_facts(folder: Path) -> dict[str, Any]:

@@ -397,6 +397,14 @@ class RunFolder:
         corpus = config.get("corpus") if is_json_object(config) else None
         return corpus if is_json_object(corpus) else {}
 
+    @property
+    def trained_on(self) -> str:
+        """`describe_corpus` of the run's text, of which the manifest of the tokens says whether it is all books."""
+        from storage.shards import MANIFEST  # with numpy, which few readers need
+
+        manifest = read_json_object_or_empty(self.tokens / MANIFEST)
+        return describe_corpus(self.corpus_config, only_books=manifest.get("only_books") is True)
+
 
 def read_prompts(folder: Path) -> list[str]:
     """The prompts in the prompts.json of a run or a bundle, blank ones left out; none when there is no such file.
@@ -415,20 +423,17 @@ def step_of(checkpoint: Path) -> int | None:
     return int(match[1]) if match else None
 
 
-def describe_corpus(corpus: dict[str, Any]) -> str:
+def describe_corpus(corpus: dict[str, Any], *, only_books: bool = False) -> str:
     """What a run was trained on, for a model card or the page, from the `corpus` section of its config.
 
-    It never names a path of the machine.
+    It never names a path of the machine. `only_books`: each file of a local text was recognised as one of `books`.
     """
     source = corpus.get("source")
-    paths: list[str] = corpus.get("paths") or []
     if source == "stories":
         return f"{corpus.get('stories', 0):,} short English stories made by ScratchGPT's own generator"
     if dataset := hub_dataset(corpus):
         return f"the data set `{dataset}` of the Hugging Face Hub"
-    # A folder given to a recipe of books is read as these books and nothing else; a file is read as it is.
-    of_books = source == "gutenberg" or (len(paths) == 1 and Path(paths[0]).is_dir())
-    if of_books and corpus.get("books") == "scifi":
+    if (source == "gutenberg" or only_books) and corpus.get("books") == "scifi":
         return "books of early science fiction from Project Gutenberg"
     return "Project Gutenberg books" if source == "gutenberg" else "its maker's own text files"
 

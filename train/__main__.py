@@ -15,7 +15,7 @@ import tyro
 from modeling import quick_imports, wait_passively
 from storage.files import as_path
 from storage.run_folder import RunFolder
-from train.checks import check_effects, check_minutes, validate
+from train.checks import check_effects, check_minutes, given_fields, validate
 from train.config import Config, value_of
 from train.pacing.clock import counted
 from train.publishing import check_account, is_first_process, publish
@@ -39,8 +39,8 @@ def parse(arguments: list[str]) -> tuple[str, Config]:
     config = tyro.cli(
         Config, default=recipe, args=flags, prog=f"python -m train {given}", description=RECIPES[name].__doc__
     )
-    names = {flag.split("=")[0].replace("_", "-") for flag in flags}
-    if "--run.max-seconds" in names and "--run.max-stretch" not in names:
+    fields = given_fields(flags)
+    if "run.max_seconds" in fields and "run.max_stretch" not in fields:
         config = replace(config, run=replace(config.run, max_stretch=1.0))  # who gives a limit means it
     base = config.run.base_model
     if base is not None and (path := as_path(base, "a model folder or a Hub id")).exists():
@@ -53,7 +53,8 @@ def parse(arguments: list[str]) -> tuple[str, Config]:
         config = replace(config, data=replace(config.data, replay=replay))
     if config.corpus.paths != recipe.corpus.paths:
         paths = tuple(path.resolve() for path in config.corpus.paths)
-        config = replace(config, corpus=replace(config.corpus, source="local", paths=paths))
+        books = config.corpus.books if name == "scifi" or "corpus.books" in fields else "any"
+        config = replace(config, corpus=replace(config.corpus, source="local", paths=paths, books=books))
     return name, config
 
 

@@ -2,11 +2,24 @@
 
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 from storage.run_folder import RunFolder
 from train.config import Config, as_flag, as_json, field_types, from_json, value_of
+
+
+def given_fields(flags: Sequence[str]) -> set[str]:
+    """The fields, as `section.field`, that the flags of a command line give a value, short flags included."""
+    fields = {}
+    for name, hint in field_types().items():
+        aliases = [getattr(part, "aliases", None) or () for part in getattr(hint, "__metadata__", ())]
+        for flag in (as_flag(name), *chain(*aliases)):
+            section, dot, leaf = flag[2:].rpartition(".")
+            fields |= {flag: name, f"--{section}{dot}no-{leaf}": name}  # as tyro calls what turns one off
+    words = (flag.partition("=")[0].replace("_", "-") for flag in flags)
+    return {fields[word] for word in words if word in fields}
 
 
 def validate(config: Config) -> None:

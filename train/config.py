@@ -73,7 +73,8 @@ class CorpusConfig(Section):
     """Cut text without borders into documents, each a number of lines with at least so many characters in all; 1: every
     line with text is a document. 0: a file, record or data set's row is one."""
     books: Literal["any", "scifi"] = "any"
-    """Scifi: files with the number of one of that recipe's books must have its title; the wrong book is refused."""
+    """Scifi: a file of Gutenberg's with the number of one of that recipe's books must have its title, or is refused.
+    With --corpus the value is any where neither the recipe is scifi nor this flag is given."""
     gutenberg_url: str = "https://www.gutenberg.org"
     """Base URL of Project Gutenberg or a mirror."""
     stories: Count = 30_000

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from corpus import gutenberg
-from corpus.gutenberg import SCIFI_BOOKS, Book, read_gutenberg, read_gutenberg_files
+from corpus.gutenberg import SCIFI_BOOKS, Book, are_books, read_gutenberg, read_gutenberg_files
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "scifi"
@@ -297,6 +297,20 @@ def test_files_with_a_known_number_must_be_that_book(tmp_path: Path) -> None:
         list(read_gutenberg_files([tmp_path], [wrong]))
 
 
+def test_a_numbered_file_that_is_none_of_gutenbergs_is_a_text_like_any_other(tmp_path: Path) -> None:
+    for name in ("chapter_35.txt", "159.txt"):
+        (tmp_path / name).write_text(f"Title: {name}\n\nIt rained again.\n")
+    documents = list(read_gutenberg_files([tmp_path], [ISLAND, MACHINE]))
+    assert [Path(document.name).name for document in documents] == ["159.txt", "chapter_35.txt"]
+    assert not are_books([tmp_path], [ISLAND, MACHINE])
+    (tmp_path / "159.txt").write_bytes(raw_book(ISLAND.title))
+    (tmp_path / "chapter_35.txt").write_bytes(raw_book(MACHINE.title))
+    assert are_books([tmp_path], [ISLAND, MACHINE])
+    (tmp_path / "159.txt").write_text("I wrote to Project Gutenberg today.\n")
+    with pytest.raises(ValueError, match=r"book 159 .* states no title; .* own with such a name: --corpus\.books any"):
+        list(read_gutenberg_files([tmp_path], [ISLAND, MACHINE]))
+
+
 def test_a_book_without_text_between_its_markers(tmp_path: Path) -> None:
     (tmp_path / "pg35.txt").write_bytes(raw_book(MACHINE.title).replace(b"It began.", b""))
     with pytest.raises(ValueError, match="expected 'The Time Machine', got no text between its markers"):
@@ -308,3 +322,4 @@ def test_the_scifi_books_on_disk_are_the_ones_the_recipe_expects() -> None:
     documents = list(read_gutenberg_files([DATA], SCIFI_BOOKS))
     assert {document.name for document in documents} == {f"{book.title} (Gutenberg {book.id})" for book in SCIFI_BOOKS}
     assert sum(len(document.text.encode()) for document in documents) == 11_246_751
+    assert are_books([DATA], SCIFI_BOOKS)

@@ -14,7 +14,7 @@ from modeling.sizing import count_parameters, flops_per_token
 from storage.run_folder import RunFolder
 from tests.train.conftest import with_fields
 from train.__main__ import main, parse
-from train.checks import check_same_run, validate
+from train.checks import check_same_run, given_fields, validate
 from train.config import Config, ModelConfig, as_json, from_json, replace_fields, write_recipe
 from train.recipes import RECIPES, get_recipe, load_recipe
 from train.recipes.overview import OVERVIEW, recipe_table
@@ -178,6 +178,27 @@ def test_flags_and_their_short_names() -> None:
     assert config.corpus.paths == (Path("a.txt").resolve(), Path("b").resolve())
     assert (config.run.dir, config.run.steps, config.run.seed, config.run.resume) == (Path("r"), 7, 3, True)
     assert (config.model.num_hidden_layers, config.tokenizer.path) == (2, Path("t"))
+
+
+def test_the_fields_that_a_command_line_gives() -> None:
+    words = "--corpus a b --run-dir=r --data.batch_size 4 --run.no-resume --no-keep-tokens --plan --model.qk-norm True"
+    assert given_fields(words.split()) == {
+        "corpus.paths", "run.dir", "data.batch_size", "run.resume", "run.keep_tokens", "model.qk_norm",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "books"),
+    [
+        ("modern", "scifi"),
+        ("modern --corpus notes", "any"),
+        ("modern --corpus notes --corpus.books scifi", "scifi"),
+        ("scifi --corpus notes", "scifi"),
+        ("scifi --corpus notes --corpus.books any", "any"),
+    ],
+)
+def test_a_text_of_ones_own_is_not_taken_for_the_recipes_books(words: str, books: str) -> None:
+    assert parse(words.split())[1].corpus.books == books
 
 
 def test_the_command_line_is_frozen() -> None:

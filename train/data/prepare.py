@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from corpus.gutenberg import SCIFI_BOOKS, are_books
 from corpus.local import describe_changes, find_files, fingerprint
 from corpus.readers import BrokenFileError
 from corpus.short_texts import least_tokens
@@ -193,6 +194,8 @@ def prepare_tokens(config: Config, tokenizer: Any, run: RunFolder, log: Callable
         "end_of_text": tokenizer.eos_token_id,
         **encoder.description(),
     }
+    if sources and config.corpus.books == "scifi":  # what cards say of the text
+        manifest["only_books"] = are_books(config.corpus.paths, SCIFI_BOOKS)
     write_manifest(folder, manifest)
     encoder.forget_progress()
     if sources and (change := describe_change(encoder.sources, config.corpus.paths)):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from modeling import wait_passively
 from train.__main__ import parse as parse_run
+from train.checks import given_fields
 from train.recipes import RECIPES
 from train.sweep import STARTUP_TRIALS
 
@@ -52,7 +53,7 @@ def parse(arguments: list[str]) -> "tuple[Search, int, bool]":
     given, rest = parser.parse_known_args(flags)
 
     from train.sweep.search import Search  # after the parsing: --help and a wrong flag need no torch
-    from train.sweep.space import build_space, given_fields
+    from train.sweep.space import build_space
 
     recipe, config = parse_run([name, *rest])
     if config.run.dir is not None and any(flag.startswith(("--run-dir", "--run.dir")) for flag in rest):

@@ -154,11 +154,5 @@ def describe(distribution: BaseDistribution) -> str:
     return f"{distribution.low}..{distribution.high}{':log' if distribution.log else step}"
 
 
-def given_fields(flags: list[str]) -> set[str]:
-    """The fields that the `--section.field` flags of a command line name."""
-    names = (flag[2:].partition("=")[0] for flag in flags if flag.startswith("--"))
-    return {name.replace("-", "_") for name in names if "." in name}
-
-
 def _around(value: float) -> FloatDistribution:
     return FloatDistribution(float(f"{value / 10:.6g}"), float(f"{value * 10:.6g}"), log=True)

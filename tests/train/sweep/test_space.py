@@ -10,9 +10,9 @@ from optuna.distributions import FloatDistribution as Float
 from optuna.distributions import IntDistribution as Int
 
 from tests.train.conftest import with_fields
-from train.checks import validate
+from train.checks import given_fields, validate
 from train.recipes import RECIPES, get_recipe
-from train.sweep.space import build_space, default_space, describe, given_fields, parse_dimension
+from train.sweep.space import build_space, default_space, describe, parse_dimension
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_every_corner_of_a_default_space_is_a_config(name: str, high: bool) -> N
 def test_fixed_fields_leave_the_default_space_and_keep_their_values() -> None:
     recipe = get_recipe("debug")
     fixed = given_fields(["--model.num-attention-heads", "2", "--data.batch-size=8", "--steps", "3"])
-    assert fixed == {"model.num_attention_heads", "data.batch_size"}
+    assert fixed == {"model.num_attention_heads", "data.batch_size", "run.steps"}
     space = build_space(recipe, [], fixed)
     assert "data.batch_size" not in space.distributions
     assert space.apply(recipe, {"model.hidden_size": 64}).model.num_attention_heads == 2
