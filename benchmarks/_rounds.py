@@ -12,13 +12,13 @@ VOCABULARY, CONTEXT = 8257, 256
 
 def take_turns(
     peers: Mapping[str, Callable[[], Any]], rounds: int, clock: Callable[[], float] | None = time.perf_counter
-) -> dict[str, list[float]]:
+) -> dict[str, list[Any]]:
     """Seconds of each peer in each round, by this clock, after one call of each that is not measured.
 
     For peers of one thread `time.process_time` counts what they compute and not what they wait for others. Without a
-    clock, a peer returns its seconds.
+    clock, a peer returns what counts.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in peers}
+    seconds: dict[str, list[Any]] = {name: [] for name in peers}
     for turn in range(rounds + 1):
         for name, peer in peers.items():
             start = clock() if clock else 0.0
