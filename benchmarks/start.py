@@ -56,16 +56,21 @@ def run(*, model: Path = PRETRAINED, rounds: int = 9) -> dict[str, Any]:
     Returns:
         `seconds` and `CPU_seconds` (medians), `ratio` and `CPU_ratio` (to AutoModel: the median of those in a round).
     """
+    peers = {name: partial(first_token, words) for name, words in commands(model).items()}
+    turns = take_turns(peers, rounds, clock=None)
+    seconds, cpu = ({name: [pair[side] for pair in pairs] for name, pairs in turns.items()} for side in (0, 1))
+    of_cpu = summarize("CPU_seconds", cpu, base=BASE, digits=3)
+    return {**summarize("seconds", seconds, base=BASE, digits=3), "CPU_ratio": of_cpu.pop("ratio"), **of_cpu}
+
+
+def commands(model: Path) -> dict[str, list[str]]:
+    """What follows `python` to start each with the model of a folder."""
     terminal = [str(CHECKOUT / "app.py"), "--model", str(model), "--terminal", "--max-new-tokens", "20"]
-    commands = {
+    return {
         TERMINAL: [*terminal, "--temperature", "0"],
         BASE: ["-c", AUTO_MODEL, str(model), BEGINNING],
         **{f"import {name}": ["-c", IMPORTS, str(model), BEGINNING, name] for name in ("torch", "transformers")},
     }
-    turns = take_turns({name: partial(first_token, words) for name, words in commands.items()}, rounds, clock=None)
-    seconds, cpu = ({name: [pair[side] for pair in pairs] for name, pairs in turns.items()} for side in (0, 1))
-    of_cpu = summarize("CPU_seconds", cpu, base=BASE, digits=3)
-    return {**summarize("seconds", seconds, base=BASE, digits=3), "CPU_ratio": of_cpu.pop("ratio"), **of_cpu}
 
 
 def first_token(words: list[str]) -> tuple[float, float]:

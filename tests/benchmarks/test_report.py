@@ -83,19 +83,19 @@ def test_a_goal_is_judged(goal: Goal, said: tuple[str, str]) -> None:
 def test_a_benchmark_renews_its_section(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.txt").write_text("The lamp burned low, and the captain drew a line on the map. " * 50)
     place = tmp_path / "performance.md"
-    for merges in (5, 7):
-        report("bpe", partial(bpe.run, [tmp_path / "text.txt"], merges=merges, repeats=1), place)
-        if merges == 5:
-            place.write_text(place.read_text().replace("## `", "By hand.\n\n## `") + "\nNote: by hand.\n")
-    text = place.read_text()
-    results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [result["merges"] for result in results] == [5, 7]
-    assert text.count("## `python -m benchmarks bpe`") == text.count("By hand.") == text.count("Note: by hand.") == 1
-    assert "| merges | 7 |" in text
-    assert "| merges | 5 |" not in text
-    ((goal, judged),) = results[1]["goals"].items()
-    assert f"| {goal} | {judged} |" in text
-    assert re.search(r"^\d{4}-\d\d-\d\d, .+ cores, Python .+; \d+ s, load of the machine .+ after\.$", text, re.M)
+    former = "## `python -m benchmarks bpe`\n\n| merges | 5 |\n\nNote: by hand.\n"
+    place.write_text(f"{WRITTEN}\n{former}")
+    report("bpe", partial(bpe.run, [tmp_path / "text.txt"], merges=7, repeats=1), place)
+    text, result = place.read_text(), json.loads(capsys.readouterr().out)
+    assert text.startswith(WRITTEN)
+    section = text.removeprefix(WRITTEN)
+    assert section.startswith("\n## `python -m benchmarks bpe`\n\nTraining a BPE vocabulary")
+    assert section.endswith("\n\nNote: by hand.\n")
+    assert "| merges | 7 |" in section
+    assert "| merges | 5 |" not in section
+    ((goal, judged),) = result["goals"].items()
+    assert f"| {goal} | {judged} |" in section
+    assert re.search(r"^\d{4}-\d\d-\d\d, .+ cores, Python .+; \d+ s, load of the machine .+ after\.$", section, re.M)
 
 
 def test_the_report_of_the_project_can_be_renewed() -> None:
@@ -105,5 +105,7 @@ def test_the_report_of_the_project_can_be_renewed() -> None:
         heading = re.match(r"## `python -m benchmarks[ .](\w+)( [^`]+)?`\n\n", section)
         assert heading, section.splitlines()[0]
         assert heading[1] in NAMES
-        assert re.search(r"^\d{4}-\d\d-\d\d.*\bload\b", section, re.M), f"{heading[1]}: no line of date, machine and load"
+        assert re.search(r"^\d{4}-\d\d-\d\d.*\bload\b", section, re.M), (
+            f"{heading[1]}: no line of date, machine and load"
+        )
         assert replace_section(text, heading[1], section.split("\n\nNote:")[0].strip()) == text, f"{heading[1]}: a note"

@@ -11,6 +11,7 @@ import pytest
 from benchmarks import bpe, encoding, hostile_texts, memory, scale, start, threads
 from benchmarks.__main__ import main as benchmarks
 from benchmarks._report import tables
+from benchmarks._text import write_words
 
 TEXT = "The lamp burned low, and the captain drew a line on the map from the harbour to the stars. "
 
@@ -19,18 +20,21 @@ def run_scale(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     small = {"VOCABULARIES": (300, 400), "CONTEXTS": (8, 16), "WIDTHS": (32, 64), "BATCHES": (1, 2), "BPE_MEGABYTES": 1}
     for name, value in (small | {"TOKENS": 16}).items():
         monkeypatch.setattr(scale, name, value)
-    return scale.run(megabytes=(1, 2))
+    result = scale.run(megabytes=(1,))
+    assert [*result["megabytes of text"]] == [*scale.STAGES, "exponent"]
+    assert all(result["megabytes of text"][stage]["1"] > 0 for stage in scale.STAGES)
+    return result
 
 
 SMALL: dict[Any, Callable[[Path, pytest.MonkeyPatch], dict[str, Any]]] = {
     bpe: lambda text, _: bpe.run([text], merges=20, repeats=1),
     encoding: lambda text, _: encoding.run([text], merges=20, repeats=1),
     hostile_texts: lambda *_: hostile_texts.run(sizes=(300, 600)),
-    scale: lambda _, monkeypatch: run_scale(monkeypatch),
-    start: lambda *_: start.run(rounds=1),
 }
 SLOWER: dict[Any, Callable[[Path, pytest.MonkeyPatch], dict[str, Any]]] = {
     memory: lambda *_: memory.run(1_000_000, batches=300),
+    start: lambda *_: start.run(rounds=1),
+    scale: lambda _, monkeypatch: run_scale(monkeypatch),
     threads: lambda *_: threads.run(rounds=1, seconds=0.3),
 }
 
@@ -49,10 +53,14 @@ def test_it_runs(module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert table.count("|---") >= 1
 
 
-def test_every_stage_has_its_sizes() -> None:
-    costs = scale.text_costs((1, 3))
-    assert {stage: list(by_size) for stage, by_size in costs.items()} == {stage: [1, 3] for stage in scale.STAGES}
-    assert all(seconds > 0 for by_size in costs.values() for seconds in by_size.values())
+def test_the_terminal_writes_a_token() -> None:
+    seconds, cpu = start.first_token(start.commands(start.PRETRAINED)[start.TERMINAL])
+    assert seconds > 0 < cpu
+
+
+def test_every_stage_is_measured_on_the_text_of_a_folder(tmp_path: Path) -> None:
+    write_words(tmp_path / "text.txt", 100_000)
+    assert all(scale.stage_costs(stage, tmp_path) > 0 for stage in scale.STAGES)
 
 
 def test_a_text_larger_than_the_disk_is_refused() -> None:
