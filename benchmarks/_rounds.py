@@ -17,13 +17,13 @@ def take_turns(
     clock: Callable[[], float] | None = time.perf_counter,
     *,
     end: float = math.inf,
-) -> dict[str, list[float]]:
+) -> dict[str, list[Any]]:
     """Seconds of each peer in each round, by this clock, after one call of each that is not measured.
 
     For peers of one thread `time.process_time` counts what they compute and not what they wait for others. Without a
-    clock, a peer returns its seconds. No round begins after `end` on `time.monotonic`'s clock, but there is one.
+    clock, a peer returns what counts. No round begins after `end` on `time.monotonic`'s clock, but there is one.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in peers}
+    seconds: dict[str, list[Any]] = {name: [] for name in peers}
     for turn in range(rounds + 1):
         if turn > 1 and time.monotonic() > end:
             break

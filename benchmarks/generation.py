@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from benchmarks._limits import read_weights, token_products
+from benchmarks._report import Goal
 from benchmarks._rounds import CONTEXT, VOCABULARY, ratio, take_turns
 from hub_export.exports.stock import stock_model
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
@@ -25,6 +26,7 @@ from modeling.generation import SamplingSettings, stream
 PROMPT = 16  # tokens
 BASE = {"greedy": "generate, GPT-2", "sampled": "generate, GPT-2, sampled"}
 LIMIT = "limit: products alone"
+GOALS = (Goal(("ratio", "stream, sci-fi"), at_least=3.0),)
 
 
 def run(*, new_tokens: int = 200, rounds: int = 5) -> dict:

@@ -1,24 +1,29 @@
 """How much memory long jobs take: learning a vocabulary from a large text, encoding it, and ten thousand batches from
-its shards.
+its shards, of windows of each kind.
 
 `python -m benchmarks.memory --megabytes N` does it for another size (disk: 1.7 times that). The text is made, of words
 that never end (`benchmarks._text`): the number of different ones, which a vocabulary counts, grows as in real text.
 Each job is a process of its own; its resident set is read every so often, its children's included. CPU seconds are
 those of all its threads, and say the same on a busy machine.
+
+Windows are `--data.windows random`, `shuffled` and `packed`, 32 of 256 tokens a batch. Packed ones need documents, of
+which the text has none: a token that comes up about every 200 tokens is taken for their end. The second half of the
+time shows whether memory grows; a new epoch, of which a short text has several, makes its windows again.
 """
 
 import argparse
 import contextlib
-import json
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from benchmarks._report import report
 from benchmarks._text import write_words
 from storage.shards import TokenSplit
 
@@ -44,20 +49,26 @@ else:
 READ = """
 import sys
 from pathlib import Path
-from train.data.batches import RandomWindows
+import numpy as np
 from storage.shards import TokenSplit
-split = TokenSplit.open(Path(sys.argv[1]), "train")
-batches = RandomWindows(split, batch_size=32, length=256, seed=1)
-for number in range(int(sys.argv[2])):
+from train.data.batches import training_batches
+folder, windows, count = sys.argv[1:]
+split = TokenSplit.open(Path(folder), "train")
+ids = split.read(0, min(len(split), 1_000_000))
+end = int(np.abs(np.bincount(ids) - len(ids) / 200).argmin())
+batches = training_batches(split, windows, batch_size=32, length=256, seed=1, end_of_text=end)
+for number in range(int(count)):
     batches.next()
 """
+WINDOWS = ("random", "shuffled", "packed")
 
 
-def run(size: int = GIGABYTE) -> dict[str, Any]:
+def run(size: int = GIGABYTE, *, batches: int = BATCHES) -> dict[str, Any]:
     """Peak resident memory in MiB, and the rates of learning 8,257 tokens and of encoding in MB/s of text.
 
     Args:
         size: of the text in bytes.
+        batches: read of each kind of windows.
     """
     with tempfile.TemporaryDirectory() as folder:
         text, made = Path(folder, "text.txt"), Path(folder, "run")
@@ -65,9 +76,11 @@ def run(size: int = GIGABYTE) -> dict[str, Any]:
         learning, encoding = (
             watch([sys.executable, "-c", LEARN_OR_ENCODE, what, str(text), str(made)]) for what in ("learn", "encode")
         )
-        reading = watch([sys.executable, "-c", READ, str(made / "tokens"), str(BATCHES)])
+        reading = {
+            windows: watch([sys.executable, "-c", READ, str(made / "tokens"), windows, str(batches)])
+            for windows in WINDOWS
+        }
         tokens = len(TokenSplit.open(made / "tokens", "train"))
-    half = len(reading.resident) // 2
     return {
         "text_bytes": size,
         "training_tokens": tokens,
@@ -81,10 +94,19 @@ def run(size: int = GIGABYTE) -> dict[str, Any]:
                 "MB_per_CPU_second": round(size / 1e6 / job.cpu_seconds, 2),
             }.items()
         },
-        "batches": BATCHES,
-        "reading, first_half, peak_MiB": max(reading.resident[:half]),
-        "reading, second_half, peak_MiB": max(reading.resident[half:]),
+        "batches": batches,
+        **{
+            f"reading {windows} windows, {half}_half, peak_MiB": max(part)
+            for windows, job in reading.items()
+            for half, part in zip(("first", "second"), halves(job.resident), strict=True)
+        },
     }
+
+
+def halves(values: list[int]) -> tuple[list[int], list[int]]:
+    """What was seen until half of the time was over, and after it."""
+    middle = len(values) // 2
+    return values[:middle], values[middle:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +138,14 @@ def watch(command: list[str]) -> Job:
     return Job(seen, time.monotonic() - begun, cpu)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
     parser.add_argument("--megabytes", type=int, default=1000, metavar="N", help="size of the text (default: 1000)")
-    print(json.dumps(run(parser.parse_args().megabytes * 10**6), indent=2))
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="renew the section in it, as tables")
+    given = parser.parse_args()
+    report("memory", partial(run, given.megabytes * 10**6), given.markdown, ["--megabytes", str(given.megabytes)])
+
+
+if __name__ == "__main__":
+    main()

@@ -23,6 +23,7 @@ import torch
 from gradio_client import Client
 from playwright.sync_api import sync_playwright
 
+from benchmarks._report import Goal
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from tokenization import ScratchGPTTokenizer, save_tokenizer, train_bpe
 
@@ -30,6 +31,11 @@ CHROMIUM = "/usr/bin/chromium"
 ROOT = Path(__file__).parents[1]
 PARAMETERS = ("prompt", "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
 """Of the endpoint, in its order."""
+GOALS = (
+    Goal(("ratio",), at_least=4.0),
+    Goal(("to_first_words", "median"), at_most=0.5),
+    Goal(("to_first_words", "last"), at_most=1.0),
+)
 TEXT = "The lamp burned low, and the captain drew a line on the map from the harbour to the stars. "
 
 

@@ -10,11 +10,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks._report import Goal
 from benchmarks.bpe import BOOKS, CHECKOUT
 from storage.run_folder import RunFolder
 
 STEPS = {"stories": 120, "modern": 24, "scifi": 24}
 """Steps of each recipe: about half a minute on two cores."""
+GOALS = tuple(
+    Goal((name, key, "ratio"), at_least=0.8, at_most=1.2) for name in STEPS for key in ("step_seconds", "memory_MiB")
+)
 PLAN = """
 import json, sys
 from modeling import wait_passively

@@ -1,27 +1,34 @@
 """What each size costs: the text for counting, learning and encoding; vocabulary, context, width and batch for a step.
 
 One axis at a time, the others stay; CPU seconds of one thread, which say the same on a busy machine, and the exponent
-between the last two sizes (1: in proportion). `python -m benchmarks.scale --picture docs/scale.png` draws them beside
-the line of proportion. A step is forward, loss, backward, AdamW of the `modern` recipe's kind of model, fp32; beside
-its seconds stands what it should take by `modeling.sizing.flops_per_token`, at the rate of the axis' middle size.
+between the last two sizes (1: in proportion). The text is made (`benchmarks._text`) and read from its file; each stage
+that reads it is a process of its own. `python -m benchmarks.scale --megabytes 10 100 1000 --picture docs/scale.png`
+takes other sizes (disk: that of the largest) and draws all beside the line of proportion. A step is forward, loss,
+backward, AdamW of the `modern` recipe's kind of model, fp32; beside its seconds stands what it should take by
+`modeling.sizing.flops_per_token`, at the rate of the axis' middle size.
 """
 
 import argparse
-import json
 import math
+import os
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks._report import report
 from benchmarks._text import write_words
+from benchmarks.bpe import CHECKOUT
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from modeling.families import MODERN
 from modeling.sizing import flops_per_token
-from tokenization import ScratchGPTTokenizer
+from tokenization import ScratchGPTTokenizer, load_tokenizer, save_tokenizer
 from tokenization.bpe import count_pretokens, train_bpe
 from tokenization.encoding import encode_corpus
 from tokenization.tokenization_scratchgpt import GPT4_SPLIT_PATTERN, Splitter
@@ -30,7 +37,8 @@ from train.kernels import use_kernels
 from train.objective import ModelWithLoss
 from train.recipes import get_recipe
 
-MEGABYTES = (1, 3, 10)
+MEGABYTES = (1, 10, 100)
+STAGES = ("counting", "learning", "encoding")
 VOCABULARIES = (1024, 4096, 16_384, 65_536)
 CONTEXTS = (128, 512, 1024, 4096)
 WIDTHS = (64, 128, 256, 512)
@@ -39,17 +47,26 @@ BPE_MEGABYTES = 10
 """Of text for the vocabularies."""
 TOKENS = 4096
 """Of a step where the context or the width changes."""
+PIECE = 1 << 20
+"""Bytes of a document, up to its last line's end."""
 Costs = dict[str, dict[int, float]]
 """Seconds by stage and size."""
 
 
-def run() -> dict[str, Any]:
-    """By axis: seconds of each stage by size, and `exponent`."""
+def run(*, megabytes: Sequence[int] = MEGABYTES) -> dict[str, Any]:
+    """By axis: seconds of each stage by size, and `exponent`.
+
+    Args:
+        megabytes: of text, ascending.
+
+    Raises:
+        ValueError: there is no room for the largest text.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         axes = {
-            "megabytes of text": text_costs(MEGABYTES),
+            "megabytes of text": text_costs(megabytes),
             "vocabulary": bpe_costs(VOCABULARIES) | step_costs(VOCABULARIES, lambda size: Step(vocabulary=size)),
             "context": step_costs(CONTEXTS, lambda size: Step(context=size, windows=max(1, TOKENS // size))),
             "width": step_costs(WIDTHS, lambda size: Step(width=size)),
@@ -68,19 +85,39 @@ def run() -> dict[str, Any]:
 
 def text_costs(sizes: Sequence[int]) -> Costs:
     """Of megabytes of text: counting its pre-tokens, learning 8,257 tokens (counting included), and encoding it."""
-    split, vocabulary, costs = Splitter(GPT4_SPLIT_PATTERN), get_recipe("modern").tokenizer.vocab_size, {}
-    for size in sizes:
-        texts = [make_text(size)]
-        merges, learning = cpu_seconds(lambda texts=texts: train_bpe(texts, vocabulary))
-        tokenizer = ScratchGPTTokenizer.from_merges(merges)
-        measured = {
-            "counting": cpu_seconds(lambda texts=texts: count_pretokens(texts, split))[1],
-            "learning": learning,
-            "encoding": cpu_seconds(lambda texts=texts, tokenizer=tokenizer: list(encode_corpus(tokenizer, texts)))[1],
-        }
-        for stage, seconds in measured.items():
-            costs.setdefault(stage, {})[size] = seconds
+    costs: Costs = {stage: {} for stage in STAGES}
+    with tempfile.TemporaryDirectory() as folder:
+        if (free := shutil.disk_usage(folder).free) < 1.1e6 * max(sizes):
+            raise ValueError(f"{folder}: expected room for {max(sizes):,} MB of text, got {free // 10**6:,} MB")
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
+        for size in sizes:
+            write_words(Path(folder, "text.txt"), size * 10**6)
+            for stage in STAGES:
+                command = [sys.executable, "-m", "benchmarks.scale", "--stage", stage, folder]
+                done = subprocess.run(command, cwd=CHECKOUT, env=environment, stdout=subprocess.PIPE, check=True)
+                costs[stage][size] = float(done.stdout.split()[-1])
+                print(f"{size:,} MB, {stage}: {costs[stage][size]:.2f} CPU s", file=sys.stderr)
     return costs
+
+
+def stage_costs(stage: str, folder: Path) -> float:
+    """CPU seconds of a stage on the text in a folder, where learning leaves the tokenizer for encoding."""
+    texts = documents(folder / "text.txt")
+    if stage == "counting":
+        return cpu_seconds(lambda: count_pretokens(texts, Splitter(GPT4_SPLIT_PATTERN)))[1]
+    if stage == "learning":
+        merges, seconds = cpu_seconds(lambda: train_bpe(texts, get_recipe("modern").tokenizer.vocab_size))
+        save_tokenizer(ScratchGPTTokenizer.from_merges(merges), folder / "tokenizer")
+        return seconds
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    return cpu_seconds(lambda: sum(map(len, encode_corpus(tokenizer, texts))))[1]
+
+
+def documents(path: Path) -> Iterator[str]:
+    """A text in pieces, so that none of any size need be held."""
+    with path.open(encoding="ascii") as file:
+        while lines := file.readlines(PIECE):
+            yield "".join(lines)
 
 
 def bpe_costs(sizes: Sequence[int]) -> Costs:
@@ -197,11 +234,29 @@ def draw(result: dict[str, Any], picture: Path) -> None:
         FigureCanvasAgg(figure).print_png(stream)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command line; also that of one stage."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
+    parser.add_argument("--megabytes", type=int, nargs="+", metavar="N", default=MEGABYTES, help="sizes of the text")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the costs there, a PNG")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="renew the section in it, as tables")
+    parser.add_argument("--stage", nargs=2, metavar=("STAGE", "FOLDER"), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    measured = run()
-    print(json.dumps(measured, indent=2))
-    if given.picture:
-        draw(measured, given.picture)
+    if given.stage:
+        torch.set_num_threads(1)
+        print(stage_costs(given.stage[0], Path(given.stage[1])))
+        return
+
+    def measure() -> dict[str, Any]:
+        result = run(megabytes=sorted(given.megabytes))
+        if given.picture:
+            draw(result, given.picture)
+        return result
+
+    flags = ["--megabytes", *map(str, given.megabytes)]
+    flags += ["--picture", str(given.picture)] if given.picture else []
+    report("scale", measure, given.markdown, flags)
+
+
+if __name__ == "__main__":
+    main()

@@ -19,11 +19,13 @@ from typing import Any
 
 import psutil
 
+from benchmarks._report import Goal
 from benchmarks.bpe import CHECKOUT
 
 BASE = "GPT2LMHeadModel"
 PEERS = (BASE, "ours", "ours, tied")
 VOCABULARY, DROPOUT = 28_144, 0.1
+GOALS = (Goal(("ratio", "ours, above_imports"), at_most=0.40),)
 
 
 def run() -> dict[str, Any]:

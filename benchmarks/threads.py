@@ -87,20 +87,21 @@ def run(
     }
 
 
-def table(result: dict[str, Any]) -> str:
-    """The result as a table."""
+def as_table(result: dict[str, Any]) -> str:
+    """The result as Markdown; tokens a second, medians."""
     lines = [
-        f"{result['cores']} cores; other processes used {result['beside']} of them in the quiet rounds; busy: beside "
-        f"{result['busy_processes']} processes that compute all the time",
-        f"{'':18}{'quiet':>10}{'x 1 thread':>12}{'busy':>10}{'x 1 thread':>12}{'busy / quiet':>14}",
+        f"{result['cores']} cores, of which other processes used {result['beside']} in the quiet rounds; busy: beside "
+        f"{result['busy_processes']} processes that compute all the time.\n",
+        "| tokens a second | quiet | × 1 thread | busy | × 1 thread | busy / quiet |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for name, share in result["busy_over_quiet"].items():
         cells = [
-            f"{result[when]['tokens_per_second'][name]:>10,}{result[when]['ratios'][name]:>12.2f}"
+            f"{result[when]['tokens_per_second'][name]:,} | {result[when]['ratios'][name]:.2f}"
             for when in ("quiet", "busy")
         ]
-        lines.append(f"{name:18}{''.join(cells)}{share:>14.2f}")
-    return "\n".join([*lines, "(tokens a second; medians)"])
+        lines.append(f"| {' | '.join([name, *cells, f'{share:.2f}'])} |")
+    return "\n".join(lines)
 
 
 class _Worker:
@@ -230,7 +231,7 @@ def main() -> None:
         _serve(worker)
         return
     result = run(**given)
-    print(json.dumps(result, indent=1) if as_json else table(result))
+    print(json.dumps(result, indent=1) if as_json else as_table(result))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from benchmarks._limits import step_products
+from benchmarks._report import Goal
 from benchmarks._rounds import CONTEXT, VOCABULARY, gpt2_config, ratio, take_turns
 from benchmarks.bpe import CHECKOUT
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
@@ -32,6 +33,13 @@ from train.kernels import use_kernels
 from train.objective import ModelWithLoss
 
 PEERS = ("scratchgpt", "gpt2", "products")
+SHARE = "scratchgpt_share_of_that_rate"
+GOALS = (
+    Goal(("fp32, dropout 0.2", SHARE), at_least=0.85),
+    Goal(("fp32, dropout 0.0", SHARE), at_least=0.9),
+    Goal(("bf16, dropout 0.2", SHARE), at_least=0.75),
+    Goal(("bf16, dropout 0.2", "speedup"), at_least=2.0),
+)
 
 
 def our_config(dropout: float, **fields: Any) -> ScratchGPTConfig:

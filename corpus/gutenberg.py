@@ -13,7 +13,7 @@ import random
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -150,7 +150,8 @@ def read_gutenberg_files(
         if book is None:
             return None
         try:
-            return _read_book(path, book, encoding)
+            # By its path, as any file is: who asks for the file of a document does not ask for a title.
+            return replace(_read_book(path, book, encoding), name=path.as_posix())
         except ValueError as error:
             raise ValueError(f"{error}. A text of your own with such a name: --corpus.books any") from error
 

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpus.documents import Document
+from corpus.gutenberg import SCIFI_BOOKS
+from tests.corpus.test_gutenberg import raw_book
 from tests.train.conftest import with_fields
 from train.config import Config
 from train.data.split import cut_passages, labelled_documents, split_documents, split_files, split_text
@@ -80,6 +82,18 @@ def test_the_last_files_validate() -> None:
     documents = [Document(text="t", name=f"{file}#{record}") for file in files for record in range(2)]
     heldout = {document.name for document in split_files(documents, files, 0.1) if document.split == "validation"}
     assert heldout == {f"/x/{file}.xz#{record}" for file in (8, 9) for record in range(2)}  # sorted as text
+
+
+def test_books_of_gutenberg_are_held_out_by_their_files(tiny: Config, tmp_path: Path) -> None:
+    """`--corpus.books scifi` reads them as the books they are, which have titles."""
+    for number in (35, 36, 84):
+        title = next(book.title for book in SCIFI_BOOKS if book.id == number)
+        (tmp_path / f"pg{number}.txt").write_bytes(raw_book(title))
+    config = with_fields(
+        tiny, corpus__source="local", corpus__books="scifi", corpus__paths=(tmp_path,), data__split="files"
+    )
+    splits = {Path(document.name).name: document.split for document in labelled_documents(config)}
+    assert splits == {"pg35.txt": "train", "pg36.txt": "train", "pg84.txt": "validation"}
 
 
 def test_the_last_of_ten_documents_validates() -> None:
