@@ -38,6 +38,7 @@ from train.numerics.pending import DeviceGuard, PendingStep
 from train.objective import OBJECTIVES, ModelWithLoss
 from train.optimizer import Schedule, build_optimizers
 from train.pacing.compilation import Compilation
+from train.pacing.data_parallel import windows_at_a_time
 from train.pacing.minutes import fit
 from train.pacing.threads import ThreadCount
 from train.pacing.time_limit import Pace, TimeLimit
@@ -167,6 +168,9 @@ class Run:
         self.model, *self.optimizers = accelerator.prepare(
             ModelWithLoss(self.unwrapped, None if self.teacher is None else self.teacher.to(accelerator.device)),
             *build_optimizers(self.unwrapped, config.optimizer, muon_dtype=muon_dtype(accelerator)),
+        )
+        self.windows_at_a_time = windows_at_a_time(
+            accelerator, self.unwrapped.config, config.data, config.model.max_position_embeddings
         )
         self.inner_optimizers = [getattr(optimizer, "optimizer", optimizer) for optimizer in self.optimizers]
         sizes = dict(
