@@ -1,4 +1,4 @@
-"""Parameters and FLOPs of a model, from its configuration alone: nothing is built."""
+"""Parameters, FLOPs and activations of a model, from its configuration alone: nothing is built."""
 
 from modeling.configuration_scratchgpt import ScratchGPTConfig
 
@@ -36,6 +36,25 @@ def flops_per_token(config: ScratchGPTConfig, sequence_length: int) -> float:
     _, queries, _, _, layers = _widths(config)
     matrices = layers * _block_matrices(config) + config.vocab_size * config.hidden_size
     return 6.0 * matrices + 12.0 * layers * queries * sequence_length
+
+
+def activation_bytes(config: ScratchGPTConfig, sequence_length: int, itemsize: int) -> int:
+    """About how many bytes the forward pass of one sequence in training on the CPU (`train.kernels`) keeps for the
+    backward pass, the loss left out.
+
+    Args:
+        sequence_length: in tokens.
+        itemsize: bytes of a value that matrix products take: 2 under autocast, else 4. The residual stream has 4.
+    """
+    _, queries, keys, hidden, layers = _widths(config)
+    width, masks = config.hidden_size, 2 * (2 * config.hidden_size) * (config.residual_dropout > 0)
+    of_attention = 4 * queries + (queries + keys) * config.qk_norm
+    # ReLU and its dropout keep their result alone; other activations their input too, and dropout its mask.
+    kept = 4 if config.gated_mlp else 1 if config.hidden_act == "relu" else 2
+    of_mlp = hidden * (kept + (config.mlp_dropout > 0 and kept > 1))
+    weights = 2 * config.num_attention_heads * (sequence_length + 64) // 2  # or masks; the causal half, in blocks
+    per_token = 4 * 2 * width + masks + itemsize * (2 * width + of_attention + of_mlp) + weights
+    return layers * sequence_length * per_token
 
 
 def _widths(config: ScratchGPTConfig) -> tuple[int, int, int, int, int]:

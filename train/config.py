@@ -146,7 +146,8 @@ class DataConfig(Section):
     batch_size: Count = 32
     """Windows per optimizer step, over all devices and accumulation steps."""
     gradient_accumulation_steps: Count = 1
-    """Micro-batches per optimizer step; must divide batch_size."""
+    """Micro-batches per optimizer step, for a GPU's memory; must divide batch_size. On a CPU a pass has as many
+    windows as 512 MiB of activations allow, whatever this says; where not even 4 do, at most a micro-batch."""
     windows: Literal["random", "shuffled", "packed"] = "random"
     """Random: windows at uniformly random places. Shuffled: the whole text in windows, shuffled again each epoch.
     Packed: every window begins at a document (or a piece of a long one), documents shuffled again each epoch."""

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from modeling.modeling_scratchgpt import RMSNorm
+from modeling.modeling_scratchgpt import RMSNorm, ScratchGPTMLP
 from train.data.batches import IGNORED
 
 CROSS_ENTROPY_ROWS = 512
@@ -245,6 +245,32 @@ class CpuDropout(nn.Dropout):
         return Dropout.apply(input, self.p)
 
 
+class ReLUDropout(torch.autograd.Function):
+    """`Dropout` of ReLU(x): what is not positive in the result passes no gradient, so that neither the mask nor ReLU's
+    own result is kept."""
+
+    @staticmethod
+    def forward(ctx, x, rate):
+        kept, ctx.factor = draw_kept(x.shape, rate)
+        result = drop(torch.relu(x).mul_(ctx.factor), kept)
+        ctx.save_for_backward(result)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *grad_outputs):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return torch.ops.aten.threshold_backward(grad_outputs[0] * ctx.factor, *ctx.saved_tensors, 0), None
+
+
+class CpuReLUDropout(CpuDropout):
+    """ReLU, then dropout."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if self.p == 0 or not trains_on_cpu(self, input):
+            return super().forward(torch.relu(input))
+        return ReLUDropout.apply(input, self.p)
+
+
 class RootMeanSquareNorm(torch.autograd.Function):
     """x / sqrt(mean(x^2) + eps) x weight over the last axis, computed in float32 at least; the result is in `dtype`.
 
@@ -388,17 +414,8 @@ def cpu_attention(
     is_slower = not dropout and length > ATTENTION_LONGEST and v_BGSD.element_size() > 2
     if not is_plain or is_slower or not trains_on_cpu(module, q_BHLD):
         attend = AttentionInterface()["sdpa"]
-        return attend(
-            module,
-            q_BHLD,
-            k_BGSD,
-            v_BGSD,
-            attention_mask,
-            dropout=dropout,
-            scaling=scaling,
-            is_causal=is_causal,
-            **kwargs,
-        )
+        options: dict[str, Any] = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal, **kwargs}
+        return attend(module, q_BHLD, k_BGSD, v_BGSD, attention_mask, **options)
     groups = q_BHLD.shape[1] // k_BGSD.shape[1]
     heads = [q_BHLD, k_BGSD, v_BGSD]
     if groups > 1:  # `repeat_interleave` copies for one, too
@@ -437,3 +454,11 @@ def use_kernels(model: Any, device: torch.device | str) -> None:
                 setattr(parent, name, norm)
             elif type(child) is nn.ReLU:  # in place on a linear layer's output, which is a view: autograd would copy it
                 child.inplace = False
+        if (
+            isinstance(parent, ScratchGPTMLP)
+            and not parent.gated
+            and type(parent.act_fn) is nn.ReLU
+            and parent.dropout.p
+        ):
+            parent.dropout = CpuReLUDropout(parent.dropout.p).train(parent.training)
+            parent.act_fn = nn.Identity()

@@ -121,7 +121,7 @@ def forward_backward(accelerator: Any, model: Any, batch: Batch, micro_batch: in
 
     Args:
         model: a `ModelWithLoss` that `accelerator` has prepared.
-        micro_batch: windows that are computed at a time, over all processes.
+        micro_batch: windows that are computed at a time, over all processes (`windows_at_a_time`).
     """
     micro_batches = list(zip(batch.input_BL.split(micro_batch), batch.target_BL.split(micro_batch), strict=True))
     # Each micro-batch' sum of losses is divided by the targets of the complete batch, not by its own: parts with

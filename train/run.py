@@ -44,7 +44,12 @@ from train.numerics.guard import Guard
 from train.numerics.pending import DeviceGuard, PendingStep
 from train.objective import OBJECTIVES, ModelWithLoss, threads_of
 from train.optimizer import Schedule, build_optimizers
+<<<<<<< HEAD
 from train.pacing.compilation import Compilation, may_try
+=======
+from train.pacing.compilation import Compilation
+from train.pacing.data_parallel import windows_at_a_time
+>>>>>>> h-accum
 from train.pacing.minutes import fit
 from train.pacing.threads import PASS_SECONDS, ThreadCount, training_pass
 from train.pacing.time_limit import Pace, TimeLimit
@@ -182,6 +187,9 @@ class Run:
         self.model, *self.optimizers = accelerator.prepare(
             ModelWithLoss(self.unwrapped, None if self.teacher is None else self.teacher.to(accelerator.device)),
             *build_optimizers(self.unwrapped, config.optimizer, muon_dtype=muon_dtype(accelerator)),
+        )
+        self.windows_at_a_time = windows_at_a_time(
+            accelerator, self.unwrapped.config, config.data, config.model.max_position_embeddings
         )
         self.inner_optimizers = [getattr(optimizer, "optimizer", optimizer) for optimizer in self.optimizers]
         sizes = dict(

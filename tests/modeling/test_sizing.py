@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
-from modeling.sizing import count_parameters, flops_per_token
+from modeling.sizing import activation_bytes, count_parameters, flops_per_token
+from tests.modeling.families import GROUPED as MODERN
+from train.kernels import use_kernels
 
 
 @st.composite
@@ -53,3 +55,38 @@ def test_flops_are_three_times_the_counted_forward():
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(2, 16, dtype=torch.long), labels=torch.zeros(2, 16, dtype=torch.long)).loss.backward()
     assert flops_per_token(config, 16) == pytest.approx(counter.get_total_flops() / 32)
+
+
+@pytest.mark.parametrize("itemsize", [2, 4])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"hidden_act": "relu", "mlp_dropout": 0.1, "attention_dropout": 0.1},
+        {"hidden_act": "gelu", "residual_dropout": 0.1, "attention_dropout": 0.1},
+        MODERN,
+    ],
+    ids=["relu", "gelu", "modern"],
+)
+def test_activations_are_about_what_autograd_keeps(fields, itemsize):
+    shape = {"vocab_size": 50, "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4}
+    config = ScratchGPTConfig(**shape | {"max_position_embeddings": 192} | fields)
+    model = ScratchGPTForCausalLM(config).train()
+    use_kernels(model, "cpu")
+    own = {parameter.data_ptr() for parameter in model.parameters()}
+
+    def kept(windows: int) -> int:
+        sizes: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                sizes[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        bf16 = torch.autocast("cpu", torch.bfloat16, enabled=itemsize == 2, cache_enabled=False)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), bf16:
+            hidden = model.model(input_ids=torch.zeros(windows, 192, dtype=torch.long), use_cache=False)[0]
+        assert hidden.requires_grad  # alive until here: no address is counted twice
+        return sum(sizes.values())
+
+    assert activation_bytes(config, 192, itemsize) == pytest.approx((kept(3) - kept(1)) / 2, rel=0.15)

@@ -1,19 +1,26 @@
 """Passes in threads: the gradients of one pass, the same bits each time, and errors that wait for all."""
 
+import copy
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from benchmarks import accumulation
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaskedLM
+from modeling.sizing import activation_bytes
+from tests.modeling.families import GROUPED as MODERN
+from train.config import DataConfig
 from train.data.batches import Batch
 from train.kernels import CpuDropout, seed_dropout, use_kernels
 from train.objective import ModelWithLoss, mean_loss
 from train.optimizer import Muon
-from train.pacing.data_parallel import add_gradients, in_threads, thread_count
+from train.pacing import data_parallel
+from train.pacing.data_parallel import _GradientSum, add_gradients, in_threads, thread_count, windows_at_a_time
 
 
 @pytest.fixture
@@ -24,15 +31,13 @@ def three_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def make_model(*, masked: bool = False, **fields: object) -> ModelWithLoss:
+def make_model(*, masked: bool = False, teacher: Any = None, **fields: object) -> ModelWithLoss:
     torch.manual_seed(0)
-    config = ScratchGPTConfig(
-        vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=40,
-        max_position_embeddings=16, **fields,  # pyright: ignore[reportArgumentType]
-    )  # fmt: skip
+    shape: dict[str, Any] = {"vocab_size": 50, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = ScratchGPTConfig(**shape | {"intermediate_size": 40, "max_position_embeddings": 16} | fields)
     model = (ScratchGPTForMaskedLM if masked else ScratchGPTForCausalLM)(config)
     use_kernels(model, "cpu")
-    return ModelWithLoss(model).train()
+    return ModelWithLoss(model, teacher).train()
 
 
 def draw(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -62,6 +67,82 @@ def test_the_gradients_are_those_of_one_pass(three_threads: None, threads: int, 
         if gradient is not None:
             torch.testing.assert_close(parameter.grad, 2 * gradient, atol=1e-6, rtol=1e-5)
     assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("taught", [False, True], ids=["alone", "teacher"])
+@pytest.mark.parametrize("family", [{}, MODERN], ids=["classic", "modern"])
+def test_the_gradients_of_threads_in_each_family_and_precision(
+    three_threads: None, family: dict[str, Any], taught: bool, autocast: bool
+) -> None:
+    """Two micro-batches in two threads against one pass in float64; bf16 keeps 8 bits of each value."""
+    fields: dict[str, Any] = family | {"initializer_range": 0.2}
+    narrow: dict[str, Any] = fields | {"hidden_size": 16}
+    teacher = make_model(**narrow).model.eval().requires_grad_(False) if taught else None
+    model, exact = (make_model(teacher=given, **fields) for given in (teacher, copy.deepcopy(teacher)))
+    exact.double()
+    if taught:
+        exact.teacher[0].double()
+    input_BL, target_BL = draw(6)
+    divisor = (target_BL != -100).sum().float()
+    expected = exact(input_BL, target_BL, num_items_in_batch=divisor)
+    expected.backward()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast, cache_enabled=False):
+        losses = [
+            add_gradients(model, *rows, divisor, 2) for rows in zip(input_BL.split(3), target_BL.split(3), strict=True)
+        ]
+    near, pairs = 0.1 if autocast else 1e-5, []
+    for ours, reference in zip(model.parameters(), exact.parameters(), strict=True):
+        assert ours.grad is not None
+        assert reference.grad is not None
+        pairs.append((ours.grad, reference.grad))
+    whole = sum(float(reference.norm()) ** 2 for _, reference in pairs) ** 0.5
+    torch.testing.assert_close(sum(losses).double(), expected.detach(), atol=near, rtol=near)  # pyright: ignore
+    for gradient, reference in pairs:
+        assert (gradient - reference).norm() <= near * (reference.norm() + 0.01 * whole)
+
+
+def test_gradients_are_added_in_the_order_of_the_windows_as_soon_as_they_are_there() -> None:
+    """What is added never waits for the end of the passes, and the sum is a tensor of its own."""
+    weights = [torch.nn.Parameter(torch.zeros(3)) for _ in range(3)]
+    added = _GradientSum(weights)
+    with added.hooks():
+        for number in (1, 0, 2):  # the second pass is the first to end
+            added.add_pass(number, (weights[0] * 10.0**number).sum() + (weights[1] if number else weights[0]).sum())
+            assert [len(each) for each in added.waiting] == [number == 1] * 3
+    assert weights[0].grad is not None
+    assert weights[0].grad.tolist() == [112.0] * 3
+    assert weights[1].grad is not None
+    assert weights[1].grad.tolist() == [2.0] * 3
+    assert weights[1].grad.stride() == (1,)
+    assert weights[2].grad is None
+    weights[0].sum().backward()  # and the hooks are gone
+    assert weights[0].grad.tolist() == [113.0] * 3
+
+
+def test_the_windows_at_a_time_are_those_that_memory_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU; a GPU and other processes compute what was asked for."""
+    shape = ScratchGPTConfig(vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=2)
+
+    def windows(micro_batches: int, *, device: str = "cpu", processes: int = 1, room: float = 100) -> int:
+        monkeypatch.setattr(data_parallel, "ACTIVATIONS", int(room * activation_bytes(shape, 16, 4)))
+        given = SimpleNamespace(device=torch.device(device), num_processes=processes, mixed_precision="no")
+        data = DataConfig(batch_size=32, gradient_accumulation_steps=micro_batches)
+        return windows_at_a_time(given, shape, data, 16)
+
+    assert [windows(micro_batches) for micro_batches in (1, 2, 8, 32)] == [32] * 4
+    assert [windows(8, device="cuda"), windows(8, processes=2)] == [4, 4]
+    assert [windows(micro_batches, room=15) for micro_batches in (1, 2, 8, 32)] == [11] * 4  # 11, 11 and 10
+    assert [windows(micro_batches, room=0.5) for micro_batches in (1, 2, 8, 16, 32)] == [4, 4, 4, 2, 1]
+
+
+def test_the_benchmark_of_accumulation_runs() -> None:
+    found = accumulation.run(recipes=["debug"], rounds=1)["debug"]
+    assert found["seconds"] > 0
+    assert {name: each["computed"] for name, each in found.items() if "micro" in name} == {
+        f"{count} micro-batches": 16 for count in (2, 4, 8)
+    }
+    assert all(found[f"{count} micro-batches"]["apart"] > 0 for count in (2, 4, 8))
 
 
 def test_dropout_of_the_same_seed_is_the_same_in_every_thread(three_threads: None) -> None:

@@ -13,7 +13,11 @@ from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaske
 from modeling.modeling_scratchgpt import AttentionMask
 from tests.modeling.families import GROUPED as MODERN
 from train import kernels
+<<<<<<< HEAD
 from train.kernels import BlockedAttention, CpuDropout, CpuRMSNorm, use_kernels
+=======
+from train.kernels import BlockedAttention, CpuDropout, CpuReLUDropout, CpuRMSNorm, linear_cross_entropy, use_kernels
+>>>>>>> h-accum
 from train.objective import ModelWithLoss
 
 
@@ -58,6 +62,26 @@ def test_dropout_keeps_the_mean_and_its_rate(rate, size):
     assert y.max().item() == pytest.approx(1 / (1 - rate), rel=1e-3)
     y.sum().backward()
     torch.testing.assert_close(x.grad, y.detach())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_relu_and_its_dropout_are_those_of_both_and_keep_one_result(dtype):
+    x, outputs = torch.linspace(-3, 3, 1000).to(dtype).requires_grad_(), []
+    for modules in ([torch.nn.ReLU(), CpuDropout(0.3)], [CpuReLUDropout(0.3)]):
+        torch.manual_seed(0)
+        y = torch.nn.Sequential(*modules)(x)
+        outputs.append([y, *torch.autograd.grad(y, x, x.detach(), retain_graph=True)])
+    torch.testing.assert_close(*outputs, atol=0, rtol=0)
+    assert [each.dtype for each in y.grad_fn.saved_tensors] == [dtype]
+
+
+def test_use_kernels_joins_relu_and_its_dropout():
+    for activation, rate, expected in (("relu", 0.1, True), ("gelu", 0.1, False), ("relu", 0.0, False)):
+        model = small_model(hidden_act=activation, mlp_dropout=rate).eval()
+        logits = model(ids_BL := torch.arange(9)[None]).logits
+        use_kernels(model, "cpu")
+        assert any(isinstance(module, CpuReLUDropout) for module in model.modules()) == expected
+        assert torch.equal(model(ids_BL).logits, logits)
 
 
 def test_dropout_is_off_in_evaluation_and_follows_the_seed():

@@ -30,6 +30,7 @@ from train.data.batches import training_evaluation_batches
 from train.device import measure_peak_flops
 from train.loop import Trainer, train
 from train.objective import ModelWithLoss, mean_loss
+from train.pacing import data_parallel
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = "checkpoints/step-000012/model.safetensors"
@@ -86,13 +87,17 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def assert_accumulation_changes_nothing(config: Config, make_run_dir: Callable[[str], Path]) -> None:
-    """The training losses with one micro-batch a step and with four agree."""
+    """The training losses with one micro-batch a step and with four agree, where these are not computed together."""
     config = with_fields(config, model__residual_dropout=0.0)
     runs = [
         with_fields(config, run__dir=make_run_dir(str(parts)), data__gradient_accumulation_steps=parts)
         for parts in (1, 4)
     ]
-    losses = [[line["train_loss"] for line in curve(train(run, recipe="debug"))] for run in runs]
+    losses = []
+    for run, room in zip(runs, (data_parallel.ACTIVATIONS, 0), strict=True):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(data_parallel, "ACTIVATIONS", room)
+            losses.append([line["train_loss"] for line in curve(train(run, recipe="debug"))])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
@@ -115,7 +120,9 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
     config = with_fields(tiny, data__windows=windows)
     if windows == "packed":
         unbroken = finished_run
-    else:
+    else:  # and in micro-batches
+        config = with_fields(config, data__gradient_accumulation_steps=2)
+        monkeypatch.setattr(data_parallel, "ACTIVATIONS", 0)
         unbroken = train(with_fields(config, run__dir=fresh_run_dir("unbroken")), recipe="debug")
     broken = fresh_run_dir("broken")
     resume_to_the_end(with_fields(config, run__dir=broken), stops, monkeypatch)

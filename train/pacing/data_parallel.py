@@ -10,18 +10,29 @@ a generator of each pass, whose seed comes from the run's random numbers.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 
+from modeling import ScratchGPTConfig
+from modeling.sizing import activation_bytes
+from train.config import DataConfig
+from train.data.batches import micro_batch_size
 from train.kernels import seed_dropout
 
 MOST_THREADS = 4
 """They hold the interpreter's lock between their operations."""
 MOST_GRADIENTS = 2**28
-"""Values of the gradients that all threads hold together, each those of all parameters."""
+"""Values of the gradients that all threads hold together at most, each those of all parameters."""
+
+ACTIVATIONS = 2**29
+"""Bytes of activations that the windows which are computed at a time keep on the CPU, about; more windows are no
+faster, and fewer pay more often for what each pass costs: weights in bf16, the gradients of all parameters."""
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -35,6 +46,24 @@ def thread_count(parts: int, parameters: int = 1) -> int:
         parameters: of the model; a large one is computed in fewer threads, for their gradients' sake.
     """
     return max(1, min(torch.get_num_threads(), parts, MOST_THREADS, MOST_GRADIENTS // max(1, parameters)))
+
+
+def windows_at_a_time(accelerator: Any, shape: ScratchGPTConfig, data: DataConfig, length: int) -> int:
+    """How many windows of a batch, over all processes, are computed at a time.
+
+    On a GPU, and beside other processes, a micro-batch. On the CPU as many as `ACTIVATIONS` has room for, whatever the
+    micro-batches are; where that is less than MOST_THREADS, a micro-batch of so few.
+
+    Args:
+        shape: of the model.
+        length: of a window in tokens.
+    """
+    micro_batch = micro_batch_size(data)
+    if accelerator.device.type != "cpu" or accelerator.num_processes > 1:
+        return micro_batch
+    itemsize = 4 if accelerator.mixed_precision == "no" else 2
+    room = max(ACTIVATIONS // activation_bytes(shape, length, itemsize), min(micro_batch, MOST_THREADS))
+    return math.ceil(data.batch_size / math.ceil(data.batch_size / room))
 
 
 def in_threads(function: Callable[[Part], Result], parts: Sequence[Part], threads: int) -> list[Result]:
@@ -83,35 +112,72 @@ def add_gradients(
         divisor: of the sum of the losses.
         threads: two at least, and no more than windows.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients = _GradientSum([parameter for parameter in model.parameters() if parameter.requires_grad])
     seeds = torch.randint(2**62, (threads,)).tolist()
-    parts = list(zip(input_BL.tensor_split(threads), target_BL.tensor_split(threads), seeds, strict=True))
+    parts = list(
+        zip(range(threads), input_BL.tensor_split(threads), target_BL.tensor_split(threads), seeds, strict=True)
+    )
 
-    def run_pass(part: tuple[torch.Tensor, torch.Tensor, int]) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]]:
-        inputs, targets, seed = part
+    def run_pass(part: tuple[int, torch.Tensor, torch.Tensor, int]) -> torch.Tensor:
+        number, inputs, targets, seed = part
         with seed_dropout(seed):
             loss = model(inputs, targets, num_items_in_batch=divisor)
-        return loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
+        gradients.add_pass(number, loss)
+        return loss.detach()
 
-    passes = in_threads(run_pass, parts, threads)
-    losses, gradients = [loss for loss, _ in passes], [list(of_pass) for _, of_pass in passes]
-    del passes
+    with gradients.hooks():
+        return torch.stack(in_threads(run_pass, parts, threads)).sum()
 
-    def add(numbers: range) -> None:
-        for number in numbers:
-            found = [of_pass[number] for of_pass in gradients]
-            for of_pass in gradients:
-                of_pass[number] = None  # its memory is free as soon as it is added
-            found = [gradient for gradient in found if gradient is not None]
-            if not found:
-                continue
-            parameter, first = parameters[number], found.pop(0)
-            if parameter.grad is not None:
-                parameter.grad += first
-            else:  # the first may be part of something else: the sum is a tensor of its own
-                parameter.grad = first + found.pop(0) if found else first.clone()
-            for gradient in found:
-                parameter.grad += gradient
 
-    in_threads(add, [range(first, len(parameters), threads) for first in range(threads)], threads)
-    return torch.stack(losses).sum()
+class _GradientSum:
+    """Adds the gradients of passes to the parameters' while the passes compute.
+
+    Each is added as soon as it is there and those of the passes before are: the order is always the same, and threads
+    that compute at the same pace hold the gradients of few parameters beside the sum.
+    """
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.locks = [threading.Lock() for _ in parameters]
+        self.waiting: list[dict[int, torch.Tensor | None]] = [{} for _ in parameters]  # by pass
+        self.added = [0] * len(parameters)  # passes whose gradient is in the sum
+        self.of_thread = threading.local()
+
+    @contextmanager
+    def hooks(self) -> Iterator[None]:
+        """In the block, autograd hands gradients over as soon as it has them."""
+        handles = [
+            parameter.register_hook(functools.partial(self._take, index))
+            for index, parameter in enumerate(self.parameters)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def add_pass(self, number: int, loss: torch.Tensor) -> None:
+        """Compute the gradients of the pass of this number, from 0, in this thread; needs `hooks`."""
+        self.of_thread.number, self.of_thread.missing = number, {*range(len(self.parameters))}
+        torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        for index in self.of_thread.missing:  # what the loss does not depend on
+            self._add(index, None)
+
+    def _take(self, index: int, gradient: torch.Tensor) -> torch.Tensor:
+        self.of_thread.missing.remove(index)
+        self._add(index, gradient)
+        return gradient.new_zeros(()).expand_as(gradient)  # in its place, until the pass ends
+
+    def _add(self, index: int, gradient: torch.Tensor | None) -> None:
+        parameter, waiting = self.parameters[index], self.waiting[index]
+        with self.locks[index]:
+            waiting[self.of_thread.number] = gradient
+            while self.added[index] in waiting:
+                following = waiting.pop(self.added[index])
+                self.added[index] += 1
+                if following is None:
+                    continue
+                if parameter.grad is None:  # it may be part of something else: the sum is a tensor of its own
+                    parameter.grad = following.clone()
+                else:
+                    parameter.grad += following

@@ -22,12 +22,12 @@ from storage.text import duration
 from tokenization import load_tokenizer
 from train.base.teacher import load_teacher
 from train.config import Config
-from train.data.batches import IGNORED, Batch, micro_batch_size
+from train.data.batches import IGNORED, Batch
 from train.device import ASSUMED_UTILIZATION, describe, make_accelerator, muon_dtype
 from train.kernels import use_kernels
 from train.objective import OBJECTIVES, ModelWithLoss, forward_backward, mean_loss
 from train.optimizer import build_optimizers
-from train.pacing.data_parallel import thread_count
+from train.pacing.data_parallel import thread_count, windows_at_a_time
 from train.pacing.time_limit import Costs
 
 GPT2_VOCABULARY = 50_257
@@ -132,7 +132,7 @@ def make_plan(config: Config, folder: RunFolder, log: Callable[[str], None]) -> 
         torch.set_num_threads(config.run.threads)
     shape = config.model.build(vocab_size=vocabulary, end_of_text=vocabulary - 1)
     length, run, data = config.model.max_position_embeddings, config.run, config.data
-    micro_batch = micro_batch_size(data)
+    most = windows_at_a_time(accelerator, shape, data, length)
     torch.manual_seed(run.seed)
     unwrapped = OBJECTIVES[data.objective].model(shape)
     use_kernels(unwrapped, accelerator.device)
@@ -146,7 +146,7 @@ def make_plan(config: Config, folder: RunFolder, log: Callable[[str], None]) -> 
     evaluated_together = thread_count(data.evaluation_windows // data.batch_size)  # threads share them
 
     def try_windows(windows: int) -> Trial:
-        log(f"trying {STEPS} steps of {windows} of {micro_batch} windows")
+        log(f"trying {STEPS} steps of {windows} of {most} windows")
         ids = torch.randint(vocabulary, (windows, length + 1))
         target = ids[:, 1:].clone()
         if data.objective == "masked":
@@ -176,13 +176,13 @@ def make_plan(config: Config, folder: RunFolder, log: Callable[[str], None]) -> 
             memory=peak_memory(accelerator.device),
         )
 
-    first = try_windows(thread_count(micro_batch))
+    first = try_windows(thread_count(most))
     trials = [first]
     # What one window takes is no measure of many: the second trial is as large as its time allows.
-    while trials[-1].windows < micro_batch and trials[-1].pass_seconds < TRIAL_SECONDS / 4:
+    while trials[-1].windows < most and trials[-1].pass_seconds < TRIAL_SECONDS / 4:
         room = max(2, int(TRIAL_SECONDS / max(trials[-1].pass_seconds, 1e-3)))
-        trials.append(try_windows(min(micro_batch, trials[-1].windows * min(8, room))))
-    step = data.gradient_accumulation_steps * at(micro_batch, "pass_seconds", trials) + trials[-1].update_seconds
+        trials.append(try_windows(min(most, trials[-1].windows * min(8, room))))
+    step = data.batch_size / most * at(most, "pass_seconds", trials) + trials[-1].update_seconds
     evaluated = 2 * data.evaluation_windows  # of the validation text and of the training text
     costs = Costs(
         step=step,
@@ -208,7 +208,7 @@ def make_plan(config: Config, folder: RunFolder, log: Callable[[str], None]) -> 
         flops=tokens * flops,
         step_seconds=step,
         seconds=costs.seconds(0, run.steps),
-        memory=round(at(micro_batch, "memory", trials)),
+        memory=round(at(most, "memory", trials)),
         checkpoint_bytes=4 * parameters + moments,
         device=describe(accelerator),
         trials=tuple(trials),
