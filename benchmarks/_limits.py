@@ -14,7 +14,7 @@ from torch import Tensor
 
 from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from modeling.fast_decoder import FastDecoder, product
-from train.kernels import CROSS_ENTROPY_ALIGNMENT, CROSS_ENTROPY_ROWS
+from train.numerics.linear_cross_entropy import CROSS_ENTROPY_ALIGNMENT, CROSS_ENTROPY_ROWS
 
 HEADS = 16
 """Attention's products are taken about so many heads at a time: the scores stay in the cache, as in good kernels."""

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from train.data.batches import Batch
 from train.device import cpu_has_native_bf16
-from train.kernels import linear_cross_entropy
+from train.numerics.linear_cross_entropy import linear_cross_entropy
 from train.objective import ModelWithLoss
 from train.optimizer import Muon, orthogonalize
 

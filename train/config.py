@@ -1,8 +1,7 @@
 """The typed config tree of a run: seven sections, each field explained and given its range where it is declared.
 
-A recipe is a function in `train/recipes/` that returns one full `Config`; the command line replaces single fields
-(`--section.field value`); every other field keeps the recipe's value. The resolved tree is written to `recipe.json`.
-pydantic checks types and ranges (`from_json`); constructing a section checks nothing, `train.checks` all of it.
+A recipe is a function in `train/recipes/` that returns one full `Config`; the command line replaces single fields. The
+resolved tree is written to `recipe.json`, whose types and ranges pydantic checks (`from_json`); `train.checks` the rest.
 """
 
 import dataclasses
@@ -147,7 +146,7 @@ class DataConfig(Section):
     """Windows per optimizer step, over all devices and accumulation steps."""
     gradient_accumulation_steps: Count = 1
     """Micro-batches per optimizer step, for a GPU's memory; must divide batch_size. On a CPU a pass has as many
-    windows as 512 MiB of activations allow, whatever this says; where not even 4 do, at most a micro-batch."""
+    windows as 512 MiB of activations allow instead; where not even 4 fit, at most a micro-batch."""
     windows: Literal["random", "shuffled", "packed"] = "random"
     """Random: windows at uniformly random places. Shuffled: the whole text in windows, shuffled again each epoch.
     Packed: every window begins at a document (or a piece of a long one), documents shuffled again each epoch."""

@@ -173,16 +173,9 @@ class Trainer(Run):
         """Compute with torch.compile or without: as asked for, as the run did so far, or as trying finds."""
         state, compilation = self.state, self.compilation
         line = compilation.begin(False if state.step and state.compiled is None else state.compiled)
-<<<<<<< HEAD
         # Threads that share the windows gain more, and a compiled model's do not.
-        shared = threads_of(self.model, self.accelerator.device, micro_batch_size(self.config.data)) > 1
-        if not (state.step or shared) and compilation.tries(self._seconds_to_compile_for):
-=======
-        # The guess may be far too long; the limit is not. Threads that share the windows gain more, and a compiled
-        # model's do not.
         shared = threads_of(self.model, self.accelerator.device, self.windows_at_a_time) > 1
-        if not (state.step or shared) and compilation.tries(min(self._seconds_left(), self.limit.end)):
->>>>>>> h-accum
+        if not (state.step or shared) and compilation.tries(self._seconds_to_compile_for):
             self.log.info("torch.compile is tried, which takes a minute or two (--run.compile no leaves it out)")
             begun = time.monotonic()
             line = compilation.look(self._make_pass)
@@ -193,16 +186,6 @@ class Trainer(Run):
         if state.compiled:
             self.threads.keep()
 
-<<<<<<< HEAD
-=======
-    def _make_pass(self, model: Any, row_seconds: float = 0.0) -> Callable[[], None]:
-        """A pass of a model on windows of the training text: a micro-batch, or what `PASS_SECONDS` allow."""
-        most = self.windows_at_a_time
-        rows = max(1, min(most, int(PASS_SECONDS / row_seconds))) if row_seconds else most
-        threads = threads_of(model, self.accelerator.device, most)  # they share the windows: as many for each
-        return training_pass(self.accelerator, model, self.train_evaluation[0], max(threads, rows - rows % threads))
-
->>>>>>> h-accum
     def _begin_threads(self) -> None:
         """Take the number of threads: the one that was asked for, that of the run so far, or what trying finds."""
         state, recorded = self.state, self.folder.peek_state().get("threads")

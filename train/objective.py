@@ -32,7 +32,7 @@ from train.data.batches import IGNORED, Batch, Batches
 from train.data.masking import MaskedBatches, Masking
 from train.data.prepare import Prepared
 from train.device import to_device
-from train.kernels import linear_cross_entropy
+from train.numerics.linear_cross_entropy import linear_cross_entropy
 from train.pacing.data_parallel import add_gradients, in_threads, thread_count
 
 SAMPLE_BLANK_EVERY, SAMPLE_FIRST_BLANK = 5, 2
@@ -42,7 +42,7 @@ class ModelWithLoss(nn.Module):
     """A causal or masked ScratchGPT model and its loss as one module, for DDP, FSDP2 and torch.compile to wrap.
 
     The loss is that of the model's own forward with labels, computed from the hidden states and the output layer's
-    weights: the logits of `kernels.cross_entropy_rows` tokens at most exist at a time. The output layer must be a plain
+    weights: the logits of `cross_entropy_rows` tokens at most exist at a time. The output layer must be a plain
     `nn.Linear`, whose weights are used without calling it.
 
     Args:

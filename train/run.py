@@ -44,12 +44,8 @@ from train.numerics.guard import Guard
 from train.numerics.pending import DeviceGuard, PendingStep
 from train.objective import OBJECTIVES, ModelWithLoss, threads_of
 from train.optimizer import Schedule, build_optimizers
-<<<<<<< HEAD
 from train.pacing.compilation import Compilation, may_try
-=======
-from train.pacing.compilation import Compilation
 from train.pacing.data_parallel import windows_at_a_time
->>>>>>> h-accum
 from train.pacing.minutes import fit
 from train.pacing.threads import PASS_SECONDS, ThreadCount, training_pass
 from train.pacing.time_limit import Pace, TimeLimit
@@ -352,8 +348,9 @@ class Run:
         return min(seconds, limit)
 
     def _make_pass(self, model: Any, row_seconds: float = 0.0) -> Callable[[], None]:
-        """A pass of a model on windows of the training text: a micro-batch, or what `PASS_SECONDS` allow."""
-        most = micro_batch_size(self.config.data)
+        """A pass of a model on windows of the training text: as many as a step takes at a time, or what `PASS_SECONDS`
+        allow."""
+        most = self.windows_at_a_time
         rows = max(1, min(most, int(PASS_SECONDS / row_seconds))) if row_seconds else most
         threads = threads_of(model, self.accelerator.device, most)  # they share the windows: as many for each
         return training_pass(self.accelerator, model, self.train_evaluation[0], max(threads, rows - rows % threads))

@@ -13,17 +13,14 @@ from modeling import ScratchGPTConfig, ScratchGPTForCausalLM, ScratchGPTForMaske
 from modeling.modeling_scratchgpt import AttentionMask
 from tests.modeling.families import GROUPED as MODERN
 from train import kernels
-<<<<<<< HEAD
-from train.kernels import BlockedAttention, CpuDropout, CpuRMSNorm, use_kernels
-=======
-from train.kernels import BlockedAttention, CpuDropout, CpuReLUDropout, CpuRMSNorm, linear_cross_entropy, use_kernels
->>>>>>> h-accum
+from train.kernels import BlockedAttention, CpuDropout, CpuReLUDropout, CpuRMSNorm, use_kernels
+from train.numerics import linear_cross_entropy
 from train.objective import ModelWithLoss
 
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(kernels, "CROSS_ENTROPY_ROWS", 3)
+    monkeypatch.setattr(linear_cross_entropy, "CROSS_ENTROPY_ROWS", 3)
     monkeypatch.setattr(kernels, "ATTENTION_ROWS", 3)
     monkeypatch.setattr(kernels, "ATTENTION_SCORES", 40)
 

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from train import kernels
-from train.kernels import linear_cross_entropy
+from train.numerics import linear_cross_entropy as chunked
+from train.numerics.linear_cross_entropy import linear_cross_entropy
 
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(kernels, "CROSS_ENTROPY_ROWS", 3)
+    monkeypatch.setattr(chunked, "CROSS_ENTROPY_ROWS", 3)
 
 
 def draw_problem(rows: int, vocabulary: int, bias: bool, dtype: torch.dtype = torch.float64) -> Any:
@@ -83,7 +83,7 @@ def test_linear_cross_entropy_is_torchs_in_single_precision(rows, vocabulary, ch
     inputs = [tensor for tensor in (x_NE, weight_VE, bias_V) if tensor is not None]
     expected = functional.cross_entropy(functional.linear(x_NE, weight_VE, bias_V), target_N, reduction="sum") / 9
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "CROSS_ENTROPY_ROWS", chunk)
+        patch.setattr(chunked, "CROSS_ENTROPY_ROWS", chunk)
         loss = linear_cross_entropy(x_NE, weight_VE, bias_V, target_N, 9)
     gradients = [torch.autograd.grad(each, inputs) for each in (loss, expected)]
     torch.testing.assert_close([loss, *gradients[0]], [expected, *gradients[1]], atol=1e-5, rtol=1e-5)
@@ -120,12 +120,12 @@ def test_a_large_vocabulary_has_the_logits_of_fewer_tokens_at_a_time(monkeypatch
     ],
 )
 def test_rows_of_a_chunk_by_device(device, rows, vocabulary, expected):
-    assert kernels.cross_entropy_rows(rows, vocabulary, device) == expected
+    assert chunked.cross_entropy_rows(rows, vocabulary, device) == expected
 
 
 @given(rows=st.integers(0, 10**6), vocabulary=st.integers(1, 10**6))
 def test_chunks_on_cuda_are_few_and_fit(rows, vocabulary):
-    count = kernels.cross_entropy_rows(rows, vocabulary, "cuda")
+    count = chunked.cross_entropy_rows(rows, vocabulary, "cuda")
     assert 1 <= count <= max(1, rows)
     assert count * vocabulary <= max(2**26, 128 * vocabulary)
     assert math.ceil(rows / count) <= math.ceil(rows / max(128, 2**26 // vocabulary - 127))
@@ -138,16 +138,16 @@ def test_the_rows_of_a_chunk_do_not_change_loss_and_gradients(monkeypatch, dtype
     *problem, target_N = (tensor.detach() for tensor in draw_problem(300, 33, True, torch.float32))
     generator = torch.Generator().manual_seed(2)
     teacher = (torch.randn(300, 5, generator=generator), torch.randn(33, 5, generator=generator), None)
-    choose, results, sizes = kernels.cross_entropy_rows, [], []
-    monkeypatch.setattr(kernels, "CROSS_ENTROPY_CUDA_UNIT", 8)
+    choose, results, sizes = chunked.cross_entropy_rows, [], []
+    monkeypatch.setattr(chunked, "CROSS_ENTROPY_CUDA_UNIT", 8)
     for device, logits in [("cpu", 2**26), ("cuda", 1), ("cuda", 100 * 33), ("cuda", 2**26)]:
-        monkeypatch.setattr(kernels, "CROSS_ENTROPY_CUDA_LOGITS", logits)
+        monkeypatch.setattr(chunked, "CROSS_ENTROPY_CUDA_LOGITS", logits)
 
         def chosen(rows: int, vocabulary: int, _: str, device: str = device) -> int:
             sizes.append(choose(rows, vocabulary, device))
             return sizes[-1]
 
-        monkeypatch.setattr(kernels, "cross_entropy_rows", chosen)
+        monkeypatch.setattr(chunked, "cross_entropy_rows", chosen)
         inputs = [tensor.clone().requires_grad_() for tensor in problem]
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             loss = linear_cross_entropy(inputs[0], inputs[1], inputs[2], target_N, 7, teacher if with_teacher else None)
