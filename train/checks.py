@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 from typing import Any
 
@@ -20,6 +20,21 @@ def given_fields(flags: Sequence[str]) -> set[str]:
             fields |= {flag: name, f"--{section}{dot}no-{leaf}": name}  # as tyro calls what turns one off
     words = (flag.partition("=")[0].replace("_", "-") for flag in flags)
     return {fields[word] for word in words if word in fields}
+
+
+def changed_fields(config: Config, before: Config) -> dict[str, Any]:
+    """The fields that differ, by their names, with their values in `config`."""
+    return {name: value_of(config, name) for name in field_types() if value_of(config, name) != value_of(before, name)}
+
+
+def kept_fields(config: Config, recipe: Config, given: Collection[str] = ()) -> set[str]:
+    """The fields whose values somebody has chosen, which nothing that fits a config to its text or time replaces.
+
+    Args:
+        recipe: the recipe by its name; what differs from it was chosen in a recipe file, or by a program.
+        given: fields of the command line (`given_fields`), which count with any value.
+    """
+    return {*given, *changed_fields(config, recipe)}
 
 
 def validate(config: Config) -> None:
@@ -135,38 +150,36 @@ def _validate_chat(config: Config) -> None:
         )
 
 
-DROPOUT_FIELDS = ("embedding_dropout", "attention_dropout", "residual_dropout", "mlp_dropout")
+DROPOUT_FIELDS = tuple(f"model.{part}_dropout" for part in ("embedding", "attention", "residual", "mlp"))
 """Fields of the `model` section that are settings of the training, not of the architecture."""
 
 
-def check_effects(config: Config, recipe: Config) -> None:
-    """Refuse values that differ from the recipe's and change nothing, beside the config's other values.
+def check_effects(config: Config, given: Collection[str]) -> None:
+    """Refuse flags that change nothing, beside the config's other values.
+
+    Args:
+        given: the fields of the command line (`given_fields`).
 
     Raises:
         ValueError: naming the flag, and the other one that it needs.
     """
-
-    def is_changed(name: str) -> bool:
-        return value_of(config, name) != value_of(recipe, name)
-
-    kept = [name for name in field_types() if name.startswith(("model.", "tokenizer."))]
-    for name in filter(is_changed, kept if config.run.base_model is not None else ()):
-        if name.split(".")[1] not in DROPOUT_FIELDS:
+    for name in sorted(given) if config.run.base_model is not None else ():
+        if name.startswith(("model.", "tokenizer.")) and name not in DROPOUT_FIELDS:
             raise ValueError(
                 f"{as_flag(name)}: expected none beside --from, which keeps the architecture and the tokenizer of its "
                 "model (only dropout may differ); leave one of the two out"
             )
-    for name in filter(is_changed, ("tokenizer.kind", "tokenizer.vocab_size")):
-        if config.tokenizer.path is not None:
+    for name in ("tokenizer.kind", "tokenizer.vocab_size"):
+        if name in given and config.tokenizer.path is not None:
             raise ValueError(
                 f"{as_flag(name)}: expected none beside --tokenizer.path, which is taken as it is; leave one out"
             )
-    if is_changed("run.max_stretch") and config.run.max_stretch > 1 and not config.run.max_seconds:
+    if "run.max_stretch" in given and config.run.max_stretch > 1 and not config.run.max_seconds:
         raise ValueError("--run.max-stretch: expected it with a time limit only, got it without --run.max-seconds")
-    if is_changed("data.replay_share") and config.data.replay is None:
+    if "data.replay_share" in given and config.data.replay is None:
         raise ValueError("--data.replay-share: expected it with --replay only, got it without")
     for name, other, values in _COUNTS_WITH:
-        if is_changed(name) and value_of(config, other) not in values:
+        if name in given and value_of(config, other) not in values:
             raise ValueError(
                 f"{as_flag(name)}: expected it with {as_flag(other)} {' or '.join(values)} only, got it with "
                 f"{value_of(config, other)}, where it changes nothing; leave it out, or give {as_flag(other)} too"
@@ -205,18 +218,18 @@ LEAST_MINUTES, MOST_MINUTES = 0.5, 2880
 """What `--minutes` takes: half a minute to two days."""
 
 
-def check_minutes(config: Config, recipe: str, is_changed: Callable[[str], bool]) -> None:
+def check_minutes(config: Config, recipe: str, kept: Collection[str]) -> None:
     """Refuse what `--minutes` cannot choose for.
 
     Args:
         recipe: its name.
-        is_changed: whether a field differs from the recipe's.
+        kept: the fields that it must not choose (`kept_fields`).
 
     Raises:
         ValueError: naming the flag, what was expected and what was got.
     """
     minutes, run = config.run.minutes, config.run
-    if not minutes or not is_changed("run.minutes"):
+    if not minutes:
         return
     if not LEAST_MINUTES <= minutes <= MOST_MINUTES:
         raise ValueError(
@@ -237,7 +250,11 @@ def check_minutes(config: Config, recipe: str, is_changed: Callable[[str], bool]
             f"--minutes: expected it with --data.objective causal, whose law was measured, got it with "
             f"{config.data.objective}; give --steps"
         )
-    for name in filter(is_changed, ("run.steps", "run.max_seconds")):
-        raise ValueError(f"{as_flag(name)}: expected none beside --minutes, which chooses it; leave one of the two out")
+    # A limit of 0 is none: the plan is made for the minutes, and the run goes on to its last step.
+    for name in ("run.steps", *(("run.max_seconds",) if run.max_seconds else ())):
+        if name in kept:
+            raise ValueError(
+                f"{as_flag(name)}: expected none beside --minutes, which chooses it; leave one of the two out"
+            )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("--minutes: expected one process, got several (accelerate launch), which it cannot measure")

@@ -424,7 +424,7 @@ def write_recipe(config: Config, recipe: str, folder: RunFolder, fitted: dict[st
     """Write recipe.json: the resolved config, the git commit and the versions of the libraries.
 
     Args:
-        fitted: the fields, by name, that were changed to fit a short text (`train.data.fitting`).
+        fitted: the fields, by name, that were changed to fit a time or a short text (`train.data.fitting`).
     """
     folder.write_recipe(
         {

@@ -180,6 +180,13 @@ def test_flags_and_their_short_names() -> None:
     assert (config.model.num_hidden_layers, config.tokenizer.path) == (2, Path("t"))
 
 
+def test_a_flag_without_an_effect_is_refused_with_the_value_of_the_recipe_too() -> None:
+    with pytest.raises(SystemExit, match=r"--corpus\.seed: expected it with --corpus\.source stories only"):
+        main(["stories", "--corpus", __file__, "--corpus.seed", "0"])
+    with pytest.raises(SystemExit, match=r"--model\.hidden-size: expected none beside --from"):
+        main(["modern", "--from", "x/y", "--model.hidden-size", "256"])
+
+
 def test_the_fields_that_a_command_line_gives() -> None:
     words = "--corpus a b --run-dir=r --data.batch_size 4 --run.no-resume --no-keep-tokens --plan --model.qk-norm True"
     assert given_fields(words.split()) == {
