@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,8 @@ from train.__main__ import main, parse
 from train.checks import check_minutes, given_fields, kept_fields
 from train.config import Config, replace_fields
 from train.pacing import minutes
-from train.pacing.minutes import fit_to_minutes, learning_rate
-from train.pacing.plan import make_plan
+from train.pacing.minutes import fit_to_minutes, learning_rate, measure_steps
+from train.pacing.plan import Plan, make_plan
 from train.recipes import get_recipe
 from train.run import Run
 
@@ -109,6 +110,25 @@ def test_what_is_given_is_kept_with_the_value_of_the_recipe_too(text: Path, tmp_
     chosen, _, _ = plan(["--corpus", str(text), *words.split()], tmp_path / "run")
     assert (chosen.data.batch_size, chosen.schedule.warmup_steps, chosen.run.max_seconds) == (32, 30, 0)
     assert (chosen.model.hidden_size, chosen.model.num_hidden_layers) == (256, 1)
+
+
+@pytest.mark.parametrize(("flags", "vocabulary"), [("", 2048), ("--tokenizer.kind characters --data.split text", 128)])
+def test_times_are_scaled_from_the_vocabulary_that_was_measured(
+    flags: str, vocabulary: int, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = []
+
+    def recorded(*arguments: Any) -> Plan:
+        plans.append(make_plan(*arguments))
+        return plans[-1]
+
+    monkeypatch.setattr(minutes, "make_plan", recorded)
+    words = f"modern --corpus {text} --minutes 600 --model.max-position-embeddings 64 --data.batch-size 2 {flags}"
+    shape = SHAPES[64]
+    seconds = measure_steps(parse(words.split())[1], [shape], RunFolder(tmp_path / "run"), lambda line: None)
+    assert [plan.vocabulary for plan in plans] == [vocabulary]
+    assert seconds(shape, vocabulary) == pytest.approx(plans[0].step_seconds)
+    assert seconds(shape, 8 * vocabulary) > seconds(shape, vocabulary)
 
 
 @pytest.mark.usefixtures("small")

@@ -168,14 +168,17 @@ def measure_steps(
         plan = make_plan(
             replace_fields(config, {**fields, "tokenizer.vocab_size": MEASURED_VOCABULARY}), folder, lambda line: None
         )
-        measured.append((shape, plan.step_seconds))
+        # A tokenizer that is there, or of another kind, has the size that it has.
+        measured.append((shape, plan.step_seconds, plan.vocabulary))
         if time.monotonic() - begun > min(MEASURING, MEASURING_SHARE * 60 * config.run.minutes):
             break
-    log(f"measured, seconds of a step: {', '.join(f'{took:.2g} ({shape.width} wide)' for shape, took in measured)}")
+    log(f"measured, seconds of a step: {', '.join(f'{took:.2g} ({shape.width} wide)' for shape, took, _ in measured)}")
 
     def step_seconds(shape: Shape, vocabulary: int) -> float:
-        near, took = max((each for each in measured if each[0].width <= shape.width), key=lambda each: each[0].width)
-        return took * shape.flops(vocabulary, length) / near.flops(MEASURED_VOCABULARY, length)
+        near, took, size = max(
+            (each for each in measured if each[0].width <= shape.width), key=lambda each: each[0].width
+        )
+        return took * shape.flops(vocabulary, length) / near.flops(size, length)
 
     return step_seconds
 
