@@ -16,7 +16,7 @@ import tyro
 from modeling import quick_imports, wait_passively
 from storage.files import as_path
 from storage.run_folder import RunFolder
-from train.checks import check_effects, check_minutes, given_fields, kept_fields, validate
+from train.checks import check_effects, check_minutes, check_not_empty, given_fields, kept_fields, validate
 from train.config import Config
 from train.publishing import check_account, is_first_process, publish
 from train.recipes import RECIPES, load_recipe
@@ -31,11 +31,13 @@ def parse(arguments: list[str]) -> tuple[str, Config]:
     """The recipe's name and the config that its command line resolves to.
 
     Raises:
-        ValueError: for an unknown recipe, a recipe file that is broken, or a path that no file system can have.
+        ValueError: for an unknown recipe, a recipe file that is broken, an empty value, or a path that no file
+            system can have.
         SystemExit: for flags that tyro refuses, and after --help.
     """
     given, *flags = arguments
     name, recipe = load_recipe(given)
+    check_not_empty(flags)
     config = tyro.cli(
         Config, default=recipe, args=flags, prog=f"python -m train {given}", description=RECIPES[name].__doc__
     )

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 from storage.run_folder import RunFolder
-from train.config import Config, as_flag, as_json, field_types, from_json, value_of
+from train.config import Config, CorpusConfig, as_flag, as_json, field_types, from_json, value_of
 
 
 def given_fields(flags: Sequence[str]) -> set[str]:
@@ -20,6 +20,22 @@ def given_fields(flags: Sequence[str]) -> set[str]:
             fields |= {flag: name, f"--{section}{dot}no-{leaf}": name}  # as tyro calls what turns one off
     words = (flag.partition("=")[0].replace("_", "-") for flag in flags)
     return {fields[word] for word in words if word in fields}
+
+
+def check_not_empty(flags: Sequence[str]) -> None:
+    """Refuse flags whose value is the empty text, which as a path would be the current folder.
+
+    Raises:
+        ValueError: naming the flag, and what to do.
+    """
+    flag = ""
+    for word in flags:
+        flag = word.partition("=")[0] if word.startswith("--") else flag
+        if word in ("", f"{flag}="):
+            raise ValueError(
+                f"{flag}: expected a value, got an empty text, which a shell variable without a value gives; set it, "
+                f"or leave {flag} out"
+            )
 
 
 def changed_fields(config: Config, before: Config) -> dict[str, Any]:
@@ -48,7 +64,6 @@ def validate(config: Config) -> None:
     masked = data.objective == "masked"
     bytes_and_special = 258 if masked else 257
     has_tokenizer = tokenizer.path is not None or run.base_model is not None
-    is_encoded = corpus.source == "local" and any(path.suffix == ".npy" for path in corpus.paths)
     if data.batch_size % data.gradient_accumulation_steps:
         raise ValueError(
             f"--data.gradient-accumulation-steps: expected a divisor of the batch size {data.batch_size}, "
@@ -56,7 +71,7 @@ def validate(config: Config) -> None:
         )
     if corpus.source == "hub" and corpus.dataset is None:
         raise ValueError("--corpus.dataset: expected the id of a data set on the Hub, got none")
-    if is_encoded and not has_tokenizer and tokenizer.kind != "gpt2":
+    if _is_encoded(corpus) and not has_tokenizer and tokenizer.kind != "gpt2":
         raise ValueError("--tokenizer.path: expected the folder of the tokenizer that encoded the .npy file, got none")
     if not has_tokenizer and tokenizer.kind == "bpe" and tokenizer.vocab_size < bytes_and_special:
         raise ValueError(
@@ -102,6 +117,7 @@ _COUNTS_WITH: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("corpus.joined_rows", "corpus.source", ("hub",)),
     ("corpus.passage_characters", "corpus.source", ("gutenberg", "hub", "local")),
     ("corpus.text_field", "corpus.source", ("hub", "local")),
+    ("corpus.encoding", "corpus.source", ("local",)),
     ("corpus.skip_broken", "corpus.source", ("local",)),
     ("corpus.gutenberg_url", "corpus.source", ("gutenberg",)),
     ("corpus.stories", "corpus.source", ("stories",)),
@@ -112,7 +128,10 @@ _COUNTS_WITH: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("data.mask_rate", "data.objective", ("masked",)),
     ("data.windows", "data.objective", ("causal", "masked")),
     ("data.split", "data.objective", ("causal", "masked")),
+    ("data.split", "corpus.source", ("gutenberg", "hub", "local")),
     ("data.validation_chunk", "data.objective", ("causal", "masked")),
+    ("data.validation_chunk", "corpus.source", ("gutenberg", "hub", "local")),
+    ("data.validation_fraction", "corpus.source", ("gutenberg", "hub", "local")),
     ("corpus.text_field", "data.objective", ("causal", "masked")),
     ("corpus.passage_characters", "data.objective", ("causal", "masked")),
     ("optimizer.muon_learning_rate", "optimizer.name", ("muon",)),
@@ -124,6 +143,14 @@ _COUNTS_WITH: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("schedule.plateau_patience", "schedule.name", ("plateau",)),
     ("schedule.plateau_threshold", "schedule.name", ("plateau",)),
 )
+
+
+# Fields that say how a text is read, which a .npy file of `python -m tokenization encode` was before.
+_OF_TEXTS = ("corpus.books", "corpus.encoding", "corpus.passage_characters", "corpus.skip_broken", "corpus.text_field")
+
+
+def _is_encoded(corpus: CorpusConfig) -> bool:
+    return corpus.source == "local" and any(path.suffix == ".npy" for path in corpus.paths)
 
 
 def _validate_chat(config: Config) -> None:
@@ -178,6 +205,12 @@ def check_effects(config: Config, given: Collection[str]) -> None:
         raise ValueError("--run.max-stretch: expected it with a time limit only, got it without --run.max-seconds")
     if "data.replay_share" in given and config.data.replay is None:
         raise ValueError("--data.replay-share: expected it with --replay only, got it without")
+    for name in _OF_TEXTS:
+        if name in given and _is_encoded(config.corpus):
+            raise ValueError(
+                f"{as_flag(name)}: expected none with a .npy file of token ids, whose text was read when it was "
+                "encoded; leave it out, or give the text itself"
+            )
     for name, other, values in _COUNTS_WITH:
         if name in given and value_of(config, other) not in values:
             raise ValueError(
