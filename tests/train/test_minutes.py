@@ -1,5 +1,6 @@
 """`--minutes N`: what it chooses, what it keeps, and what it refuses."""
 
+import gzip
 import json
 import re
 import subprocess
@@ -227,6 +228,21 @@ def test_the_reading_of_a_text_whose_size_only_reading_tells_takes_its_time(
     monkeypatch.setattr(minutes, "PREPARING_PER_BYTE", 40 / (8 * len(LINES)))  # all of it: more than half a minute
     with pytest.raises(SystemExit, match=r"--minutes: expected at least \d+\.\d for this text .* got 0\.5; give more"):
         main(["modern", "--corpus", str(records), "--minutes", "0.5", "--run-dir", str(tmp_path / "run")])
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("name", "is_said"), [("texts.jsonl.gz", True), ("text.txt", False)])
+def test_a_text_whose_size_is_a_guess_is_said(
+    name: str, is_said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = (json.dumps({"text": LINES}) + "\n").encode() * 9
+    (tmp_path / name).write_bytes(gzip.compress(content) if is_said else content)
+    monkeypatch.setattr(minutes, "MOST_BYTES", 2 * len(LINES))
+    words = "--minutes 600 --model.hidden-size 32 --model.max-position-embeddings 32 --data.batch-size 2"
+    _, lines, _ = plan(["--corpus", str(tmp_path / name), *words.split()], tmp_path / "run")
+    said = [line for line in lines if "only reading tells" in line]
+    assert len(said) == is_said
+    assert not is_said or f"the plan counts {9 * len(LINES):,} bytes" in said[0]  # all that was read
 
 
 @pytest.mark.slow

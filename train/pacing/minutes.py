@@ -113,7 +113,13 @@ def fit_to_minutes(
     chosen = apply(replace_fields(config, {MINUTES: 0.0}), final, kept)  # the plan is made, once
     if "run.max_seconds" not in kept:
         chosen = replace_fields(chosen, {"run.max_seconds": round(seconds, 1)})
-    return chosen, describe(chosen, final, plan.parameters, minutes, text)
+    lines = describe(chosen, final, plan.parameters, minutes, text)
+    if size >= MOST_BYTES and known_size(config.corpus) is None:
+        lines.append(
+            f"how long the whole text is, only reading tells (files are packed, or on the Hub): the plan counts "
+            f"{read:,} bytes, and a longer one ends later than planned, by {duration(PREPARING_PER_BYTE * 2**30)} a GiB"
+        )
+    return chosen, lines
 
 
 def measure_text(config: Config) -> tuple[int, bytes]:
