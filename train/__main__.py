@@ -7,6 +7,7 @@ sweep (`python -m train.sweep`), or recipe.json of a run.
 """
 
 import sys
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,8 @@ import tyro
 from modeling import quick_imports, wait_passively
 from storage.files import as_path
 from storage.run_folder import RunFolder
-from train.checks import check_effects, check_minutes, given_fields, validate
-from train.config import Config, value_of
+from train.checks import check_effects, check_minutes, check_not_empty, given_fields, kept_fields, validate
+from train.config import Config
 from train.pacing.clock import counted
 from train.publishing import check_account, is_first_process, publish
 from train.recipes import RECIPES, load_recipe
@@ -31,11 +32,13 @@ def parse(arguments: list[str]) -> tuple[str, Config]:
     """The recipe's name and the config that its command line resolves to.
 
     Raises:
-        ValueError: for an unknown recipe, a recipe file that is broken, or a path that no file system can have.
+        ValueError: for an unknown recipe, a recipe file that is broken, an empty value, or a path that no file
+            system can have.
         SystemExit: for flags that tyro refuses, and after --help.
     """
     given, *flags = arguments
     name, recipe = load_recipe(given)
+    check_not_empty(flags)
     config = tyro.cli(
         Config, default=recipe, args=flags, prog=f"python -m train {given}", description=RECIPES[name].__doc__
     )
@@ -73,11 +76,11 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = [word for word in arguments if word != "--plan"]
     try:
         name, config = parse(arguments)
-        recipe = load_recipe(arguments[0])[1]
-        check_effects(config, recipe)
-        check_minutes(config, name, lambda field: value_of(config, field) != value_of(recipe, field))
+        given = given_fields(arguments[1:])
+        check_effects(config, given)
+        check_minutes(config, name, kept_fields(config, RECIPES[name](), given))
         if is_planned:
-            show_plan(config, name)
+            show_plan(config, name, given)
             return
         repo = config.run.push if is_first_process() else None
         if repo:
@@ -87,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
             from train.device import leave_process_group
             from train.loop import train
 
-        run_dir = train(config, recipe=name)
+        run_dir = train(config, recipe=name, given=given)
         leave_process_group()
         if repo:
             publish(run_dir, repo)
@@ -99,8 +102,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit("interrupted before the first checkpoint; the same command begins again")
 
 
-def show_plan(config: Config, name: str) -> None:
-    """Print what the run will take.
+def show_plan(config: Config, name: str, given: Collection[str]) -> None:
+    """Print what the run of a recipe, of which the command line has `given` some fields, will take.
 
     Raises:
         ValueError: for a config or a text that does not fit.
@@ -112,12 +115,10 @@ def show_plan(config: Config, name: str) -> None:
         from train.pacing.plan import make_plan
 
     validate(config)
-    folder, recipe = RunFolder(config.run.dir or Path("runs") / name), RECIPES[name]() if name in RECIPES else None
-    config, _ = start_from(config, recipe, folder)
+    folder, kept = RunFolder(config.run.dir or Path("runs") / name), kept_fields(config, RECIPES[name](), given)
+    config, _ = start_from(config, kept, folder)
     config = with_teacher(config)
-    lines: list[str] = []
-    if recipe is not None:
-        config, lines = fit(config, recipe, folder, lambda line: print(line, file=sys.stderr, flush=True))
+    config, lines = fit(config, kept, folder, lambda line: print(line, file=sys.stderr, flush=True))
     print(*lines, sep="\n", end="\n" if lines else "")
     plan = make_plan(config, folder, lambda line: print(line, file=sys.stderr, flush=True))
     print(*plan.lines(config, name), sep="\n  ")

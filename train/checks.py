@@ -2,12 +2,12 @@
 
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 from typing import Any
 
 from storage.run_folder import RunFolder
-from train.config import Config, as_flag, as_json, field_types, from_json, value_of
+from train.config import Config, CorpusConfig, as_flag, as_json, field_types, from_json, value_of
 
 
 def given_fields(flags: Sequence[str]) -> set[str]:
@@ -22,6 +22,37 @@ def given_fields(flags: Sequence[str]) -> set[str]:
     return {fields[word] for word in words if word in fields}
 
 
+def check_not_empty(flags: Sequence[str]) -> None:
+    """Refuse flags whose value is the empty text, which as a path would be the current folder.
+
+    Raises:
+        ValueError: naming the flag, and what to do.
+    """
+    flag = ""
+    for word in flags:
+        flag = word.partition("=")[0] if word.startswith("--") else flag
+        if word in ("", f"{flag}="):
+            raise ValueError(
+                f"{flag}: expected a value, got an empty text, which a shell variable without a value gives; set it, "
+                f"or leave {flag} out"
+            )
+
+
+def changed_fields(config: Config, before: Config) -> dict[str, Any]:
+    """The fields that differ, by their names, with their values in `config`."""
+    return {name: value_of(config, name) for name in field_types() if value_of(config, name) != value_of(before, name)}
+
+
+def kept_fields(config: Config, recipe: Config, given: Collection[str] = ()) -> set[str]:
+    """The fields whose values somebody has chosen, which nothing that fits a config to its text or time replaces.
+
+    Args:
+        recipe: the recipe by its name; what differs from it was chosen in a recipe file, or by a program.
+        given: fields of the command line (`given_fields`), which count with any value.
+    """
+    return {*given, *changed_fields(config, recipe)}
+
+
 def validate(config: Config) -> None:
     """Check types, ranges, and what has to fit together.
 
@@ -33,7 +64,6 @@ def validate(config: Config) -> None:
     masked = data.objective == "masked"
     bytes_and_special = 258 if masked else 257
     has_tokenizer = tokenizer.path is not None or run.base_model is not None
-    is_encoded = corpus.source == "local" and any(path.suffix == ".npy" for path in corpus.paths)
     if data.batch_size % data.gradient_accumulation_steps:
         raise ValueError(
             f"--data.gradient-accumulation-steps: expected a divisor of the batch size {data.batch_size}, "
@@ -41,7 +71,7 @@ def validate(config: Config) -> None:
         )
     if corpus.source == "hub" and corpus.dataset is None:
         raise ValueError("--corpus.dataset: expected the id of a data set on the Hub, got none")
-    if is_encoded and not has_tokenizer and tokenizer.kind != "gpt2":
+    if _is_encoded(corpus) and not has_tokenizer and tokenizer.kind != "gpt2":
         raise ValueError("--tokenizer.path: expected the folder of the tokenizer that encoded the .npy file, got none")
     if not has_tokenizer and tokenizer.kind == "bpe" and tokenizer.vocab_size < bytes_and_special:
         raise ValueError(
@@ -87,6 +117,7 @@ _COUNTS_WITH: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("corpus.joined_rows", "corpus.source", ("hub",)),
     ("corpus.passage_characters", "corpus.source", ("gutenberg", "hub", "local")),
     ("corpus.text_field", "corpus.source", ("hub", "local")),
+    ("corpus.encoding", "corpus.source", ("local",)),
     ("corpus.skip_broken", "corpus.source", ("local",)),
     ("corpus.gutenberg_url", "corpus.source", ("gutenberg",)),
     ("corpus.stories", "corpus.source", ("stories",)),
@@ -97,7 +128,10 @@ _COUNTS_WITH: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("data.mask_rate", "data.objective", ("masked",)),
     ("data.windows", "data.objective", ("causal", "masked")),
     ("data.split", "data.objective", ("causal", "masked")),
+    ("data.split", "corpus.source", ("gutenberg", "hub", "local")),
     ("data.validation_chunk", "data.objective", ("causal", "masked")),
+    ("data.validation_chunk", "corpus.source", ("gutenberg", "hub", "local")),
+    ("data.validation_fraction", "corpus.source", ("gutenberg", "hub", "local")),
     ("corpus.text_field", "data.objective", ("causal", "masked")),
     ("corpus.passage_characters", "data.objective", ("causal", "masked")),
     ("optimizer.muon_learning_rate", "optimizer.name", ("muon",)),
@@ -109,6 +143,14 @@ _COUNTS_WITH: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("schedule.plateau_patience", "schedule.name", ("plateau",)),
     ("schedule.plateau_threshold", "schedule.name", ("plateau",)),
 )
+
+
+# Fields that say how a text is read, which a .npy file of `python -m tokenization encode` was before.
+_OF_TEXTS = ("corpus.books", "corpus.encoding", "corpus.passage_characters", "corpus.skip_broken", "corpus.text_field")
+
+
+def _is_encoded(corpus: CorpusConfig) -> bool:
+    return corpus.source == "local" and any(path.suffix == ".npy" for path in corpus.paths)
 
 
 def _validate_chat(config: Config) -> None:
@@ -135,38 +177,42 @@ def _validate_chat(config: Config) -> None:
         )
 
 
-DROPOUT_FIELDS = ("embedding_dropout", "attention_dropout", "residual_dropout", "mlp_dropout")
+DROPOUT_FIELDS = tuple(f"model.{part}_dropout" for part in ("embedding", "attention", "residual", "mlp"))
 """Fields of the `model` section that are settings of the training, not of the architecture."""
 
 
-def check_effects(config: Config, recipe: Config) -> None:
-    """Refuse values that differ from the recipe's and change nothing, beside the config's other values.
+def check_effects(config: Config, given: Collection[str]) -> None:
+    """Refuse flags that change nothing, beside the config's other values.
+
+    Args:
+        given: the fields of the command line (`given_fields`).
 
     Raises:
         ValueError: naming the flag, and the other one that it needs.
     """
-
-    def is_changed(name: str) -> bool:
-        return value_of(config, name) != value_of(recipe, name)
-
-    kept = [name for name in field_types() if name.startswith(("model.", "tokenizer."))]
-    for name in filter(is_changed, kept if config.run.base_model is not None else ()):
-        if name.split(".")[1] not in DROPOUT_FIELDS:
+    for name in sorted(given) if config.run.base_model is not None else ():
+        if name.startswith(("model.", "tokenizer.")) and name not in DROPOUT_FIELDS:
             raise ValueError(
                 f"{as_flag(name)}: expected none beside --from, which keeps the architecture and the tokenizer of its "
                 "model (only dropout may differ); leave one of the two out"
             )
-    for name in filter(is_changed, ("tokenizer.kind", "tokenizer.vocab_size")):
-        if config.tokenizer.path is not None:
+    for name in ("tokenizer.kind", "tokenizer.vocab_size"):
+        if name in given and config.tokenizer.path is not None:
             raise ValueError(
                 f"{as_flag(name)}: expected none beside --tokenizer.path, which is taken as it is; leave one out"
             )
-    if is_changed("run.max_stretch") and config.run.max_stretch > 1 and not config.run.max_seconds:
+    if "run.max_stretch" in given and config.run.max_stretch > 1 and not config.run.max_seconds:
         raise ValueError("--run.max-stretch: expected it with a time limit only, got it without --run.max-seconds")
-    if is_changed("data.replay_share") and config.data.replay is None:
+    if "data.replay_share" in given and config.data.replay is None:
         raise ValueError("--data.replay-share: expected it with --replay only, got it without")
+    for name in _OF_TEXTS:
+        if name in given and _is_encoded(config.corpus):
+            raise ValueError(
+                f"{as_flag(name)}: expected none with a .npy file of token ids, whose text was read when it was "
+                "encoded; leave it out, or give the text itself"
+            )
     for name, other, values in _COUNTS_WITH:
-        if is_changed(name) and value_of(config, other) not in values:
+        if name in given and value_of(config, other) not in values:
             raise ValueError(
                 f"{as_flag(name)}: expected it with {as_flag(other)} {' or '.join(values)} only, got it with "
                 f"{value_of(config, other)}, where it changes nothing; leave it out, or give {as_flag(other)} too"
@@ -205,18 +251,18 @@ LEAST_MINUTES, MOST_MINUTES = 0.5, 2880
 """What `--minutes` takes: half a minute to two days."""
 
 
-def check_minutes(config: Config, recipe: str, is_changed: Callable[[str], bool]) -> None:
+def check_minutes(config: Config, recipe: str, kept: Collection[str]) -> None:
     """Refuse what `--minutes` cannot choose for.
 
     Args:
         recipe: its name.
-        is_changed: whether a field differs from the recipe's.
+        kept: the fields that it must not choose (`kept_fields`).
 
     Raises:
         ValueError: naming the flag, what was expected and what was got.
     """
     minutes, run = config.run.minutes, config.run
-    if not minutes or not is_changed("run.minutes"):
+    if not minutes:
         return
     if not LEAST_MINUTES <= minutes <= MOST_MINUTES:
         raise ValueError(
@@ -237,7 +283,11 @@ def check_minutes(config: Config, recipe: str, is_changed: Callable[[str], bool]
             f"--minutes: expected it with --data.objective causal, whose law was measured, got it with "
             f"{config.data.objective}; give --steps"
         )
-    for name in filter(is_changed, ("run.steps", "run.max_seconds")):
-        raise ValueError(f"{as_flag(name)}: expected none beside --minutes, which chooses it; leave one of the two out")
+    # A limit of 0 is none: the plan is made for the minutes, and the run goes on to its last step.
+    for name in ("run.steps", *(("run.max_seconds",) if run.max_seconds else ())):
+        if name in kept:
+            raise ValueError(
+                f"{as_flag(name)}: expected none beside --minutes, which chooses it; leave one of the two out"
+            )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("--minutes: expected one process, got several (accelerate launch), which it cannot measure")

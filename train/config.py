@@ -1,7 +1,7 @@
 """The typed config tree of a run: seven sections, each field explained and given its range where it is declared.
 
 A recipe is a function in `train/recipes/` that returns one full `Config`; the command line replaces single fields. The
-resolved tree is written to `recipe.json`, whose types and ranges pydantic checks (`from_json`); `train.checks` the rest.
+resolved tree is written to `recipe.json`; pydantic checks its types and ranges (`from_json`), `train.checks` the rest.
 """
 
 import dataclasses
@@ -424,7 +424,7 @@ def write_recipe(config: Config, recipe: str, folder: RunFolder, fitted: dict[st
     """Write recipe.json: the resolved config, the git commit and the versions of the libraries.
 
     Args:
-        fitted: the fields, by name, that were changed to fit a short text (`train.data.fitting`).
+        fitted: the fields, by name, that were changed to fit a time or a short text (`train.data.fitting`).
     """
     folder.write_recipe(
         {

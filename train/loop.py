@@ -2,11 +2,11 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 
@@ -32,7 +32,9 @@ from train.trackers import tracking
 Watch = Callable[[int, dict[str, float]], str | None]
 
 
-def train(config: Config, *, recipe: str, quiet: bool = False, watch: Watch | None = None) -> Path:
+def train(
+    config: Config, *, recipe: str, given: Collection[str] = (), quiet: bool = False, watch: Watch | None = None
+) -> Path:
     """Train as the config says; return the run folder.
 
     A resumed run begins at the folder's latest checkpoint; SIGINT and SIGTERM save one and end the run.
@@ -40,9 +42,9 @@ def train(config: Config, *, recipe: str, quiet: bool = False, watch: Watch | No
     Args:
         config: the resolved config.
         recipe: name of the recipe, for the record.
+        given: fields that keep their values, whatever fits a config to its text or time; see `Run`.
         quiet: print nothing; train.log has the lines.
-        watch: called with the step and the metrics of each evaluation; a reason that it returns ends the run there,
-            saved, as a signal would.
+        watch: called with the step and the metrics of each evaluation; a reason that it returns ends the run, saved.
 
     Raises:
         ValueError: for a config, a corpus or a run folder that does not fit; the message says what to do.
@@ -53,7 +55,7 @@ def train(config: Config, *, recipe: str, quiet: bool = False, watch: Watch | No
     with folder.lock() if is_first_process() else nullcontext(), torch_errors_explained(folder):
         if is_first_process():
             remove_leftovers(folder.path)
-        trainer = Trainer(config, recipe, folder, quiet=quiet, watch=watch)
+        trainer = Trainer(config, recipe, folder, given=given, quiet=quiet, watch=watch)
         state, steps = trainer.state, trainer.schedule.steps
         with tracking(trainer.config, folder.path, trainer.accelerator, trainer.log, step=state.step, steps=steps):
             trainer.run()
@@ -63,10 +65,8 @@ def train(config: Config, *, recipe: str, quiet: bool = False, watch: Watch | No
 class Trainer(Run):
     """A run that steps; the arguments are those of `train`."""
 
-    def __init__(
-        self, config: Config, recipe: str, folder: RunFolder, *, quiet: bool = False, watch: Watch | None = None
-    ) -> None:
-        super().__init__(config, recipe, folder, quiet=quiet)
+    def __init__(self, *run: Any, watch: Watch | None = None, **options: Any) -> None:
+        super().__init__(*run, **options)
         self.watch = watch
         self.stop_reason: str | None = None  # why to stop before the last step
         self.failed_batch = 0  # the number of the one with which numbers went wrong

@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from train import checkpoint
 from train.base.base_model import start_from
 from train.base.teacher import load_teacher, with_teacher
 from train.checkpoint import TrainState
-from train.checks import check_same_run
+from train.checks import changed_fields, check_same_run, kept_fields
 from train.config import Config, write_recipe
 from train.data.ahead import AheadBatches
 from train.data.batches import (
@@ -26,7 +26,7 @@ from train.data.batches import (
     training_batches,
     training_evaluation_batches,
 )
-from train.data.fitting import changed_fields, fitted_before
+from train.data.fitting import MINUTES, fitted_before
 from train.data.prepare import Prepared, naming_skip_broken, prepare
 from train.data.replay import OLD, OldText
 from train.device import (
@@ -62,10 +62,13 @@ class Run:
         config: the resolved config.
         recipe: name of the recipe, for the record.
         folder: its folder.
+        given: fields that keep their values, whatever fits a config to its text or time (`kept_fields`).
         quiet: print nothing.
     """
 
-    def __init__(self, config: Config, recipe: str, folder: RunFolder, *, quiet: bool = False) -> None:
+    def __init__(
+        self, config: Config, recipe: str, folder: RunFolder, *, given: Collection[str] = (), quiet: bool = False
+    ) -> None:
         self.config, self.recipe, self.folder = config, recipe, folder
         saved = folder.checkpoints()
         if saved and not config.run.resume:
@@ -74,8 +77,9 @@ class Run:
                 "continue it with --resume, or choose another --run-dir"
             )
         self.is_resumed = bool(saved)
-        config, self.base = start_from(config, RECIPES[recipe]() if recipe in RECIPES else None, folder)
-        config, fitted, lines = self._fit(with_teacher(config), (lambda line: None) if quiet else print)
+        kept = kept_fields(config, RECIPES[recipe](), given) if recipe in RECIPES else set(given)
+        config, self.base = start_from(config, kept, folder)
+        config, fitted, lines = self._fit(with_teacher(config), kept, (lambda line: None) if quiet else print)
         self.config = config
         check_same_run(config, folder)
         self.teacher = load_teacher(config)  # before anything is made that binds the folder
@@ -150,17 +154,19 @@ class Run:
                 "--run.precision fp32"
             )
 
-    def _fit(self, config: Config, say: Callable[[str], None]) -> tuple[Config, dict[str, Any], list[str]]:
+    def _fit(
+        self, config: Config, kept: Collection[str], say: Callable[[str], None]
+    ) -> tuple[Config, dict[str, Any], list[str]]:
         """The config for its time and its text, the fields that differ for their sake, and a line on each that is
         new; `say` tells what is measured for it."""
         if self.recipe not in RECIPES:
             return config, {}, []
-        recipe = RECIPES[self.recipe]()
-        if (before := fitted_before(config, recipe, self.folder)) is not None:
+        if (before := fitted_before(config, kept, self.folder)) is not None:
             return before, self.folder.peek_recipe().get("fitted") or {}, []
         with naming_skip_broken(config):
-            fitted, lines = fit(config, recipe, self.folder, say)
-        return fitted, changed_fields(fitted, config), lines
+            fitted, lines = fit(config, kept, self.folder, say)
+        planned = {MINUTES: config.run.minutes} if config.run.minutes else {}
+        return fitted, changed_fields(fitted, config) | planned, lines
 
     def _passes(self, prepared: Prepared) -> float:
         data, length = self.config.data, self.config.model.max_position_embeddings

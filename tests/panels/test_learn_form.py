@@ -18,6 +18,9 @@ from panels.tabs.learn.upload import LARGEST_FILE, read_text
 from storage.run_folder import RunFolder
 from tests.panels.tiny_model import save_run
 from train.__main__ import parse
+from train.checks import given_fields, kept_fields
+from train.data.fitting import fit_to_text
+from train.recipes import get_recipe
 
 TEXT = "The lamp burned low. " * 200
 TINY = SIZES["tiny"]
@@ -39,6 +42,18 @@ def test_the_planned_model_is_the_one_that_the_command_trains(size, tmp_path: Pa
     assert config.corpus.paths == (text,)
     assert config.run.steps == 120
     assert config.run.keep_checkpoints >= 120 // config.run.checkpoint_every
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_a_short_text_changes_no_size_that_the_plan_shows(size, tmp_path: Path) -> None:
+    """Also where that is the recipe's value, such as a context of 256."""
+    text = tmp_path / "text.txt"
+    text.write_text((TEXT * 9)[: least_bytes(size)])
+    words = ["modern", "--corpus", str(text), *size.arguments(120)]
+    config = parse(words)[1]
+    fitted, _ = fit_to_text(config, kept_fields(config, get_recipe("modern"), given_fields(words)))
+    assert fitted.model.max_position_embeddings == size.context
+    assert (fitted.tokenizer.vocab_size, fitted.data.batch_size) == (size.vocabulary, size.batch)
 
 
 def test_a_measured_run_replaces_the_assumption(tmp_path: Path) -> None:

@@ -111,12 +111,23 @@ def test_scaled_positions_are_kept(config: Config, finished_run: Path, tmp_path:
 
 
 def test_dropout_is_the_models_unless_it_is_given(config: Config, tmp_path: Path) -> None:
-    recipe = get_recipe("debug")
-    kept, _ = start_from(config, recipe, RunFolder(tmp_path))
+    kept, _ = start_from(config, (), RunFolder(tmp_path))
     assert kept.model.residual_dropout == 0.1
-    given, _ = start_from(with_fields(config, model__residual_dropout=0.3), recipe, RunFolder(tmp_path))
+    changed = with_fields(config, model__residual_dropout=0.3)
+    given, _ = start_from(changed, ["model.residual_dropout"], RunFolder(tmp_path))
     assert given.model.residual_dropout == 0.3
     assert given.model.hidden_size == 16
+
+
+@pytest.mark.parametrize("rate", ["0", "0.3"])
+def test_dropout_can_be_switched_off(rate: str, config: Config, finished_run: Path, tmp_path: Path) -> None:
+    """With the value of the recipe, too."""
+    assert get_recipe("debug").model.residual_dropout == 0.0
+    words = ["debug", "--from", str(finished_run), "--corpus", str(config.corpus.paths[0]), "--steps", "1"]
+    words += ["--run-dir", str(tmp_path / "run"), "--model.residual-dropout", rate]
+    for steps in (1, 2):  # and when it is resumed
+        main([*words, "--steps", str(steps), "--resume"])
+        assert RunFolder(tmp_path / "run").recipe["config"]["model"]["residual_dropout"] == float(rate)
 
 
 def test_a_short_text_does_not_shorten_the_context(config: Config, tmp_path: Path) -> None:

@@ -151,6 +151,30 @@ def test_values_that_do_not_fit_together_are_named(fields: dict[str, Any], messa
         ("debug --data.mask-rate 0.5", "it with --data.objective masked only, got it with causal"),
         ("debug --corpus.dataset x/y", "it with --corpus.source hub only, got it with stories"),
         (
+            "wikitext --encoding cp1251",
+            "--corpus.encoding: expected it with --corpus.source local only, got it with hub",
+        ),
+        ("stories --encoding cp1251", "--corpus.encoding: expected it with --corpus.source local only, got it with st"),
+        (
+            "stories --data.validation-fraction 0.2",
+            "it with --corpus.source gutenberg or hub or local only, got it wit",
+        ),
+        (
+            "stories --data.validation-chunk 99",
+            "--data.validation-chunk: expected it with --corpus.source gutenberg or",
+        ),
+        ("stories --data.split text", "--data.split: expected it with --corpus.source gutenberg or hub or local only"),
+        *(
+            (f"modern --corpus ids.npy --tokenizer.path t {flag}", "expected none with a .npy file of token ids, whose")
+            for flag in (
+                "--encoding cp1251",
+                "--text-field body",
+                "--corpus.skip-broken",
+                "--corpus.passage-characters 9",
+                "--corpus.books scifi",
+            )
+        ),
+        (
             "openwebtext --tokenizer.vocab-size 99",
             "--tokenizer.kind bpe or wordpiece or sentencepiece only, got it with",
         ),
@@ -178,6 +202,34 @@ def test_flags_and_their_short_names() -> None:
     assert config.corpus.paths == (Path("a.txt").resolve(), Path("b").resolve())
     assert (config.run.dir, config.run.steps, config.run.seed, config.run.resume) == (Path("r"), 7, 3, True)
     assert (config.model.num_hidden_layers, config.tokenizer.path) == (2, Path("t"))
+
+
+def test_a_flag_without_an_effect_is_refused_with_the_value_of_the_recipe_too() -> None:
+    with pytest.raises(SystemExit, match=r"--corpus\.seed: expected it with --corpus\.source stories only"):
+        main(["stories", "--corpus", __file__, "--corpus.seed", "0"])
+    with pytest.raises(SystemExit, match=r"--model\.hidden-size: expected none beside --from"):
+        main(["modern", "--from", "x/y", "--model.hidden-size", "256"])
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (["--corpus", ""], "--corpus"),
+        (["--corpus="], "--corpus"),
+        (["--corpus", "a.txt", "", "--steps", "3"], "--corpus"),
+        (["--run-dir", ""], "--run-dir"),
+        (["--steps", "3", "--tokenizer.path="], "--tokenizer.path"),
+        (["--from", ""], "--from"),
+    ],
+)
+def test_an_empty_value_is_not_the_current_folder(
+    words: list[str], flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret.txt").write_text("Nobody asked for this text.\n" * 99)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=rf"error: {flag}: expected a value, got an empty text, .* leave {flag} out"):
+        main(["debug", *words])
+    assert [path.name for path in tmp_path.iterdir()] == ["secret.txt"]
 
 
 def test_the_fields_that_a_command_line_gives() -> None:

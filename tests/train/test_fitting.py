@@ -8,12 +8,15 @@ import pytest
 
 from storage.run_folder import RunFolder
 from train.__main__ import main, parse
+from train.checks import changed_fields, given_fields, kept_fields
+from train.config import Config, replace_fields
 from train.data import fitting
 from train.data.batches import evaluation_batches, training_batches, training_evaluation_batches
 from train.data.encoding import ShardEncoder
-from train.data.fitting import changed_fields, fit_to_text
+from train.data.fitting import fit_to_text
 from train.data.prepare import prepare
 from train.recipes import get_recipe
+from train.run import Run
 
 POEM = """The kettle hums, the window glows,
 The cat has found the warmest chair,
@@ -51,6 +54,12 @@ def poem(tmp_path: Path) -> Path:
     path = tmp_path / "poem.txt"
     path.write_text(POEM, encoding="utf-8")
     return path
+
+
+def fitted_by(words: list[str]) -> tuple[Config, Config, list[str]]:
+    """The config of a command line, what it becomes for its text, and the lines on that."""
+    name, config = parse(words)
+    return config, *fit_to_text(config, kept_fields(config, get_recipe(name), given_fields(words)))
 
 
 def train_stories(poem: Path, run: Path, flags: str) -> RunFolder:
@@ -120,11 +129,33 @@ def test_a_text_that_grows_while_it_is_read_is_said(
 
 
 def test_what_the_command_line_says_is_kept(poem: Path) -> None:
-    _, config = parse(["stories", "--corpus", str(poem), "--model.max-position-embeddings", "24"])
-    fitted, lines = fit_to_text(config, get_recipe("stories"))
+    config, fitted, lines = fitted_by(["stories", "--corpus", str(poem), "--model.max-position-embeddings", "24"])
     assert fitted.model.max_position_embeddings == 24
     assert changed_fields(fitted, config).keys() == {"tokenizer.vocab_size"}
     assert len(lines) == 1
+
+
+@pytest.mark.parametrize("batch", [13, 14, 15])
+@pytest.mark.parametrize("context", [159, 160, 161])
+def test_a_flag_with_the_value_of_the_recipe_is_kept_as_any_other(poem: Path, batch: int, context: int) -> None:
+    recipe = get_recipe("stories")
+    assert (recipe.data.batch_size, recipe.model.max_position_embeddings) == (14, 160)
+    flags = f"--data.batch-size {batch} --model.max_position_embeddings={context}"
+    _, fitted, lines = fitted_by(["stories", "--corpus", str(poem), *flags.split()])
+    assert (fitted.data.batch_size, fitted.model.max_position_embeddings) == (batch, context)
+    assert not [line for line in lines if "--data.batch-size" in line or "--model.max-position-embeddings" in line]
+
+
+def test_a_program_keeps_what_differs_from_the_recipe(poem: Path, tmp_path: Path) -> None:
+    changes = {"corpus.source": "local", "corpus.paths": (poem,), "model.max_position_embeddings": 24}
+    config = replace_fields(get_recipe("debug"), changes)
+    runs = [
+        Run(config, "debug", RunFolder(tmp_path / f"{len(given)}"), given=given, quiet=True)
+        for given in ([], ["tokenizer.vocab_size"])
+    ]
+    kept = [run.config.tokenizer.vocab_size == config.tokenizer.vocab_size for run in runs]
+    assert kept == [False, True]
+    assert [run.config.model.max_position_embeddings for run in runs] == [24, 24]
 
 
 @pytest.mark.parametrize("size", [60, 150, 400, 900, 4000, 9000])
@@ -133,8 +164,7 @@ def test_a_fitted_recipe_suits_its_text(tmp_path: Path, size: int, flags: str) -
     """The training text holds several windows, and the validation text one."""
     path = tmp_path / "text.txt"
     path.write_text((POEM * 10)[:size])
-    _, config = parse(["stories", "--corpus", str(path), *flags.split()])
-    config, lines = fit_to_text(config, get_recipe("stories"))
+    _, config, lines = fitted_by(["stories", "--corpus", str(path), *flags.split()])
     prepared = prepare(config, RunFolder(tmp_path / "run"), lambda line: None)
     length = config.model.max_position_embeddings
     assert len(prepared.train) >= length + 2
@@ -154,11 +184,11 @@ def test_a_text_that_is_long_enough_is_left_alone(tmp_path: Path, monkeypatch: p
         (tmp_path / f"{number:03}.txt").write_text(f"{number} {POEM * 2}")
     real = fitting.read_corpus
     monkeypatch.setattr(fitting, "read_corpus", lambda corpus: (read.append(1) or each for each in real(corpus)))
-    _, config = parse(["stories", "--corpus", str(tmp_path)])
-    assert fit_to_text(config, get_recipe("stories")) == (config, [])
+    config, *fitted = fitted_by(["stories", "--corpus", str(tmp_path)])
+    assert fitted == [config, []]
     assert 5 < len(read) < 20
-    _, books = parse(["modern"])
-    assert fit_to_text(books, get_recipe("modern")) == (books, [])
+    books, *fitted = fitted_by(["modern"])
+    assert fitted == [books, []]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Its architecture and its tokenizer are kept. The optimizer and the schedule are 
 to the old text, and a bundle or a model of the Hub has none.
 """
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from storage.run_folder import RunFolder, step_of
 from storage.text import first_line
 from tokenization import load_tokenizer
 from train.checks import DROPOUT_FIELDS
-from train.config import Config, ModelConfig, from_json
+from train.config import Config, ModelConfig, from_json, replace_fields
 
 _NOT_IN_CONFIG = ("rope_parameters", "pad_token_id")
 """What a model's config has beside the fields of a run's `model` section, and what must be kept too."""
@@ -41,14 +42,14 @@ class BaseModel:
         model.load_state_dict(self.weights)
 
 
-def start_from(config: Config, recipe: Config | None, folder: RunFolder) -> tuple[Config, BaseModel | None]:
+def start_from(config: Config, kept: Collection[str], folder: RunFolder) -> tuple[Config, BaseModel | None]:
     """The config with the architecture and the tokenizer of `run.base_model`, and that model; (config, None) without.
 
-    Dropout, which is a setting of the training, is the config's where it differs from the recipe's, else the model's. A
-    folder in which the run began takes what it recorded: the model may be gone or have changed since.
+    Dropout, which is a setting of the training, is the config's where it is kept, else the model's. A folder in which
+    the run began takes what it recorded: the model may be gone or have changed since.
 
     Args:
-        recipe: the recipe that the config is made from; None where that is not known.
+        kept: the fields whose values were asked for (`train.checks.kept_fields`).
 
     Raises:
         ValueError: the model is not there, cannot be loaded, is no causal ScratchGPT model, or its tokenizer has
@@ -62,11 +63,11 @@ def start_from(config: Config, recipe: Config | None, folder: RunFolder) -> tupl
     if folder.is_begun and (saved.get("run") or {}).get("base_model") in (given, str(Path(given).resolve())):
         recorded = from_json(saved)
         config = replace(config, run=replace(config.run, base_model=recorded.run.base_model))
-        config = _with_base(config, recipe, asdict(recorded.model), recorded.tokenizer.path)
+        config = _with_base(config, kept, asdict(recorded.model), recorded.tokenizer.path)
         if checkpoints := folder.checkpoints():
-            kept = _kept(ScratchGPTConfig.from_pretrained(checkpoints[max(checkpoints)]))
+            more = _kept(ScratchGPTConfig.from_pretrained(checkpoints[max(checkpoints)]))
             facts = folder.peek_state().get("base_model")
-            return config, BaseModel(kept=kept, facts=facts or {"name": Path(given).name}, weights=None)
+            return config, BaseModel(kept=more, facts=facts or {"name": Path(given).name}, weights=None)
     place = find_causal(given, "--from")
     model, tokenizer = load_model(place, device="cpu"), _load_tokenizer(place)
     _check_vocabulary(given, model.config, tokenizer)
@@ -75,7 +76,7 @@ def start_from(config: Config, recipe: Config | None, folder: RunFolder) -> tupl
             f"{folder.tokenizer}: expected the vocabulary of --from {given}, got another, of which the tokens of this "
             "run are or will be; choose another --run-dir, or delete the folder"
         )
-    config = _with_base(config, recipe, _fields(model.config), place)
+    config = _with_base(config, kept, _fields(model.config), place)
     return config, BaseModel(kept=_kept(model.config), facts=_facts(given, place), weights=model.state_dict())
 
 
@@ -119,15 +120,13 @@ def _check_vocabulary(given: str, config: ScratchGPTConfig, tokenizer: Any) -> N
         )
 
 
-def _with_base(config: Config, recipe: Config | None, shape: dict[str, Any], tokenizer: Path | None) -> Config:
-    """The config with the architecture `shape` and the tokenizer of a folder."""
-    own, unchanged = asdict(config.model), asdict((recipe or config).model)
-    given = {name: own[name] for name in DROPOUT_FIELDS if own[name] != unchanged[name]}
-    return replace(
-        config,
-        model=replace(config.model, **(shape | given)),
-        tokenizer=replace(config.tokenizer, path=tokenizer),
-    )
+def _with_base(config: Config, kept: Collection[str], shape: dict[str, Any], tokenizer: Path | None) -> Config:
+    """The config with the architecture `shape`, but for `kept` rates of dropout, and the tokenizer of a folder."""
+    fields = {f"model.{name}": value for name, value in shape.items()}
+    for name in DROPOUT_FIELDS:
+        if name in kept:
+            del fields[name]
+    return replace_fields(config, {**fields, "tokenizer.path": tokenizer})
 
 
 def _fields(config: ScratchGPTConfig) -> dict[str, Any]:

@@ -4,6 +4,8 @@ Only what the recipe says is changed; what the command line says is kept.
 """
 
 import math
+import shlex
+from collections.abc import Collection
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from tokenization.bpe import count_pretokens
 from tokenization.encoding import encode_corpus
 from tokenization.tokenization_scratchgpt import END_OF_TEXT, GPT4_SPLIT_PATTERN, MASK, Splitter
 from tokenization.trainers import train_characters, train_own
-from train.config import Config, as_flag, field_types, replace_fields, value_of
+from train.config import Config, as_flag, replace_fields, value_of
 from train.data.split import encoded_file, read_corpus
 
 WINDOWS = 8
@@ -26,16 +28,18 @@ LONGEST_TOKEN = 12
 BYTES_PER_MERGE = 32
 """Bytes of text for each merge of the vocabulary of a short one."""
 LEAST_CONTEXT, CONTEXT_UNIT = 8, 8
+MINUTES = "run.minutes"
+"""What a plan is made for: 0 in the config that was planned, the minutes among the fields that were fitted."""
 MOST_VALIDATION = 0.25
 
 
-def fit_to_text(config: Config, recipe: Config) -> tuple[Config, list[str]]:
+def fit_to_text(config: Config, kept: Collection[str]) -> tuple[Config, list[str]]:
     """The config for its text, and a line on each field that was changed; the config as it is for a text that will do.
 
     It is read as far as it takes to see that it is long enough.
 
     Args:
-        recipe: the recipe that the config is made from; a field that differs from it is left alone.
+        kept: the fields that are left alone (`kept_fields`).
 
     Raises:
         ValueError: the text cannot be read.
@@ -56,7 +60,7 @@ def fit_to_text(config: Config, recipe: Config) -> tuple[Config, list[str]]:
     def fit(name: str, value: Any, what: str) -> None:
         nonlocal config
         before = value_of(config, name)
-        if value != before and before == value_of(recipe, name):
+        if value != before and name not in kept:
             config = replace_fields(config, {name: value})
             was, now = (f"{each:.0%}" if isinstance(each, float) else f"{each:,}" for each in (before, value))
             lines.append(f"the text is short ({size:,} bytes): {what} {now}, not {was} ({as_flag(name)})")
@@ -79,25 +83,29 @@ def fit_to_text(config: Config, recipe: Config) -> tuple[Config, list[str]]:
     return config, lines
 
 
-def fitted_before(config: Config, recipe: Config, folder: RunFolder) -> Config | None:
-    """The config with what was fitted when the folder's run began; None where none began."""
+def fitted_before(config: Config, kept: Collection[str], folder: RunFolder) -> Config | None:
+    """The config with what was fitted when the folder's run began, but for `kept` fields; None where none began.
+
+    Raises:
+        ValueError: `--minutes` of another number than the plan of the run was made for.
+    """
     if not folder.is_begun:
         return None
-    saved = folder.peek_recipe().get("fitted")
-    fields = saved if isinstance(saved, dict) else {}
-    # The config of the run's own recipe.json has them already, or most; where it differs, that was asked for.
-    kept = sum(value_of(config, name) == value != value_of(recipe, name) for name, value in fields.items())
-    reset = sum(value_of(config, name) == value_of(recipe, name) != value for name, value in fields.items())
-    if kept > reset:
-        return config
-    return replace_fields(
-        config, {name: value for name, value in fields.items() if value_of(config, name) == value_of(recipe, name)}
-    )
-
-
-def changed_fields(config: Config, before: Config) -> dict[str, Any]:
-    """The fields that differ, by their names, with their values in `config`."""
-    return {name: value_of(config, name) for name in field_types() if value_of(config, name) != value_of(before, name)}
+    recipe = folder.peek_recipe()
+    saved = recipe.get("fitted")
+    fields = dict(saved) if isinstance(saved, dict) else {}
+    earlier = (recipe.get("config") or {}).get("run") or {}  # of a version that left the minutes there
+    planned = fields.pop(MINUTES, earlier.get("minutes", 0.0))
+    if config.run.minutes not in (0.0, planned):
+        before = f"{planned:g}, by which it was planned" if planned else "none, without which it began"
+        words = ("python", "-m", "train", str(folder.recipe_file), "--run-dir", str(folder.path), "--resume")
+        raise ValueError(
+            f"--minutes: expected that of the run in {folder.path}, {before}, got {config.run.minutes:g}: its plan is "
+            f"kept; to train it longer, `{shlex.join(words)} --steps N --run.max-seconds 0`; for another plan, another "
+            "--run-dir"
+        )
+    fields = {name: value for name, value in fields.items() if name not in kept}
+    return replace_fields(config, {**fields, MINUTES: 0.0})
 
 
 def _short_text(config: Config) -> list[Document] | None:

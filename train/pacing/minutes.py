@@ -6,7 +6,7 @@ libraries, the tokenizer and the tokens come off them. Where there is no command
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from modeling.scaling.choice import (
@@ -24,8 +24,8 @@ from modeling.scaling.law import LAW, sample_of
 from modeling.scaling.shapes import SHAPES, Shape
 from storage.run_folder import RunFolder
 from storage.text import count_bytes, duration
-from train.config import Config, replace_fields, value_of
-from train.data.fitting import changed_fields, fit_to_text
+from train.config import Config, replace_fields
+from train.data.fitting import MINUTES, fit_to_text
 from train.data.split import encoded_file, known_size, read_corpus, size_of_files
 from train.pacing.clock import command_seconds, counted
 from train.pacing.plan import make_plan, vocabulary_size
@@ -48,23 +48,24 @@ MOST_BYTES = 2**28
 """A text of which so much was read has enough for any plan."""
 
 
-def fit(config: Config, recipe: Config, folder: RunFolder, log: Callable[[str], None]) -> tuple[Config, list[str]]:
+def fit(
+    config: Config, kept: Collection[str], folder: RunFolder, log: Callable[[str], None]
+) -> tuple[Config, list[str]]:
     """The config for its time (`fit_to_minutes`) and its text (`fit_to_text`), and a line on what was chosen and
     changed. The arguments and errors are those of both."""
-    planned, lines = fit_to_minutes(config, recipe, folder, log)
-    # What the plan chose may be fitted to a short text, as what the recipe says.
-    fitted, more = fit_to_text(planned, replace_fields(recipe, changed_fields(planned, config)))
+    planned, lines = fit_to_minutes(config, kept, folder, log)
+    fitted, more = fit_to_text(planned, kept)  # also what the plan chose
     return fitted, lines + more
 
 
 @counted()
 def fit_to_minutes(
-    config: Config, recipe: Config, folder: RunFolder, log: Callable[[str], None]
+    config: Config, kept: Collection[str], folder: RunFolder, log: Callable[[str], None]
 ) -> tuple[Config, list[str]]:
-    """The config for `run.minutes`, and the plan in lines; the config as it is where that is 0.
+    """The config for `run.minutes`, which is 0 in it, and the plan in lines; the config as it is where that is 0.
 
     Args:
-        recipe: the recipe that the config is made from; a field that differs from it is left alone.
+        kept: the fields that are left alone (`kept_fields`).
         folder: the run's.
         log: called with a line on each measurement.
 
@@ -75,18 +76,15 @@ def fit_to_minutes(
     if not minutes:
         return config, []
 
-    def is_given(name: str) -> bool:
-        return value_of(config, name) != value_of(recipe, name)
-
     size, sample = measure_text(config)
     if size < LEAST_BYTES:
         raise ValueError(
             f"--minutes: expected a text of at least {LEAST_BYTES:,} bytes, got {size:,}; give more text, or leave "
             "--minutes out: `python -m train modern` fits itself to a short text"
         )
-    batch = config.data.batch_size if is_given("data.batch_size") else BATCH
+    batch = config.data.batch_size if "data.batch_size" in kept else BATCH
     config = replace_fields(config, {"data.batch_size": batch})
-    shapes, vocabularies = candidates(config, is_given, folder, log)
+    shapes, vocabularies = candidates(config, kept, folder, log)
     step_seconds = measure_steps(config, shapes, folder, log)
     read = size if size < MOST_BYTES else max(size, size_of_files(config.corpus))  # by the run, all of it
     preparing = PREPARING + PREPARING_PER_BYTE * read
@@ -106,14 +104,22 @@ def fit_to_minutes(
             "more minutes or less text"
         )
     # What was chosen by measurements of others is measured itself.
-    plan = make_plan(apply(config, best, is_given), folder, lambda line: None)
+    plan = make_plan(apply(config, best, kept), folder, lambda line: None)
     seconds = max(1.0, left())
     evaluating = plan.seconds - best.steps * plan.step_seconds
     stepping = max(LEAST_STEPS * plan.step_seconds, seconds * (1 - MARGIN) - evaluating)
     final = expect(best.shape, best.vocabulary, stepping, plan.step_seconds, text, step_tokens)
     assert final is not None
-    chosen = replace_fields(apply(config, final, is_given), {"run.max_seconds": round(seconds, 1)})
-    return chosen, describe(chosen, final, plan.parameters, minutes, text)
+    chosen = apply(replace_fields(config, {MINUTES: 0.0}), final, kept)  # the plan is made, once
+    if "run.max_seconds" not in kept:
+        chosen = replace_fields(chosen, {"run.max_seconds": round(seconds, 1)})
+    lines = describe(chosen, final, plan.parameters, minutes, text)
+    if size >= MOST_BYTES and known_size(config.corpus) is None:
+        lines.append(
+            f"how long the whole text is, only reading tells (files are packed, or on the Hub): the plan counts "
+            f"{read:,} bytes, and a longer one ends later than planned, by {duration(PREPARING_PER_BYTE * 2**30)} a GiB"
+        )
+    return chosen, lines
 
 
 def measure_text(config: Config) -> tuple[int, bytes]:
@@ -141,14 +147,14 @@ def measure_text(config: Config) -> tuple[int, bytes]:
 
 
 def candidates(
-    config: Config, is_given: Callable[[str], bool], folder: RunFolder, log: Callable[[str], None]
+    config: Config, kept: Collection[str], folder: RunFolder, log: Callable[[str], None]
 ) -> tuple[list[Shape], list[int] | None]:
     """The shapes and the vocabularies to choose from: what the command line says, where it says something."""
     model, tokenizer = config.model, config.tokenizer
     shapes = list(SHAPES.values())
-    if any(is_given(f"model.{name}") for name in shapes[0].fields):
+    if any(f"model.{name}" in kept for name in shapes[0].fields):
         shapes = [Shape(width=model.hidden_size, layers=model.num_hidden_layers, heads=model.num_attention_heads)]
-    if is_given("tokenizer.vocab_size") or tokenizer.path is not None or tokenizer.kind != "bpe":
+    if "tokenizer.vocab_size" in kept or tokenizer.path is not None or tokenizer.kind != "bpe":
         return shapes, [vocabulary_size(config, folder, log)]
     return shapes, None
 
@@ -168,20 +174,23 @@ def measure_steps(
         plan = make_plan(
             replace_fields(config, {**fields, "tokenizer.vocab_size": MEASURED_VOCABULARY}), folder, lambda line: None
         )
-        measured.append((shape, plan.step_seconds))
+        # A tokenizer that is there, or of another kind, has the size that it has.
+        measured.append((shape, plan.step_seconds, plan.vocabulary))
         if time.monotonic() - begun > min(MEASURING, MEASURING_SHARE * 60 * config.run.minutes):
             break
-    log(f"measured, seconds of a step: {', '.join(f'{took:.2g} ({shape.width} wide)' for shape, took in measured)}")
+    log(f"measured, seconds of a step: {', '.join(f'{took:.2g} ({shape.width} wide)' for shape, took, _ in measured)}")
 
     def step_seconds(shape: Shape, vocabulary: int) -> float:
-        near, took = max((each for each in measured if each[0].width <= shape.width), key=lambda each: each[0].width)
-        return took * shape.flops(vocabulary, length) / near.flops(MEASURED_VOCABULARY, length)
+        near, took, size = max(
+            (each for each in measured if each[0].width <= shape.width), key=lambda each: each[0].width
+        )
+        return took * shape.flops(vocabulary, length) / near.flops(size, length)
 
     return step_seconds
 
 
-def apply(config: Config, choice: Choice, is_given: Callable[[str], bool]) -> Config:
-    """The config of a choice; what is given is kept."""
+def apply(config: Config, choice: Choice, kept: Collection[str]) -> Config:
+    """The config of a choice, but for `kept` fields."""
     step_tokens = config.data.batch_size * config.model.max_position_embeddings
     steps, dropout = choice.steps, DROPOUT if choice.passes > MANY_PASSES else 0.0
     fields: dict[str, Any] = {
@@ -196,7 +205,7 @@ def apply(config: Config, choice: Choice, is_given: Callable[[str], bool]) -> Co
         "run.evaluate_every": math.ceil(steps / EVALUATIONS),
         "run.checkpoint_every": math.ceil(steps / EVALUATIONS),
     }
-    return replace_fields(config, {name: value for name, value in fields.items() if not is_given(name)})
+    return replace_fields(config, {name: value for name, value in fields.items() if name not in kept})
 
 
 def learning_rate(tokens: float) -> float:

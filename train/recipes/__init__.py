@@ -39,7 +39,7 @@ def get_recipe(name: str) -> Config:
 def load_recipe(name_or_path: str) -> tuple[str, Config]:
     """The name and the config of a recipe given by its name or by its JSON file.
 
-    Fields that a file leaves out are the recipe's; it never resumes a run.
+    Fields that a file leaves out are the recipe's; it never resumes a run, nor plans one again (`--minutes`).
 
     Raises:
         ValueError: for an unknown name, a file that is missing or no recipe file, and a field in it that is unknown or
@@ -66,4 +66,5 @@ def load_recipe(name_or_path: str) -> tuple[str, Config]:
         config = from_json(tree)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return name, replace(config, run=replace(config.run, resume=False))
+    minutes = 0.0 if content.get("fitted") else config.run.minutes  # earlier versions left them beside their plan
+    return name, replace(config, run=replace(config.run, resume=False, minutes=minutes))

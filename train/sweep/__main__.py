@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from modeling import wait_passively
 from train.__main__ import parse as parse_run
-from train.checks import given_fields
+from train.checks import check_not_empty, given_fields
 from train.recipes import RECIPES
 from train.sweep import STARTUP_TRIALS
 
@@ -50,6 +50,7 @@ def parse(arguments: list[str]) -> "tuple[Search, int, bool]":
         help="random trials, before which nothing is pruned either (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--keep-checkpoints", action="store_true", help="of every trial, not only of the best")
+    check_not_empty(flags)
     given, rest = parser.parse_known_args(flags)
 
     from train.sweep.search import Search  # after the parsing: --help and a wrong flag need no torch

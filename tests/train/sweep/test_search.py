@@ -228,6 +228,7 @@ def test_a_search_without_a_result_is_an_error(tmp_path: Path) -> None:
         ),
         (["debug", "--trials", "1", "--push", "me/x"], "error: --push: expected none in a search, .* with --push then"),
         (["debug", "--trials", "1", "--data.batch-size", "0"], "error: --data.batch-size: expected at least 1, got 0"),
+        (["debug", "--trials", "1", "--sweep-dir", ""], "error: --sweep-dir: expected a value, got an empty text"),
         (["debug"], "2"),  # argparse names --trials
     ],
 )
