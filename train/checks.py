@@ -111,7 +111,7 @@ def validate(config: Config) -> None:
 
 
 # Fields that count only where another one has a value, and for which.
-_COUNTS_WITH: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
+COUNTS_WITH: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("corpus.dataset", "corpus.source", ("hub",)),
     ("corpus.dataset_config", "corpus.source", ("hub",)),
     ("corpus.joined_rows", "corpus.source", ("hub",)),
@@ -211,7 +211,7 @@ def check_effects(config: Config, given: Collection[str]) -> None:
                 f"{as_flag(name)}: expected none with a .npy file of token ids, whose text was read when it was "
                 "encoded; leave it out, or give the text itself"
             )
-    for name, other, values in _COUNTS_WITH:
+    for name, other, values in COUNTS_WITH:
         if name in given and value_of(config, other) not in values:
             raise ValueError(
                 f"{as_flag(name)}: expected it with {as_flag(other)} {' or '.join(values)} only, got it with "

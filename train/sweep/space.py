@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from train.checks import validate
+from train.checks import COUNTS_WITH, check_effects, validate
 from train.config import Config, check_name, numeric_type, parse_field, replace_fields
 
 # Trials are compared on the same text after the same steps, so nothing that changes the measure can be searched.
@@ -79,7 +79,14 @@ def build_space(config: Config, given: list[str], fixed: set[str]) -> Space:
                 f"--space: expected a field that leaves the validation text as it is, got {name} with --data.split "
                 "tokens, which cuts another text for each tokenizer; add --data.split text"
             )
+        if name in _TOKENIZER and config.data.teacher is not None:
+            raise ValueError(
+                f"--space: expected a field that changes something, got {name} with --teacher, whose tokenizer all "
+                "trials have; leave one out"
+            )
         distributions[name] = distribution
+    is_open = {name for name, other, _ in COUNTS_WITH if other in distributions}  # a trial may have a value that counts
+    check_effects(config, distributions.keys() - is_open if given else ())
     distributions = {name: value for name, value in distributions.items() if name not in fixed}
     if not distributions:
         raise ValueError(

@@ -61,6 +61,30 @@ def test_a_mistake_is_named(argument: str, message: str) -> None:
         build_space(masked, ["optimizer.eps=0.1..0.9", argument], {"optimizer.beta2"})
 
 
+@pytest.mark.parametrize(
+    ("changed", "argument", "message"),
+    [
+        ({}, "optimizer.muon_momentum=0.9..0.99", "expected it with --optimizer.name muon only, got it with adamw"),
+        ({}, "schedule.decay_fraction=0.1..0.5", "expected it with --schedule.name wsd only"),
+        ({"tokenizer__kind": "characters"}, "tokenizer.vocab_size=300,400", "expected it with --tokenizer.kind bpe or"),
+        (
+            {"data__teacher": "somewhere"},
+            "tokenizer.vocab_size=300,400",
+            "with --teacher, whose tokenizer all trials have",
+        ),
+    ],
+)
+def test_a_field_that_changes_nothing_is_no_dimension(changed: dict[str, str], argument: str, message: str) -> None:
+    config = with_fields(get_recipe("scifi"), data__split="text", tokenizer__path=None, **changed)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build_space(config, [argument], set())
+
+
+def test_a_field_that_counts_in_some_trials_is_one() -> None:
+    given = ["optimizer.name=adamw,muon", "optimizer.muon_momentum=0.9..0.99"]
+    assert len(build_space(get_recipe("scifi"), given, set()).distributions) == 2
+
+
 @pytest.mark.parametrize("name", sorted({*RECIPES} - {"chat"}))  # chat keeps the shape of the model that it tunes
 @pytest.mark.parametrize("high", [False, True])
 def test_every_corner_of_a_default_space_is_a_config(name: str, high: bool) -> None:
