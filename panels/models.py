@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import filecmp
+import logging
 import re
 import threading
 import time
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from modeling import loading
+from modeling import loading, quick_imports
 from modeling.loading import context_length, fetch, find_folder, has_chat_template, is_masked_lm, read_weights
 from panels import zerogpu
 from storage.files import matching_paths
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from modeling.batching import BatchGenerator
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 LOADING_LIMIT = 600.0
 """Seconds a request waits for a model that is still loading."""
@@ -154,8 +156,15 @@ class ModelLoader:
     def _run(self) -> None:
         try:
             self._future.set_result(load_model(self._source, device="cpu" if zerogpu.is_here() else None))
-        except BaseException as error:
+        except ValueError as error:
             self._future.set_exception(error)
+        except BaseException as error:  # who waits is prepared for a ValueError
+            is_defect = not isinstance(error, (OSError, MemoryError, RuntimeError))  # the last: torch, out of memory
+            reason = f"{type(error).__name__}: {first_line(error)}" if is_defect else first_line(error)
+            logger.error("The model could not be loaded: %s", reason, exc_info=is_defect)
+            failure = ValueError(f"Cannot load {self._source.folder or self._source.given}: {reason}")
+            failure.__cause__ = error
+            self._future.set_exception(failure)
         finally:
             self.done.set()
 
@@ -263,8 +272,9 @@ def load_model(source: ModelSource | str | Path, *, device: str | None = None) -
 def _load_folder(source: ModelSource, folder: Path, device: str | None) -> LoadedModel:
     model = loading.load_model(folder, device=device)  # first: it imports torch and transformers without collecting
 
-    from modeling.generation import prefix_ids, start_ids
-    from tokenization import load_tokenizer
+    with quick_imports():
+        from modeling.generation import prefix_ids, start_ids
+        from tokenization import load_tokenizer
 
     try:
         tokenizer = load_tokenizer(folder)

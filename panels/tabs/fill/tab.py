@@ -175,12 +175,12 @@ def replace(context: AppContext, state: FillState, text: str, other: str) -> Ite
 
 def put_in(context: AppContext, state: FillState, text: str, blank: Any, candidate: Any) -> Iterator[list[Any]]:
     """Put a candidate into its blank, and guess what is still blank; only guess where there is no such candidate."""
-    from modeling.infilling import insert
-
     is_there = text == state.text and is_index(blank, state.blanks)
     if not is_there or not is_index(candidate, state.blanks[blank].candidates):
         yield from show(context, state, text)
         return
+    from modeling.infilling import insert  # not before: see `modeling.quick_imports`
+
     chosen = state.blanks[blank]
     state.past = [*state.past, text][-HISTORY:]
     filled = insert(text, chosen, chosen.candidates[candidate])

@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from modeling.loading import is_masked_lm
+from modeling.sampling_settings import SamplingSettings
 from panels import zerogpu
 from panels.generate import generate
+from panels.models import load_model
 from panels.tabs.learn.curves import Point, read_points, spread
 from panels.templates import render
 from panels.training.monitor import integer
@@ -68,10 +71,6 @@ def make_timelapse(
     Yields the time-lapse so far and how many frames it will have; a checkpoint that cannot be read gives a frame with
     the reason. ValueError: the prompt is too long, the run has no checkpoint, or its model is masked.
     """
-    from modeling.generation import SamplingSettings
-    from modeling.loading import is_masked_lm
-    from panels.models import load_model
-
     if len(prompt) > LONGEST_PROMPT:
         raise ValueError(
             f"Your prompt: expected at most {LONGEST_PROMPT:,} characters, since every checkpoint reads it again, "
