@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,3 +72,16 @@ def test_the_page_answers_beside_many_requests_of_programs(address: str) -> None
         for place in ("/", "/config", "/gradio_api/app_id"):
             assert httpx.get(f"{address}{place}", timeout=60).status_code == 200
         assert not ended
+
+
+def test_what_was_uploaded_is_removed_when_the_page_ends(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    with serving(model, cwd=model.parent) as (address, process):
+        answer = httpx.post(f"{address}/gradio_api/upload", files={"files": ("secret.txt", b"My novel.")}, timeout=60)
+        assert answer.status_code == 200
+        assert [path.read_bytes() for path in (tmp_path / "uploads").rglob("*.txt")] == [b"My novel."]
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    assert not list((tmp_path / "uploads").rglob("*.txt"))
