@@ -12,7 +12,7 @@ from modeling.families import describe_architecture
 from modeling.loading import Weights, is_masked_lm, read_weights
 from storage.model_card import FACTS, PLACEHOLDER_OWNER, card_facts, card_title, read_card
 from storage.records import read_json_object
-from storage.run_folder import RunFolder, hub_dataset, read_prompts, step_of
+from storage.run_folder import RunFolder, hub_dataset, model_name, read_prompts, step_of
 from storage.text import duration
 
 LICENSE = "mit"
@@ -300,9 +300,7 @@ def _training_facts(run: RunFolder, facts: dict[str, Any], progress: dict[str, A
     if base := facts.get("base_model"):
         rows.insert(0, ("base model", f"`{base}`"))
     if teacher := _config(run, "data").get("teacher"):
-        place, step = Path(teacher), step_of(Path(teacher))
-        name = place.name if step is None else f"{place.parents[1].name}, step {step:,}"
-        rows.append(("teacher (knowledge distillation)", f"`{name}`"))
+        rows.append(("teacher (knowledge distillation)", f"`{model_name(Path(teacher))}`"))
     if tokens_seen := facts.get("tokens_seen"):
         rows.append(("tokens seen", f"{tokens_seen:,}"))
     if batch_size := _config(run, "data").get("batch_size"):

@@ -59,12 +59,17 @@ def next_token_logits(model: Any, ids: Sequence[int]) -> Tensor:
     """Logits (V, float32, on the CPU) of the token after `ids`, of which the model sees the last context length.
 
     Raises:
-        ValueError: no ids, or one outside the vocabulary.
+        ValueError: no ids, one outside the vocabulary, or a model whose logits are NaN or infinite.
     """
     decoder = CacheDecoder(model)
     with torch.inference_mode():
-        logits_V = [decoder.read(part) for part in passes(decoder, _window(model, ids))][-1]
-    return logits_V.float().cpu()
+        logits_V = [decoder.read(part) for part in passes(decoder, _window(model, ids))][-1].float().cpu()
+    if bool(logits_V.isnan().any() or logits_V.isposinf().any()):
+        raise ValueError(
+            "The next token is unknown: expected finite logits, got NaN or infinity. The weights are broken, as "
+            "after a diverged training run; load an earlier checkpoint."
+        )
+    return logits_V
 
 
 def scoring_context(model: Any) -> int:

@@ -1,6 +1,11 @@
 """Parameters, FLOPs and activations of a model, from its configuration alone: nothing is built."""
 
-from modeling.configuration_scratchgpt import ScratchGPTConfig
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modeling import ScratchGPTConfig
 
 
 def count_parameters(config: ScratchGPTConfig) -> int:

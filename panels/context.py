@@ -74,8 +74,8 @@ class AppContext:
             loader = ModelLoader(source).start()
             try:
                 loader.wait()
-            except (ValueError, OSError, MemoryError, RuntimeError) as error:  # the last: torch, for a lack of memory
-                reason = str(error).rstrip(".") or type(error).__name__
+            except ValueError as error:
+                reason = str(error).rstrip(".")
                 raise ValueError(f"{reason}. The page keeps its model, {self.source.name}.") from error
             self.run = find_run(loader.source, self.home)
             self.loader = loader

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import filecmp
+import logging
 import re
 import threading
 import time
@@ -15,19 +16,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from modeling import loading
+from modeling import loading, quick_imports
 from modeling.loading import context_length, fetch, find_folder, has_chat_template, is_masked_lm, read_weights
 from panels import zerogpu
 from storage.files import matching_paths
 from storage.model_card import card_facts, card_metrics, card_title, read_card
 from storage.records import read_json_object
-from storage.run_folder import RunFolder, read_prompts, step_of
+from storage.run_folder import RunFolder, model_name, read_prompts, step_of
 from storage.text import first_line
 
 if TYPE_CHECKING:
     from modeling.batching import BatchGenerator
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 LOADING_LIMIT = 600.0
 """Seconds a request waits for a model that is still loading."""
@@ -53,6 +55,7 @@ class ModelSource:
     context_length: int | None = None  # in tokens
     vocabulary: int | None = None  # in tokens
     trained_on: str | None = None  # the corpus in a few words
+    read_before: str | None = None  # what its base model had read, in a few words; None: it began from nothing
     tokens_seen: int | None = None  # in training
     bits_per_byte: float | None = None  # on held-out text
     floor_bits_per_byte: float | None = None  # the entropy of the corpus, where it is known
@@ -154,8 +157,15 @@ class ModelLoader:
     def _run(self) -> None:
         try:
             self._future.set_result(load_model(self._source, device="cpu" if zerogpu.is_here() else None))
-        except BaseException as error:
+        except ValueError as error:
             self._future.set_exception(error)
+        except BaseException as error:  # who waits is prepared for a ValueError
+            is_defect = not isinstance(error, (OSError, MemoryError, RuntimeError))  # the last: torch, out of memory
+            reason = f"{type(error).__name__}: {first_line(error)}" if is_defect else first_line(error)
+            logger.error("The model could not be loaded: %s", reason, exc_info=is_defect)
+            failure = ValueError(f"Cannot load {self._source.folder or self._source.given}: {reason}")
+            failure.__cause__ = error
+            self._future.set_exception(failure)
         finally:
             self.done.set()
 
@@ -263,8 +273,9 @@ def load_model(source: ModelSource | str | Path, *, device: str | None = None) -
 def _load_folder(source: ModelSource, folder: Path, device: str | None) -> LoadedModel:
     model = loading.load_model(folder, device=device)  # first: it imports torch and transformers without collecting
 
-    from modeling.generation import prefix_ids, start_ids
-    from tokenization import load_tokenizer
+    with quick_imports():
+        from modeling.generation import prefix_ids, start_ids
+        from tokenization import load_tokenizer
 
     try:
         tokenizer = load_tokenizer(folder)
@@ -297,9 +308,10 @@ def _describe_folder(folder: Path, given: str) -> ModelSource:
     run = RunFolder.containing(folder)
     facts = _run_facts(run, step_of(folder)) if run else _card_facts(folder)
     prompts = read_prompts(folder) or (run.prompts() if run else [])
+    is_run = run is not None and Path(given).expanduser().resolve() == run.path.resolve()
     return ModelSource(
         given=given,
-        name=facts.pop("name", None) or (run.path if run else folder.resolve()).name,
+        name=facts.pop("name", None) or model_name(run.path if run and is_run else folder),
         folder=folder,
         masked=is_masked_lm(folder),
         chat=has_chat_template(folder) and not is_masked_lm(folder),
@@ -323,9 +335,18 @@ def _run_facts(run: RunFolder, step: int | None) -> dict[str, Any]:
             measured = {}
     return {
         "trained_on": _describe_own_corpus(run),
+        "read_before": _read_before(state.get("base_model") or {}),
         "floor_bits_per_byte": state.get("floor_bits_per_byte"),
         **{name: measured.get(name) for name in ("tokens_seen", *METRICS)},
     }
+
+
+def _read_before(base: dict[str, Any]) -> str | None:
+    """`ModelSource.read_before`, from the `base_model` of run.json; None for {}."""
+    if not base.get("name"):
+        return None
+    what = f" ({base['trained_on']})" if base.get("trained_on") else ""
+    return f"what its base model {base['name']} had read{what}"
 
 
 def _describe_own_corpus(run: RunFolder) -> str | None:
@@ -347,6 +368,7 @@ def _card_facts(folder: Path) -> dict[str, Any]:
     return {
         "name": card_title(body),
         "trained_on": facts.get("trained_on") or (corpus[1] if corpus else None),
+        "read_before": _read_before({"name": facts.get("base_model")}),
         "tokens_seen": facts.get("tokens_seen"),
         "floor_bits_per_byte": facts.get("floor_bits_per_byte") or (float(floor[1]) if floor else None),
         **{name: metrics.get(name) for name in METRICS},

@@ -54,6 +54,8 @@ watch('value', tell);
 """
 
 
+UPLOADS_KEPT = (3600, 24 * 3600)
+"""How often Gradio looks for uploaded files, and after how long it removes them, in seconds; all when the page ends."""
 SESSIONS = 500
 """Visitors of whom the server remembers something (which of their requests is the latest, what Undo goes back to): each
 takes about 0.1 MB, and Gradio keeps them for an hour. Of one more, the longest silent one is forgotten."""
@@ -145,7 +147,7 @@ def tab_changes(tabs: list[ModuleType], before: tuple[bool, bool], now: tuple[bo
 def build_page(context: AppContext) -> Page:
     """The page for the model of `context`, which may still be loading."""
     tabs, built_for = tabs_of(context), kind_of(context.source)
-    with Page(title=f"{context.source.name} · ScratchGPT", analytics_enabled=False) as page:
+    with Page(title=f"{context.source.name} · ScratchGPT", analytics_enabled=False, delete_cache=UPLOADS_KEPT) as page:
         kind = gr.State(built_for)  # what the tabs of this visitor are for
         switch = page.model_switch = ModelSwitch(context) if context.may_switch else None
         with gr.Row(elem_id="head"):

@@ -140,11 +140,14 @@ def serve(source: ModelSource, arguments: argparse.Namespace, companion: Compani
         print(f"Other programs find an OpenAI-compatible API on {address}{openai_api.PLACE}", flush=True)
     if options:
         print(f"MCP tools are on {address}/gradio_api/mcp/", flush=True)
-    if companion is not None:
-        companion.start()
-    loader.start().wait()
-    _ = loader.batch  # now, so that the first text need not wait for it
-    page.block_thread()
+    try:
+        if companion is not None:
+            companion.start()
+        loader.start().wait()
+        _ = loader.batch  # now, so that the first text need not wait for it
+        page.block_thread()
+    finally:
+        page.close(verbose=False)  # what was uploaded is removed, also where the model never came
     if (batch := context.loader.batch) and batch.widths:
         tokens, passes = sum(width * count for width, count in batch.widths.items()), batch.widths.total()
         print(f"Passes of the model: {passes:,} for {tokens:,} tokens, of up to {max(batch.widths)} texts at once.")

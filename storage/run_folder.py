@@ -423,6 +423,13 @@ def step_of(checkpoint: Path) -> int | None:
     return int(match[1]) if match else None
 
 
+def model_name(folder: Path) -> str:
+    """`stories`, or `stories, step 900` for a checkpoint of a run: the names of folders, never where they are."""
+    run, step = RunFolder.containing(folder), step_of(folder)
+    owner = run.path if run else folder.parents[1] if folder.parent.name == CHECKPOINTS else folder
+    return owner.resolve().name if step is None else f"{owner.resolve().name}, step {step:,}"
+
+
 def describe_corpus(corpus: dict[str, Any], *, only_books: bool = False) -> str:
     """What a run was trained on, for a model card or the page, from the `corpus` section of its config.
 

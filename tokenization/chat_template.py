@@ -51,10 +51,28 @@ def prompt_ids(tokenizer: Any, messages: Messages) -> list[int]:
     """The ids of a chat up to where the next answer begins, by the tokenizer's chat template.
 
     Raises:
-        ValueError: the template refuses the messages, or fails. The message does not say where the tokenizer is, since
-            visitors of a page read it.
+        ValueError: a message holds the text of a special token; the template refuses the messages, or fails. The
+            message does not say where the tokenizer is, since visitors of a page read it.
     """
+    refuse_special_tokens(messages, special_texts(tokenizer))
     return list(_apply(tokenizer, messages, add_generation_prompt=True, tokenize=True, return_dict=False))
+
+
+def special_texts(tokenizer: Any) -> list[str]:
+    """The texts of a tokenizer's special tokens, sorted."""
+    added = tokenizer.added_tokens_decoder.values()
+    return sorted({*tokenizer.all_special_tokens, *(token.content for token in added if token.special)})
+
+
+def refuse_special_tokens(messages: Messages, special: Sequence[str]) -> None:
+    """Raise ValueError where a message holds one of the texts `special`: in the text that a template makes of the
+    messages it could not be told from the template's own tokens."""
+    for message in messages:
+        if found := next((token for token in special if token in message["content"]), None):
+            raise ValueError(
+                f"expected messages without special tokens, got {found!r} in one of the {message['role']}; take it "
+                "out, or write it otherwise"
+            )
 
 
 def _apply(tokenizer: Any, messages: Messages, *, place: str = "", **options: Any) -> Any:
@@ -122,9 +140,7 @@ class ChatEncoder:
         assert tokenizer.chat_template
         self.tokenizer = build_fast(tokenizer) if is_from_scratch(tokenizer) else tokenizer
         self.place = str(tokenizer.name_or_path)
-        self.special = sorted(
-            {*tokenizer.all_special_tokens, *(t.content for t in tokenizer.added_tokens_decoder.values() if t.special)}
-        )
+        self.special = special_texts(tokenizer)
 
     def encode(self, messages: Messages) -> tuple[list[int], list[bool]]:
         """The ids of a chat up to the end of its last answer, and whether each belongs to an answer, its end included.
@@ -132,15 +148,10 @@ class ChatEncoder:
         Messages after the last answer are left out.
 
         Raises:
-            ValueError: a message holds the text of a special token, which the template's own could not be told from;
-                the template refuses the messages, or writes an answer such that what came before it changes.
+            ValueError: a message holds the text of a special token; the template refuses the messages, or writes
+                an answer such that what came before it changes.
         """
-        for message in messages:
-            if found := next((token for token in self.special if token in message["content"]), None):
-                raise ValueError(
-                    f"expected messages without special tokens, got {found!r} in one of the {message['role']}; take it "
-                    "out, or write it otherwise"
-                )
+        refuse_special_tokens(messages, self.special)
         ids: list[int] = []
         is_answer: list[bool] = []
         written = ""

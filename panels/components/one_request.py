@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from modeling import quick_imports
 from panels.components.status import render_status
 from panels.context import AppContext
 from panels.request_queue import LatestRequest, waiting_message
@@ -32,7 +33,8 @@ def run_request(
     should_stop = visitor.begin()
     message = busy if context.loader.ready else "The model is still loading …"
     yield [render_status("busy", message), gr.skip(), gr.Button(interactive=True)]
-    from modeling.generation import StoppedError
+    with quick_imports():  # the model may be loading
+        from modeling.generation import StoppedError
 
     status = result = ""
     try:

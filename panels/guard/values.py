@@ -12,6 +12,9 @@ from gradio.components.api_component import Api
 
 from panels.guard.refusal import shown
 
+MESSAGE = {"role", "content"}
+"""What a message of a chat has: the one kind of list that an endpoint takes (`/chat`)."""
+
 
 def check_values(inputs: Sequence[Any], values: Sequence[Any], session: Any) -> None:
     """Raise ValueError where the values of a call do not fit the components that they come from.
@@ -54,6 +57,8 @@ def _unfit(component: Any, value: Any) -> str | None:
         fits = value is None or (isinstance(value, dict) and isinstance(value.get("path"), str))
         return None if fits else "an uploaded file"
     if isinstance(component, Api):  # the endpoints say what is wrong with a text or a number themselves
+        if component.api_info().get("type") == "array":
+            return None if _are_messages(value) else "a list of messages, each of a role and a content, both texts"
         return "a text, a number or nothing" if isinstance(value, (list, dict)) else None
     return None if value is None or isinstance(value, str) else "a text"
 
@@ -64,6 +69,14 @@ def _unfit_choice(component: Any, value: Any) -> str | None:
     choices = [choice for _, choice in component.choices]
     is_one = isinstance(value, (str, int, float)) and not isinstance(value, bool) and value in choices
     return None if is_one else "one of the choices that are there by now"
+
+
+def _are_messages(value: Any) -> bool:
+    """Whether a value is a list of objects with `role` and `content` alone: in none of them Gradio finds a file."""
+    return isinstance(value, list) and all(
+        isinstance(each, dict) and each.keys() == MESSAGE and all(isinstance(text, str) for text in each.values())
+        for each in value
+    )
 
 
 def _is_number(value: Any) -> bool:

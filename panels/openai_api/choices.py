@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from panels.generate import TIME_LIMIT, Draft, encode_prompt, generate_queued
 from panels.openai_api.requests import FieldError, TextRequest
+from panels.request_queue import QueueFullError
 
 if TYPE_CHECKING:
     from panels.context import AppContext
     from panels.generate import Ending, Token
-    from panels.models import LoadedModel
+    from panels.models import LoadedModel, ModelLoader
 
+ECHO_LIMIT = 500_000
+"""Log probabilities of the tokens of prompts in one answer, which is held in memory: about 0.3 kB each."""
 LOWEST = -9999.0
 """The log probability of a token that cannot come: JSON has no minus infinity."""
 
@@ -56,25 +61,48 @@ class Piece:
         return "".join(token.text for token in self.tokens) + self.rest
 
 
-def make_pieces(context: AppContext, asked: TextRequest, should_stop: Callable[[], bool]) -> Iterator[Piece]:
-    """The texts that `asked` wants, one after the other; each takes its turn in the page's request queue.
+def make_pieces(
+    context: AppContext, loader: ModelLoader, asked: TextRequest, should_stop: Callable[[], bool]
+) -> Iterator[Piece]:
+    """The texts that `asked` wants of the model of `loader`, which is there, one after the other; each takes its turn
+    in the page's request queue.
 
     The n-th text of a prompt is drawn with the n-th seed from the given one on. Raises ValueError for a wrong setting,
-    token ids that the model does not have, a full queue, a model that fills blanks, and a page whose model was changed
-    on the way."""
-    loaded = context.loader.wait()
+    token ids that the model does not have, more log probabilities of prompts than `ECHO_LIMIT`, a full queue, and a
+    model that fills blanks."""
+    loaded = loader.wait()
     check_prompt_ids(loaded, asked)  # of all prompts, before the first text is begun
+    check_echo(loaded, asked)
     prompts = asked.prompts if not asked.is_chat else (chat_ids(loaded, asked),)
     index = 0
     for prompt in prompts:
         for number in range(asked.count):
-            if not context.loader.ready or context.loader.wait() is not loaded:
-                raise ValueError("The page's model was changed while this request was computed. Send it again.")
             seed = None if asked.seed is None else (asked.seed + number) % 2**63
-            yield from _make_text(
-                context, loaded, asked, index, prompt, seed, is_first=number == 0, should_stop=should_stop
-            )
+            pieces = _make_text(context, loader, asked, index, prompt, seed, is_first=number == 0, stop=should_stop)
+            try:
+                yield from _without_beginning_space(pieces) if asked.is_chat else pieces
+            except QueueFullError as error:
+                if not index:
+                    raise
+                made = f"{index} of {len(prompts) * asked.count} texts were made"
+                raise QueueFullError(
+                    f"The request queue is full: {made}. Send the request again in a minute."
+                ) from error
             index += 1
+
+
+def _without_beginning_space(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """The pieces of an answer in a chat without the white space that it begins with, as the page shows it."""
+    is_begun = False
+    for piece in pieces:
+        if is_begun:
+            yield piece
+            continue
+        tokens = []
+        for token in piece.tokens:
+            tokens.append(token if is_begun else dataclasses.replace(token, text=token.text.lstrip()))
+            is_begun = is_begun or bool(tokens[-1].text)
+        yield dataclasses.replace(piece, tokens=tuple(tokens), rest=piece.rest if is_begun else piece.rest.lstrip())
 
 
 def check_prompt_ids(loaded: LoadedModel, asked: TextRequest) -> None:
@@ -87,6 +115,19 @@ def check_prompt_ids(loaded: LoadedModel, asked: TextRequest) -> None:
                 check_ids(loaded.model, prompt)
     except ValueError as error:
         raise FieldError("prompt", f"prompt: {error}") from error
+
+
+def check_echo(loaded: LoadedModel, asked: TextRequest) -> None:
+    """Raise FieldError for more log probabilities of the prompts' tokens than one answer may hold."""
+    if not asked.echo or asked.logprobs is None:
+        return
+    tokens = sum(len(encode_prompt(loaded, each) if isinstance(each, str) else each) for each in asked.prompts)
+    if (count := tokens * asked.count * (asked.logprobs + 1)) > ECHO_LIMIT:
+        raise FieldError(
+            "logprobs",
+            f"logprobs: expected at most {ECHO_LIMIT:,} log probabilities with echo (tokens of all prompts, times n, "
+            f"times logprobs + 1), got {count:,}. Take shorter prompts, several requests or a smaller logprobs.",
+        )
 
 
 def chat_ids(loaded: LoadedModel, asked: TextRequest) -> tuple[int, ...]:
@@ -103,19 +144,20 @@ def chat_ids(loaded: LoadedModel, asked: TextRequest) -> tuple[int, ...]:
 
 def _make_text(
     context: AppContext,
-    loaded: LoadedModel,
+    loader: ModelLoader,
     asked: TextRequest,
     index: int,
     prompt: str | tuple[int, ...],
     seed: int | None,
     *,
     is_first: bool,
-    should_stop: Callable[[], bool],
+    stop: Callable[[], bool],
 ) -> Iterator[Piece]:
+    loaded = loader.wait()
     ids = None if isinstance(prompt, str) else list(prompt)
     text = prompt if isinstance(prompt, str) else loaded.tokenizer.decode(list(prompt))
     if asked.echo:
-        yield from _echo(context, loaded, asked, index, text, ids, should_stop)
+        yield from _echo(context, loader, asked, index, text, ids, stop)
     if asked.max_tokens == 0:
         read = len(encode_prompt(loaded, text) if ids is None else ids)
         yield Piece(index=index, ending="length", prompt_tokens=read if is_first else 0)
@@ -126,7 +168,8 @@ def _make_text(
         prompt_ids=ids,
         seed=seed,
         stop=asked.stops,
-        should_stop=should_stop,
+        should_stop=stop,
+        loader=loader,
         alternatives=asked.logprobs or 0,
         max_new_tokens=asked.max_tokens,
         **asked.sampler,
@@ -153,7 +196,7 @@ def _make_text(
 
 def _echo(
     context: AppContext,
-    loaded: LoadedModel,
+    loader: ModelLoader,
     asked: TextRequest,
     index: int,
     text: str,
@@ -164,12 +207,31 @@ def _echo(
     if asked.logprobs is None or not (text or ids):
         yield Piece(index=index, rest=text)
         return
+    from modeling.generation import StoppedError
+
     with context.queue.join() as ticket:
         for ahead in ticket.wait_for_turn(should_stop):
             yield Piece(index=index, ahead=ahead)
-        if not should_stop():
-            tokens = context.loader.call(prompt_tokens, text, ids, asked.logprobs)
-            yield Piece(index=index, tokens=tuple(tokens))
+        if should_stop():
+            return
+        deadline = time.monotonic() + TIME_LIMIT
+        try:
+            tokens = loader.call(
+                prompt_tokens,
+                text,
+                ids,
+                asked.logprobs,
+                should_stop=lambda: should_stop() or time.monotonic() > deadline,
+            )
+        except StoppedError:
+            if should_stop():
+                return
+            raise FieldError(
+                "prompt",
+                f"prompt: expected one whose log probabilities take at most {TIME_LIMIT:.0f} seconds, got a longer "
+                "one. Send it in parts.",
+            ) from None
+        yield Piece(index=index, tokens=tuple(tokens))
 
 
 def prompt_tokens(

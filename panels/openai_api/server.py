@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from panels.context import AppContext
+    from panels.models import ModelLoader, ModelSource
 
 T = TypeVar("T")
 
@@ -38,6 +39,8 @@ BODY_LIMIT = 8 * 1024 * 1024
 """Bytes of a request's body."""
 POLL_INTERVAL = 0.1
 """Seconds after which a client that hung up is noticed."""
+SPARE_THREADS = 16
+"""For requests beyond those that the queues take: they are refused at once."""
 STARTED = int(time.time())
 """OpenAI's clients want to know when a model was made; it is here since now."""
 
@@ -96,6 +99,7 @@ def offered(context: AppContext, wanted: bool | None, key: str | None) -> Starle
 
 def build_app(context: AppContext, key: str | None = None) -> Starlette:
     """The application, to be mounted at `/v1` of the page's. `key`: what clients must send; None: anything."""
+    from anyio import CapacityLimiter
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.responses import JSONResponse
@@ -128,7 +132,7 @@ def build_app(context: AppContext, key: str | None = None) -> Starlette:
 
     async def model(request: Request) -> Response:
         name = request.path_params["name"]
-        check_model(context, name)
+        check_model(context.source, name)
         return JSONResponse(describe(name))
 
     async def completions(request: Request) -> Response:
@@ -137,7 +141,7 @@ def build_app(context: AppContext, key: str | None = None) -> Starlette:
     async def chat(request: Request) -> Response:
         return await answer(context, request, read_chat)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/models", guarded(models)),
             Route("/models/{name:path}", guarded(model)),
@@ -146,6 +150,9 @@ def build_app(context: AppContext, key: str | None = None) -> Starlette:
         ],
         exception_handlers={RefusedError: refuse, HTTPException: no_such_place, Exception: failed},
     )
+    # Threads of their own: a request holds one until its text is done, and anyio's 40 answer for the rest of the page.
+    app.state.threads = CapacityLimiter(context.queue.limit + context.writing.limit + SPARE_THREADS)
+    return app
 
 
 def check_key(sent: str | None, key: str | None) -> None:
@@ -164,9 +171,8 @@ def describe(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": STARTED, "owned_by": "scratchgpt"}
 
 
-def check_model(context: AppContext, name: str | None) -> None:
+def check_model(source: ModelSource, name: str | None) -> None:
     """Raise RefusedError for a model that is not here; None is whichever there is."""
-    source = context.source
     if name is not None and name not in (source.name, source.given):
         message = f"model: expected one that is here ({source.name}), got {name!r}."
         raise RefusedError(404, message, name="model", code="model_not_found")
@@ -177,20 +183,21 @@ async def answer(context: AppContext, request: Request, read: Callable[[Any], Te
     from starlette.responses import JSONResponse, StreamingResponse
 
     asked = _checked(read, await _json(request))
-    _check_ready(context)
-    check_model(context, asked.model)
-    if asked.is_chat and not getattr(context.loader.wait().tokenizer, "chat_template", None):
+    loader = context.loader  # the page's model may be another one before the answer ends
+    _check_ready(loader)
+    check_model(loader.source, asked.model)
+    if asked.is_chat and not getattr(loader.wait().tokenizer, "chat_template", None):
         raise RefusedError(
             400,
-            f"{context.source.name} continues texts and has no chat template: send a prompt to /v1/completions.",
+            f"{loader.source.name} continues texts and has no chat template: send a prompt to /v1/completions.",
             code="no_chat_template",
         )
-    reply = Reply(asked=asked, model=asked.model or context.source.name)
+    reply = Reply(asked=asked, model=asked.model or loader.source.name)
     if not asked.stream:
-        whole = _run(request, lambda should_stop: _once(reply, make_pieces(context, asked, should_stop)))
+        whole = _run(request, lambda should_stop: _once(reply, make_pieces(context, loader, asked, should_stop)))
         async with contextlib.aclosing(whole):
             return JSONResponse(await _first(whole))
-    chunks = _run(request, lambda should_stop: reply.chunks(make_pieces(context, asked, should_stop)))
+    chunks = _run(request, lambda should_stop: reply.chunks(make_pieces(context, loader, asked, should_stop)))
     first = await _first(chunks)  # a refusal has a status of its own, until the stream has begun
     return StreamingResponse(
         _events(first, chunks), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
@@ -221,11 +228,11 @@ def _refusal(error: ValueError) -> RefusedError:
     return RefusedError(400, message, name=error.name if isinstance(error, FieldError) else field and field[1])
 
 
-def _check_ready(context: AppContext) -> None:
-    if not context.loader.done.is_set():
+def _check_ready(loader: ModelLoader) -> None:
+    if not loader.done.is_set():
         raise RefusedError(503, "The model is still loading. Try again in a minute.", "server_error", code="loading")
     try:
-        context.loader.wait()
+        loader.wait()
     except ValueError as error:
         raise RefusedError(500, str(error), "server_error", code="no_model") from error
 
@@ -248,7 +255,7 @@ async def _run(
     request: Request, make: Callable[[Callable[[], bool]], Generator[T, None, None]]
 ) -> AsyncGenerator[T, None]:
     """What `make(should_stop)` yields, computed in threads; it is told to stop as soon as the client hangs up."""
-    from starlette.concurrency import iterate_in_threadpool
+    from anyio import to_thread
 
     stopped = threading.Event()
 
@@ -260,7 +267,7 @@ async def _run(
     watching = asyncio.create_task(watch())
     results = make(stopped.is_set)
     try:
-        async for each in iterate_in_threadpool(results):
+        while (each := await to_thread.run_sync(next, results, None, limiter=request.app.state.threads)) is not None:
             yield each
     finally:
         watching.cancel()

@@ -89,11 +89,16 @@ class Launcher:
     def stop(self, run: RunFolder) -> None:
         """Ask a run to save and end after its present step; ValueError where no process of a page works on it."""
         process = self._process(run)
+        name = run.path.name
+        ended = f"No process works on {name} any more."
         if process is None:
-            name = run.path.name
-            ended = f"No process works on {name} any more."
             raise ValueError(f"{name} was not started from the page." if run.is_locked else ended)
-        process.send_signal(signal.SIGINT)
+        import psutil
+
+        try:
+            process.send_signal(signal.SIGINT)
+        except psutil.NoSuchProcess as error:  # it ended just now
+            raise ValueError(ended) from error
         self._stopping.add(run.path.resolve())
 
     def wait(self, run: RunFolder, seconds: float) -> bool:

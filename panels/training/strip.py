@@ -18,8 +18,8 @@ INTERVAL = 0.3
 """Seconds between two looks at the run, however many visitors ask."""
 SEARCH_INTERVAL = 2.0
 """Seconds between two searches for a run that somebody has started, while none is active."""
-LONGEST = 240
-"""Characters of a sample that are shown."""
+LONGEST, LONGEST_PROMPT = 240, 80
+"""Characters of what a model wrote, and of the prompt before it, that are shown."""
 
 CUT_SHORT = "Finished, but cut short"
 STOPPING = "Saving and stopping …"
@@ -183,7 +183,8 @@ def render_strip(shown: StripView) -> str:
     text = " ".join(visible(sample.text).split()) if sample else ""
     prompt = " ".join(visible(sample.prompt).split()) if sample else ""
     prompt = prompt if text.startswith(prompt) else ""
-    cut = text[len(prompt) : LONGEST]
+    written = text[len(prompt) :]
+    prompt = prompt if len(prompt) <= LONGEST_PROMPT else f"… {prompt[-LONGEST_PROMPT:]}"
     is_trouble = any(warnings) or (view is not None and view.status in ("failed", "crashed", "missing"))
     return render(
         STRIP,
@@ -194,7 +195,7 @@ def render_strip(shown: StripView) -> str:
         share=share,
         sample=sample,
         prompt=prompt,
-        continuation=cut + (" …" if len(text) > LONGEST else ""),
+        continuation=written[:LONGEST] + (" …" if len(written) > LONGEST else ""),
         warnings=warnings,
         command=command,
     )

@@ -72,6 +72,9 @@ def test_a_card_that_was_made_for_another_repository_gets_the_new_one(made: Path
     path = made / "README.md"
     by_hand = "Compare [moons](https://huggingface.co/alice/moons) and alice/moons-2.\n"
     text = render(made, run, repo="alice/moons") + by_hand
+    assert (
+        "- It has read its corpus, before that what its base model `alice/moons` had read, and nothing else: " in text
+    )
     path.write_text(text, encoding="utf-8")
     set_repository(made, "bob/final")
     changed = path.read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import json
+import shutil
 
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -13,7 +14,7 @@ from modeling.sizing import count_parameters, flops_per_token
 from panels.components.from_pretrained import whereabouts
 from panels.context import AppContext
 from panels.formats import file_size, short_number
-from panels.models import ModelLoader, ModelSource, find_model
+from panels.models import ModelLoader, ModelSource, find_model, load_model
 from panels.tabs.about import tab as about
 from panels.tabs.about.facts import api_code, limits, load_code, model_facts, parts_of, picture, training_facts
 from storage.run_folder import RunFolder
@@ -82,6 +83,49 @@ def test_training_facts_come_from_the_run(tmp_path):
     (run / "recipe.json").write_text("{")
     with pytest.raises(ValueError, match=r"recipe\.json"):
         training_facts(find_model(run / "checkpoints" / "step-000020"), RunFolder(run))
+
+
+def run_with_two_checkpoints(folder):
+    """A run whose best checkpoint, of step 20, is not its latest, of step 30, at which run.json was written."""
+    run = save_run(folder)
+    shutil.copytree(run / "checkpoints" / "step-000020", run / "checkpoints" / "step-000030")
+    state = json.loads((run / "run.json").read_text())
+    latest = {"step": 30, "seconds": 90.0, "tokens_seen": 18_000, "latest_checkpoint": "checkpoints/step-000030"}
+    base = {"base_model": {"name": "stories, step 900", "trained_on": "5,000 short stories"}}
+    (run / "run.json").write_text(json.dumps(state | latest | base))
+    lines = [{"step": step, "tokens_seen": 600 * step, "seconds": 3.0 * step, "train_loss": 2.0} for step in (20, 30)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run
+
+
+def test_the_facts_are_those_of_one_step(tmp_path):
+    run = run_with_two_checkpoints(tmp_path / "one")
+    for given, step, seen, time in (
+        (run, "20", "12,000", "1 min"),
+        (run / "checkpoints" / "step-000020", "20", "12,000", "1 min"),
+        (run / "checkpoints" / "step-000030", "30", "18,000", "1 min 30 s"),
+    ):
+        facts = dict(training_facts(find_model(given), RunFolder(run)))
+        assert (facts["steps"], facts["tokens seen"].split(", ")[0], facts["time"]) == (step, seen, time)
+    bundle = shutil.copytree(run / "checkpoints" / "step-000020", tmp_path / "bundle")  # found by its weights
+    assert dict(training_facts(find_model(bundle), RunFolder(run)))["steps"] == "20"
+
+
+def test_a_checkpoint_is_named_with_its_step(tmp_path):
+    run = run_with_two_checkpoints(tmp_path / "one")
+    assert find_model(run).name == "one"
+    assert find_model(run / "checkpoints" / "step-000020").name == "one, step 20"
+    assert find_model(run / "checkpoints" / "step-000030").name == "one, step 30"
+
+
+def test_what_the_base_model_had_read_is_told(tmp_path):
+    plain, tuned = save_run(tmp_path / "plain"), run_with_two_checkpoints(tmp_path / "tuned")
+    assert "It has read 500 short English stories" in limits(load_model(plain))[1]
+    assert limits(load_model(plain))[1].count("base model") == 0
+    assert limits(load_model(tuned))[1].startswith(
+        "It has read 500 short English stories made by ScratchGPT's own generator, before that what its base model "
+        "stories, step 900 had read (5,000 short stories), and nothing else. "
+    )
 
 
 def test_models_are_named_by_the_hubs_id_or_from_home(tmp_path, monkeypatch):

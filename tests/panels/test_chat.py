@@ -1,6 +1,8 @@
 """The Chat tab without a page: answers, what the page gets of them, and for which models the tab is there."""
 
+import html
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -154,6 +156,13 @@ def test_a_mistake_is_said(context: AppContext, messages: Any, seed: str, messag
 def test_a_request_without_its_number_is_refused(context: AppContext) -> None:
     with pytest.raises(gr.Error, match="number: expected a whole number, got None"):
         next(respond(context, LatestRequest(), object(), "", "", *VALUES))
+
+
+def test_the_text_of_a_special_token_is_refused_and_never_read_as_the_token(context: AppContext) -> None:
+    message = "expected messages without special tokens, got '<|endoftext|>' in one of the user"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        list(answer(context, [{"role": "user", "content": "The<|endoftext|>lamp"}], seed=1))
+    assert message in html.unescape(asked_of(context, [ASKED | {"content": "<|endoftext|>"}])[-1])
 
 
 def test_a_template_that_fails_says_so_and_the_page_goes_on(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """The Fill in tab without a page: what each button returns."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from modeling.generation import StoppedError
@@ -14,6 +16,7 @@ from panels.tabs.fill.filling import BLANKS_LIMIT, fill
 from panels.tabs.fill.tab import (
     FillState,
     ask_to_stop,
+    endpoint,
     examples,
     excerpt,
     go_back,
@@ -177,3 +180,22 @@ def test_examples_have_a_blank() -> None:
     prompts = ("The lamp burned low", "too short", "The lamp shone low")
     source = ModelSource(given="x", name="x", prompts=prompts)
     assert examples(source) == {"samples": [["The lamp ____ low"]], "visible": True}
+
+
+def test_the_endpoint_takes_a_count_as_forms_send_it(context: AppContext) -> None:
+    (blank,) = endpoint(context)("The ____ burned low", "3")
+    assert [candidate.keys() for candidate in blank["candidates"]] == [{"token_id", "text", "probability"}] * 3
+
+
+@pytest.mark.parametrize(
+    ("top", "message"),
+    [
+        ("x", "top: expected a whole number, got 'x'."),
+        (None, "top: expected a whole number, got None."),
+        (0, "top: expected a whole number from 1 to 1,000, got 0."),
+        (1001, "top: expected a whole number from 1 to 1,000, got 1001."),
+    ],
+)
+def test_the_endpoint_says_what_is_wrong(context: AppContext, top: Any, message: str) -> None:
+    with pytest.raises(gr.Error, match=re.escape(message)):
+        endpoint(context)("The ____ burned low", top)

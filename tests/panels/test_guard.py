@@ -171,16 +171,20 @@ def test_files_are_taken_where_there_is_a_field_for_them_and_deep_links_nowhere(
 
 @pytest.fixture(scope="module")
 def page() -> Any:
-    """A page with a function of its own (0) and a public endpoint (1)."""
+    """A page with a function of its own (0), a public endpoint (1), and one for chats (2)."""
 
     def double(text: str, times: int = 2) -> str:
         return text * times
+
+    def chat(messages: list[dict[str, str]]) -> str:
+        return messages[-1]["content"]
 
     async def build() -> gr.Blocks:  # Gradio asks for the loop of its thread, and this one may have one of Playwright's
         with gr.Blocks(analytics_enabled=False) as page:
             box = gr.Textbox(label="Text")
             box.change(lambda text: text, box, box, api_visibility="private")
             api(double, api_name="double")
+            api(chat, api_name="chat")
         return page
 
     with ThreadPoolExecutor(1) as pool:
@@ -208,14 +212,14 @@ def test_a_call_keeps_what_a_page_sends(page: Any) -> None:
         ("run/predict", {"data": [], "fn_index": -1}, 404, "fn_index: expected the number of a function"),
         ("run/predict", {"data": [], "fn_index": "0"}, 400, "fn_index: expected a whole number, got '0'"),
         ("run/predict", {"data": [], "fn_index": True}, 400, "fn_index: expected a whole number, got True"),
-        ("run/predict", {"data": []}, 404, "'predict': there is no such function; there are /double"),
-        ("call/nope", {"data": []}, 404, "'nope': there is no such function; there are /double"),
+        ("run/predict", {"data": []}, 404, "'predict': there is no such function; there are /chat, /double"),
+        ("call/nope", {"data": []}, 404, "'nope': there is no such function; there are /chat, /double"),
         ("call/double/x", {"data": []}, 404, "'x': there is no such function"),
         ("queue/join", {"data": [], "fn_index": 0}, 400, "session_hash: expected 1 to 64 letters.*, got none"),
         ("queue/join", {"data": [], "session_hash": "a"}, 400, "fn_index: expected .*, got none"),
         ("run/predict", {"data": [], "fn_index": 0, "session_hash": "../x"}, 400, r"session_hash: .* got '\.\./x'"),
         ("run/predict", {"data": [], "fn_index": 0, "trigger_id": "x"}, 400, "trigger_id: expected a whole number"),
-        ("call/v2/nope", {}, 404, "'nope': there is no such function; there are /double"),
+        ("call/v2/nope", {}, 404, "'nope': there is no such function; there are /chat, /double"),
         ("call/v2/double", {}, 400, "text: expected a value, got none"),
         ("call/v2/double", {"text": "a", "<b>": 1}, 400, "'<b>': expected one of text, times"),
     ],
@@ -300,6 +304,15 @@ def test_a_message_shows_a_wrong_value_in_ascii_short_and_without_markup(compone
     assert len(str(caught.value)) < 130
     with pytest.raises(ValueError, match=r"expected 2 values, got 1\. Reload the page"):
         check_values([components["text"]] * 2, ["a"], None)
+
+
+def test_an_endpoint_for_chats_takes_messages_and_no_other_list(page: Any) -> None:
+    inputs, right = page.fns[2].inputs, {"role": "user", "content": "Who is Rosa?"}
+    check_values(inputs, [[right, right]], None)
+    file = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+    for wrong in (None, "a", right, ["a"], [{"role": "user"}], [right | file], [right, right | {"content": [file]}]):
+        with pytest.raises(ValueError, match="argument 1: expected a list of messages, each of a role and a content"):
+            check_values(inputs, [wrong], None)
 
 
 def test_an_endpoint_takes_no_lists_and_objects(page: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from panels.context import AppContext
 from panels.models import ModelLoader, find_model
-from panels.tabs.learn.tab import PARTS, TabState, describe_view, follow_run, show_run
+from panels.tabs.learn.tab import PARTS, TabState, describe_view, follow_run, show_run, write_timelapse
 from panels.training.monitor import RunView, Status, known_runs, monitor_of
 from tests.panels.tiny_model import save_checkpoint, save_run
 
@@ -53,6 +53,21 @@ def test_a_late_look_at_another_run_does_not_come_between(context: AppContext) -
     state = TabState()
     show_run(context, state, "other")
     assert all(map(is_nothing, follow_run(context, state, "lamp")))
+
+
+def test_a_time_lapse_appears_under_its_own_run_alone(context: AppContext) -> None:
+    save_run(context.home / "runs" / "other")
+    save_checkpoint(context.home / "runs" / "lamp" / "checkpoints" / "step-000010")
+    state = TabState()
+    show_run(context, state, "lamp")
+    answers = write_timelapse(context, state, "lamp", "The lamp", "5", 3)
+    pages = [next(answers)[0], next(answers)[0]]
+    assert "The lamp" in pages[-1]
+    show_run(context, state, "other")
+    later = [page for page, _ in answers]
+    assert len(later) == 2
+    assert all(map(is_nothing, later))
+    assert "The lamp · yours" in str(show_run(context, state, "lamp"))  # it is there where one comes back
 
 
 def test_a_run_that_vanished_is_named_and_what_was_shown_stays(context: AppContext) -> None:

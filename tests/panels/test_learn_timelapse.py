@@ -110,6 +110,17 @@ def test_a_checkpoint_that_cannot_be_read_says_so_and_the_others_write(run: Path
     assert all((frame.trouble or "").startswith("This checkpoint could not be read: ") for frame in made.frames[:2])
 
 
+def test_a_text_that_time_cuts_says_so(run: Path) -> None:
+    lapse = {"seed": 5, "tokens": 1000, "should_stop": lambda: False}
+    *_, (made, _) = make_timelapse(RunFolder(run), "The lamp", **lapse, time_limit=0.0)
+    assert [frame.is_cut for frame in made.frames] == [True, True]
+    [shown] = timelapses_on(render_timelapses([made], []))
+    assert [note for _, note, *_ in shown["frames"]] == ["cut short: time was up"] * 2
+    metrics = [{"step": 10, "train_loss": 3.0}]
+    [shown] = timelapses_on(render_timelapses([made], metrics))
+    assert shown["frames"][0][1] == "training loss 3 · cut short: time was up"
+
+
 def test_a_time_lapse_stops_within_a_text(run: Path) -> None:
     asked = iter([False] * 10)
     frames = make_timelapse(RunFolder(run), "The lamp", seed=5, tokens=1000, should_stop=lambda: next(asked, True))

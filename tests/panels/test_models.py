@@ -57,7 +57,7 @@ def test_a_run_gives_its_best_checkpoint_and_its_facts(run):
 
 def test_a_checkpoint_inside_a_run_knows_its_run(run):
     source = find_model(run / "checkpoints" / "step-000020")
-    assert (source.name, source.bits_per_byte, source.prompts) == ("my-run", 1.5, tuple(PROMPTS))
+    assert (source.name, source.bits_per_byte, source.prompts) == ("my-run, step 20", 1.5, tuple(PROMPTS))
 
 
 def test_a_run_has_the_figures_of_its_best_checkpoint_and_not_of_its_latest_evaluation(tmp_path):

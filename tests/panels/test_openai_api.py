@@ -298,6 +298,10 @@ def test_a_chat_is_the_text_of_its_template(chat_client, client):
         assert entry.logprob <= tops[0]
         assert math.exp(tops[0]) <= 1
     assert chunks[-1].finish_reason == "length"
+    with pytest.raises(
+        openai.BadRequestError, match=r"messages: expected messages without special tokens, got '<\|end"
+    ):
+        chat_client.chat.completions.create(model="chat", messages=[{"role": "user", "content": "<|endoftext|>"}])
     with pytest.raises(openai.BadRequestError, match=r"messages: the chat template .* got an error: no tools here"):
         chat_client.chat.completions.create(
             model="chat", messages=[{"role": "tool", "content": "x", "tool_call_id": "1"}]
@@ -313,3 +317,18 @@ def test_a_chat_is_the_text_of_its_template(chat_client, client):
         openai.BadRequestError, match="tiny continues texts and has no chat template: send a prompt to /v1/completions"
     ):
         client.chat.completions.create(model="tiny", messages=messages)
+
+
+def test_an_answer_in_a_chat_begins_with_no_white_space_as_on_the_page(chat_client, loaded):
+    messages: Any = [{"role": "user", "content": "The lamp?"}]
+    ids = encode_prompt(loaded, "user: The lamp?\nassistant: ")
+
+    def raw(seed: int) -> str:
+        settings = settings_from(temperature=1, top_p=1, max_new_tokens=12, seed=seed)
+        return list(generate(loaded, "", settings, prompt_ids=ids[len(loaded.prefix_ids) :]))[-1].text
+
+    seed = next(seed for seed in range(200) if raw(seed)[:1].isspace() and raw(seed).strip())
+    asked = {"model": "chat", "messages": messages, "seed": seed, "max_tokens": 12, "temperature": 1}
+    assert chat_client.chat.completions.create(**asked).choices[0].message.content == raw(seed).lstrip()
+    with chat_client.chat.completions.create(**asked, stream=True) as stream:
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == raw(seed).lstrip()

@@ -106,6 +106,19 @@ def test_a_run_is_a_process_of_its_own_that_stop_ends(launcher: StubLauncher, tm
         launcher.stop(run)
 
 
+def test_a_run_that_ends_as_it_is_stopped_has_ended(launcher: StubLauncher, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = launcher.start(TEXT, title="Lamp", flags=FLAGS)
+    process = launcher._process(run)
+    assert process is not None
+    ours = launcher._ours[run.path.resolve()]
+    ours.kill()
+    ours.wait()
+    monkeypatch.setattr(launcher, "_process", lambda run: process)  # it was there a moment ago
+    with pytest.raises(ValueError, match="No process works on lamp any more"):
+        launcher.stop(run)
+    assert not launcher.is_stopping(run)
+
+
 def test_a_name_is_never_taken_twice(launcher: StubLauncher) -> None:
     runs = []
     for _ in range(2):

@@ -88,6 +88,15 @@ def test_a_run_that_somebody_trains_is_shown_with_its_numbers_and_its_latest_sam
     assert "5 s left" in render_strip(TrainingStrip(context).look())  # the time limit comes first
 
 
+def test_a_sample_after_a_long_prompt_shows_what_the_model_wrote(context: AppContext, lamp: RunFolder) -> None:
+    prompt = "word " * 100 + "and the end:"
+    append(lamp, "samples.jsonl", step=10, prompt=prompt, text=f"{prompt} The lamp " + "burned " * 100, seed=1)
+    page = render_strip(TrainingStrip(context).look())
+    assert "and the end:</b> The lamp burned burned" in page
+    assert page.count("word ") < 20
+    assert 30 < page.count("burned ") < 40
+
+
 def test_nothing_is_sent_where_nothing_is_new(context: AppContext, lamp: RunFolder) -> None:
     parts = StripParts(context, ModelSwitch(context))
     seen = Seen()

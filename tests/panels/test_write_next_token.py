@@ -8,9 +8,13 @@ import torch
 
 from modeling.inspection import next_token_logits
 from panels.generate import encode_prompt
+from panels.models import load_model
+from panels.sampling import settings_from
+from panels.tabs.inside.analysis import next_tokens
 from panels.tabs.write import next_token
 from panels.tabs.write.next_token import look
 from panels.tabs.write.token_texts import ENDS, PART
+from tests.panels.tiny_model import save_checkpoint
 
 
 def logits_of(found: next_token.Look) -> np.ndarray:
@@ -55,7 +59,12 @@ def test_a_model_for_blanks_has_no_next_token(masked):
         look(masked, "The lamp")
 
 
-def test_broken_weights_are_told(loaded, monkeypatch):
-    monkeypatch.setattr("modeling.inspection.next_token_logits", lambda model, ids: torch.full((320,), torch.nan))
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_broken_weights_are_told(tmp_path, value):
+    broken = load_model(save_checkpoint(tmp_path / "broken"))
+    with torch.no_grad():
+        broken.model.lm_head.bias[65] = value
     with pytest.raises(ValueError, match="expected finite logits, got NaN or infinity"):
-        look(loaded, "The lamp")
+        look(broken, "The lamp")
+    with pytest.raises(ValueError, match="expected finite logits, got NaN or infinity"):
+        next_tokens(broken, "The lamp", 5, settings_from())

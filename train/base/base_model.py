@@ -15,7 +15,7 @@ from modeling import ScratchGPTConfig
 from modeling.loading import fetch, find_folder, is_masked_lm, load_model, split_hub_id
 from storage.model_card import PLACEHOLDER_OWNER, card_facts, read_card
 from storage.records import read_json_object
-from storage.run_folder import RunFolder, step_of
+from storage.run_folder import RunFolder, model_name
 from storage.text import first_line
 from tokenization import load_tokenizer
 from train.checks import DROPOUT_FIELDS
@@ -147,11 +147,5 @@ def _facts(given: str, place: Path) -> dict[str, Any]:
     repository = hub[0] if hub else stated if stated and not stated.startswith(f"{PLACEHOLDER_OWNER}/") else None
     run = RunFolder.containing(place)
     trained_on = run.trained_on if run and run.corpus_config else card.get("trained_on")
-    name = given if hub else repository or _name(run.path if run else place, place)
+    name = given if hub else repository or model_name(place)
     return {"name": name, "repository": repository, "trained_on": trained_on}
-
-
-def _name(owner: Path, place: Path) -> str:
-    """`stories`, or `stories, step 900` for a checkpoint of a run: the names of folders, never where they are."""
-    step = step_of(place)
-    return owner.resolve().name if step is None else f"{owner.resolve().name}, step {step:,}"

@@ -15,7 +15,7 @@ from modeling.families import describe_architecture
 from panels.components.from_pretrained import from_pretrained_arguments, literal
 from panels.formats import duration, file_size, short_number
 from panels.models import LoadedModel, ModelSource
-from storage.run_folder import RunFolder
+from storage.run_folder import RunFolder, step_of
 
 Facts = list[tuple[str, str]]
 """Names and values, in the order in which they are read."""
@@ -87,7 +87,8 @@ def training_facts(source: ModelSource, run: RunFolder | None) -> Facts:
     state = run.state if run and run.has_state else {}
     recipe = run.recipe if run and run.recipe_file.is_file() else {}
     windows = ((recipe.get("config") or {}).get("data") or {}).get("batch_size")
-    step, seconds, versions = state.get("step"), state.get("seconds"), recipe.get("versions") or {}
+    step, seconds = _spent(source, run, state) if run else (None, None)
+    versions = recipe.get("versions") or {}
     seen, bits = source.tokens_seen, source.bits_per_byte
     perplexity, pseudo = source.perplexity, source.pseudo_perplexity
     share = f", {seen / source.parameters:.2g} per parameter" if seen and source.parameters else ""
@@ -107,6 +108,20 @@ def training_facts(source: ModelSource, run: RunFolder | None) -> Facts:
     return [(name, str(value)) for name, value in facts.items() if value]
 
 
+def _spent(source: ModelSource, run: RunFolder, state: dict[str, Any]) -> tuple[int | None, float | None]:
+    """The step of the model's checkpoint and the seconds of training until then; run.json has those of the run's end,
+    and the model is its best checkpoint, where its folder does not say of which step it is."""
+    step = step_of(source.folder) if source.folder is not None else None
+    if step is None and state.get("best_checkpoint"):
+        step = step_of(Path(state["best_checkpoint"]))
+    if step is None or step == state.get("step"):
+        return state.get("step"), state.get("seconds")
+    try:
+        return step, run.record_at(step, "seconds").get("seconds")
+    except ValueError:  # metrics.jsonl is damaged
+        return step, None
+
+
 CHATS = "It was tuned to answer as the chats do that it was shown. It follows no other instructions."
 
 
@@ -119,7 +134,8 @@ def limits(loaded: LoadedModel) -> list[str]:
     context = f"It sees at most {loaded.context_length:,} tokens at once{forgotten}." if loaded.context_length else ""
     found = [
         CHATS if source.chat else f"{what} answer questions or follow instructions.",
-        f"It has read {source.trained_on or 'its training text'} and nothing else. "
+        f"It has read {source.trained_on or 'its training text'}"
+        f"{f', before that {source.read_before},' if source.read_before else ''} and nothing else. "
         "It knows no facts, and what it states is invented.",
         context,
         "It repeats the views and the language of what it read. Do not use it where an error could do harm.",

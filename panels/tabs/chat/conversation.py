@@ -68,8 +68,6 @@ def answer(
 
     Raises ValueError for messages that are wrong, a model without a chat template, a template that refuses the messages
     or fails, and for what `generate_queued` refuses."""
-    from tokenization.chat_template import prompt_ids
-
     checked = check_messages(messages)
     loader = context.loader  # the page's model may be another one before the answer ends
     loader.expect(should_stop)
@@ -77,6 +75,8 @@ def answer(
         return
     loaded = loader.wait()
     check_answers(loaded)
+    from tokenization.chat_template import prompt_ids  # not before: see `modeling.quick_imports`
+
     ids = prompt_ids(loaded.tokenizer, checked)
     yield from generate_queued(context, "", prompt_ids=ids, seed=seed, should_stop=should_stop, loader=loader, **values)
 

@@ -22,6 +22,7 @@ from panels.formats import visible
 from panels.generate import check_text
 from panels.models import ModelSource
 from panels.request_queue import LatestRequest
+from panels.sampling import number
 from panels.templates import render
 
 if TYPE_CHECKING:
@@ -175,12 +176,12 @@ def replace(context: AppContext, state: FillState, text: str, other: str) -> Ite
 
 def put_in(context: AppContext, state: FillState, text: str, blank: Any, candidate: Any) -> Iterator[list[Any]]:
     """Put a candidate into its blank, and guess what is still blank; only guess where there is no such candidate."""
-    from modeling.infilling import insert
-
     is_there = text == state.text and is_index(blank, state.blanks)
     if not is_there or not is_index(candidate, state.blanks[blank].candidates):
         yield from show(context, state, text)
         return
+    from modeling.infilling import insert  # not before: see `modeling.quick_imports`
+
     chosen = state.blanks[blank]
     state.past = [*state.past, text][-HISTORY:]
     filled = insert(text, chosen, chosen.candidates[candidate])
@@ -280,16 +281,23 @@ def examples(source: ModelSource) -> dict[str, Any]:
 
 def add_endpoint(context: AppContext) -> None:
     """Offer the API's `/fill`."""
+    api(endpoint(context), api_name="fill", concurrency_limit=None)
+
+
+def endpoint(context: AppContext) -> Callable[..., list[dict[str, Any]]]:
+    """The function behind `/fill`."""
 
     def fill_in(text: str, top: int = TOP) -> list[dict[str, Any]]:
         """The likeliest words for each blank (____) of a text: a list of blanks, each with the characters `start` to
-        `end` of the text that a word takes the place of, and `candidates` with `token_id`, `text` and `probability`."""
+        `end` of the text that a word takes the place of, and `candidates` with `token_id`, `text` and `probability`.
+        `top`: how many candidates to give, from 1 to 1,000."""
         with quick_imports():  # the model may be loading
             from panels.tabs.fill.filling import fill
 
         try:
-            return [dataclasses.asdict(blank) for blank in context.call_queued(fill, check_text(text), top)]
+            blanks = context.call_queued(fill, check_text(text), number("top", top, int))
+            return [dataclasses.asdict(blank) for blank in blanks]
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    api(fill_in, api_name="fill", concurrency_limit=None)
+    return fill_in

@@ -336,7 +336,8 @@ def write_timelapse(
             for made, expected in frames:
                 count = len(made.frames)
                 state.timelapses[name] = [made, *others][:OWN_TIMELAPSES]
-                page = _timelapses(monitor_of(run), state.timelapses[name], name)
+                is_shown = state.name in (None, name)  # else the visitor has chosen another run meanwhile
+                page = _timelapses(monitor_of(run), state.timelapses[name], name) if is_shown else gr.skip()
                 yield [page, render_status("busy", f"{count} of {expected} checkpoints …")]
     except ValueError as error:
         yield [gr.skip(), render_status("trouble", str(error))]

@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from modeling.loading import is_masked_lm
+from modeling.sampling_settings import SamplingSettings
 from panels import zerogpu
-from panels.generate import generate
+from panels.generate import TIME_LIMIT, generate
+from panels.models import load_model
 from panels.tabs.learn.curves import Point, read_points, spread
 from panels.templates import render
 from panels.training.monitor import integer
@@ -18,6 +21,7 @@ from storage.text import replace_surrogates
 MOST_FRAMES = 120
 """Frames of one prompt that are shown; of more, evenly spread ones."""
 MOST_PROMPTS = 24
+CUT = "cut short: time was up"
 LONGEST_PROMPT = 20_000
 """Characters of a visitor's own prompt, which every checkpoint reads."""
 
@@ -29,6 +33,7 @@ class Frame:
     step: int
     text: str  # the prompt included, as far as it is part of the text
     trouble: str | None = None  # why there is no text
+    is_cut: bool = False  # time was up before the text had its length
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,17 +66,20 @@ def timelapses_of(samples: Iterable[dict[str, Any]]) -> list[Timelapse]:
 
 
 def make_timelapse(
-    run: RunFolder, prompt: str, *, seed: int, tokens: int, should_stop: Callable[[], bool]
+    run: RunFolder,
+    prompt: str,
+    *,
+    seed: int,
+    tokens: int,
+    should_stop: Callable[[], bool],
+    time_limit: float = TIME_LIMIT,
 ) -> Iterator[tuple[Timelapse, int]]:
     """Write a text with every checkpoint of a run, at temperature 1 as the training's own samples.
 
     Yields the time-lapse so far and how many frames it will have; a checkpoint that cannot be read gives a frame with
-    the reason. ValueError: the prompt is too long, the run has no checkpoint, or its model is masked.
+    the reason, and one that takes longer than `time_limit` seconds a text that is cut.
+    ValueError: the prompt is too long, the run has no checkpoint, or its model is masked.
     """
-    from modeling.generation import SamplingSettings
-    from modeling.loading import is_masked_lm
-    from panels.models import load_model
-
     if len(prompt) > LONGEST_PROMPT:
         raise ValueError(
             f"Your prompt: expected at most {LONGEST_PROMPT:,} characters, since every checkpoint reads it again, "
@@ -89,12 +97,12 @@ def make_timelapse(
             return
         try:
             loaded = load_model(folder, device="cpu" if zerogpu.is_here() else None)
-            text = prompt
-            for draft in generate(loaded, prompt, settings, should_stop=should_stop):
-                text = draft.text
-                if draft.ending == "stopped":
-                    return
-            frames.append(Frame(step=step, text=text))
+            text, ending = prompt, None
+            for draft in generate(loaded, prompt, settings, time_limit=time_limit, should_stop=should_stop):
+                text, ending = draft.text, draft.ending
+            if ending == "stopped":
+                return
+            frames.append(Frame(step=step, text=text, is_cut=ending == "deadline"))
         except (ValueError, OSError) as error:
             frames.append(Frame(step=step, text="", trouble=f"This checkpoint could not be read: {error}"))
         yield Timelapse(prompt=prompt, seed=seed, frames=tuple(frames), is_own=True), len(checkpoints)
@@ -112,13 +120,18 @@ def render_timelapses(lapses: Iterable[Timelapse], metrics: Iterable[dict[str, A
             "seed": lapse.seed,
             "own": lapse.is_own,
             "frames": [
-                [frame.step, describe_loss(points, frame.step), frame.text, frame.trouble]
+                [frame.step, _note(points, frame), frame.text, frame.trouble]
                 for frame in spread(lapse.frames, MOST_FRAMES)
             ],
         }
         for lapse in lapses
     ]
     return render(TIMELAPSE, run=run, lapses=json.dumps(data), labels=map(_label, lapses))
+
+
+def _note(points: list[Point], frame: Frame) -> str:
+    """What stands beside the step of a frame."""
+    return " · ".join(filter(None, (describe_loss(points, frame.step), CUT if frame.is_cut else "")))
 
 
 def describe_loss(points: list[Point], step: int) -> str:

@@ -125,13 +125,13 @@ def show_latest(context: AppContext, state: TabState, text: str, other: str | No
 
 def show(context: AppContext, text: str, other: str | None) -> list[Any]:
     """A text in the tokens of the model and of another tokenizer: status line and data for the page."""
-    from tokenization.spans import pieces
-
     try:
         tokenizer = tokenizer_of(context)
         text = check_text(text or "", limit=token_lists.LONGEST)
     except ValueError as error:
         return [render_status("trouble", str(error)), gr.skip()]
+    from tokenization.spans import pieces  # not before: see `modeling.quick_imports`
+
     columns = [token_lists.in_tokens(context.source.name, text, pieces(tokenizer, text))]
     status = READY
     try:
@@ -145,6 +145,7 @@ def show(context: AppContext, text: str, other: str | None) -> list[Any]:
 def fetch(context: AppContext, other: str | None) -> Any:
     """Load a second tokenizer, which may take a while, before `show` needs it: status line."""
     try:
+        context.loader.expect()  # what it imports must not come while the loader imports it too
         token_lists.in_second_tokens(other, "", context.home, anywhere=not context.is_public)
     except ValueError as error:
         return render_status("trouble", str(error))
@@ -171,11 +172,13 @@ def add_endpoint(context: AppContext) -> None:
         no complete character ⟨e2 80⟩), the characters `start` to `end` of the text where it lies (end is not included;
         tokens inside one character share it) and its number of `bytes`; `count`, how many tokens; `bytes` of the text
         in UTF-8; and `bytes_per_token`, null for an empty text. At most 100,000 characters."""
-        from tokenization.spans import pieces
-
         try:
-            return token_lists.as_json(text, pieces(tokenizer_of(context), check_text(text, limit=token_lists.LONGEST)))
+            tokenizer = tokenizer_of(context)
+            text = check_text(text, limit=token_lists.LONGEST)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
+        from tokenization.spans import pieces  # not before: see `modeling.quick_imports`
+
+        return token_lists.as_json(text, pieces(tokenizer, text))
 
     api(tokenize, api_name="tokenize", concurrency_limit=4)

@@ -53,11 +53,6 @@ def look(loaded: LoadedModel, text: str) -> Look:
     if not ids:
         raise ValueError(f"{loaded.source.name} cannot begin by itself: write something first.")
     logits_V = next_token_logits(loaded.model, ids)
-    if logits_V.isnan().any() or logits_V.isposinf().any():
-        raise ValueError(
-            "The next token is unknown: expected finite logits, got NaN or infinity. The weights are broken, as "
-            "after a diverged training run; load an earlier checkpoint."
-        )
     is_new_V = torch.ones(len(logits_V), dtype=torch.bool)
     is_new_V[ids] = False
     likeliest = logits_V.topk(min(LABELLED, len(logits_V))).indices.tolist()
