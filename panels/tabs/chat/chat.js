@@ -131,7 +131,9 @@ function buttons() {
 // Requests
 
 function ask(asked, own) {
-  if (!loaded || !requests.begin({ before: chat, asked, text: "", ...own })) return false;
+  const trouble = settings.trouble();
+  if (trouble && loaded && !isWriting()) say("#chat-status", "trouble", trouble);
+  if (trouble || !loaded || !requests.begin({ before: chat, asked, text: "", ...own })) return false;
   chat = asked;
   say("#chat-status", "busy", "Answering …");
   return true;

@@ -14,7 +14,7 @@ from panels import zerogpu
 from panels.components.events import DIRECT, PRIVATE
 from panels.components.fields import seed_field, slider
 from panels.components.model_switch import on_model
-from panels.components.status import LOADING, READY, render_status
+from panels.components.status import BROKEN, LOADING, READY, render_status
 from panels.context import AppContext
 from panels.formats import model_facts
 from panels.generate import DRAFT_INTERVAL, TIME_LIMIT
@@ -146,6 +146,7 @@ def build(context: AppContext) -> list[Component]:
     )
     for over in (running.then, running.failure):
         over(lambda: settle(cache), None, [go, stop, model_a, model_b], **DIRECT)
+    running.failure(lambda: BROKEN, None, status, **DIRECT)
     stop.click(ask_to_stop, state, None, **DIRECT)
     for model, note in ((model_a, note_a), (model_b, note_b)):
         model.change(lambda choice: describe(cache, choice), model, note, **DIRECT)
