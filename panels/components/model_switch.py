@@ -117,11 +117,11 @@ def switch_of_page() -> ModelSwitch | None:
     return getattr(Context.root_block, "model_switch", None)
 
 
-def on_model(answer: Callable[..., Any], inputs: Any, outputs: Any, *, opened: bool = True) -> None:
+def on_model(answer: Callable[..., Any], inputs: Any, outputs: Any, *, opened: bool = True) -> list[Any]:
     """Update `outputs` with what `answer` makes of `inputs`, as the visitor has them, when another model is there; and,
-    unless not `opened`, when the page was opened."""
+    unless not `opened`, when the page was opened. Returns these events, for what is to follow them."""
     page, switch = Context.root_block, switch_of_page()
     assert page is not None, "a page is being built"
     changes = [*([page.load] if opened else []), *([switch.version.change] if switch is not None else [])]
-    for change in changes:  # in the queue: the answer may wait for the model
-        change(answer, inputs, outputs, **PRIVATE, concurrency_limit=None)
+    # In the queue: the answer may wait for the model.
+    return [change(answer, inputs, outputs, **PRIVATE, concurrency_limit=None) for change in changes]

@@ -19,7 +19,7 @@ def stream_script(name: str, owner: str) -> str:
 
 
 def tell_when_over(running: Any, owner: str) -> None:
-    """Let `window.scratch.OWNER` know that its request is over: `running`, an event of Gradio's, has ended or failed."""
+    """Let `window.scratch.OWNER` know that its request is over: `running`, Gradio's event, has ended or failed."""
     for over in (running.then, running.failure):  # Gradio runs `then` only after what did not fail (6.31)
         over(None, None, None, js=f"() => window.scratch.{owner}.over()", **PRIVATE)
 

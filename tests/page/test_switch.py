@@ -169,6 +169,25 @@ def test_escape_takes_back_what_was_typed_into_the_field(pages: tuple[Any, Any])
     assert not [each for each in asked if each["fn_index"] in listeners]
 
 
+def test_compare_keeps_what_was_chosen_when_another_visitor_switches(pages: tuple[Any, Any]) -> None:
+    from playwright.sync_api import expect
+
+    page, other = pages
+    page.get_by_role("tab", name="Compare", exact=True).click()
+    page.get_by_label("Prompt for both").fill("mine")
+    page.get_by_role("button", name="Careful and wild settings").click()
+    expect(page.get_by_label("Same settings as A")).not_to_be_checked()
+    note = page.locator("#compare-note-a").inner_text()
+    choose(other, "Bundle bundles/slow")
+    expect(heading(page)).to_have_text("slow")
+    expect(page.locator("#compare-note-a")).not_to_have_text(note)
+    expect(page.get_by_label("Same settings as A")).not_to_be_checked()
+    expect(page.get_by_label("Prompt for both")).to_have_value("mine")
+    choose(other, "Run lab, its best checkpoint")
+    expect(heading(page)).to_have_text("lab")
+    page.get_by_role("tab", name="Write", exact=True).click()
+
+
 def test_learn_takes_the_run_that_it_shows(pages: tuple[Any, Any]) -> None:
     from playwright.sync_api import expect
 
