@@ -185,6 +185,27 @@ def test_stop_keeps_what_is_there_and_the_question_can_be_asked_again(page: Any)
     assert field(page).input_value() == "typed meanwhile"
 
 
+def test_the_old_answer_is_kept_until_the_new_one_begins(browsing: Any, chat_address: str) -> None:
+    page = opened(browsing, chat_address)
+    set_up(page)
+    said = ask(page, "The lamp?")
+    equals(lambda: stored(page), [["The lamp?", *said]])
+    page.route("**/queue/join*", lambda route: None)  # the request stays on its way
+    button(page, "Answer again").click()
+    expect(button(page, "Stop")).to_be_enabled()
+    field(page).fill("typed meanwhile")
+    assert stored(page) == [["The lamp?", *said]]
+    set_up(page, tokens=9)  # a moved setting is stored as well
+    equals(lambda: page.evaluate(STORED)[0]["settings"]["max_new_tokens"], "9")
+    assert stored(page) == [["The lamp?", *said]]
+    page.on("dialog", lambda dialog: dialog.accept())  # it asks before an answer is lost
+    page.unroute("**/queue/join*")
+    page.reload()
+    open_chat(page)
+    assert words(page) == said
+    expect(field(page)).to_have_value("typed meanwhile")
+
+
 def test_a_mistake_is_said_and_the_chat_stays(page: Any) -> None:
     said = ask(page, "The lamp?")
     set_up(page, seed="x")

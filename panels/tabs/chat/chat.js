@@ -76,7 +76,7 @@ const isWriting = () => requests.current !== null;
 const settings = new window.scratch.Settings({
   texts: { system: "#chat-system :is(input, textarea)", seed: "#chat-seed :is(input, textarea)" }, prefix: "chat-",
 });
-const chats = new Chats({ root: "chats", area: "chat", noun: "chat", unnamed: "Chat", editor: { content: () => chat, load, isWriting }, settings });
+const chats = new Chats({ root: "chats", area: "chat", noun: "chat", unnamed: "Chat", editor: { content: toKeep, load, isWriting }, settings });
 
 function nodeOf(message) {
   const node = make("div", `turn ${message.role}`);
@@ -157,7 +157,14 @@ function send() {
   }
 }
 
-// Ask the last question again. The answer that was there is stored until the first words of the new one come.
+// The chat to store: until the first words of an answer come, with what *Answer again* is to replace.
+function toKeep() {
+  const request = requests.current;
+  const isReplacing = request?.replaced && request.text === "";
+  return isReplacing ? { messages: request.before.messages, question: chat.question } : chat;
+}
+
+// Ask the last question again.
 function again() {
   const { messages, question } = chat;
   const last = messages.findLastIndex(({ role }) => role === "user");
@@ -200,7 +207,7 @@ function load(other) {
 function typed() {
   if (!loaded) return;
   chat = { ...chat, question: field.value };
-  chats.save(chat);
+  chats.save(toKeep());
 }
 
 // An example takes the place of what stands in the field, as if it were typed, so that the browser can undo it.
