@@ -173,7 +173,7 @@ def test_stop_keeps_what_is_there_and_the_question_can_be_asked_again(page: Any)
     first = words(page)
     assert (len(first), field(page).input_value()) == (2, "typed meanwhile")
     assert first[1]
-    set_up(page)
+    set_up(page, seed="6")  # another text, wherever the first one was stopped
     button(page, "Answer again").click()
     over(page)
     second = words(page)
@@ -221,6 +221,16 @@ def test_a_mistake_is_said_and_the_chat_stays(page: Any) -> None:
     field(page).fill("  ")
     button(page, "Send").click()
     expect(status(page)).to_contain_text("Write a message first.")
+
+
+def test_a_message_from_right_to_left_is_laid_out_so(page: Any) -> None:
+    direction = "(element) => getComputedStyle(element).direction"
+    field(page).fill("שלום עולם")
+    assert field(page).evaluate(direction) == "rtl"
+    page.keyboard.press("Enter")
+    over(page)
+    assert page.locator(WORDS).first.evaluate(direction) == "rtl"
+    assert page.locator(WORDS).first.evaluate("(element) => getComputedStyle(element).unicodeBidi") == "plaintext"
 
 
 def test_the_keyboard_alone_asks_and_chooses_an_example(page: Any) -> None:

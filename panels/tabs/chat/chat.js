@@ -82,11 +82,12 @@ function nodeOf(message) {
   const node = make("div", `turn ${message.role}`);
   make("span", "who", LABELS[message.role], node);
   const words = make("p", "words", message.content, node);
+  words.dir = "auto";
   if (message.earlier) {
     const { length } = message.earlier;
     const details = make("details", "", undefined, node);
     make("summary", "", `${length} earlier answer${length === 1 ? "" : "s"}`, details);
-    for (const text of message.earlier) make("p", "words", text, details);
+    for (const text of message.earlier) make("p", "words", text, details).dir = "auto";
   }
   return { message, node, words };
 }
