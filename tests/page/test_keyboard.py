@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from docs.screenshot import open_tab
 from tests.page.test_look import LOOK
-from tests.serving import button, set_length
+from tests.serving import button, set_length, wait_until
 
 LEVELS = """
 () => [...document.querySelectorAll(".gradio-container :is(h1, h2, h3, h4, h5, h6)")]
@@ -61,6 +61,24 @@ def test_a_button_that_can_no_longer_be_pressed_hands_the_focus_on(page: Any) ->
     page.keyboard.type("x")  # what was undone goes, and with it Redo, which has no focus to hand on
     expect(page.locator("#redo")).to_be_disabled()
     expect(page.get_by_label("Your text")).to_be_focused()
+
+
+def test_escape_that_closes_a_list_stops_no_writing(page: Any) -> None:
+    open_tab(page, "Write")
+    page.get_by_label("Your text").fill("The lamp")
+    set_length(page, 1000)
+    button(page, "Generate").click()
+    expect(page.locator("#status")).to_contain_text("tokens/s")
+    model = page.locator("#model-choice input")
+    model.click()
+    expect(model).to_have_attribute("aria-expanded", "true")
+    page.keyboard.press("Escape")
+    expect(model).to_have_attribute("aria-expanded", "false")
+    count = page.locator("#document .layer .token").count()
+    wait_until(lambda: page.locator("#document .layer .token").count() > count)
+    expect(button(page, "Stop")).to_be_enabled()
+    page.keyboard.press("Escape")
+    expect(page.locator("#status")).to_contain_text("Stopped.")
 
 
 def test_compare_hands_the_focus_to_stop_and_takes_it_back(page: Any) -> None:

@@ -31,7 +31,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !go.disabled) {
     event.preventDefault();
     go.click();
-  } else if (event.key === "Escape" && !stop.disabled) {
+  } else if (event.key === "Escape" && !stop.disabled && !event.defaultPrevented) {
     stop.click();
   }
 });
