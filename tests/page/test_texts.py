@@ -355,8 +355,15 @@ def test_a_file_that_is_not_utf_8_is_read_as_what_it_is(browsing, lab_address):
     page = opened(browsing, lab_address)
     importing = page.locator("#texts input[type=file]")
     text = "Bäume und „Lampen“"
-    for encoding, said in (("utf-8-sig", ""), ("utf-16", ""), ("cp1252", "it was read as Windows-1252."), ("utf-8", "")):
-        importing.set_input_files({"name": f"{encoding}.txt", "mimeType": "text/plain", "buffer": text.encode(encoding)})
+    for encoding, said in (
+        ("utf-8-sig", ""),
+        ("utf-16", ""),
+        ("cp1252", "it was read as Windows-1252."),
+        ("utf-8", ""),
+    ):
+        importing.set_input_files(
+            {"name": f"{encoding}.txt", "mimeType": "text/plain", "buffer": text.encode(encoding)}
+        )
         expect(name(page)).to_have_text(encoding)
         expect(field(page)).to_have_value(text)
         expect(trouble(page)).to_contain_text(said) if said else expect(trouble(page)).to_be_hidden()

@@ -246,8 +246,8 @@ def answer(
     moves: FillState | None = None,
     stop: bool | None = None,
 ) -> list[Any]:
-    """Document, status, candidates, whether Undo and Redo (by the texts of `moves`) and Stop can be pressed; None leaves
-    each as it is."""
+    """Document, status, candidates, and whether Undo and Redo (by the texts of `moves`) and Stop can be pressed; None
+    leaves each as it is."""
     shown = [gr.skip() if value is None else value for value in (document, status, candidates)]
     buttons = [gr.skip(), gr.skip()] if moves is None else history_buttons(moves)
     return [*shown, *buttons, gr.skip() if stop is None else gr.Button(interactive=stop)]
