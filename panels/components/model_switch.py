@@ -103,6 +103,10 @@ class ModelSwitch:
         _, *others = self._cache.choices(masked=True)
         return [(self._context.source.name, OWN), *others]
 
+    def offered(self) -> Any:
+        """The field with what there is to choose from now, whatever stands in it."""
+        return gr.update(choices=self.choices())
+
     def updated(self) -> Any:
         """The field as it should be now."""
         return gr.update(choices=self.choices(), value=OWN, interactive=True)

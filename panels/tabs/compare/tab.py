@@ -16,6 +16,7 @@ from panels.components.events import DIRECT, PRIVATE
 from panels.components.fields import seed_field, slider
 from panels.components.model_switch import on_model
 from panels.components.status import BROKEN, LOADING, READY, render_status
+from panels.components.training_strip import strip_of_page
 from panels.context import AppContext
 from panels.formats import model_facts
 from panels.generate import DRAFT_INTERVAL, TIME_LIMIT
@@ -148,6 +149,8 @@ def build(context: AppContext) -> list[Component]:
     )
     for over in (running.then, running.failure):
         over(lambda: settle(cache), None, [go, stop, model_a, model_b], **DIRECT)
+    if (strip := strip_of_page()) is not None:
+        strip.models.change(lambda: offered(cache), None, [model_a, model_b], **DIRECT)
     running.failure(lambda: BROKEN, None, status, **DIRECT)
     stop.click(ask_to_stop, state, None, **DIRECT)
     for model, note in ((model_a, note_a), (model_b, note_b)):
@@ -186,11 +189,10 @@ def prepare(context: AppContext, cache: ModelCache) -> list[Any]:
     """What the tab begins with, as JSON for its script: a prompt, and two models that are not the same, else two
     settings; the models that there are to choose from, for both fields; and whether there is another one at all."""
     context.loader.done.wait()
-    choices, other = cache.choices(), cache.another()
+    other = cache.another()
     a, b, same, _, *values = two_models(other) if other else two_settings()
     suggested = {"prompt": next(iter(context.source.prompts), ""), "choices": [a, b, same, *values]}
-    fields = [gr.update(choices=choices), gr.update(choices=choices)]
-    return [json.dumps(suggested), *fields, gr.update(visible=other is not None)]
+    return [json.dumps(suggested), *offered(cache), gr.update(visible=other is not None)]
 
 
 def arrived(context: AppContext) -> list[Any]:
@@ -280,8 +282,12 @@ def ask_to_stop(state: CompareState) -> None:
 
 def settle(cache: ModelCache) -> list[Any]:
     """The comparison is over, in whatever way: the buttons, and both fields with what there is to choose from now."""
-    choices = cache.choices()
-    return [*buttons(is_busy=False), gr.update(choices=choices), gr.update(choices=choices)]
+    return [*buttons(is_busy=False), *offered(cache)]
+
+
+def offered(cache: ModelCache) -> list[Any]:
+    """Both fields with what there is to choose from now, whatever stands in them."""
+    return [gr.update(choices=cache.choices())] * 2
 
 
 def buttons(*, is_busy: bool) -> list[Any]:
