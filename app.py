@@ -1,6 +1,6 @@
 """The page of a model, in the browser or in the terminal; on a Hugging Face Space the same file runs as it stands.
 
-python app.py [--model DIR_OR_REPO] [--port N] [--host ADDRESS] [--run DIR] [--mcp] [--terminal]
+python app.py [--model DIR_OR_REPO] [--port N] [--host ADDRESS] [--run-dir DIR] [--mcp] [--terminal]
               [--train RECIPE [flags of python -m train]]
 """
 

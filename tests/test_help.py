@@ -1,5 +1,7 @@
 """Help comes before the heavy imports: whoever asks a command what it takes waits for none of them."""
 
+import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,3 +49,14 @@ def test_help_imports_nothing_heavy(words: str) -> None:
     assert ended == ("ends with 2" if "hot" in words else "ends with 0") or words == "train --list"
     assert not HEAVY & {*imported.split()}
     assert len(done.stdout.splitlines()) > 8 or "invalid float value: 'hot'" in done.stderr
+
+
+def test_the_usage_that_app_begins_with_names_the_flags_of_its_help() -> None:
+    usage = ast.get_docstring(ast.parse((ROOT / "app.py").read_text(encoding="utf-8")))
+    assert usage is not None
+    done = subprocess.run(
+        [sys.executable, "app.py", "--help"], cwd=ROOT, capture_output=True, encoding="utf-8", check=True
+    )
+    flags = set(re.findall(r"--[a-z-]+", usage))
+    assert {"--model", "--run-dir"} <= flags
+    assert flags <= set(re.findall(r"--[a-z-]+", done.stdout))

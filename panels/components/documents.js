@@ -24,6 +24,20 @@ function download(name, content, type) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
+// The text of a file's bytes, and its encoding where that is a guess; an Error says why they are no text.
+function textOf(bytes) {
+  const marks = { "utf-16le": [0xff, 0xfe], "utf-16be": [0xfe, 0xff] };
+  const marked = Object.keys(marks).find((name) => marks[name].every((byte, place) => bytes[place] === byte));
+  if (!marked && bytes.includes(0)) throw new Error("expected a text, got binary data");
+  for (const encoding of marked ? [marked] : ["utf-8", "windows-1252"]) {
+    try {
+      const text = new TextDecoder(encoding, { fatal: true }).decode(bytes);
+      return { text, guess: encoding === "windows-1252" ? "Windows-1252" : "" };
+    } catch { /* the next one, which takes every byte */ }
+  }
+  throw new Error(`expected ${marked}, as its first bytes say, got bytes that are none`);
+}
+
 window.scratch.Documents = class {
   // `root`: the id of the element with the list (panels/components/documents.py); `area`: of the storage; `noun`: what a
   // document is called; `unnamed`: a name of one without, before its number; `editor`: {content(), load(content), isWriting()};
@@ -247,7 +261,7 @@ window.scratch.Documents = class {
 
   rename(item) {
     const field = make("input");
-    field.value = this.store.read(item.dataset.id).name;
+    field.value = item.querySelector("b").textContent;
     field.setAttribute("aria-label", "New name");
     item.replaceChildren(field);
     button("Save", "rename-save", item);
@@ -273,11 +287,17 @@ window.scratch.Documents = class {
       this.save(this.editor.content());
     } else if (name !== "") {
       const release = await this.store.claim(id);
-      if (release) this.store.write(id, { ...this.store.read(id), name });
+      if (release) this.renameStored(id, name);
       else this.complain("list", `That ${this.noun} is open in another tab: rename it there.`);
       release?.();
     }
     this.leave(id);
+  }
+
+  renameStored(id, name) {
+    if (!this.isReadable(id)) return this.complain("list", `That ${this.noun} is not stored any more: another tab deleted it.`);
+    const { trouble } = this.store.write(id, { ...this.store.read(id), name });
+    this.complain("list", trouble ?? "");
   }
 
   rowOf(id) {
@@ -339,8 +359,9 @@ window.scratch.Documents = class {
   async importFile(file) {
     if (this.editor.isWriting()) return this.complain("import", "Stop the model first, then import.");
     try {
-      const { name = file.name.replace(/\.[^.]*$/, ""), content, values } = this.parseFile(file.name, await file.text());
-      this.complain("import", "");
+      const { text, guess } = textOf(new Uint8Array(await file.arrayBuffer()));
+      const { name = file.name.replace(/\.[^.]*$/, ""), content, values } = this.parseFile(file.name, text);
+      this.complain("import", guess && `${file.name} is not UTF-8: it was read as ${guess}. Where letters are wrong, save it as UTF-8 and import it again.`);
       const taken = this.store.list().some((each) => each.name === name);
       await this.create({ name: taken ? this.copyName(name) : name, content, values });
     } catch (error) {

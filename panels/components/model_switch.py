@@ -103,6 +103,10 @@ class ModelSwitch:
         _, *others = self._cache.choices(masked=True)
         return [(self._context.source.name, OWN), *others]
 
+    def offered(self) -> Any:
+        """The field with what there is to choose from now, whatever stands in it."""
+        return gr.update(choices=self.choices())
+
     def updated(self) -> Any:
         """The field as it should be now."""
         return gr.update(choices=self.choices(), value=OWN, interactive=True)
@@ -117,11 +121,11 @@ def switch_of_page() -> ModelSwitch | None:
     return getattr(Context.root_block, "model_switch", None)
 
 
-def on_model(answer: Callable[..., Any], inputs: Any, outputs: Any, *, opened: bool = True) -> None:
+def on_model(answer: Callable[..., Any], inputs: Any, outputs: Any, *, opened: bool = True) -> list[Any]:
     """Update `outputs` with what `answer` makes of `inputs`, as the visitor has them, when another model is there; and,
-    unless not `opened`, when the page was opened."""
+    unless not `opened`, when the page was opened. Returns these events, for what is to follow them."""
     page, switch = Context.root_block, switch_of_page()
     assert page is not None, "a page is being built"
     changes = [*([page.load] if opened else []), *([switch.version.change] if switch is not None else [])]
-    for change in changes:  # in the queue: the answer may wait for the model
-        change(answer, inputs, outputs, **PRIVATE, concurrency_limit=None)
+    # In the queue: the answer may wait for the model.
+    return [change(answer, inputs, outputs, **PRIVATE, concurrency_limit=None) for change in changes]

@@ -26,7 +26,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
     press("generate", "fill-in", "chat-send", "tour-start", "look-inside");
-  } else if (event.key === "Escape") {
+  } else if (event.key === "Escape" && !event.defaultPrevented) {
     press("stop", "chat-stop", "fill-stop", "tour-stop", "inside-stop");
   }
 });

@@ -29,6 +29,17 @@ window.scratch.Settings = class {
     return Object.fromEntries([...numbers, ...texts]);
   }
 
+  // What is wrong with the numbers, of which the server would refuse the request; "": nothing. A number is typed without
+  // leaving its field where a key sends the request.
+  trouble() {
+    for (const field of this.numbers.map((name) => this.fieldOf(name))) {
+      if (!field || (field.value !== "" && +field.value >= +field.min && +field.value <= +field.max)) continue;
+      const label = field.getAttribute("aria-label").replace(/^number input for /, "");
+      return `${label}: expected a number from ${field.min} to ${field.max}, got ${field.value || "none"}.`;
+    }
+    return "";
+  }
+
   // Put settings back, from the browser's storage, a file or a link: what is no setting, or none of today's, is left out.
   restore(values) {
     const { put } = window.scratch.Settings;

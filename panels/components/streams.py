@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from panels.components.events import PRIVATE
+
 PART = "window.scratchParts = {{...window.scratchParts, {name}: {{element, trigger}}}};"
 """What makes the component `name` known to the scripts."""
 LOADING = "The model is still loading …"
@@ -16,9 +18,10 @@ def stream_script(name: str, owner: str) -> str:
     return f"{PART.format(name=name)}watch('value', () => window.scratch?.{owner}?.receive(props.value));"
 
 
-def over_script(owner: str) -> str:
-    """The script that tells the owner that its request is over."""
-    return f"() => window.scratch.{owner}.over()"
+def tell_when_over(running: Any, owner: str) -> None:
+    """Let `window.scratch.OWNER` know that its request is over: `running`, Gradio's event, has ended or failed."""
+    for over in (running.then, running.failure):  # Gradio runs `then` only after what did not fail (6.31)
+        over(None, None, None, js=f"() => window.scratch.{owner}.over()", **PRIVATE)
 
 
 def json_line(content: dict[str, Any]) -> str:

@@ -23,8 +23,8 @@ LAST = 10.0
 PLACE = "/training/state"
 """Where a visitor's page asks whether something is new. A plain request, no event of Gradio's, which costs the server
 many times as much: thirty pages ask at once."""
-PARTS = ("box", "shown", "use", "resume", "hide", "spoken", "choice", "active")
-"""What shows the strip, in the order of an update; `choice` is what `use` switches to."""
+PARTS = ("box", "shown", "use", "resume", "hide", "spoken", "choice", "active", "models")
+"""What shows the strip, in the order of an update; `choice` is what `use` switches to, `models` what can be chosen."""
 LIVE = """
 element.setAttribute('role', 'status');
 element.setAttribute('aria-live', 'polite');
@@ -68,6 +68,12 @@ class StripParts:
         self._context, self._switch = context, switch
         self._cache, self.strip = ModelCache(context), TrainingStrip(context)
         self._parts: dict[str, Any] = {}
+        self._models: tuple[int | None, str] = None, ""  # the version of the strip, and what could be chosen by then
+
+    @property
+    def models(self) -> gr.Textbox:
+        """Changes when there are other models to choose from: those that a run makes while the page is open."""
+        return self._parts["models"]
 
     @property
     def active(self) -> gr.Textbox:
@@ -84,7 +90,8 @@ class StripParts:
                 hide = gr.Button("Hide", elem_id="strip-hide", min_width=70, visible=False)
         spoken = gr.HTML("", elem_id="strip-spoken", js_on_load=LIVE, padding=False)
         active = gr.Textbox(visible="hidden")
-        values = (box, shown, use, resume, hide, spoken, gr.State(""), active)
+        models = gr.Textbox(self._choices(None), visible="hidden")
+        values = (box, shown, use, resume, hide, spoken, gr.State(""), active, models)
         self._parts = dict(zip(PARTS, values, strict=True))
 
     def wire(self, page: gr.Blocks) -> None:
@@ -98,6 +105,7 @@ class StripParts:
         parts["hide"].click(self.put_away, seen, outputs, **DIRECT)
         if self._switch is not None:
             self._switch.on(parts["use"].click, parts["choice"])
+            self.models.change(self._switch.offered, None, self._switch.chosen, **DIRECT)
             self._switch.version.change(self.after_switch, [seen, self._switch.version], outputs, **DIRECT)
 
     def begin(self, seen: Seen) -> list[Any]:
@@ -170,7 +178,14 @@ class StripParts:
             gr.skip() if is_said else gr.update(value=render("{{ text }}", text=spoken)),
             self._cache.choice_of(shown.run.path) if shown.run is not None else "",
             str(shown.run.path) if is_active and shown.run is not None else "",
+            self._choices(shown.version),
         ]
+
+    def _choices(self, version: int | None) -> str:
+        """The models that can be chosen, looked up once a version of the strip for all visitors."""
+        if version is None or self._models[0] != version:
+            self._models = version, "\n".join(choice for _, choice in self._cache.choices(masked=True))
+        return self._models[1]
 
 
 def strip_of_page() -> StripParts | None:

@@ -173,7 +173,7 @@ def test_stop_keeps_what_is_there_and_the_question_can_be_asked_again(page: Any)
     first = words(page)
     assert (len(first), field(page).input_value()) == (2, "typed meanwhile")
     assert first[1]
-    set_up(page)
+    set_up(page, seed="6")  # another text, wherever the first one was stopped
     button(page, "Answer again").click()
     over(page)
     second = words(page)
@@ -183,6 +183,27 @@ def test_stop_keeps_what_is_there_and_the_question_can_be_asked_again(page: Any)
     earlier.get_by_text("1 earlier answer").click()
     assert earlier.locator(".words").all_text_contents() == [first[1]]
     assert field(page).input_value() == "typed meanwhile"
+
+
+def test_the_old_answer_is_kept_until_the_new_one_begins(browsing: Any, chat_address: str) -> None:
+    page = opened(browsing, chat_address)
+    set_up(page)
+    said = ask(page, "The lamp?")
+    equals(lambda: stored(page), [["The lamp?", *said]])
+    page.route("**/queue/join*", lambda route: None)  # the request stays on its way
+    button(page, "Answer again").click()
+    expect(button(page, "Stop")).to_be_enabled()
+    field(page).fill("typed meanwhile")
+    assert stored(page) == [["The lamp?", *said]]
+    set_up(page, tokens=9)  # a moved setting is stored as well
+    equals(lambda: page.evaluate(STORED)[0]["settings"]["max_new_tokens"], "9")
+    assert stored(page) == [["The lamp?", *said]]
+    page.on("dialog", lambda dialog: dialog.accept())  # it asks before an answer is lost
+    page.unroute("**/queue/join*")
+    page.reload()
+    open_chat(page)
+    assert words(page) == said
+    expect(field(page)).to_have_value("typed meanwhile")
 
 
 def test_a_mistake_is_said_and_the_chat_stays(page: Any) -> None:
@@ -200,6 +221,16 @@ def test_a_mistake_is_said_and_the_chat_stays(page: Any) -> None:
     field(page).fill("  ")
     button(page, "Send").click()
     expect(status(page)).to_contain_text("Write a message first.")
+
+
+def test_a_message_from_right_to_left_is_laid_out_so(page: Any) -> None:
+    direction = "(element) => getComputedStyle(element).direction"
+    field(page).fill("שלום עולם")
+    assert field(page).evaluate(direction) == "rtl"
+    page.keyboard.press("Enter")
+    over(page)
+    assert page.locator(WORDS).first.evaluate(direction) == "rtl"
+    assert page.locator(WORDS).first.evaluate("(element) => getComputedStyle(element).unicodeBidi") == "plaintext"
 
 
 def test_the_keyboard_alone_asks_and_chooses_an_example(page: Any) -> None:

@@ -17,6 +17,19 @@ from tests.panels.tiny_model import save_checkpoint
 
 PROMPT = "the cat </script><img src=x onerror=alert(1)> שלום"
 
+LATE = """
+const send = window.fetch;
+const isFree = new Promise((resolve) => { window.letGo = resolve; });
+window.fetch = async (address, options) => {
+  const asked = String(address).includes("queue/join") && JSON.parse(options.body).fn_index;
+  const part = window.gradio_config.components.find((each) => each.props.elem_id === "compare-another").id;
+  const isLoad = (each) => each.id === asked && each.targets.some(([, kind]) => kind === "load");
+  if (window.gradio_config.dependencies.some((each) => isLoad(each) && each.outputs.includes(part))) await isFree;
+  return send(address, options);
+};
+"""
+"""The answer that the tab begins with comes late, as that of a page whose model loads does."""
+
 
 @pytest.fixture(scope="module")
 def home(lab_run: Path) -> Path:
@@ -80,6 +93,26 @@ def test_two_checkpoints_side_by_side(lab_page, home):
             assert page.evaluate(LOOK) == [], (colours, width)
     buttons = page.locator("#compare-actions > button, #compare-ideas button").all()
     assert min(button.bounding_box()["height"] for button in buttons if button.is_visible()) >= 40
+
+
+def test_what_is_typed_and_chosen_before_the_model_is_there_stays(browsing, lab_address):
+    from playwright.sync_api import expect
+
+    page = browsing.new_page()
+    page.add_init_script(LATE)
+    page.goto(lab_address, timeout=120_000)
+    page.get_by_text("Ready.", exact=True).first.wait_for()
+    open_tab(page, "Compare")
+    prompt = page.get_by_label("Prompt for both")
+    expect(prompt).to_have_value("")
+    page.get_by_role("button", name="Careful and wild settings").click()
+    prompt.fill("mine")
+    page.evaluate("window.letGo()")
+    expect(page.locator("#compare-another")).to_be_visible()  # what the tab begins with is there
+    expect(page.locator("#compare-note-b .note")).to_be_visible()
+    expect(prompt).to_have_value("mine")
+    expect(page.get_by_label("number input for Temperature, B")).to_have_value(str(WILD.temperature))
+    expect(page.get_by_label("Same settings as A")).not_to_be_checked()
 
 
 def test_ready_made_comparisons_and_what_goes_wrong(lab_page, home):

@@ -12,6 +12,23 @@ PRESS = """
 (area, [key, code, shiftKey]) => area.dispatchEvent(
   new KeyboardEvent("keydown", { key, code, shiftKey, ctrlKey: true, bubbles: true, cancelable: true }))
 """
+DIRECTIONS = """
+() => {
+  const [area, layer] = ["textarea", ".layer"].map((name) => document.querySelector(`#document ${name}`));
+  const said = (element) => ["direction", "unicodeBidi", "textAlign"].map((name) => getComputedStyle(element)[name]);
+  const box = layer.getBoundingClientRect();
+  const text = layer.firstChild;
+  const share = (place) => {
+    const range = document.createRange();
+    range.setStart(text, place);
+    range.setEnd(text, place + 1);
+    const { left, right } = range.getBoundingClientRect();
+    return ((left + right) / 2 - box.left) / box.width;
+  };
+  return { area: said(area), layer: said(layer), shares: [0, text.data.indexOf("T")].map(share) };
+}
+"""
+"""How field and layer lay out a text, and how far from the left its first letter and its first Latin one are."""
 AT_END = "paper => paper.scrollTop >= paper.scrollHeight - paper.clientHeight - 2"
 
 
@@ -35,6 +52,18 @@ def test_undo_and_redo_are_where_a_keyboard_has_them(
     for keys, expected in ((undo, "The lamp"), (redo, ""), (undo, "The lamp")):
         assert field(page).evaluate(PRESS, [*keys]) is False  # the browser does nothing of its own
         expect(field(page)).to_have_value(expected)
+
+
+def test_a_text_from_right_to_left_is_laid_out_so_in_the_field_and_its_layer(page: Any) -> None:
+    field(page).fill("שלום עולם\nThe lamp")
+    found = page.evaluate(DIRECTIONS)
+    assert found["area"] == found["layer"] == ["rtl", "plaintext", "start"]
+    hebrew, latin = found["shares"]
+    assert hebrew > 0.9
+    assert latin < 0.1
+    field(page).fill("The lamp, שלום")
+    found = page.evaluate(DIRECTIONS)
+    assert found["area"] == found["layer"] == ["ltr", "plaintext", "start"]
 
 
 @pytest.mark.parametrize("keys", [("w", "KeyZ", False), (";", "KeyZ", False)], ids=["French", "Dvorak"])

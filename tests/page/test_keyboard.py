@@ -63,6 +63,27 @@ def test_a_button_that_can_no_longer_be_pressed_hands_the_focus_on(page: Any) ->
     expect(page.get_by_label("Your text")).to_be_focused()
 
 
+def test_escape_that_closes_a_list_stops_no_writing(page: Any) -> None:
+    open_tab(page, "Write")
+    page.get_by_label("Your text").fill("The lamp")
+    set_length(page, 1000)
+    button(page, "Generate").click()
+    expect(page.locator("#status")).to_contain_text("tokens/s")
+    page.evaluate("""() => {
+      window.stops = 0;
+      document.getElementById("stop").addEventListener("click", () => { window.stops += 1; });
+    }""")
+    model = page.locator("#model-choice input")
+    model.click()
+    expect(model).to_have_attribute("aria-expanded", "true")
+    page.keyboard.press("Escape")
+    expect(model).to_have_attribute("aria-expanded", "false")
+    assert page.evaluate("window.stops") == 0
+    page.keyboard.press("Escape")
+    assert page.evaluate("window.stops") == 1
+    expect(page.locator("#status")).to_contain_text("Stopped.")
+
+
 def test_compare_hands_the_focus_to_stop_and_takes_it_back(page: Any) -> None:
     open_tab(page, "Compare")
     button(page, "The same model twice").click()

@@ -12,9 +12,10 @@ import pytest
 from panels.generate import generate
 from panels.models import load_model
 from panels.sampling import settings_from
+from storage.run_folder import RunFolder
 from tests.page.writing import opened
-from tests.panels.tiny_model import save_checkpoint, save_masked_checkpoint
-from tests.serving import SEED, Window, button, choose_option, free_port, serving, set_length
+from tests.panels.tiny_model import save_checkpoint, save_masked_checkpoint, save_run
+from tests.serving import SEED, Window, button, choose_option, free_port, serving, set_length, wait_until
 
 LISTENERS = """() => {
   const { components, dependencies } = window.gradio_config;
@@ -22,6 +23,12 @@ LISTENERS = """() => {
   return dependencies.filter((each) => each.targets.some(([target]) => target === id)).map((each) => each.id);
 }"""
 """The events of the field of the head."""
+SLOW = """() => {
+  const data = document.querySelector("#next-numbers [data-turn]");
+  data.dataset.next = JSON.stringify({ ...JSON.parse(data.dataset.next), seconds: 9 });
+  data.dataset.turn += " slow";
+}"""
+"""The last numbers of the bars again, as of a model that took nine seconds for them."""
 DOCUMENT = "#document-text"
 """The text of the Write tab; once another kind of model was there, Fill in has a field of the same name."""
 
@@ -169,6 +176,51 @@ def test_escape_takes_back_what_was_typed_into_the_field(pages: tuple[Any, Any])
     assert not [each for each in asked if each["fn_index"] in listeners]
 
 
+def test_compare_keeps_what_was_chosen_when_another_visitor_switches(pages: tuple[Any, Any]) -> None:
+    from playwright.sync_api import expect
+
+    page, other = pages
+    page.get_by_role("tab", name="Compare", exact=True).click()
+    page.get_by_label("Prompt for both").fill("mine")
+    page.get_by_role("button", name="Careful and wild settings").click()
+    expect(page.get_by_label("Same settings as A")).not_to_be_checked()
+    note = page.locator("#compare-note-a").inner_text()
+    choose(other, "Bundle bundles/slow")
+    expect(heading(page)).to_have_text("slow")
+    expect(page.locator("#compare-note-a")).not_to_have_text(note)
+    expect(page.get_by_label("Same settings as A")).not_to_be_checked()
+    expect(page.get_by_label("Prompt for both")).to_have_value("mine")
+    choose(other, "Run lab, its best checkpoint")
+    expect(heading(page)).to_have_text("lab")
+    page.get_by_role("tab", name="Write", exact=True).click()
+
+
+def test_the_bars_of_a_model_that_follows_a_slow_one_come_by_themselves(pages: tuple[Any, Any]) -> None:
+    from playwright.sync_api import expect
+
+    page, other = pages
+    stale = page.locator("#bars .next-token.stale")
+    page.locator(DOCUMENT).fill("The lamp is")
+    expect(stale).to_have_count(0)
+    expect(page.locator("#bars .tail")).to_have_text("after The lamp is")
+
+    def looks_only_when_asked() -> bool:
+        page.evaluate(SLOW)
+        page.wait_for_timeout(500)  # the data is looked at ten times a second
+        page.locator(DOCUMENT).fill("The lamp is")
+        page.locator(DOCUMENT).fill("The lamp was")
+        page.wait_for_timeout(1500)
+        return stale.count() == 1
+
+    wait_until(looks_only_when_asked)  # the numbers that a switch before asked for may come late
+    choose(other, "Bundle bundles/slow")
+    expect(heading(page)).to_have_text("slow")
+    expect(page.locator("#bars .tail")).to_have_text("after The lamp was")
+    expect(stale).to_have_count(0)
+    choose(other, "Run lab, its best checkpoint")
+    expect(heading(page)).to_have_text("lab")
+
+
 def test_learn_takes_the_run_that_it_shows(pages: tuple[Any, Any]) -> None:
     from playwright.sync_api import expect
 
@@ -184,6 +236,28 @@ def test_learn_takes_the_run_that_it_shows(pages: tuple[Any, Any]) -> None:
     expect(heading(other)).to_have_text("lab")
     page.get_by_role("tab", name="Learn", exact=True).click()
     expect(page.locator("#learn-use")).to_be_hidden()
+
+
+def test_a_run_that_is_trained_meanwhile_can_be_chosen_without_a_reload(pages: tuple[Any, Any], home: Path) -> None:
+    from playwright.sync_api import expect
+
+    page, _ = pages
+    run = RunFolder(save_run(home / "runs" / "fresh"))
+    run.write_state(run.peek_state() | {"status": "running", "steps": 100})
+    with run.lock():
+        expect(page.locator("#strip-shown")).to_contain_text("Training fresh")
+        choose(page, "Run fresh, its best checkpoint")
+        expect(heading(page)).to_have_text("fresh")
+        page.get_by_role("tab", name="Compare", exact=True).click()
+        expect(page.locator("#compare-note-b")).to_contain_text("parameters")
+        save_checkpoint(run.path / "checkpoints" / "step-000040")
+        run.write_state(run.peek_state() | {"step": 40})
+        expect(page.locator("#strip-shown")).to_contain_text("step 40")
+        choose_option(page, page.get_by_label("Model B"), "Step 40 of fresh")
+    run.write_state(run.peek_state() | {"status": "finished"})
+    page.get_by_role("tab", name="Write", exact=True).click()
+    choose(page, "Run lab, its best checkpoint")
+    expect(heading(page)).to_have_text("lab")
 
 
 def test_a_page_that_outlives_its_server_shows_the_model_of_the_next(browsing: Any, home: Path) -> None:

@@ -347,3 +347,56 @@ def test_a_name_is_composed_with_an_input_method(browsing, lab_address):
     expect(new).to_be_focused()
     new.press("Enter")
     expect(name(page)).to_have_text("か")
+
+
+def test_a_file_that_is_not_utf_8_is_read_as_what_it_is(browsing, lab_address):
+    from playwright.sync_api import expect
+
+    page = opened(browsing, lab_address)
+    importing = page.locator("#texts input[type=file]")
+    text = "Bäume und „Lampen“"
+    for encoding, said in (
+        ("utf-8-sig", ""),
+        ("utf-16", ""),
+        ("cp1252", "it was read as Windows-1252."),
+        ("utf-8", ""),
+    ):
+        importing.set_input_files(
+            {"name": f"{encoding}.txt", "mimeType": "text/plain", "buffer": text.encode(encoding)}
+        )
+        expect(name(page)).to_have_text(encoding)
+        expect(field(page)).to_have_value(text)
+        expect(trouble(page)).to_contain_text(said) if said else expect(trouble(page)).to_be_hidden()
+    for raw, message in (
+        (b"PK\x03\x04\x00\x00", "expected a text, got binary data"),
+        (b"\xff\xfe\x00\xdc", "expected utf-16le, as its first bytes say, got bytes that are none"),
+    ):
+        importing.set_input_files({"name": "x.txt", "mimeType": "text/plain", "buffer": raw})
+        expect(trouble(page)).to_have_text(f"x.txt was not imported: {message}.")
+        expect(field(page)).to_have_value(text)
+
+
+def test_a_text_that_another_tab_deletes_while_it_is_renamed_is_gone(browsing, lab_address):
+    from playwright.sync_api import expect
+
+    first = opened(browsing, lab_address)
+    for words in ("One", "Two", "Three"):
+        field(first).fill(words)
+        expect(first.locator("#texts .stored")).to_have_text("kept in this browser")
+        open_list(first)
+        first.locator("#texts [data-act=new]").click()
+        expect(field(first)).to_have_value("")
+    second = opened(browsing, lab_address)
+    for page in (first, second):
+        open_list(page)
+    row = first.locator("#texts li").filter(has_text="Untitled 2")
+    row.get_by_role("button", name="Rename").click()
+    first.get_by_label("New name").fill("A ghost")
+    row = second.locator("#texts li").filter(has_text="Untitled 2")
+    row.get_by_role("button", name="Delete").click()
+    second.get_by_role("button", name="Delete", exact=True).click()
+    keeps(second, ["Untitled 1", "One"], ["Untitled 3", "Three"])
+    first.get_by_label("New name").press("Enter")
+    expect(trouble(first)).to_have_text("That text is not stored any more: another tab deleted it.")
+    keeps(first, ["Untitled 1", "One"], ["Untitled 3", "Three"])
+    expect(first.locator("#texts li")).to_have_count(2)

@@ -1,5 +1,6 @@
 """How a comparison waits for its turn and its models, and what it says when they cannot be had."""
 
+import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -148,11 +149,16 @@ def test_the_page_begins_with_two_models_that_are_not_the_same(context):
     assert cache.another() == "runs/lamp/checkpoints/step-000010"
     shutil.rmtree(bundle)
     for extra in (context.run / "checkpoints" / "step-000010", context.home / "bundles"):
-        a, b, same, *_ = compare.prepare(context, cache, "")[1:]
-        assert (a["value"], b["value"], same) == (cache.another(), OWN, True)
+        suggested, a, b, another = compare.prepare(context, cache)
+        assert json.loads(suggested)["choices"][:3] == [cache.another(), OWN, True]
+        assert a["choices"] == b["choices"] == cache.choices()
+        assert another["visible"]
         shutil.rmtree(extra)
-    prompt, a, b, same, shown, *values = compare.prepare(context, cache, "mine")
+    suggested, *_, another = compare.prepare(context, cache)
+    found = json.loads(suggested)
+    a, b, same, *values = found["choices"]
     count = len(compare.SETTINGS)
-    assert (prompt, a["value"], b["value"], same, shown["visible"]) == ("mine", OWN, OWN, False, True)
+    assert (found["prompt"], a, b, same) == (next(iter(context.source.prompts), ""), OWN, OWN, False)
+    assert not another["visible"]
     assert values[:count] == [*CAREFUL.values.values()]
     assert values[count : 2 * count] == [*WILD.values.values()]

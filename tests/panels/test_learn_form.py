@@ -131,10 +131,12 @@ def test_files_of_every_kind_are_read(
     name: str, content: bytes, options: dict[str, str], text: str, note: str | None, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    found, notes = read_text("pasted", tmp_path / name, **options)
+    found, notes = read_text("", tmp_path / name, **options)
     assert text in found
     assert len(notes) == (note is not None)
     assert note is None or re.match(note, notes[0])
+    unused = f"A run trains on the file, {name}, and not on the pasted text: take one of them away."
+    assert read_text("pasted", tmp_path / name, **options) == (found, [*notes, unused])
     assert read_text("a lone \ud800 surrogate", None) == ("a lone \ufffd surrogate", [])
 
 

@@ -197,7 +197,10 @@ def test_a_tour_takes_its_turn_and_an_empty_field_an_example(loaded: LoadedModel
     assert ("Ready." in status, 'class="tour"' in result, stop.interactive) == (True, True, False)
     assert state.tour is not None
     assert state.tour.text == "The lamp"
-    *_, (_, status, result, _) = tab.run_tour(context, state, "a" * 400)
+    typed = "a" * 400
+    assert [text for text, *_ in tab.run_tour(context, state, typed)] == [gr.skip()] * 2  # the field has more by now
+    assert next(tab.run_tour(context, state, typed, is_typed=False))[0] == typed
+    *_, (_, status, result, _) = tab.run_tour(context, state, typed)
     assert ("expected at most 300 characters" in status, result) == (True, "")
     assert len(context.queue) == 0
 

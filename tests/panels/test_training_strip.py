@@ -113,6 +113,15 @@ def test_nothing_is_sent_where_nothing_is_new(context: AppContext, lamp: RunFold
     assert "loss 1.500" in str(parts.begin(other))
 
 
+def test_a_page_learns_of_the_models_that_a_run_makes(context: AppContext, lamp: RunFolder) -> None:
+    parts, seen = StripParts(context, ModelSwitch(context)), Seen()
+    first = parts.begin(seen)[PARTS.index("models")].splitlines()
+    save_run(context.home / "runs" / "fresh")
+    append(lamp, "metrics.jsonl", step=40, seconds=20.0, train_loss=1.5)
+    parts.strip.refresh()
+    assert {*parts.follow(seen)[PARTS.index("models")].splitlines()} - {*first} == {"runs/fresh"}
+
+
 @pytest.mark.parametrize(("shown", "is_told"), [(1, True), (2, False), (None, True), (1e300, False)])
 def test_a_page_that_shows_an_older_model_is_told_of_the_next(
     context: AppContext, shown: float | None, is_told: bool

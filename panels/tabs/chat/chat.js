@@ -76,17 +76,18 @@ const isWriting = () => requests.current !== null;
 const settings = new window.scratch.Settings({
   texts: { system: "#chat-system :is(input, textarea)", seed: "#chat-seed :is(input, textarea)" }, prefix: "chat-",
 });
-const chats = new Chats({ root: "chats", area: "chat", noun: "chat", unnamed: "Chat", editor: { content: () => chat, load, isWriting }, settings });
+const chats = new Chats({ root: "chats", area: "chat", noun: "chat", unnamed: "Chat", editor: { content: toKeep, load, isWriting }, settings });
 
 function nodeOf(message) {
   const node = make("div", `turn ${message.role}`);
   make("span", "who", LABELS[message.role], node);
   const words = make("p", "words", message.content, node);
+  words.dir = "auto";
   if (message.earlier) {
     const { length } = message.earlier;
     const details = make("details", "", undefined, node);
     make("summary", "", `${length} earlier answer${length === 1 ? "" : "s"}`, details);
-    for (const text of message.earlier) make("p", "words", text, details);
+    for (const text of message.earlier) make("p", "words", text, details).dir = "auto";
   }
   return { message, node, words };
 }
@@ -131,7 +132,9 @@ function buttons() {
 // Requests
 
 function ask(asked, own) {
-  if (!loaded || !requests.begin({ before: chat, asked, text: "", ...own })) return false;
+  const trouble = settings.trouble();
+  if (trouble && loaded && !isWriting()) say("#chat-status", "trouble", trouble);
+  if (trouble || !loaded || !requests.begin({ before: chat, asked, text: "", ...own })) return false;
   chat = asked;
   say("#chat-status", "busy", "Answering …");
   return true;
@@ -155,7 +158,14 @@ function send() {
   }
 }
 
-// Ask the last question again. The answer that was there is stored until the first words of the new one come.
+// The chat to store: until the first words of an answer come, with what *Answer again* is to replace.
+function toKeep() {
+  const request = requests.current;
+  const isReplacing = request?.replaced && request.text === "";
+  return isReplacing ? { messages: request.before.messages, question: chat.question } : chat;
+}
+
+// Ask the last question again.
 function again() {
   const { messages, question } = chat;
   const last = messages.findLastIndex(({ role }) => role === "user");
@@ -198,7 +208,7 @@ function load(other) {
 function typed() {
   if (!loaded) return;
   chat = { ...chat, question: field.value };
-  chats.save(chat);
+  chats.save(toKeep());
 }
 
 // An example takes the place of what stands in the field, as if it were typed, so that the browser can undo it.

@@ -17,7 +17,7 @@ from panels.components.documents import render_documents
 from panels.components.events import DIRECT, PRIVATE, field_of
 from panels.components.fields import seed_field, slider
 from panels.components.status import LOADING, READY
-from panels.components.streams import over_script, stream_script
+from panels.components.streams import stream_script, tell_when_over
 from panels.context import AppContext
 from panels.request_queue import LatestRequest
 from panels.sampling import CONTROLS, DEFAULTS, number
@@ -74,7 +74,7 @@ def build(context: AppContext) -> list[Component]:
         trigger_mode="multiple",  # a newer request ends those before it
         **PRIVATE,
     )
-    running.then(None, None, None, js=over_script("chat"), **PRIVATE)
+    tell_when_over(running, "chat")
     stop.click(LatestRequest.stop, visitor, None, **DIRECT)
     return [status, samples]
 

@@ -18,7 +18,7 @@ QUESTION = """
     <label for="chat-question">Your message</label>
     <p id="chat-hint">Enter sends it, Shift+Enter begins a new line, Esc stops the answer.</p>
   </div>
-  <textarea id="chat-question" rows="2" spellcheck="false" aria-describedby="chat-hint"></textarea>
+  <textarea id="chat-question" rows="2" spellcheck="false" dir="auto" aria-describedby="chat-hint"></textarea>
 </div>
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from panels import zerogpu
 from panels.components.events import DIRECT, PRIVATE
 from panels.components.fields import seed_field, slider
 from panels.components.model_switch import on_model
-from panels.components.status import LOADING, READY, render_status
+from panels.components.status import BROKEN, LOADING, READY, render_status
+from panels.components.training_strip import strip_of_page
 from panels.context import AppContext
 from panels.formats import model_facts
 from panels.generate import DRAFT_INTERVAL, TIME_LIMIT
@@ -45,6 +47,7 @@ ENDS = {
     "stopped": "Stopped.",
     "deadline": f"Time is up: one comparison may take {TIME_LIMIT:.0f} seconds.",
 }
+SUGGEST = "(...given) => window.scratch.compare.suggest(...given)"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -106,7 +109,7 @@ def build(context: AppContext) -> list[Component]:
         stop = gr.Button("Stop", variant="stop", elem_id="compare-stop", min_width=80, interactive=False)
     status = gr.HTML(READY if context.loader.ready else LOADING, elem_id="compare-status", padding=False)
     result = gr.HTML("", elem_id="comparison", padding=False)
-    state = gr.State(CompareState())
+    state, suggested = gr.State(CompareState()), gr.Textbox(visible="hidden")
 
     def run(
         state: CompareState, text: str, choice_a: str, choice_b: str, length: Any, seed: Any, same: bool, *values: Any
@@ -146,6 +149,9 @@ def build(context: AppContext) -> list[Component]:
     )
     for over in (running.then, running.failure):
         over(lambda: settle(cache), None, [go, stop, model_a, model_b], **DIRECT)
+    if (strip := strip_of_page()) is not None:
+        strip.models.change(lambda: offered(cache), None, [model_a, model_b], **DIRECT)
+    running.failure(lambda: BROKEN, None, status, **DIRECT)
     stop.click(ask_to_stop, state, None, **DIRECT)
     for model, note in ((model_a, note_a), (model_b, note_b)):
         model.change(lambda choice: describe(cache, choice), model, note, **DIRECT)
@@ -159,7 +165,11 @@ def build(context: AppContext) -> list[Component]:
     another.click(lambda: two_models(cache.another() or OWN), None, setup, **DIRECT)
     settings.click(two_settings, None, setup, **DIRECT)
     identical.click(lambda: two_models(OWN), None, setup, **DIRECT)
-    on_model(lambda text: prepare(context, cache, text), prompt, [prompt, *setup, note_a, note_b, another])
+    choices = [part for part in setup if part is not settings_b]
+    for prepared in on_model(lambda: prepare(context, cache), None, [suggested, model_a, model_b, another]):
+        # In the browser, which knows what the visitor has typed and chosen by then.
+        filled = prepared.then(None, [suggested, prompt, *choices], [prompt, *setup], js=SUGGEST, **PRIVATE)
+        filled.then(lambda *of: [describe(cache, each) for each in of], [model_a, model_b], [note_a, note_b], **DIRECT)
     return [status]
 
 
@@ -175,19 +185,14 @@ def two_settings() -> list[Any]:
     return [OWN, OWN, False, gr.update(visible=True), *CAREFUL.values.values(), *WILD.values.values()]
 
 
-def prepare(context: AppContext, cache: ModelCache, text: str) -> list[Any]:
-    """What the tab begins with: a prompt, where the visitor has none; two models that are not the same, else two
-    settings; what is known of both; and whether there is another model at all."""
+def prepare(context: AppContext, cache: ModelCache) -> list[Any]:
+    """What the tab begins with, as JSON for its script: a prompt, and two models that are not the same, else two
+    settings; the models that there are to choose from, for both fields; and whether there is another one at all."""
     context.loader.done.wait()
-    choices, other = cache.choices(), cache.another()
-    a, b, *rest = two_models(other) if other else two_settings()
-    return [
-        text or next(iter(context.source.prompts), ""),
-        *(gr.update(choices=choices, value=value) for value in (a, b)),
-        *rest,
-        *(describe(cache, choice) for choice in (a, b)),
-        gr.update(visible=other is not None),
-    ]
+    other = cache.another()
+    a, b, same, _, *values = two_models(other) if other else two_settings()
+    suggested = {"prompt": next(iter(context.source.prompts), ""), "choices": [a, b, same, *values]}
+    return [json.dumps(suggested), *offered(cache), gr.update(visible=other is not None)]
 
 
 def arrived(context: AppContext) -> list[Any]:
@@ -277,8 +282,12 @@ def ask_to_stop(state: CompareState) -> None:
 
 def settle(cache: ModelCache) -> list[Any]:
     """The comparison is over, in whatever way: the buttons, and both fields with what there is to choose from now."""
-    choices = cache.choices()
-    return [*buttons(is_busy=False), gr.update(choices=choices), gr.update(choices=choices)]
+    return [*buttons(is_busy=False), *offered(cache)]
+
+
+def offered(cache: ModelCache) -> list[Any]:
+    """Both fields with what there is to choose from now, whatever stands in them."""
+    return [gr.update(choices=cache.choices())] * 2
 
 
 def buttons(*, is_busy: bool) -> list[Any]:

@@ -73,9 +73,10 @@ BLANK_SELECTION = """
 class FillState:
     """What the tab remembers of one visitor."""
 
-    text: str = ""  # whose blanks these are
+    text: str = ""  # whose blanks these are, or that was put into the field last
     blanks: list[Blank] = field(default_factory=list)
     past: list[str] = field(default_factory=list)  # the texts that Undo goes back to, the newest last
+    future: list[str] = field(default_factory=list)  # those that Redo goes to, the nearest last
     visitor: LatestRequest = field(default_factory=LatestRequest)
 
 
@@ -97,6 +98,7 @@ def build(context: AppContext) -> list[Component]:
         stop = gr.Button("Stop", variant="stop", elem_id="fill-stop", min_width=70, interactive=False)
         blank = gr.Button("Blank", elem_id="blank", min_width=80)
         undo = gr.Button("Undo", elem_id="fill-undo", min_width=80, interactive=False)
+        redo = gr.Button("Redo", elem_id="fill-redo", min_width=80, interactive=False)
     status = gr.HTML(READY if context.loader.ready else LOADING, elem_id="fill-status")
     candidates = gr.HTML("", elem_id="candidates", js_on_load=CHOOSE)
     samples = gr.Dataset(
@@ -106,7 +108,7 @@ def build(context: AppContext) -> list[Component]:
         **examples(context.source),
     )
     state = gr.State(FillState())
-    outputs = [document, status, candidates, undo, stop]
+    outputs = [document, status, candidates, undo, redo, stop]
 
     def guess(state: FillState, text: str) -> Iterator[list[Any]]:
         yield from show(context, state, text)
@@ -131,7 +133,8 @@ def build(context: AppContext) -> list[Component]:
             **PRIVATE,
         )
         running.failure(lambda: answer(BROKEN, stop=False), None, outputs, **DIRECT)
-    undo.click(go_back, state, outputs, **DIRECT)
+    for button, move in ((undo, go_back), (redo, go_forward)):
+        button.click(move, [state, document], outputs, **DIRECT)
     stop.click(ask_to_stop, state, outputs, **DIRECT)
     blank.click(None, None, None, js=BLANK_SELECTION)
     on_model(lambda: "", None, candidates, opened=False)  # what another model has said goes
@@ -143,9 +146,9 @@ def arrived(context: AppContext) -> list[Any]:
     return [READY, gr.update(**examples(context.source))]
 
 
-def show(context: AppContext, state: FillState, text: str) -> Iterator[list[Any]]:
-    """Guess the blanks of `text` as soon as it is one's turn: document, status, candidates, Undo and Stop, on the way
-    and at last."""
+def show(context: AppContext, state: FillState, text: str, *, is_typed: bool = True) -> Iterator[list[Any]]:
+    """Guess the blanks of `text` as soon as it is one's turn: document, status, candidates, Undo, Redo and Stop, on the
+    way and at last; `is_typed`: the field has that text, and may have more of it by the time of the first answer."""
     blanks: list[Blank] = []
 
     def guess(should_stop: Callable[[], bool]) -> str:
@@ -159,19 +162,21 @@ def show(context: AppContext, state: FillState, text: str) -> Iterator[list[Any]
         count = f"{len(blanks)} blank{'' if len(blanks) == 1 else 's'}"
         return render_status("idle", f"{count}. Choose a word and it goes into the text.")
 
-    document, undo = text, gr.Button(interactive=bool(state.past))
+    document = gr.skip() if is_typed else text
+    moves = history_buttons(state)
     for status, candidates, stop in run_request(context, state.visitor, guess, busy="Guessing …", idle=idle):
         if isinstance(candidates, str):  # the last answer, of a request that nobody stopped
             state.text, state.blanks = text, blanks if candidates else []
-        yield [document, status, candidates, undo, stop]
-        document = undo = gr.skip()  # they may have changed since
+        yield [document, status, candidates, *moves, stop]
+        document, moves = gr.skip(), [gr.skip(), gr.skip()]  # they may have changed since
 
 
 def replace(context: AppContext, state: FillState, text: str, other: str) -> Iterator[list[Any]]:
     """Guess the blanks of another text, in place of what stands there, to which Undo goes back."""
     if text.strip() and text != other:
-        state.past = [*state.past, text][-HISTORY:]
-    yield from show(context, state, other)
+        remember(state, text)
+    state.text, state.blanks = other, []
+    yield from show(context, state, other, is_typed=False)
 
 
 def put_in(context: AppContext, state: FillState, text: str, blank: Any, candidate: Any) -> Iterator[list[Any]]:
@@ -183,14 +188,15 @@ def put_in(context: AppContext, state: FillState, text: str, blank: Any, candida
     from modeling.infilling import insert  # not before: see `modeling.quick_imports`
 
     chosen = state.blanks[blank]
-    state.past = [*state.past, text][-HISTORY:]
+    remember(state, text)
     filled = insert(text, chosen, chosen.candidates[candidate])
-    if len(state.blanks) > 1:
-        yield from show(context, state, filled)
+    is_last = len(state.blanks) == 1
+    state.text, state.blanks = filled, []
+    if not is_last:
+        yield from show(context, state, filled, is_typed=False)
         return
     state.visitor.begin()
-    state.text, state.blanks = filled, []
-    yield answer(render_status("idle", "No blank is left."), document=filled, candidates="", undo=True, stop=False)
+    yield answer(render_status("idle", "No blank is left."), document=filled, candidates="", moves=state, stop=False)
 
 
 def is_index(value: Any, items: Sequence[Any]) -> bool:
@@ -198,21 +204,39 @@ def is_index(value: Any, items: Sequence[Any]) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(items)
 
 
-def go_back(state: FillState) -> list[Any]:
-    """Undo: the text before the last word was put in."""
+def remember(state: FillState, text: str) -> None:
+    """Another text is to take the place of `text`: Undo goes back to it."""
+    state.past, state.future = [*state.past, text][-HISTORY:], []
+
+
+def go_back(state: FillState, text: str) -> list[Any]:
+    """Undo: what was typed since the last text was put into the field, else the text before that."""
+    return move(state, text, state.past, state.future, "Back to the text before")
+
+
+def go_forward(state: FillState, text: str) -> list[Any]:
+    """Redo: the text that Undo took away; what was typed since, Undo has."""
+    return move(state, text, state.future, state.past, "The text is there again")
+
+
+def move(state: FillState, text: str, source: list[str], target: list[str], message: str) -> list[Any]:
+    """Put the last text of `source` into the field in place of `text`, which goes to `target`; one that was typed since
+    the last move or word is a step of its own when the way is back."""
     state.visitor.begin()
-    if not state.past:
-        return answer(undo=False, stop=False)
-    text = state.past.pop()
-    state.blanks = []
-    message = render_status("idle", "Back to the text before: Fill in guesses again.")
-    return answer(message, document=text, candidates="", undo=bool(state.past), stop=False)
+    if not source:
+        return answer(moves=state, stop=False)
+    is_undone = text != state.text and source is state.past
+    other = state.text if is_undone else source.pop()
+    target[:] = [*target, text][-HISTORY:]
+    state.text, state.blanks = other, []
+    status = render_status("idle", f"{message}: Fill in guesses again.")
+    return answer(status, document=other, candidates="", moves=state, stop=False)
 
 
 def ask_to_stop(state: FillState) -> list[Any]:
     """End the present request: one that waits leaves the line."""
     status, candidates, stop = one_request.ask_to_stop(state.visitor)
-    return [gr.skip(), status, candidates, gr.skip(), stop]
+    return [gr.skip(), status, candidates, gr.skip(), gr.skip(), stop]
 
 
 def answer(
@@ -220,12 +244,19 @@ def answer(
     *,
     document: str | None = None,
     candidates: str | None = None,
-    undo: bool | None = None,
+    moves: FillState | None = None,
     stop: bool | None = None,
 ) -> list[Any]:
-    """Document, status, candidates, and whether Undo and Stop can be pressed; None leaves each as it is."""
+    """Document, status, candidates, and whether Undo and Redo (by the texts of `moves`) and Stop can be pressed; None
+    leaves each as it is."""
     shown = [gr.skip() if value is None else value for value in (document, status, candidates)]
-    return shown + [gr.skip() if value is None else gr.Button(interactive=value) for value in (undo, stop)]
+    buttons = [gr.skip(), gr.skip()] if moves is None else history_buttons(moves)
+    return [*shown, *buttons, gr.skip() if stop is None else gr.Button(interactive=stop)]
+
+
+def history_buttons(state: FillState) -> list[Any]:
+    """Undo and Redo, as there is something to go to."""
+    return [gr.Button(interactive=bool(state.past)), gr.Button(interactive=bool(state.future))]
 
 
 def render_candidates(text: str, blanks: list[Blank]) -> str:

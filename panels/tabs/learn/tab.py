@@ -148,7 +148,8 @@ def build(context: AppContext) -> list[Component]:
         **PRIVATE,
     )
     made.failure(lambda: TIMELAPSE_FAILED, None, lapse_status, **DIRECT)
-    made.then(lambda: [gr.Button(interactive=True), gr.Button(interactive=False)], None, buttons, **DIRECT)
+    for over in (made.then, made.failure):
+        over(lambda: [gr.Button(interactive=True), gr.Button(interactive=False)], None, buttons, **DIRECT)
     halt.click(lambda state: state.request.stop(), state, None, **DIRECT)
     started = build_form(context, is_open=shown["run"]["value"] is None, active=active)
     if started is not None:

@@ -38,6 +38,8 @@ def read_text(
     if len(text) > LARGEST_TEXT:
         size = f"expected at most {LARGEST_TEXT // 10**6} million characters in it, got {len(text) / 1e6:.0f} million"
         raise ValueError(f"{path.name}: {size}. {command}")
+    if (pasted or "").strip():
+        notes = [*notes, f"A run trains on the file, {path.name}, and not on the pasted text: take one of them away."]
     return text, notes
 
 

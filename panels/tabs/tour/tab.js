@@ -77,7 +77,7 @@ document.addEventListener("keydown", (event) => {
   if (!section?.checkVisibility() || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
   const inside = event.target === document.body || event.target.closest?.("#tour-result");
   const isLeft = section.classList.contains("left");
-  if (event.key === "Escape" && !isLeft && document.getElementById("tour-stop")?.disabled) {
+  if (event.key === "Escape" && !isLeft && !event.defaultPrevented && document.getElementById("tour-stop")?.disabled) {
     leave(section);
   } else if (inside && !isLeft) {
     const to = { ArrowRight: step + 1, ArrowLeft: step - 1, Home: 0, End: steps(section).length - 1 }[event.key];

@@ -74,10 +74,11 @@ def build(context: AppContext) -> list[Component]:
         yield from run_tour(context, state, text)
 
     def again(state: TourState, text: str, event: gr.EventData) -> Iterator[list[Any]]:
+        appended = None
         if state.tour is not None:  # None: the server was restarted meanwhile
-            appended = field_of(event, "again") == "append" and state.tour.draw.text
+            appended = state.tour.draw.text if field_of(event, "again") == "append" else None
             text = appended or state.tour.text
-        yield from run_tour(context, state, text)
+        yield from run_tour(context, state, text, is_typed=not appended)
 
     picked = samples.click(lambda sample: sample[0], samples, text, **DIRECT)
     for event, answer in ((go.click, run), (picked.then, run), (result.select, again)):
@@ -117,12 +118,16 @@ def examples(source: ModelSource) -> dict[str, Any]:
     return {"samples": [[text] for text in dict.fromkeys(beginnings) if text] or [[SENTENCE]]}
 
 
-def run_tour(context: AppContext, state: TourState, text: str, *, seed: int | None = None) -> Iterator[list[Any]]:
+def run_tour(
+    context: AppContext, state: TourState, text: str, *, is_typed: bool = True, seed: int | None = None
+) -> Iterator[list[Any]]:
     """Text, status, result and Stop, while a tour waits for its turn and when it is there; the status shows errors.
 
-    An empty text takes the first example. Each tour draws with the page's default settings, and a new seed where none
-    is given."""
+    An empty text takes the first example. `is_typed`: the field keeps what it has, which may be more than `text` by the
+    time of the first answer. Each tour draws with the page's default settings, and a new seed where none is given."""
+    is_typed = is_typed and text != ""
     text = text or examples(context.source)["samples"][0][0]
+    document = gr.skip() if is_typed else text
 
     def take(should_stop: Callable[[], bool]) -> str:
         settings = settings_from(seed=draw_seed() if seed is None else seed)
@@ -133,5 +138,6 @@ def run_tour(context: AppContext, state: TourState, text: str, *, seed: int | No
         return render_status("idle", "Ready. The arrow keys lead from step to step.")
 
     answers = run_request(context, state.visitor, take, busy="Computing …", idle=idle)
-    for number, answer in enumerate(answers):  # what is typed while it computes stays
-        yield [gr.skip() if number else text, *answer]
+    for answer in answers:
+        yield [document, *answer]
+        document = gr.skip()  # what is typed while it computes stays

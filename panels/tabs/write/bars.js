@@ -207,6 +207,7 @@ function receive(data) {
   const message = JSON.parse(data.dataset.next);
   if (!message && !data.dataset.trouble) { // a model has come: it has not looked yet
     [lookedAt, pending] = [null, null];
+    if (next) next.seconds = 0; // the time that the other one took says nothing of it
     return;
   }
   next = message ? decode(message) : { trouble: data.dataset.trouble, seconds: 0 };

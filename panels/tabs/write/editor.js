@@ -116,6 +116,8 @@ function move(direction) {
 
 // Have the model continue `base`; `rejected` is the text that it replaces.
 function ask(base, rejected = null) {
+  const trouble = window.scratch.settings.trouble();
+  if (trouble && loaded && !isWriting()) return say("trouble", trouble);
   if (!loaded || !requests.begin({ base, rejected, pieces: [], started: false })) return;
   [follows, seen] = [true, paper?.scrollTop ?? 0];
   window.scratch.texts.save(history, { now: true }); // what a retry or a branch replaces can be undone, whatever happens

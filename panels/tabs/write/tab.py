@@ -17,7 +17,7 @@ from panels.components.beginnings import excerpt, render_beginnings
 from panels.components.documents import render_documents
 from panels.components.events import DIRECT, PRIVATE, field_of
 from panels.components.status import LOADING, READY, render_status
-from panels.components.streams import PART, over_script, stream_script
+from panels.components.streams import PART, stream_script, tell_when_over
 from panels.context import AppContext
 from panels.generate import check_text, generate_queued
 from panels.sampling import DEFAULTS
@@ -80,7 +80,7 @@ def build(context: AppContext) -> list[Component]:
         trigger_mode="multiple",
         **PRIVATE,
     )
-    running.then(None, None, None, js=over_script("editor"), **PRIVATE)
+    tell_when_over(running, "editor")
     stop.click(ask_to_stop, visitor, None, **DIRECT)
     # Not `always_last`: what comes later would be asked with the tokens of what came first.
     note.select(

@@ -13,9 +13,9 @@ DOCUMENT = """
       <span class="keys">Ctrl+Enter writes, Esc stops, Ctrl+Z undoes.</span></p>
   </div>
   <div class="paper">
-    <textarea id="document-text" rows="5" spellcheck="false" aria-describedby="document-hint"
+    <textarea id="document-text" rows="5" spellcheck="false" dir="auto" aria-describedby="document-hint"
       placeholder="Write a beginning, pick one below, or leave the page empty and let the model begin …"></textarea>
-    <div class="layer" role="group" aria-label="The tokens that the model wrote"></div>
+    <div class="layer" role="group" dir="auto" aria-label="The tokens that the model wrote"></div>
   </div>
   <div class="shades">{{ legend | safe }}
     <p class="quiet">Choose a shaded token to see what else could have come, and to branch there.</p></div>
