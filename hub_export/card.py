@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from modeling.families import describe_architecture
 from modeling.loading import Weights, is_masked_lm, read_weights
+from storage.corpus_facts import hub_dataset
 from storage.model_card import FACTS, PLACEHOLDER_OWNER, card_facts, card_title, read_card
 from storage.records import read_json_object
-from storage.run_folder import RunFolder, hub_dataset, read_prompts, step_of
+from storage.run_folder import RunFolder, read_prompts, step_of
 from storage.text import duration
 
 LICENSE = "mit"

@@ -17,7 +17,7 @@ from train import checkpoint
 from train.base.base_model import start_from
 from train.base.teacher import load_teacher, with_teacher
 from train.checkpoint import TrainState
-from train.checks import check_same_run
+from train.checks import check_same_run, recorded_config
 from train.config import Config, write_recipe
 from train.data.ahead import AheadBatches
 from train.data.batches import (
@@ -73,6 +73,7 @@ class Run:
                 "continue it with --resume, or choose another --run-dir"
             )
         self.is_resumed = bool(saved)
+        recorded_config(folder)  # a damaged one is refused before anything is taken from it
         config, self.base = start_from(config, RECIPES[recipe]() if recipe in RECIPES else None, folder)
         config, fitted, lines = self._fit(with_teacher(config), (lambda line: None) if quiet else print)
         self.config = config

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from storage.checksums import write_checksums
-from storage.run_folder import RunFolder, describe_corpus, step_of
+from storage.corpus_facts import describe_corpus
+from storage.run_folder import RunFolder, step_of
 
 
 @pytest.fixture
