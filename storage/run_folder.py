@@ -10,6 +10,7 @@ import contextlib
 import logging
 import re
 import shlex
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -164,9 +165,7 @@ class RunFolder:
         Raises:
             ValueError: it is missing or broken.
         """
-        return read_json_object(
-            self.path / STATE, "It only reports on the run: delete it and resume the run, which writes it again."
-        )
+        return read_json_object(self.path / STATE, "Delete it and resume the run, which writes this report again.")
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
@@ -194,7 +193,7 @@ class RunFolder:
 
     def write_state(self, state: dict[str, Any]) -> None:
         """Write run.json."""
-        write_json(self.path / STATE, state)
+        write_json(self.own_path / STATE, state)
 
     def write_recipe(self, recipe: dict[str, Any]) -> None:
         """Write recipe.json, with a checksum."""
@@ -215,14 +214,24 @@ class RunFolder:
                 return (self.path / name).stat().st_mtime
         return 0.0
 
-    def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Keep every other process out for the block.
+    @contextlib.contextmanager
+    def lock(self) -> Generator[None]:
+        """Keep every other process out for the block; from then on this object writes into that folder only.
 
         Raises:
             ValueError: another process has the lock.
         """
         busy = "expected a run folder that is free, got one that another process trains in; "
-        return locked_folder(self.path, f"{busy}wait for it, stop it, or choose another --run-dir")
+        busy += "wait for it, stop it, or choose another --run-dir"
+        with locked_folder(self.path, busy) as self.__dict__["_lock"]:
+            yield
+
+    @property
+    def own_path(self) -> Path:
+        """The folder, to write in; OSError where `lock` was taken and the folder was deleted or replaced since."""
+        if lock := self.__dict__.get("_lock"):
+            lock.check()
+        return self.path
 
     @property
     def is_locked(self) -> bool:
@@ -296,7 +305,7 @@ class RunFolder:
     def record_checksums(self) -> dict[str, tuple[int, str]]:
         """Size in bytes and checksum of metrics.jsonl and samples.jsonl, which are on the disk after this."""
         found: dict[str, tuple[int, str]] = {}
-        for path in (self.path / METRICS, self.path / SAMPLES):
+        for path in (self.own_path / METRICS, self.own_path / SAMPLES):
             sync_file(path)
             if path.is_file():
                 found[path.name] = (path.stat().st_size, file_checksum(path))
@@ -362,11 +371,11 @@ class RunFolder:
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """A line of metrics.jsonl."""
-        append_jsonl(self.path / METRICS, record)
+        append_jsonl(self.own_path / METRICS, record)
 
     def append_sample(self, record: dict[str, Any]) -> None:
         """A line of samples.jsonl."""
-        append_jsonl(self.path / SAMPLES, record)
+        append_jsonl(self.own_path / SAMPLES, record)
 
     def rewind(self, step: int) -> None:
         """Remove the records after `step`: a resumed run writes them again.
@@ -400,8 +409,8 @@ class RunFolder:
 
     def append_log(self, message: str) -> None:
         """A line of train.log."""
-        kept = "the lines before are kept"
-        with explain_write_errors(self.log, kept), self.log.open("a", encoding="utf-8", newline="\n") as stream:
+        path, kept = self.own_path / LOG, "the lines before are kept"
+        with explain_write_errors(path, kept), path.open("a", encoding="utf-8", newline="\n") as stream:
             stream.write(message + "\n")
 
     # Facts
