@@ -1,10 +1,12 @@
 """Writing many texts into one file: the process can be killed at any time, and the same call continues where it was.
 
 `NAME.part` is the file so far; `NAME.part.json` says how many of its bytes count, and where the source continues. When
-the file is complete it gets its name.
+the file is complete it gets its name; then `NAME.part.lock` is removed, and NAME.part.json last of all: beside a file
+that has its name it says that a process was killed in between, and which command the file is of.
 """
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ import filelock
 import zstandard
 from tqdm import tqdm
 
+from storage.checksums import describe_damage, is_seal_broken, sealed
 from storage.files import explain_write_errors
 from storage.records import read_json_object, write_json
 
@@ -24,6 +27,8 @@ ENDINGS = (".txt", ".jsonl", ".txt.zst", ".jsonl.zst")
 _SAVE_BYTES = 8_000_000  # of text, or
 _SAVE_SECONDS = 5.0  # whichever comes first
 _ZSTD_LEVEL = 6  # 60 MB/s, a third of the size
+
+logger = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
@@ -57,7 +62,7 @@ def write_texts(
         progress: whether to show a progress bar (default: yes).
 
     Returns:
-        A sentence about what was written.
+        A sentence about what was written, also where an earlier process was killed after the file was complete.
 
     Raises:
         ValueError: another ending, the name is taken, another process writes the file, the .part file is made from
@@ -66,30 +71,73 @@ def write_texts(
     """
     if not any(path.name.endswith(ending) and path.name != ending for ending in ENDINGS):
         raise ValueError(f"{path}: expected a name that ends with {', '.join(ENDINGS)}, got another; change it")
-    if os.path.lexists(path):
-        raise ValueError(f"{path}: expected a name that is free, but it exists; remove it or choose another name")
-    with _locked(path), _PartFile(path, made_from) as part:
-        with tqdm(
-            desc=path.name,
-            total=total,
-            initial=part.source_bytes,
-            unit="B",
-            unit_scale=True,
-            dynamic_ncols=True,
-            disable=not progress,
-        ) as bar:
-            is_full = limit is not None and part.text_bytes >= limit
-            for batch in [] if is_full else read(part.position):
-                for text, is_complete in batch.texts:
-                    if text and not is_full:
-                        part.append(text, is_complete)
-                        is_full = limit is not None and part.text_bytes >= limit
-                part.reached(batch)
-                bar.update(batch.source_bytes)
-                if is_full:
-                    break
-        part.finish()
-    return f"{path}: {part.texts:,} texts, {part.text_bytes:,} bytes"
+    state_path = path.with_name(path.name + ".part.json")
+    if os.path.lexists(path) and not state_path.is_file():  # nor is a lock file made beside it
+        raise _taken(path)
+    with _locked(path):
+        if os.path.lexists(path):
+            try:
+                state = _read_state(state_path)
+            except ValueError:
+                raise _taken(path) from None
+            if state["made_from"] != made_from or not _has_size(path, state["size"]):
+                raise _taken(path)
+            texts, text_bytes = state["texts"], state["text_bytes"]
+        else:
+            with _PartFile(path, made_from) as part:
+                _copy(read, part, total=total, limit=limit, progress=progress)
+                part.finish()
+            texts, text_bytes = part.texts, part.text_bytes
+    with explain_write_errors(path, "it is complete"):
+        state_path.unlink(missing_ok=True)
+    return f"{path}: {texts:,} texts, {text_bytes:,} bytes"
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _taken(path: Path) -> ValueError:
+    return ValueError(f"{path}: expected a name that is free, but it exists; remove it or choose another name")
+
+
+def _copy(
+    read: Callable[[Any], Iterator[Batch]], part: "_PartFile", *, total: int | None, limit: int | None, progress: bool
+) -> None:
+    """Append what is left of the source, up to the limit."""
+    with tqdm(
+        desc=part.path.name,
+        total=total,
+        initial=part.source_bytes,
+        unit="B",
+        unit_scale=True,
+        dynamic_ncols=True,
+        disable=not progress,
+    ) as bar:
+        is_full = limit is not None and part.text_bytes >= limit
+        for batch in [] if is_full else read(part.position):
+            for text, is_complete in batch.texts:
+                if text and not is_full:
+                    part.append(text, is_complete)
+                    is_full = limit is not None and part.text_bytes >= limit
+            part.reached(batch)
+            bar.update(batch.source_bytes)
+            if is_full:
+                break
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """What a .part.json says.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    state = read_json_object(path)
+    if is_seal_broken(state):
+        raise ValueError(f"{path}: expected it as it was written, but {describe_damage([path.name])}")
+    if missing := {"made_from", "size", "texts", "text_bytes", "position"} - state.keys():
+        raise ValueError(f"{path}: expected it as it was written, but it lacks {' and '.join(sorted(missing))}")
+    return state
 
 
 @contextmanager
@@ -123,6 +171,8 @@ class _PartFile:
             size, self.texts, self.text_bytes = state["size"], state["texts"], state["text_bytes"]
             self.position, self.source_bytes = state["position"]["source"], state["position"]["read"]
         with explain_write_errors(path):
+            if not size:
+                self.state_path.unlink(missing_ok=True)  # it says nothing of the file that begins now
             self._file = self.part_path.open("r+b" if size else "w+b")
             self._file.truncate(size)  # what a killed process wrote after its last save
             self._file.seek(0, os.SEEK_END)
@@ -131,7 +181,11 @@ class _PartFile:
         """What an earlier process saved; None where there is nothing to continue from."""
         if not (self.part_path.is_file() and self.state_path.is_file()):
             return None
-        state = read_json_object(self.state_path)
+        try:
+            state = _read_state(self.state_path)
+        except ValueError as error:
+            logger.warning("%s; the file begins again", error)
+            return None
         if state["made_from"] != self.made_from:
             different = [key for key, value in self.made_from.items() if state["made_from"].get(key) != value]
             raise ValueError(
@@ -178,11 +232,11 @@ class _PartFile:
             os.fsync(self._file.fileno())
         state = {"made_from": self.made_from, "size": self._file.tell(), "texts": self.texts}
         state |= {"text_bytes": self.text_bytes, "position": {"source": self.position, "read": self.source_bytes}}
-        write_json(self.state_path, state)
+        write_json(self.state_path, sealed(state))
         self._pending, self._pending_bytes, self._saved_at = [], 0, time.monotonic()
 
     def finish(self) -> None:
-        """Save what is left, and give the file its name."""
+        """Save what is left, and give the file its name; its state stays."""
         if not self.text_bytes:
             self.state_path.unlink(missing_ok=True)
             raise ValueError(f"{self.path}: expected text to write, got none; nothing was left under this name")
@@ -190,4 +244,3 @@ class _PartFile:
         self._file.close()  # Windows renames no open file
         with explain_write_errors(self.path):
             self.part_path.replace(self.path)
-        self.state_path.unlink()

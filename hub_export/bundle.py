@@ -21,8 +21,9 @@ from modeling.loading import CHECK_RECORD as RECORD
 from modeling.loading import WEIGHTS_NAME, check_files, read_weights
 from storage.checksums import damaged_files, describe_damage, file_checksum, read_checksums
 from storage.files import atomic_folder
+from storage.prompts import PROMPTS
 from storage.records import read_json_object, write_json
-from storage.run_folder import PICTURE, PROMPTS, RunFolder
+from storage.run_folder import PICTURE, RunFolder
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 CHECKPOINT_FILES = ("config.json", WEIGHTS_NAME, *TOKENIZER_FILES)

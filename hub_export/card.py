@@ -10,9 +10,11 @@ from typing import Any, Literal
 
 from modeling.families import describe_architecture
 from modeling.loading import Weights, is_masked_lm, read_weights
+from storage.corpus_facts import hub_dataset
 from storage.model_card import FACTS, PLACEHOLDER_OWNER, card_facts, card_title, read_card
+from storage.prompts import read_prompts
 from storage.records import read_json_object
-from storage.run_folder import RunFolder, hub_dataset, model_name, read_prompts, step_of
+from storage.run_folder import RunFolder, model_name, step_of
 from storage.text import duration
 
 LICENSE = "mit"

@@ -21,8 +21,9 @@ from modeling.loading import context_length, fetch, find_folder, has_chat_templa
 from panels import zerogpu
 from storage.files import matching_paths
 from storage.model_card import card_facts, card_metrics, card_title, read_card
+from storage.prompts import read_prompts
 from storage.records import read_json_object
-from storage.run_folder import RunFolder, model_name, read_prompts, step_of
+from storage.run_folder import RunFolder, model_name, step_of
 from storage.text import first_line
 
 if TYPE_CHECKING:

@@ -117,12 +117,26 @@ def check_folder(folder: Path, advice: str, *, leave_out: str = "") -> None:
 
 def sealed(value: dict[str, Any]) -> dict[str, Any]:
     """A JSON object with the checksum of its fields."""
-    return value | {FIELD: _object_checksum(value)}
+    fields = {key: part for key, part in value.items() if key != FIELD}
+    return {FIELD: _object_checksum(fields), **fields}  # the first line, which an editor deletes without a trace
 
 
 def is_seal_broken(value: dict[str, Any]) -> bool:
     """Whether a JSON object has a checksum, and it is not that of its fields."""
     return FIELD in value and value[FIELD] != _object_checksum(value)
+
+
+def check_seal(path: Path, value: dict[str, Any], advice: str) -> None:
+    """Refuse the JSON object of a file that has a checksum, and it is not that of its fields.
+
+    Args:
+        advice: what to do, in sentences.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    if is_seal_broken(value):
+        raise ValueError(f"{path}: expected the file as it was written, but {describe_damage([path.name])}. {advice}")
 
 
 def _object_checksum(value: dict[str, Any]) -> str:

@@ -9,12 +9,14 @@ in a whole folder. Who writes holds a lock on the temporary (flock), so that nob
 import contextlib
 import errno
 import glob
+import hashlib
 import os
 import re
 import secrets
 import shutil
 import tempfile
 from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,6 +34,9 @@ _FULL_TEXT = os.strerror(errno.ENOSPC).lower()
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 # What is written (.tmp), and a target that was moved aside for its replacement (.old).
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}\.(?P<kind>tmp|old)")
+_LOCK = ".lock"
+_LONGEST_STEM = 200  # bytes
+_SHORTENED = re.compile(r".+~[0-9a-f]{16}")
 _NOTHING_LEFT = "nothing was left under this name"
 
 
@@ -193,8 +198,35 @@ def temporary_folder(prefix: str) -> Generator[Path]:
         yield Path(name)
 
 
+@dataclass(frozen=True, slots=True)
+class FolderLock:
+    """A lock on a folder that is held. It is on the lock file, not on its name: where somebody deletes the folder and
+    another process makes it again and locks it, both hold a lock."""
+
+    folder: Path
+    identity: tuple[int, int] | None  # device and inode of the lock file; no other file gets them while it is held
+
+    def check(self) -> None:
+        """Raise an OSError unless the folder is the one that was locked."""
+        found = _identity(self.folder / _LOCK)
+        if found is None or found != self.identity:
+            what = "deleted or renamed" if found is None else "deleted, and another process has made one of that name"
+            raise OSError(
+                f"{self.folder}: expected the folder that this process began in, but it was {what}; nothing more is "
+                "written into it. Begin again in another folder"
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 @contextlib.contextmanager
-def locked_folder(folder: Path, busy: str) -> Generator[None]:
+def locked_folder(folder: Path, busy: str) -> Generator[FolderLock]:
     """Keep every other process out of a folder for the block, by a lock file in it.
 
     Args:
@@ -204,7 +236,7 @@ def locked_folder(folder: Path, busy: str) -> Generator[None]:
     Raises:
         ValueError: another process has the lock.
     """
-    lock = FileLock(folder / ".lock", timeout=1, poll_interval=0.02)  # who only asks holds it for a moment
+    lock = FileLock(folder / _LOCK, timeout=1, poll_interval=0.02)  # who only asks holds it for a moment
     try:
         with explain_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -212,7 +244,7 @@ def locked_folder(folder: Path, busy: str) -> Generator[None]:
     except Timeout:
         raise ValueError(f"{folder}: {busy}") from None
     try:
-        yield
+        yield FolderLock(folder, _identity(folder / _LOCK))
     finally:
         lock.release()
 
@@ -251,8 +283,12 @@ def _temporary_name(path: Path, kind: str = "tmp") -> Path:
 
 
 def _stem(path: Path) -> str:
-    """The name of a target as its temporaries have it: a name may have 255 bytes in all."""
-    return os.fsencode(path.name)[:200].decode(errors="ignore")
+    """The name of a target as its temporaries have it: a name may have 255 bytes in all, so of a long one its beginning
+    and a checksum."""
+    name = os.fsencode(path.name)
+    if len(name) <= _LONGEST_STEM:
+        return path.name
+    return f"{name[: _LONGEST_STEM - 17].decode(errors='ignore')}~{hashlib.sha256(name).hexdigest()[:16]}"
 
 
 def _open_temporary(path: Path, mode: str, open_kwargs: dict[str, Any]) -> tuple[Path, IO[Any], int | None]:
@@ -300,11 +336,16 @@ def _remove_leftovers_of(path: Path) -> None:
     for name in names:
         found = _TEMPORARY.fullmatch(name)
         if found and found["name"] == _stem(path):
-            _remove_leftover(path.parent / name)
+            _remove_leftover(path.parent / name, path)
 
 
-def _remove_leftover(path: Path) -> None:
-    """Remove a temporary, or give a target that was moved aside its name back, unless somebody is at work on it."""
+def _remove_leftover(path: Path, target: Path | None = None) -> None:
+    """Remove a temporary, or give a target that was moved aside its name back, unless somebody is at work on it.
+
+    Args:
+        target: None (default): as the temporary's name has it. One that was moved aside, and whose name was too long
+            for that, stays until the target is written again.
+    """
     found = _TEMPORARY.fullmatch(path.name)
     assert found
     if not fcntl:
@@ -313,7 +354,9 @@ def _remove_leftover(path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            target = path.with_name(found["name"])
+            if target is None and _SHORTENED.fullmatch(found["name"]) and found["kind"] == "old":
+                return
+            target = target or path.with_name(found["name"])
             if found["kind"] == "old" and not os.path.lexists(target):
                 path.rename(target)
             elif path.is_dir():

@@ -11,9 +11,15 @@ from typing import Any, TypeGuard
 
 from storage.files import atomic_file, explain_write_errors
 
+REPLACE = "Put an intact copy in its place, or make it again with what wrote it."
+"""What to do with a damaged file of which no more is known."""
 
-def read_json(path: Path) -> Any:
+
+def read_json(path: Path, advice: str = REPLACE) -> Any:
     """The value in a JSON file.
+
+    Args:
+        advice: what to do where the file is damaged, in sentences (default: get it again).
 
     Raises:
         ValueError: there is no such file, it cannot be read, or it is not UTF-8 JSON.
@@ -24,7 +30,9 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}: expected a JSON file, but there is no such file") from error
     except (OSError, ValueError, RecursionError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"{path}: expected JSON, but it cannot be read ({reason}). The file is damaged.") from error
+        raise ValueError(
+            f"{path}: expected JSON, but it cannot be read ({reason}). The file is damaged. {advice}"
+        ) from error
 
 
 def is_json_object(value: Any) -> TypeGuard[dict[str, Any]]:
@@ -32,15 +40,15 @@ def is_json_object(value: Any) -> TypeGuard[dict[str, Any]]:
     return isinstance(value, dict)
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+def read_json_object(path: Path, advice: str = REPLACE) -> dict[str, Any]:
+    """The object in a JSON file; `advice` is that of `read_json`.
 
     Raises:
         ValueError: as `read_json`, or the file holds something else than an object.
     """
-    value = read_json(path)
+    value = read_json(path, advice)
     if not is_json_object(value):
-        raise ValueError(f"{path}: expected a JSON object, got a {type(value).__name__}. The file is damaged.")
+        raise ValueError(f"{path}: expected a JSON object, got a {type(value).__name__}. The file is damaged. {advice}")
     return value
 
 
@@ -75,10 +83,11 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     return {name: leaf for key, value in named for name, leaf in flatten(value, key).items()}
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
+def read_jsonl(path: Path, advice: str = REPLACE) -> list[dict[str, Any]]:
     """The objects of a .jsonl file; none where there is no file (a page may look while it is deleted).
 
-    A last line without its end is left out: its writer is not done with it, or was killed.
+    A last line without its end is left out: its writer is not done with it, or was killed. `advice` is that of
+    `read_json`.
 
     Raises:
         ValueError: another line is not a JSON object.
@@ -92,7 +101,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         record = _parse(line)
         if record is None:
             excerpt = line[:60].decode("utf-8", "replace")
-            raise ValueError(f"{path}: expected JSON in line {number}, got {excerpt!r}. The file is damaged.")
+            raise ValueError(f"{path}: expected JSON in line {number}, got {excerpt!r}. The file is damaged. {advice}")
         records.append(record)
     return records
 

@@ -9,6 +9,8 @@ Training writes it, the export and the page read it, and they meet here only.
 import contextlib
 import logging
 import re
+import shlex
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +18,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from storage.checksums import damaged_files, file_checksum
+from storage.checksums import check_seal, damaged_files, file_checksum, sealed
+from storage.corpus_facts import describe_corpus
 from storage.files import explain_write_errors, locked_folder, matching_paths, sync_file
+from storage.prompts import PROMPTS, read_prompts
+from storage.recipe_copies import recipe_advice
 from storage.records import (
     JsonlFollower,
     append_jsonl,
     is_json_object,
-    read_json,
     read_json_object,
     read_json_object_or_empty,
     read_jsonl,
@@ -30,12 +34,14 @@ from storage.records import (
     write_jsonl,
 )
 
-STATE, RECIPE, METRICS, SAMPLES, PROMPTS = "run.json", "recipe.json", "metrics.jsonl", "samples.jsonl", "prompts.json"
+STATE, RECIPE, METRICS, SAMPLES = "run.json", "recipe.json", "metrics.jsonl", "samples.jsonl"
 CHECKPOINTS, TOKENIZER, TOKENS, PICTURE, LOG, OUTPUT, VOCABULARY = (
     "checkpoints", "tokenizer", "tokens", "loss.png", "train.log", "output.txt", "vocab.txt"
 )  # fmt: skip
 STARTED_BY_PAGE, PAGE_LOG = "page.json", "page.log"
 EVALUATIONS = "evaluations.json"
+TRAINING = "training"
+"""Of a checkpoint: the folder with what a resume needs beside the weights."""
 
 logger = logging.getLogger(__name__)
 
@@ -159,16 +165,23 @@ class RunFolder:
         Raises:
             ValueError: it is missing or broken.
         """
-        return read_json_object(self.path / STATE)
+        return read_json_object(self.path / STATE, "Delete it and resume the run, which writes this report again.")
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
         """recipe.json: the recipe's name, its resolved config, the git commit, the versions of the libraries.
 
         Raises:
-            ValueError: it is missing or broken.
+            ValueError: it is missing, broken, or not as it was written; the message says what to do.
         """
-        return read_json_object(self.path / RECIPE)
+        content = read_json_object(self.recipe_file, self.recipe_advice)
+        check_seal(self.recipe_file, content, self.recipe_advice)
+        return content
+
+    @property
+    def recipe_advice(self) -> str:
+        """What to do where recipe.json is damaged, in sentences."""
+        return recipe_advice(self.recipe_file, [folder / TRAINING / RECIPE for folder in self.checkpoints().values()])
 
     def peek_state(self) -> dict[str, Any]:
         """run.json as it is at this moment; empty where it is missing or broken."""
@@ -180,11 +193,11 @@ class RunFolder:
 
     def write_state(self, state: dict[str, Any]) -> None:
         """Write run.json."""
-        write_json(self.path / STATE, state)
+        write_json(self.own_path / STATE, state)
 
     def write_recipe(self, recipe: dict[str, Any]) -> None:
-        """Write recipe.json."""
-        write_json(self.path / RECIPE, recipe)
+        """Write recipe.json, with a checksum."""
+        write_json(self.path / RECIPE, sealed(recipe))
 
     def state_stamp(self) -> tuple[float, int, int] | None:
         """Modification time (seconds since 1970), size and inode of run.json; None where there is none."""
@@ -201,14 +214,24 @@ class RunFolder:
                 return (self.path / name).stat().st_mtime
         return 0.0
 
-    def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Keep every other process out for the block.
+    @contextlib.contextmanager
+    def lock(self) -> Generator[None]:
+        """Keep every other process out for the block; from then on this object writes into that folder only.
 
         Raises:
             ValueError: another process has the lock.
         """
         busy = "expected a run folder that is free, got one that another process trains in; "
-        return locked_folder(self.path, f"{busy}wait for it, stop it, or choose another --run-dir")
+        busy += "wait for it, stop it, or choose another --run-dir"
+        with locked_folder(self.path, busy) as self.__dict__["_lock"]:
+            yield
+
+    @property
+    def own_path(self) -> Path:
+        """The folder, to write in; OSError where `lock` was taken and the folder was deleted or replaced since."""
+        if lock := self.__dict__.get("_lock"):
+            lock.check()
+        return self.path
 
     @property
     def is_locked(self) -> bool:
@@ -282,7 +305,7 @@ class RunFolder:
     def record_checksums(self) -> dict[str, tuple[int, str]]:
         """Size in bytes and checksum of metrics.jsonl and samples.jsonl, which are on the disk after this."""
         found: dict[str, tuple[int, str]] = {}
-        for path in (self.path / METRICS, self.path / SAMPLES):
+        for path in (self.own_path / METRICS, self.own_path / SAMPLES):
             sync_file(path)
             if path.is_file():
                 found[path.name] = (path.stat().st_size, file_checksum(path))
@@ -302,7 +325,7 @@ class RunFolder:
         Raises:
             ValueError: a line is broken.
         """
-        return read_jsonl(self.path / METRICS)
+        return self._records(METRICS)
 
     def samples(self) -> list[dict[str, Any]]:
         """The records of samples.jsonl (`step`, `prompt`, `text`, `seed`) in order; none when there is no such file.
@@ -313,7 +336,16 @@ class RunFolder:
         Raises:
             ValueError: a line is broken.
         """
-        return read_jsonl(self.path / SAMPLES)
+        return self._records(SAMPLES)
+
+    def _records(self, name: str) -> list[dict[str, Any]]:
+        path = self.path / name
+        move = shlex.join(["mv", str(path), f"{path}.damaged"])
+        return read_jsonl(
+            path,
+            f"The weights do not depend on it: move it away ({move}) and run the same command again; what was in it "
+            "is then missing from the curve or the samples.",
+        )
 
     def record_at(self, step: int, field: str) -> dict[str, Any]:
         """The last record of metrics.jsonl of that step that has `field`; {} when there is none."""
@@ -334,16 +366,16 @@ class RunFolder:
     def record_evaluation(self, checkpoint: str, measured: dict[str, Any]) -> None:
         """Add to `evaluations`; what has the same name is replaced."""
         path = self.path / EVALUATIONS
-        everything = read_json_object(path) if path.is_file() else {}
+        everything = read_json_object(path, "Delete it, and measure again.") if path.is_file() else {}
         write_json(path, everything | {checkpoint: self.evaluations(checkpoint) | measured})
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """A line of metrics.jsonl."""
-        append_jsonl(self.path / METRICS, record)
+        append_jsonl(self.own_path / METRICS, record)
 
     def append_sample(self, record: dict[str, Any]) -> None:
         """A line of samples.jsonl."""
-        append_jsonl(self.path / SAMPLES, record)
+        append_jsonl(self.own_path / SAMPLES, record)
 
     def rewind(self, step: int) -> None:
         """Remove the records after `step`: a resumed run writes them again.
@@ -352,15 +384,8 @@ class RunFolder:
             ValueError: a line is broken; the message says what to do.
         """
         for name in (METRICS, SAMPLES):
-            path = self.path / name
-            try:
-                records = read_jsonl(path)
-            except ValueError as error:
-                raise ValueError(
-                    f"{error} The weights do not depend on it: move it away (mv {path} {path}.damaged) and resume; the "
-                    "curve then begins at the checkpoint"
-                ) from error
-            if path.is_file():
+            records = self._records(name)
+            if (path := self.path / name).is_file():
                 write_jsonl(path, [record for record in records if record["step"] <= step])
         if measured := read_json_object_or_empty(self.path / EVALUATIONS):
             kept = {name: value for name, value in measured.items() if (step_of(Path(name)) or 0) <= step}
@@ -384,8 +409,8 @@ class RunFolder:
 
     def append_log(self, message: str) -> None:
         """A line of train.log."""
-        kept = "the lines before are kept"
-        with explain_write_errors(self.log, kept), self.log.open("a", encoding="utf-8", newline="\n") as stream:
+        path, kept = self.own_path / LOG, "the lines before are kept"
+        with explain_write_errors(path, kept), path.open("a", encoding="utf-8", newline="\n") as stream:
             stream.write(message + "\n")
 
     # Facts
@@ -406,17 +431,6 @@ class RunFolder:
         return describe_corpus(self.corpus_config, only_books=manifest.get("only_books") is True)
 
 
-def read_prompts(folder: Path) -> list[str]:
-    """The prompts in the prompts.json of a run or a bundle, blank ones left out; none when there is no such file.
-
-    Raises:
-        ValueError: the file is broken.
-    """
-    path = folder / PROMPTS
-    content: list[Any] = read_json(path) if path.is_file() else []
-    return [prompt for prompt in content if isinstance(prompt, str) and prompt.strip()]
-
-
 def step_of(checkpoint: Path) -> int | None:
     """The step in the name of a checkpoint folder (`step-000500`); None for another name."""
     match = re.fullmatch(r"step-(\d+)", checkpoint.name)
@@ -428,25 +442,3 @@ def model_name(folder: Path) -> str:
     run, step = RunFolder.containing(folder), step_of(folder)
     owner = run.path if run else folder.parents[1] if folder.parent.name == CHECKPOINTS else folder
     return owner.resolve().name if step is None else f"{owner.resolve().name}, step {step:,}"
-
-
-def describe_corpus(corpus: dict[str, Any], *, only_books: bool = False) -> str:
-    """What a run was trained on, for a model card or the page, from the `corpus` section of its config.
-
-    It never names a path of the machine. `only_books`: each file of a local text was recognised as one of `books`.
-    """
-    source = corpus.get("source")
-    if source == "stories":
-        return f"{corpus.get('stories', 0):,} short English stories made by ScratchGPT's own generator"
-    if dataset := hub_dataset(corpus):
-        return f"the data set `{dataset}` of the Hugging Face Hub"
-    if (source == "gutenberg" or only_books) and corpus.get("books") == "scifi":
-        return "books of early science fiction from Project Gutenberg"
-    return "Project Gutenberg books" if source == "gutenberg" else "its maker's own text files"
-
-
-def hub_dataset(corpus: dict[str, Any]) -> str | None:
-    """The id of the Hub data set that a run was trained on, from its `corpus` section; None for any other text."""
-    dataset = str(corpus.get("dataset") or "") if corpus.get("source") == "hub" else ""
-    is_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", dataset) and not Path(dataset).is_dir()
-    return dataset if is_id else None

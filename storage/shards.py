@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from storage.checksums import FIELD, damaged_files, describe_damage, file_checksum, is_seal_broken, sealed
+from storage.checksums import FIELD, check_seal, damaged_files, describe_damage, file_checksum, is_seal_broken, sealed
 from storage.files import atomic_file
 from storage.records import read_json_object, write_json
 from storage.text import first_line
@@ -167,13 +167,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     Raises:
         ValueError: it is broken.
     """
-    path = folder / MANIFEST
-    manifest = read_json_object(path) if path.is_file() else None
-    if manifest is not None and is_seal_broken(manifest):
-        raise ValueError(
-            f"{path}: expected the manifest as it was written, but {describe_damage([path.name])}. Delete {folder}, "
-            "and the same command makes it again from the text"
-        )
+    path, advice = folder / MANIFEST, f"Delete {folder}, and the same command makes it again from the text."
+    manifest = read_json_object(path, advice) if path.is_file() else None
+    check_seal(path, manifest or {}, advice)
     return manifest and {key: value for key, value in manifest.items() if key != FIELD}
 
 

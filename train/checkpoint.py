@@ -2,6 +2,7 @@
 
 checkpoints/step-000500/    config, weights, generation config, remote code, tokenizer
 checkpoints/step-000500/training/state.json, optimizer.safetensors (optimizer and random states; no pickle)
+checkpoints/step-000500/training/recipe.json    a copy of the run's, in case that one is damaged
 checkpoints/step-000500/SHA256SUMS    checksums of all of it
 
 With FSDP2 (`accelerate launch --use_fsdp --fsdp_version 2`) weights are sharded over the processes. Checkpoints hold
@@ -25,12 +26,10 @@ from torch.distributed.tensor import DTensor
 from storage.checksums import SUMS, check_folder, write_checksums
 from storage.files import atomic_folder, remove_folder
 from storage.records import read_json_object, write_json
-from storage.run_folder import RunFolder
+from storage.run_folder import TRAINING, RunFolder
 from tokenization.saving import complete_config
 from train.device import is_out_of_memory
 from train.optimizer import shard_like, unshard
-
-TRAINING = "training"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -78,6 +77,8 @@ def save(
         training.mkdir()
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, training / "optimizer.safetensors")
         write_json(training / "state.json", state)
+        if (recipe := RunFolder(folder.parents[1]).recipe_file).is_file():
+            shutil.copyfile(recipe, training / recipe.name)
         write_checksums(temporary)
 
 

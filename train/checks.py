@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from itertools import chain
 from typing import Any
 
+from storage.records import is_json_object
 from storage.run_folder import RunFolder
 from train.config import Config, CorpusConfig, as_flag, as_json, field_types, from_json, value_of
 
@@ -219,6 +220,23 @@ def check_effects(config: Config, given: Collection[str]) -> None:
             )
 
 
+def recorded_config(folder: RunFolder) -> dict[str, Any] | None:
+    """The config in a folder's recipe.json, by section; None where there is none, or nothing is made with it yet.
+
+    Raises:
+        ValueError: recipe.json is damaged; the message says what to do.
+    """
+    if not folder.recipe_file.is_file() or not folder.is_begun:
+        return None
+    config = folder.recipe.get("config")
+    if not is_json_object(config) or not all(map(is_json_object, config.values())):
+        raise ValueError(
+            f"{folder.recipe_file}: expected the sections of a config, got none. The file is damaged. "
+            f"{folder.recipe_advice}"
+        )
+    return config
+
+
 def check_same_run(config: Config, folder: RunFolder) -> None:
     """Refuse a folder whose run had another config; only `run` may differ, apart from its seed.
 
@@ -227,15 +245,14 @@ def check_same_run(config: Config, folder: RunFolder) -> None:
     Raises:
         ValueError: naming each field, what the folder has and what was asked for.
     """
-    if not folder.recipe_file.is_file() or not folder.is_begun:
+    if (saved := recorded_config(folder)) is None:
         return
-    saved = folder.recipe["config"]
     defaults = as_json(Config())  # of fields that were added since the run began
     different = [
         f"{as_flag(f'{section}.{key}')}: the run has {before!r}, asked for {value!r}"
         for section, values in as_json(config).items()
         for key, value in values.items()
-        if (before := saved[section].get(key, defaults[section][key])) != value
+        if (before := saved.get(section, {}).get(key, defaults[section][key])) != value
         and (section != "run" or key in ("seed", "base_model"))
     ]
     if different:

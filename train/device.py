@@ -17,6 +17,7 @@ from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import AutocastKwargs, InitProcessGroupKwargs
 
 from storage.run_folder import RunFolder
+from storage.text import first_line
 from train.config import Config
 from train.data.batches import micro_batch_size
 
@@ -213,11 +214,19 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
-def failure_reason(error: RuntimeError) -> str | None:
-    """What an error of torch says of a run, for its state; None: nothing that is known."""
-    if is_out_of_memory(error):
+def failure_reason(error: BaseException) -> str:
+    """What an error says of a run that it ends, for its state: a short phrase without a path of the machine."""
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_out_of_memory(error)):
         return "out of memory"
-    return "another process of the run ended" if is_lost_process(error) else None
+    if isinstance(error, RuntimeError) and is_lost_process(error):
+        return "another process of the run ended"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    name = type(error).__name__
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{name}: {os.strerror(error.errno)}"
+    line = first_line(error)[:200]
+    return name if line == name or os.sep in line else f"{name}: {line}"
 
 
 @contextmanager

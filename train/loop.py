@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Collection
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -72,7 +72,8 @@ class Trainer(Run):
         self.failed_batch = 0  # the number of the one with which numbers went wrong
 
     def run(self) -> None:
-        """Step until the last one, a signal, or numbers that must not reach the weights.
+        """Step until the last one, a signal, or numbers that must not reach the weights. Of any error run.json says
+        that the run failed, and why.
 
         Raises:
             DivergedError: the loss, the gradient or a weight is not finite, or far above what it was.
@@ -80,23 +81,21 @@ class Trainer(Run):
         """
         try:
             self._run()
-        except DivergedError as error:
-            cut_short = f"failed after {self._progress()}: {error.reason}"
-            self._write_state("failed", cut_short=cut_short, resume_command=self._skipping_command())
-            raise
-        except RuntimeError as error:
-            if reason := failure_reason(error):
-                cut_short = f"failed after {self._progress()}: {reason}"
-                self._write_state("failed", cut_short=cut_short, resume_command=self._resume_command())
+        except BaseException as error:
+            diverged = isinstance(error, DivergedError)
+            command = self._skipping_command() if diverged else self._resume_command()
+            cut_short = f"failed after {self._progress()}: {error.reason if diverged else failure_reason(error)}"
+            with suppress(Exception):  # on a full disk, for one: the first error is the one to report
+                self._write_state("failed", cut_short=cut_short, resume_command=command)
             raise
 
     def _run(self) -> None:
         state, run = self.state, self.config.run
         self._write_missing_samples()
         if state.step >= self.schedule.steps:
-            ended = self.folder.peek_state().get("status")
-            if ended in ("running", "failed", "stopped"):
-                # A process was killed after the last checkpoint, or a run that was stopped is declared long enough.
+            if self.folder.peek_state().get("status") != "finished":
+                # A process was killed after the last checkpoint, or a run that was stopped is declared long enough; or
+                # run.json is gone.
                 if self.evaluation_step != state.step:
                     self._evaluate()
                     self._write_metrics()

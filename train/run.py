@@ -17,7 +17,7 @@ from train import checkpoint
 from train.base.base_model import start_from
 from train.base.teacher import load_teacher, with_teacher
 from train.checkpoint import TrainState
-from train.checks import changed_fields, check_same_run, kept_fields
+from train.checks import changed_fields, check_same_run, kept_fields, recorded_config
 from train.config import Config, write_recipe
 from train.data.ahead import AheadBatches
 from train.data.batches import (
@@ -77,6 +77,7 @@ class Run:
                 "continue it with --resume, or choose another --run-dir"
             )
         self.is_resumed = bool(saved)
+        recorded_config(folder)  # a damaged one is refused before anything is taken from it
         kept = kept_fields(config, RECIPES[recipe](), given) if recipe in RECIPES else set(given)
         config, self.base = start_from(config, kept, folder)
         config, fitted, lines = self._fit(with_teacher(config), kept, (lambda line: None) if quiet else print)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from hub_export.exports.common import Run, begins_with, check_free, find_source, greedy, load_scratch, require
 from hub_export.verify import PROBE_TEXT, PROMPT, run_isolated
 from storage.files import atomic_file
+from storage.prompts import read_prompts
 from storage.records import read_json_object
-from storage.run_folder import read_prompts
 
 if TYPE_CHECKING:
     import numpy as np

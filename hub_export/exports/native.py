@@ -13,8 +13,9 @@ from hub_export.verify import PROBE_TEXT, PROMPT, probe_ids, run_isolated
 from modeling.loading import has_chat_template, read_weights
 from storage.files import atomic_folder
 from storage.model_card import card_facts, read_card
+from storage.prompts import read_prompts
 from storage.records import read_json_object
-from storage.run_folder import RunFolder, read_prompts, step_of
+from storage.run_folder import RunFolder, step_of
 
 if TYPE_CHECKING:
     from modeling import ScratchGPTForCausalLM

@@ -19,7 +19,7 @@ PARTS = ("kills", "disks", "flips", "power")
 def main() -> None:
     """The command line; exit status 1 where a fault was not survived."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--kills", type=int, default=200, help="SIGKILLs over all stages (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=200, help="SIGKILLs, beside short stages (default: %(default)s)")
     parser.add_argument("--power", type=int, default=50, help="losses of power (default: %(default)s)")
     parser.add_argument("--calls", type=int, default=1000, help="full disks a stage, at most (default: %(default)s)")
     parser.add_argument(

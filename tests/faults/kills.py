@@ -10,6 +10,8 @@ from tests.faults.workers import ALONE, TOGETHER, kill_workers
 
 SHARES = {"training": 10, "search": 3, "bundling": 1, "Space making": 2}
 """How many kills a stage gets for each one that another gets."""
+EVERY_CALL = ("download", "cleaning", "BPE training", "encoding")
+"""Short stages, killed at every call in turn, beside the kills at a time."""
 
 
 def kill_stages(inputs: Path, work: Path, *, kills: int, seed: int, only: list[str]) -> list[str]:
@@ -36,8 +38,10 @@ def _kill_stage(stage: Stage, inputs: Path, work: Path, kills: int, seed: int) -
     assert unbroken.status == 0, unbroken.output
     expected = stage.result(out)
     counts: Counter[str] = Counter()
-    for number in range(kills):
-        at = randomness.randint(1, unbroken.calls) if number % 4 else 0
+    moments = [randomness.randint(1, unbroken.calls) if number % 4 else 0 for number in range(kills)]
+    if stage.name in EVERY_CALL:
+        moments = [*range(1, unbroken.calls + 1), *(at for at in moments if not at)]
+    for number, at in enumerate(moments, start=1):
         after = None if at else randomness.uniform(0.0, 0.9 * unbroken.seconds)
         out = fresh(work / "killed")
         command = lambda out=out: stage.command(inputs, out)  # noqa: E731
@@ -52,12 +56,12 @@ def _kill_stage(stage: Stage, inputs: Path, work: Path, kills: int, seed: int) -
             print(f"{stage.name}, killed at {moment}: incomplete under a final name: {broken}", flush=True)
         problem = describe_problem(stage, out, expected, run(command, out))
         counts["failed" if problem else "survived"] += 1
-        show_progress(stage, number + 1, kills, counts["survived"])
+        show_progress(stage, number, len(moments), counts["survived"])
         if problem:
             print(f"{stage.name}, killed at {moment}: {problem}", flush=True)
-    tried = counts["at a call"] + counts["at a time"]
+    tried, which = counts["at a call"] + counts["at a time"], "each of" if stage.name in EVERY_CALL else "one of"
     return (
-        f"| SIGKILL: {stage.name} | {tried} ({counts['at a call']} at one of {unbroken.calls} calls, "
+        f"| SIGKILL: {stage.name} | {tried} ({counts['at a call']} at {which} {unbroken.calls} calls, "
         f"{counts['at a time']} at a time) | {counts['survived']} | incomplete under a final name: "
         f"{counts['incomplete']} |"
     )

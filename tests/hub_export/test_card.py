@@ -200,7 +200,7 @@ def test_any_prompt_makes_a_valid_example(made: Path, pristine_run: Path, prompt
 def test_a_data_set_of_the_hub_is_linked(made: Path, run: Path) -> None:
     recipe = json.loads((run / "recipe.json").read_text())
     recipe["config"]["corpus"] = {"source": "hub", "dataset": "Salesforce/wikitext"}
-    (run / "recipe.json").write_text(json.dumps(recipe))
+    RunFolder(run).write_recipe(recipe)
     text = render(made, run)
     data: Any = ModelCard(text).data
     assert data.datasets == ["Salesforce/wikitext"]

@@ -181,6 +181,26 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path, moment: str, clea
     assert names(target) == ["next"]
 
 
+@pytest.mark.parametrize("letter", ["n", "ä"])
+@pytest.mark.parametrize("moment", ["before the new", "before the deletion"])
+def test_a_long_name_comes_back_as_it_was(tmp_path: Path, letter: str, moment: str) -> None:
+    """Its temporaries cannot have all of it; a sweep of the folder, which has no more, leaves them alone."""
+    length = 230 // len(letter.encode())
+    target, other = tmp_path / (letter * length), tmp_path / (letter * (length - 1) + "x")
+    target.mkdir()
+    (target / "old").touch()
+    kill(target, moment)
+    left = names(tmp_path)
+    remove_leftovers(tmp_path)
+    assert [name for name in names(tmp_path) if name.endswith(".old")] == [n for n in left if n.endswith(".old")]
+    with atomic_folder(other):
+        pass
+    with pytest.raises(RuntimeError), atomic_folder(target, replace=True):
+        raise RuntimeError
+    assert names(tmp_path) == sorted([target.name, other.name])
+    assert names(target) == (["old"] if moment == "before the new" else ["new"])
+
+
 def test_a_folder_that_came_back_is_not_replaced_unasked(tmp_path: Path) -> None:
     target = tmp_path / "run"
     target.mkdir()

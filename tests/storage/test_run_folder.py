@@ -1,14 +1,17 @@
 """A run folder: its checkpoints by name, and its records when a run resumes."""
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from storage.checksums import write_checksums
-from storage.run_folder import RunFolder, describe_corpus, step_of
+from storage.corpus_facts import describe_corpus
+from storage.run_folder import RunFolder, step_of
 
 
 @pytest.fixture
@@ -231,3 +234,32 @@ def test_prompts_without_blank_ones(run: RunFolder) -> None:
 )
 def test_the_corpus_is_named_without_its_place(corpus: dict, words: str) -> None:
     assert describe_corpus(corpus) == words
+
+
+@pytest.mark.parametrize("is_made_again", [False, True])
+def test_a_run_whose_folder_was_deleted_writes_nothing_into_another(tmp_path: Path, is_made_again: bool) -> None:
+    """Its lock is on a file that has no name any more, so that another run gets a lock of its own."""
+    first, second = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
+    writes: list[Callable[[], object]] = [
+        lambda: first.append_metrics({"step": 2}),
+        lambda: first.append_sample({"step": 2}),
+        lambda: first.append_log("step 2"),
+        lambda: first.write_state({"status": "running"}),
+        first.record_checksums,  # before a checkpoint
+    ]
+    with first.lock():
+        for write in writes:
+            write()
+        shutil.rmtree(first.path)
+        with second.lock() if is_made_again else contextlib.nullcontext():
+            if is_made_again:
+                second.append_metrics({"step": 1})
+            what = "and another process has made one" if is_made_again else "or renamed"
+            for write in writes:
+                with pytest.raises(OSError, match=rf"run: expected the folder that this .* was deleted.? {what}"):
+                    write()
+            assert second.metrics() == [{"step": 1}] * is_made_again
+            assert (
+                sorted(path.name for path in tmp_path.rglob("*"))
+                == [".lock", "metrics.jsonl", "run"][: 3 * is_made_again]
+            )

@@ -1,5 +1,6 @@
 """Files that changed on the disk: found when they are read, named, and not trained on without a word."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from storage.checksums import SUMS
-from storage.records import append_jsonl, read_jsonl, write_json, write_jsonl
+from storage.records import append_jsonl, read_json_object, read_jsonl, write_json, write_jsonl
 from storage.run_folder import RunFolder
 from storage.shards import read_manifest
 from tests.train.conftest import with_fields
 from train import checkpoint
+from train.__main__ import main
 from train.config import Config
 from train.loop import train
 
@@ -45,7 +47,7 @@ def resume(tiny: Config, run_dir: Path) -> RunFolder:
             "tokens/validation-00000.npy",
             r"but validation-00000\.npy does not .*Delete the folder, and the same command",
         ),
-        ("tokens/manifest.json", r"manifest\.json: expected the manifest as it was written, .*manifest\.json does not"),
+        ("tokens/manifest.json", r"manifest\.json: expected the file as it was written, .*manifest\.json does not"),
         ("tokenizer/tokenizer.json", r"tokenizer: expected the files as .*but tokenizer\.json does not"),
         ("tokenizer/slow/merges.txt", r"tokenizer: expected the files as .*but slow/merges\.txt does not"),
         (f"{LAST}/model.safetensors", r"model\.safetensors does not have the checksum"),
@@ -159,3 +161,84 @@ def test_a_run_that_was_killed_after_its_last_checkpoint_is_finished(tiny: Confi
     train(with_fields(tiny, run__dir=run_dir, run__resume=True), recipe="debug")
     assert RunFolder(run_dir).samples() == samples
     assert RunFolder(run_dir).state["status"] == "finished"
+
+
+def offered_copy(message: str) -> tuple[str, str]:
+    """What a message says to copy, and where to."""
+    found = re.search(r"\(cp (\S+) (\S+)\)", message)
+    assert found, message
+    return found[1], found[2]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"learning_rate": 0.003', '"learning_rate": 0.002'), ('"optimizer"', '"optimizes"'), ('"config"', '"cnnfig"')],
+)
+@pytest.mark.parametrize("by_file", [True, False])
+def test_a_flipped_bit_in_the_recipe_is_found_when_the_run_is_resumed(
+    tiny: Config, run_dir: Path, old: str, new: str, by_file: bool
+) -> None:
+    path = run_dir / "recipe.json"
+    intact = path.read_text()
+    assert old in intact
+    path.write_text(intact.replace(old, new, 1))
+    command = [str(path), "--run-dir", str(run_dir), "--resume", "--steps", "13"]
+
+    def again() -> None:
+        main(command) if by_file else resume(tiny, run_dir)
+
+    with pytest.raises((SystemExit, ValueError), match=r"recipe\.json") as refused:
+        again()
+    source, target = offered_copy(str(refused.value))
+    assert target == str(path)
+    assert Path(source).parent == run_dir / LAST / "training"
+    shutil.copyfile(source, target)
+    again()
+    assert RunFolder(run_dir).state["step"] == 13
+    assert RunFolder(run_dir).recipe["config"]["optimizer"]["learning_rate"] == 0.003
+
+
+def test_a_recipe_that_was_changed_on_purpose_goes_on_without_its_checksum(tiny: Config, run_dir: Path) -> None:
+    path = run_dir / "recipe.json"
+    lines = path.read_text().replace('"learning_rate": 0.003', '"learning_rate": 0.002').splitlines(keepends=True)
+    path.write_text("".join(lines))
+    with pytest.raises(ValueError, match=r"changed on purpose, delete the line of its checksum, and it counts as it"):
+        resume(tiny, run_dir)
+    path.write_text("".join(line for line in lines if "checksum" not in line))
+    main([str(path), "--run-dir", str(run_dir), "--resume", "--steps", "13"])
+    assert RunFolder(run_dir).state["step"] == 13
+    assert RunFolder(run_dir).recipe["config"]["optimizer"]["learning_rate"] == 0.002
+
+
+def test_a_recipe_that_was_edited_begins_a_new_run_and_a_line_says_so(
+    run_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine = tmp_path / "my.json"
+    mine.write_text((run_dir / "recipe.json").read_text().replace('"learning_rate": 0.003', '"learning_rate": 0.5'))
+    main([str(mine), "--run-dir", str(tmp_path / "new"), "--steps", "1"])
+    assert RunFolder(tmp_path / "new").recipe["config"]["optimizer"]["learning_rate"] == 0.5
+    assert caplog.messages.count(
+        f"{mine}: my.json does not have the checksum it had when written: it was edited, or is damaged"
+    ) == 1  # fmt: skip
+
+
+def test_without_a_copy_the_recipe_is_given_by_its_name(tiny: Config, run_dir: Path) -> None:
+    """As in runs of older versions, whose recipe.json has no checksum either."""
+    copies = list(run_dir.rglob("training/recipe.json"))
+    assert len(copies) == len(RunFolder(run_dir).checkpoints())
+    for copy in copies:
+        copy.unlink()
+    for sums in run_dir.glob("checkpoints/*/" + SUMS):
+        sums.unlink()
+    path = run_dir / "recipe.json"
+    content = read_json_object(path)
+    del content["checksum"]
+    del content["config"]["optimizer"]
+    write_json(path, content | {"config": None})
+    with pytest.raises(
+        ValueError, match=r"recipe\.json: expected the sections of a config.*Move it away \(mv "
+    ) as error:
+        resume(tiny, run_dir)
+    assert f"mv {path} {path}.damaged" in str(error.value)
+    path.rename(f"{path}.damaged")
+    assert resume(tiny, run_dir).state["step"] == 13

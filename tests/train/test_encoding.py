@@ -125,6 +125,46 @@ def test_a_stopped_pass_resumes_and_gives_the_same(
     assert make(tmp_path / "whole", made_from="another corpus").tally.documents == 0
 
 
+@pytest.mark.parametrize(
+    ("pattern", "new", "is_sealed"),
+    [
+        (r'"documents": \d+', '"documents": 1200', True),
+        ('"train"', '"trbin"', True),
+        ('"tally"', '"tallx"', True),
+        ('"tally"', '"tallx"', False),
+        ("{", "[", True),
+    ],
+)
+def test_damaged_progress_begins_again_and_says_so(tmp_path: Path, pattern: str, new: str, is_sealed: bool) -> None:
+    """As a flipped bit leaves it: a count of documents that is too high would leave some out of the shards."""
+    documents = documents_of(3000)
+    whole = make(tmp_path / "whole")
+    whole.run(documents)
+
+    def breaking() -> Iterator[Document]:
+        yield from documents[:2000]
+        raise KeyboardInterrupt
+
+    encoder = make(tmp_path / "broken")
+    with pytest.raises(KeyboardInterrupt):
+        encoder.run(breaking())
+    path = tmp_path / "broken" / PROGRESS
+    saved = path.read_text()
+    if not is_sealed:  # as older versions wrote it
+        saved = "".join(line for line in saved.splitlines(keepends=True) if "checksum" not in line)
+    damaged = re.sub(pattern, new, saved, count=1)
+    assert damaged != saved
+    path.write_text(damaged)
+    encoder = make(tmp_path / "broken")
+    assert encoder.tally.documents == 0
+    assert encoder.damage is not None
+    assert PROGRESS in encoder.damage
+    assert encoder.damage.endswith("The text is encoded from its beginning.")
+    encoder.run(documents)
+    assert read(encoder) == read(whole)
+    assert make(tmp_path / "whole").damage is None
+
+
 def test_what_cannot_be_counted_in_bytes_is_not_split_by_tokens(tmp_path: Path) -> None:
     words = Tokenizer(models.WordLevel({"a": 0, "<e>": 1, "?": 2}, unk_token="?"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from corpus.documents import Document
+from storage.checksums import check_seal, sealed
 from storage.records import read_json_object, write_json
 from storage.shards import SplitWriter
 from storage.text import count_bytes
@@ -68,14 +69,28 @@ class ShardEncoder:
         dtype = token_dtype(len(tokenizer))
         self.writers = {name: SplitWriter(folder=folder, name=name, dtype=dtype) for name in ("train", "validation")}
         self.tally = Tally()
-        path = folder / PROGRESS
-        saved = read_json_object(path) if path.is_file() else None
-        if saved is not None and saved["made_from"] == made_from:
-            self.tally = Tally(**saved["tally"])
-            self.sources = saved.get("sources", self.sources)
-            for name, writer in self.writers.items():
-                writer.tokens, writer.files = saved["writers"][name]["tokens"], saved["writers"][name]["files"]
-                writer.checksums = saved["writers"][name].get("sha256", {})
+        self.damage = self._restore(folder / PROGRESS) if (folder / PROGRESS).is_file() else None
+        """Why what an earlier pass saved does not count, a sentence; None where nothing is damaged."""
+
+    def _restore(self, path: Path) -> str | None:
+        """Take what an earlier pass saved, if it was made from the same; the reason where it is damaged."""
+        again = "The text is encoded from its beginning."
+        try:
+            saved = read_json_object(path, again)
+            check_seal(path, saved, again)
+            if saved["made_from"] != self.made_from:
+                return None
+            tally, writers = Tally(**saved["tally"]), saved["writers"]
+            parts = {name: (writers[name]["tokens"], writers[name]["files"]) for name in self.writers}
+        except ValueError as error:
+            return str(error)
+        except (KeyError, TypeError) as error:  # of an older version, whose file has no checksum
+            return f"{path}: expected what an earlier pass saved, got another record ({error}). {again}"
+        self.tally, self.sources = tally, saved.get("sources", self.sources)
+        for name, writer in self.writers.items():
+            writer.tokens, writer.files = parts[name]
+            writer.checksums = writers[name].get("sha256", {})
+        return None
 
     def run(self, documents: Iterable[Document], *, size: int | None = None, workers: int = 1) -> None:
         """Encode what is not encoded yet of all `documents`, with `workers` threads, under a progress bar.
@@ -205,7 +220,7 @@ class ShardEncoder:
             for name, writer in self.writers.items()
         }
         progress = {"made_from": self.made_from, "sources": self.sources, "tally": asdict(self.tally)}
-        write_json(self.folder / PROGRESS, progress | {"writers": writers})
+        write_json(self.folder / PROGRESS, sealed(progress | {"writers": writers}))
 
 
 def token_sizes(tokenizer: Any) -> np.ndarray:

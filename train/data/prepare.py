@@ -176,6 +176,8 @@ def prepare_tokens(config: Config, tokenizer: Any, run: RunFolder, log: Callable
         made_from=made_from,
         sources=sources,
     )
+    if encoder.damage:
+        log(encoder.damage)
     if change := describe_changes(encoder.sources, sources):  # since an earlier process began to encode
         raise ValueError(changed_message(run, change, can_keep=False))
     done = encoder.tally.documents

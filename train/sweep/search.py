@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from corpus.readers import BrokenFileError
+from storage.checksums import sealed
 from storage.files import (
     atomic_file,
     atomic_folder,
@@ -252,7 +253,7 @@ class Search:
             run = {"run.dir": Path("runs") / f"{self.recipe}-best", "run.resume": False}
             config = as_json(replace_fields(self.space.apply(self.config, best.params), run))
             result = {"objective": self.objective, "value": best.value, "trial": best.number}
-            write_json(self.folder / "best.json", {"recipe": self.recipe, "config": config, **result})
+            write_json(self.folder / "best.json", sealed({"recipe": self.recipe, "config": config, **result}))
         for trial in self._finished():
             if not self.keep_checkpoints and (best is None or trial.number != best.number):
                 with contextlib.suppress(OSError):
