@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from modeling.families import describe_architecture
-from modeling.loading import Weights, is_masked_lm, read_weights
+from modeling.loading import is_masked_lm
+from modeling.stored.weights import Weights, read_weights
 from storage.model_card import FACTS, PLACEHOLDER_OWNER, card_facts, card_title, read_card
 from storage.records import read_json_object
 from storage.run_folder import RunFolder, hub_dataset, read_prompts, step_of

@@ -52,7 +52,7 @@ from hub_export.exports.common import Run
 from hub_export.published import download_commit
 from hub_export.space import HARDWARE, Pin, check_space_target, make_space
 from hub_export.verify import PROBE_TEXT, run_isolated, verify
-from modeling.loading import WEIGHTS_NAME
+from modeling.stored.weights import WEIGHTS_NAME
 from storage.files import temporary_folder
 from storage.model_card import read_card
 from storage.run_folder import RunFolder

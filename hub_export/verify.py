@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from hub_export.code_version import Code, installed_transformers, other_code, read_code, refuse_newer
 from modeling import quick_imports, register
-from modeling.loading import is_masked_lm, read_weights
+from modeling.loading import is_masked_lm
+from modeling.stored.weights import read_weights
 from storage.files import temporary_folder
 from storage.records import read_json_object
 from storage.run_folder import RunFolder

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from modeling import loading
-from modeling.loading import context_length, fetch, find_folder, has_chat_template, is_masked_lm, read_weights
+from modeling.loading import context_length, fetch, find_folder, has_chat_template, is_masked_lm
+from modeling.stored.weights import read_weights
 from panels import zerogpu
 from storage.files import matching_paths
 from storage.model_card import card_facts, card_metrics, card_title, read_card
