@@ -107,11 +107,17 @@ def make_small(folder: Path, family: str) -> Path:
         )
     elif family == "bert":
         model = transformers.BertForMaskedLM(transformers.BertConfig(**small, **short, intermediate_size=64))
-    elif family == "codegen":
-        config = transformers.CodeGenConfig(
-            vocab_size=100, n_embd=64, n_layer=1, n_head=4, rotary_dim=8, n_positions=64, bos_token_id=0, eos_token_id=0
+    elif family == "gpt_neo":
+        config = transformers.GPTNeoConfig(
+            vocab_size=10_000,
+            hidden_size=32,
+            num_layers=1,
+            num_heads=2,
+            attention_types=[[["global"], 1]],
+            bos_token_id=0,
+            eos_token_id=0,
         )
-        model = transformers.CodeGenForCausalLM(config)
+        model = transformers.GPTNeoForCausalLM(config)
     else:
         experts = {"num_local_experts": 2, "num_key_value_heads": 1, "intermediate_size": 64}
         model = transformers.MixtralForCausalLM(transformers.MixtralConfig(**small, **short, **experts))
@@ -143,13 +149,13 @@ def test_a_table_that_other_families_do_not_store_takes_no_memory(
 
 
 def test_a_table_that_a_model_computes_takes_no_memory(tmp_path: Path) -> None:
-    """CodeGen has a mask of the square of its context."""
-    change(make_small(tmp_path, "codegen") / "config.json", n_positions=40_000)
+    """GPT-Neo has a mask of the square of its context."""
+    change(make_small(tmp_path, "gpt_neo") / "config.json", max_position_embeddings=36_000)
     with pytest.raises(ValueError, match="expected tables of at most 1,073,741,824 bytes that it computes, got "):
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize("family", ["opt", "bert", "codegen", "mixtral"])
+@pytest.mark.parametrize("family", ["opt", "bert", "gpt_neo", "mixtral"])
 def test_small_models_of_other_families_load(tmp_path: Path, family: str) -> None:
     assert load_model(make_small(tmp_path, family)).config.model_type == family
 
