@@ -34,14 +34,10 @@ def read_text(
     if found.st_size > LARGEST_FILE:
         size = f"expected at most {LARGEST_FILE // 10**6} MB, got {found.st_size / 1e6:.0f} MB"
         raise ValueError(f"{path.name}: {size}. {command}")
-    text, notes = _read_file(path, found.st_mtime_ns, encoding, (text_field or "").strip() or "text")
-    if len(text) > LARGEST_TEXT:
-        size = f"expected at most {LARGEST_TEXT // 10**6} million characters in it, got {len(text) / 1e6:.0f} million"
-        raise ValueError(f"{path.name}: {size}. {command}")
-    return text, notes
+    return _read_file(path, found.st_mtime_ns, encoding, (text_field or "").strip() or "text")
 
 
 @lru_cache(maxsize=2)
 def _read_file(path: Path, stamp: int, encoding: str | None, text_field: str) -> tuple[str, list[str]]:
     """Once for all estimates of a form; `stamp` says which version of the file it is."""
-    return read_corpus(path, encoding=encoding, text_field=text_field)
+    return read_corpus(path, encoding=encoding, text_field=text_field, longest=LARGEST_TEXT)
