@@ -37,6 +37,7 @@ _UTF8 = re.compile(  # Unicode Standard, table 3-7
 )
 _CUT_UTF8 = re.compile(rb"(?:[\xc2-\xf4]|[\xe0-\xf4][\x80-\xbf]|[\xf0-\xf4][\x80-\xbf]{2})\Z")
 _MOST_BAD = 1_000  # bytes that are not UTF-8 and outnumber its characters: it is another encoding
+_SHORT = 200  # bytes in which a text with letters beyond ASCII may well have one alone, the last
 
 _HEAD = 20_000  # bytes in which a file states its encoding
 _STATED = re.compile(  # in the header of Project Gutenberg, in HTML, in XHTML
@@ -236,8 +237,13 @@ class _Bytes:
 
     @property
     def is_utf8(self) -> bool:
-        """Whether the bytes are UTF-8 but for damage: no other encoding makes many of its characters by chance."""
-        return not self.bad or 0 < self.good >= self.bad or self.bad == self.cut > 1
+        """Whether the bytes are UTF-8 but for damage: no other encoding makes many of its characters by chance.
+
+        The first byte of a character that ends a file which is ASCII before it is one that was cut off, except in a
+        short file: `caf\\xe9` is a word.
+        """
+        is_cut = self.bad == self.cut and (self.cut > 1 or self.size > _SHORT)
+        return not self.bad or 0 < self.good >= self.bad or is_cut
 
     def utf8_note(self, name: str) -> str | None:
         if not self.bad:

@@ -27,6 +27,7 @@ def read_local(
     *,
     text_field: str = "text",
     encoding: str | None = None,
+    most_unpacked: int | None = None,
     skip_broken: bool = False,
     say: Callable[[str], None] = say_once,
 ) -> Iterator[Document]:
@@ -40,6 +41,7 @@ def read_local(
         paths: files, folders and globs.
         text_field: field of JSON records, or column of tables and parquet files, that holds the text.
         encoding: the encoding of texts that are not UTF-8 (default: it is recognised, see `corpus.encodings`).
+        most_unpacked: bytes that something compressed may expand to (default: as many as a text of its size has).
         skip_broken: leave out files that cannot be read, or are damaged or binary, each named in a warning, instead of
             stopping at the first (files without text are left out anyway). A damaged compressed file yields nothing; of
             a damaged parquet file or of JSON lines with a wrong one, the records before the damage stay.
@@ -50,7 +52,14 @@ def read_local(
             `skip_broken`: all are), no file holds text, records have no such field, no such encoding.
     """
     files = find_files(paths, say=say)
-    return read_files(files, text_field=text_field, encoding=encoding, skip_broken=skip_broken, say=say)
+    return read_files(
+        files,
+        text_field=text_field,
+        encoding=encoding,
+        most_unpacked=most_unpacked,
+        skip_broken=skip_broken,
+        say=say,
+    )
 
 
 def read_files(
@@ -58,6 +67,7 @@ def read_files(
     *,
     text_field: str = "text",
     encoding: str | None = None,
+    most_unpacked: int | None = None,
     skip_broken: bool = False,
     say: Callable[[str], None] = say_once,
     read_special: Callable[[Path], Document | None] = lambda path: None,
@@ -65,7 +75,7 @@ def read_files(
     """The documents of files that exist, as `read_local` reads them.
 
     Args:
-        text_field, encoding, skip_broken, say: as for `read_local`.
+        text_field, encoding, most_unpacked, skip_broken, say: as for `read_local`.
         read_special: reads a file that is more than text, and returns None for all others.
     """
     check_encoding(encoding)
@@ -83,7 +93,13 @@ def read_files(
             say(line)
 
     def documents() -> Iterator[Document]:
-        options = Options(text_field=text_field, encoding=encoding, on_broken=leave_out, say=say_new)
+        options = Options(
+            text_field=text_field,
+            encoding=encoding,
+            most_unpacked=most_unpacked,
+            on_broken=leave_out,
+            say=say_new,
+        )
         is_empty, broken = True, None
         empty: list[str] = []
         for file in files:
@@ -108,26 +124,34 @@ def read_files(
     return documents()
 
 
-def read_text(path: str | Path, *, text_field: str = "text", encoding: str | None = None) -> tuple[str, list[str]]:
+def read_text(
+    path: str | Path, *, text_field: str = "text", encoding: str | None = None, longest: int | None = None
+) -> tuple[str, list[str]]:
     """The whole text of one file of any kind that is read, and lines for the user about how it was read.
 
     Documents are joined by empty lines. In the lines and in error messages the file is called by its name alone.
 
     Args:
         text_field, encoding: as for `read_local`.
+        longest: the most characters (default: any number). Reading stops where there are more.
 
     Raises:
-        ValueError: as `read_local`.
+        ValueError: as `read_local`, or the text is too long.
     """
     path = Path(path)
     folder = f"{path.parent.as_posix()}/"
     notes: list[str] = []
     texts: list[str] = []
-    is_complete = True
+    is_complete, length = True, 0
+    most = None if longest is None else 4 * longest  # bytes: a character of UTF-8 has at most four
     try:
-        for document in read_local([path], text_field=text_field, encoding=encoding, say=notes.append):
+        for document in read_local(
+            [path], text_field=text_field, encoding=encoding, most_unpacked=most, say=notes.append
+        ):
             texts.append(document.text if is_complete is False or not texts else "\n\n" + document.text)
-            is_complete = document.is_complete
+            is_complete, length = document.is_complete, length + len(texts[-1])
+            if longest is not None and length > longest:
+                raise ValueError(f"{path.as_posix()}: expected at most {longest:,} characters in it, got more")
     except ValueError as error:
         raise ValueError(str(error).replace(folder, "")) from error
     return "".join(texts), [note.replace(folder, "") for note in notes]

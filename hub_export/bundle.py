@@ -18,7 +18,8 @@ from hub_export.code_version import MARK, ROOT, project_code, put_code, read_cod
 from hub_export.exports.common import Run, check_free
 from hub_export.verify import Verification, verify
 from modeling.loading import CHECK_RECORD as RECORD
-from modeling.loading import WEIGHTS_NAME, check_files, read_weights
+from modeling.loading import check_files, recorded_checksums
+from modeling.stored.weights import WEIGHTS_NAME, read_weights
 from storage.checksums import damaged_files, describe_damage, file_checksum, read_checksums
 from storage.files import atomic_folder
 from storage.prompts import PROMPTS
@@ -287,7 +288,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def changed_files(folder: Path) -> list[str]:
     """Names of the files that are not as they were when the bundle was checked: changed, added or missing."""
-    checked, present = read_record(folder).get("sha256") or {}, checksums(folder)
+    checked, present = recorded_checksums(read_record(folder)), checksums(folder)
     return sorted(name for name in checked.keys() | present.keys() if checked.get(name) != present.get(name))
 
 

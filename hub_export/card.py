@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from modeling.families import describe_architecture
-from modeling.loading import Weights, is_masked_lm, read_weights
+from modeling.loading import is_masked_lm
+from modeling.stored.weights import Weights, read_weights
 from storage.corpus_facts import hub_dataset
 from storage.model_card import FACTS, PLACEHOLDER_OWNER, card_facts, card_title, read_card
 from storage.prompts import read_prompts

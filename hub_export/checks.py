@@ -148,7 +148,10 @@ def check_bundle(task: dict[str, Any], report: dict[str, Any]) -> None:
 
 
 def check_published(task: dict[str, Any], report: dict[str, Any]) -> None:
-    """A repository of the Hub at a commit: it loads and computes what the uploaded folder here computes."""
+    """A repository of the Hub at a commit: it loads and computes what the uploaded folder here computes.
+
+    `snapshot` is where its files were downloaded to, in the cache of the Hub's client.
+    """
     repo, folder, at_commit = task["repo"], task["folder"], {"revision": task["revision"]}
     with _check(report, "config"):
         config = AutoConfig.from_pretrained(repo, trust_remote_code=True, **at_commit)
@@ -172,7 +175,8 @@ def check_published(task: dict[str, Any], report: dict[str, Any]) -> None:
         _expect_ids(tokenizer(task["probe"])["input_ids"], expected)
     if (Path(folder) / "slow").is_dir():
         with _check(report, "from-scratch tokenizer"):
-            slow = AutoTokenizer.from_pretrained(repo, subfolder="slow", trust_remote_code=True, **at_commit)
+            # By the repository's name transformers asks the Hub for slow/config.json, which there is none of.
+            slow = AutoTokenizer.from_pretrained(task["snapshot"], subfolder="slow", trust_remote_code=True)
             _expect_ids(slow(task["probe"])["input_ids"], expected)
 
 

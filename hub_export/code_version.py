@@ -124,7 +124,7 @@ def put_code(folder: Path) -> None:
     """
     from tokenization.saving import complete_config
 
-    for path in [*folder.glob("*_scratchgpt.py"), *(folder / "slow").glob("*_scratchgpt.py")]:
+    for path in folder.rglob("*.py"):
         path.unlink()
     for name, path in _code_files(folder).items():
         shutil.copyfile(path, folder / name)
@@ -140,12 +140,37 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
     (folder / "config.json").write_text(text, encoding="utf-8", newline="\n")
 
 
-def differs_from_project(folder: Path) -> bool:
-    """Whether a folder's code files are not, byte for byte, those of this project."""
-    return any(
-        not (folder / name).is_file() or (folder / name).read_bytes() != path.read_bytes()
-        for name, path in _code_files(folder).items()
-    )
+def other_code(folder: Path) -> list[str]:
+    """Names of the files by which a folder, loaded with `trust_remote_code=True`, runs other code than this project's.
+
+    These are Python files that are not, byte for byte, this project's, those of them that are missing, and
+    configurations that name other code: another file, or another repository (`user/name--file.Class`).
+
+    Raises:
+        ValueError: a configuration is damaged.
+    """
+    ours = _code_files(folder)
+    # transformers runs more than what a config names: custom_generate/generate.py, for one.
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*.py")}
+    found = present - ours.keys()
+    found |= {
+        name
+        for name, path in ours.items()
+        if not (folder / name).is_file() or (folder / name).read_bytes() != path.read_bytes()
+    }
+    modules = {Path(name).stem for name in ours}
+    for path in folder.rglob("*config.json"):
+        config = read_json_object(path)
+        if config.get("custom_pipelines") or not _classes(config.get("auto_map")) <= modules:
+            found.add(path.relative_to(folder).as_posix())
+    return sorted(found)
+
+
+def _classes(auto_map: Any) -> set[str]:
+    """The modules of the classes in an `auto_map`, with the repository where one is named."""
+    values = auto_map.values() if isinstance(auto_map, dict) else [auto_map]
+    names = [name for value in values for name in (value if isinstance(value, list) else [value])]
+    return {str(name).rpartition(".")[0] for name in names if name is not None}
 
 
 def _code_files(folder: Path) -> dict[str, Path]:

@@ -8,12 +8,7 @@ import tyro
 
 from hub_export.bundle import is_bundle, write_record
 from hub_export.client import AbsentError, HubClient
-from hub_export.code_version import (
-    Code,
-    differs_from_project,
-    installed_transformers,
-    project_code,
-)
+from hub_export.code_version import Code, installed_transformers, project_code
 from hub_export.verify import code_of, verify
 from modeling.loading import HUB_FILES, split_hub_id
 from storage.files import as_path
@@ -22,20 +17,26 @@ from storage.text import first_line
 logger = logging.getLogger(__name__)
 
 
-def verify_target(target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]) -> str:
+def verify_target(
+    target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")],
+    *,
+    trust_remote_code: bool = False,
+) -> str:
     """Say which code a bundle or a model on the Hub carries, and check it in an isolated process, where it generates.
 
-    It runs the model's code, as trust_remote_code=True does. Into a bundle the record of the check is written.
+    Into a bundle the record of the check is written.
 
     Args:
         target: the bundle, or `user/name` on the Hub, with or without `@` and a revision.
+        trust_remote_code: run the model's code although it differs from this project's, as transformers does by
+            trust_remote_code=True. Only this project's is run without.
 
     Returns:
         What was checked.
 
     Raises:
-        ValueError: there is no such model, it is not one of ours, its code is later than this project's, or it does
-            not work with the installed transformers; the message says what to do.
+        ValueError: there is no such model, it is not one of ours, its code is later than this project's or differs
+            from it, or it does not work with the installed transformers; the message says what to do.
     """
     folder, name, repo = as_path(target, "the folder of a bundle, or `user/name` of a model on the Hub"), target, None
     if (place := split_hub_id(target)) and "/" in place[0]:
@@ -44,10 +45,8 @@ def verify_target(target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(met
         name = f"{repo} at commit {commit[:8]}"
     code = code_of(folder, name)
     logger.info("%s", describe(code, name, again=_again(repo, target)))
-    if code.version == project_code().version and differs_from_project(folder):
-        logger.info("its code files differ from those of this project: somebody may have edited them")
     try:
-        verification = verify(folder)
+        verification = verify(folder, trust_remote_code=trust_remote_code)
     except ValueError as error:
         raise ValueError(str(error).replace(str(folder), name)) from error
     if repo is None and is_bundle(folder):
@@ -83,7 +82,7 @@ def _again(repo: str | None, target: str) -> str:
 
 def _download(repo: str, revision: str | None) -> tuple[Path, str]:
     """A repository's files in the cache of the Hub's client, its code included, and their commit."""
-    from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import RevisionNotFoundError
 
     hub = HubClient(hub_state="Nothing was checked.")
 
@@ -103,11 +102,28 @@ def _download(repo: str, revision: str | None) -> tuple[Path, str]:
     if found is None:
         raise ValueError(f"{repo}: there is no revision {revision!r}. Give a commit, a tag or a branch of it.")
     logger.info("downloading %s at commit %s …", repo, found[:8])
+    return download_commit(hub, repo, found), found
+
+
+def download_commit(hub: HubClient, repo: str, commit: str, *, cache: Path | None = None) -> Path:
+    """Download a model of the Hub at a commit, with its code; return the folder of the snapshot.
+
+    Args:
+        hub: the client.
+        repo: `user/name`.
+        commit: its full id.
+        cache: a cache of the Hub's client (default: the user's).
+
+    Raises:
+        ValueError: the Hub refused or does not answer.
+    """
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     def download() -> str:
         try:
-            return hub.api.snapshot_download(repo, revision=found, allow_patterns=[*HUB_FILES, "*.py"])
+            files = [*HUB_FILES, "*.py"]
+            return hub.api.snapshot_download(repo, revision=commit, cache_dir=cache, allow_patterns=files)
         except LocalEntryNotFoundError as error:
             raise ConnectionError(first_line(error).rstrip(".")) from error
 
-    return Path(hub.call(f"downloading {repo}", download, again=False)), found  # the Hub's client tries again by itself
+    return Path(hub.call(f"downloading {repo} at commit {commit[:8]}", download))

@@ -39,11 +39,20 @@ from hub_export.client import (
     repository_id,
     tag_version,
 )
-from hub_export.code_version import MARK, installed_transformers, project_code, put_code, read_code, refuse_newer
+from hub_export.code_version import (
+    MARK,
+    installed_transformers,
+    other_code,
+    project_code,
+    put_code,
+    read_code,
+    refuse_newer,
+)
 from hub_export.exports.common import Run
+from hub_export.published import download_commit
 from hub_export.space import HARDWARE, Pin, check_space_target, make_space
 from hub_export.verify import PROBE_TEXT, run_isolated, verify
-from modeling.loading import WEIGHTS_NAME
+from modeling.stored.weights import WEIGHTS_NAME
 from storage.files import temporary_folder
 from storage.model_card import read_card
 from storage.run_folder import RunFolder
@@ -233,24 +242,30 @@ def publish_model(hub: HubClient, upload: Upload, folder: Path) -> tuple[str, st
 
 
 def check_published(hub: HubClient, repo: str, commit: str, folder: Path) -> None:
-    """Load a commit from the Hub in an isolated process with an empty cache, compare it with the bundle, generate.
+    """Download a commit into an empty cache, load it from there in an isolated process, compare it, generate.
+
+    This process downloads it: the one that runs its code has no token.
 
     Raises:
         ValueError: it does not load, computes something else, or generates something wrong.
     """
     logger.info("loading %s from the Hub by commit %s in an isolated process …", repo, commit[:8])
-    place = {"repo": repo, "revision": commit, "folder": str(folder.resolve())}
-    task = {"check": "published", **place, "probe": PROBE_TEXT}
-    for last_try in (False, True):  # the network may fail once; huggingface_hub does not retry every request
-        report = run_isolated(task, online=True)
-        if "failed" not in report:
-            logger.info("it loads from there: %s", ", ".join(report["checks"]))
-            return
-        if last_try:
-            raise ValueError(
-                f"loading {repo} from the Hub by commit {commit}: {' '.join(report['error'].split())}. "
-                f"{hub.hub_state} Run the same command again: it loads it once more, and tags it when that works."
-            )
+    task = {
+        "check": "published",
+        "repo": repo,
+        "revision": commit,
+        "folder": str(folder.resolve()),
+        "probe": PROBE_TEXT,
+    }
+    with temporary_folder("scratchgpt-hub-") as cache:
+        snapshot = download_commit(hub, repo, commit, cache=cache)
+        report = run_isolated(task | {"snapshot": str(snapshot)}, hub_cache=cache)
+    if "failed" in report:
+        raise ValueError(
+            f"loading {repo} from the Hub by commit {commit}: {' '.join(report['error'].split())}. "
+            f"{hub.hub_state} Run the same command again: it loads it once more, and tags it when that works."
+        )
+    logger.info("it loads from there: %s", ", ".join(report["checks"]))
 
 
 def stated_terms(hub: HubClient, target: Target, remote: Remote | None) -> dict[str, str]:
@@ -304,10 +319,11 @@ def _bundled(
 
 
 def copy_bundle(bundle: Path, folder: Path, *, repo: str | None = None) -> None:
-    """Copy a checked bundle; one of another code version gets this project's code and is checked again.
+    """Copy a checked bundle; one with other code than this project's gets this project's and is checked again.
 
-    So is a bundle that was checked with another transformers than the installed one. A folder that `hf download` made
-    of a repository is a bundle too: whoever has nothing else can publish it again.
+    Its record does not vouch for its code, since whoever writes the one can write the other. A bundle that was checked
+    with another transformers than the installed one is checked again too. A folder that `hf download` made of a
+    repository is a bundle too: whoever has nothing else can publish it again.
 
     Args:
         bundle: the bundle; it is not changed.
@@ -315,14 +331,15 @@ def copy_bundle(bundle: Path, folder: Path, *, repo: str | None = None) -> None:
         repo: `user/name` on the Hub, for the card of a bundle that was made before it was known.
 
     Raises:
-        ValueError: the bundle was changed since its check or has none, its code is later than this project's, or it
-            fails the check.
+        ValueError: the bundle was changed since its check or has none, its code is later than this project's, its
+            configurations name other code, or it fails the check.
         OSError: the copy cannot be written.
     """
     code, record, ours = read_code(bundle), read_record(bundle), project_code()
     refuse_newer(code, bundle)
     version = code.version if code else None
-    is_current = version == ours.version and (not record or record.get(MARK) == version)
+    other = other_code(bundle)
+    is_current = version == ours.version and (not record or record.get(MARK) == version) and not other
     checked, installed = record.get("transformers"), installed_transformers()
     if is_current:
         check_record(bundle)
@@ -332,10 +349,17 @@ def copy_bundle(bundle: Path, folder: Path, *, repo: str | None = None) -> None:
     else:
         _copy_ours(bundle, folder)
         put_code(folder)
+        if left := other_code(folder):
+            raise ValueError(
+                f"{bundle}: expected configurations that name this project's code, but {', '.join(left)} "
+                f"{'names' if len(left) == 1 else 'name'} other code (auto_map, custom_pipelines). Take that out, or "
+                "push the run that it was made from."
+            )
         logger.info(
-            "%s has code of version %s%s; it is uploaded with this project's, %s, and checked with that",
+            "%s has code of version %s%s%s; it is uploaded with this project's, %s, and checked with that",
             bundle,
             version,
+            f" that differs from this project's ({', '.join(other)})" if version == ours.version and other else "",
             "" if code is None or code.takes(installed) else f", made for {code.range}",
             ours.version,
         )

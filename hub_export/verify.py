@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hub_export.code_version import Code, differs_from_project, installed_transformers, read_code, refuse_newer
+from hub_export.code_version import Code, installed_transformers, other_code, read_code, refuse_newer
 from modeling import quick_imports, register
-from modeling.loading import is_masked_lm, read_weights
+from modeling.loading import is_masked_lm
+from modeling.stored.weights import read_weights
 from storage.files import temporary_folder
 from storage.records import read_json_object
 from storage.run_folder import RunFolder
@@ -49,7 +50,9 @@ class Verification:
         )
 
 
-def verify(folder: str | Path, *, checkpoint: str | Path | None = None) -> Verification:
+def verify(
+    folder: str | Path, *, checkpoint: str | Path | None = None, trust_remote_code: bool = False
+) -> Verification:
     """Load `folder` in an isolated process, without this project installed, and compare it with `checkpoint`.
 
     It loads the config, both models, the tokenizers (with and without remote code, and the from-scratch one) and a
@@ -61,19 +64,27 @@ def verify(folder: str | Path, *, checkpoint: str | Path | None = None) -> Verif
     batch, after prompts of several lengths: the logits of every step must be those of one pass over the same text
     without a cache, to 1e-4.
 
-    The folder's code is run.
+    The folder's code is run; code that is not this project's only where that is asked for.
 
     Args:
         folder: the bundle.
         checkpoint: where the reference weights are (default: `folder` itself).
+        trust_remote_code: run code that differs from this project's (default: refuse it).
 
     Raises:
-        ValueError: `folder` is no model folder, its code is later than this project's, or a check failed; the message
-            says which and why.
+        ValueError: `folder` is no model folder, its code is later than this project's or differs from it, or a check
+            failed; the message says which and why.
     """
     start = time.perf_counter()
     folder = Path(folder)
     code = code_of(folder, str(folder))
+    other = other_code(folder)
+    if other and not trust_remote_code:
+        raise ValueError(
+            f"{folder}: expected this project's code, but {', '.join(other[:5])} "
+            f"{'differs' if len(other) == 1 else 'differ'} from it, and the check would run it. Read the code; where "
+            "you trust it, add --trust-remote-code to `python -m hub_export verify`."
+        )
     weights = read_weights(folder)
     logger.info("checking the folder in an isolated process (about ten seconds, a large model takes longer) …")
     report = run_isolated(
@@ -83,7 +94,7 @@ def verify(folder: str | Path, *, checkpoint: str | Path | None = None) -> Verif
             "probe": PROBE_TEXT,
             "prompt": PROMPT,
             "masked": is_masked_lm(folder),
-            "tolerance": OTHER_CODE_TOLERANCE if differs_from_project(folder) else 0.0,
+            "tolerance": OTHER_CODE_TOLERANCE if other else 0.0,
         },
         reference=_reference_logits(Path(checkpoint or folder)),
     )
@@ -135,18 +146,18 @@ def code_of(folder: Path, name: str) -> Code:
 
 
 def run_isolated(
-    task: dict[str, Any], *, reference: "dict[str, Tensor] | None" = None, online: bool = False
+    task: dict[str, Any], *, reference: "dict[str, Tensor] | None" = None, hub_cache: Path | None = None
 ) -> dict[str, Any]:
     """The report of checks.py on a task, run in an isolated process.
 
-    The process has an empty HF_HOME, another working directory and no PYTHONPATH; no GPU; and, unless `online`, no
-    token and no network for Hugging Face's libraries. A process that ends without a report counts as a failed check.
+    The process has an empty HF_HOME, another working directory and no PYTHONPATH; no GPU; and no token and no network
+    for Hugging Face's libraries. A process that ends without a report counts as a failed check.
 
     Args:
         task: `check`, the name of the check, and what it needs; of this process come the number of threads and the
             precision of matrix products.
         reference: tensors that the check compares with; the task then has the path of their file as `reference`.
-        online: whether it may talk to the Hub, with the user's token.
+        hub_cache: a cache of the Hub's client that holds what it loads by a repository's name (default: an empty one).
     """
     with temporary_folder("scratchgpt-check-") as folder:
         if reference is not None:
@@ -163,7 +174,7 @@ def run_isolated(
         done = subprocess.run(
             [sys.executable, "-P", str(CHECKS), str(folder / "task.json")],
             cwd=folder,
-            env=_environment(folder, online),
+            env=_environment(folder, hub_cache),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -178,26 +189,21 @@ def run_isolated(
     return {"checks": [], "failed": "isolated process", "error": error}
 
 
-def _environment(folder: Path, online: bool) -> dict[str, str]:
-    foreign = ("PYTHON", "TRANSFORMERS_") if online else _FOREIGN_VARIABLES
+def _environment(folder: Path, hub_cache: Path | None) -> dict[str, str]:
     environment = {
         name: value
         for name, value in os.environ.items()
-        # HF_HUB_CACHE and its like stand above HF_HOME, and of a commit that is in a cache the Hub is not asked.
-        if not name.startswith(foreign) and not name.endswith("_CACHE")
+        # HF_HUB_CACHE and its like stand above HF_HOME.
+        if not name.startswith(_FOREIGN_VARIABLES) and not name.endswith("_CACHE")
     }
-    environment |= {
+    return environment | {
         "HF_HOME": str(folder / "hf_home"),
+        "HF_HUB_CACHE": str(hub_cache or folder / "hf_home" / "hub"),
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_OFFLINE": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
-    if not online:
-        return environment | {"HF_HUB_OFFLINE": "1"}
-    from huggingface_hub import get_token
-
-    token = get_token()
-    return environment | ({"HF_TOKEN": token} if token else {})
 
 
 def _reference_logits(checkpoint: Path) -> "dict[str, Tensor]":

@@ -4,21 +4,17 @@ Everything but loading reads small files only and imports neither torch nor tran
 """
 
 import functools
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from modeling import quick_imports, register
+from modeling.stored.sizes import check_parameters, check_sizes
 from storage.checksums import check_folder, damaged_files, describe_damage, file_stamps
 from storage.files import as_path
-from storage.records import read_json_object, read_json_object_or_empty
+from storage.records import is_json_object, read_json_object, read_json_object_or_empty
 from storage.run_folder import RunFolder
 from storage.text import first_line
 
@@ -34,36 +30,9 @@ CHECK_RECORD = "proof.json"
 """Written into a bundle by `python -m hub_export`: among other things, the transformers that it was checked with."""
 LOADED_ENDINGS = (".safetensors", ".model", ".txt", ".json")
 """Of the files of a model folder that loading depends on."""
-WEIGHTS_NAME = "model.safetensors"
-WEIGHTS_INDEX = "model.safetensors.index.json"
-SIZE_NAMES = {
-    "width": ("hidden_size", "n_embd", "d_model"),
-    "layers": ("num_hidden_layers", "n_layer", "num_layers"),
-    "inner": ("intermediate_size", "n_inner", "ffn_dim", "d_ff"),
-    "vocabulary": ("vocab_size",),
-    "heads": ("num_attention_heads", "n_head"),
-    "key heads": ("num_key_value_heads",),
-    "head width": ("head_dim",),
-    "positions": ("max_position_embeddings", "n_positions"),
-}
-"""What configs call the sizes that decide how much memory a model takes."""
-SIZE_MARGIN = 64
-"""How often a model may use each number that its files store. Shared layers (ALBERT: 12 times) and packed numbers
-(4 bits: 8 times) are the reasons why a model is larger than its files."""
-LONGEST_CONTEXT = 2**24
-"""Positions. Some models compute a table of that many rows, which no file stores."""
 VOCABULARIES = ("tokenizer.json", "vocab.json")
 CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
 """What configs call the context length; the first one that a config has counts."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Weights:
-    """What the headers of a model's safetensors files say."""
-
-    parameters: int  # numbers stored; a tied matrix counts once, as it is stored once
-    dtypes: tuple[str, ...]  # safetensors' names of the number formats, sorted: F32, BF16, …
-    size_bytes: int  # of all files
 
 
 def find_folder(source: str | Path) -> Path | None:
@@ -142,113 +111,6 @@ def _unused_positions(model: Any, limit: int) -> int:
     return 0
 
 
-def read_weights(folder: Path) -> Weights:
-    """Read the headers of a folder's model.safetensors, or of the files that its index names.
-
-    Raises:
-        ValueError: a file is missing, damaged, cut off, or empty of tensors.
-    """
-    index = folder / WEIGHTS_INDEX
-    names = _weights_files(index) if index.is_file() else [WEIGHTS_NAME]
-    parameters, dtypes, size, size_bytes = 0, set(), 0, 0
-    for name in names:
-        path = folder / name
-        try:
-            size = path.stat().st_size
-            with safe_open(path, framework="np") as tensors:  # numpy: the headers alone need no torch
-                slices = [tensors.get_slice(name) for name in tensors.keys()]  # noqa: SIM118 (no mapping)
-        except OSError as error:
-            reason = "the file is missing" if isinstance(error, FileNotFoundError) else error.strerror or error
-            raise ValueError(
-                f"{folder} has no weights: expected {name}, but {reason}. "
-                "Export or copy the model again, or take another checkpoint."
-            ) from error
-        except SafetensorError as error:
-            complete = _complete_size(path)
-            got = f"expected {complete} bytes, got {size}" if complete else f"it is no safetensors file ({error})"
-            raise ValueError(
-                f"{path} is damaged: {got}. Export or copy the model again, or take another checkpoint."
-            ) from error
-        parameters += sum(prod(part.get_shape()) for part in slices)
-        dtypes |= {part.get_dtype() for part in slices}
-        size_bytes += size
-    if not parameters:
-        raise ValueError(
-            f"{folder} has no weights: expected tensors in {', '.join(names) or index.name}, got none. "
-            "Export or copy the model again, or take another checkpoint."
-        )
-    return Weights(parameters=parameters, dtypes=tuple(sorted(dtypes)), size_bytes=size_bytes)
-
-
-def _weights_files(index: Path) -> list[str]:
-    """The names of the files in an index, each of which lies beside it."""
-    places = read_json_object(index).get("weight_map", {})
-    names = list(places.values()) if isinstance(places, dict) else [places]
-    if wrong := [name for name in names if not isinstance(name, str) or Path(name).name != name]:
-        raise ValueError(
-            f"{index}: expected names of files beside it, got {str(wrong[0])[:80]!r}. Export or copy the model again."
-        )
-    return sorted(set(names))
-
-
-def check_sizes(folder: Path) -> None:
-    """Compare the sizes in a folder's config.json with what its weights hold, before anything of these sizes is made.
-
-    A model takes the memory that its config asks for, and a config of a few bytes may ask for any.
-
-    Raises:
-        ValueError: a size is no whole number above 0, or together they ask for far more numbers than are stored.
-    """
-    config = read_json_object(folder / "config.json")
-    config = config["text_config"] if isinstance(config.get("text_config"), dict) else config
-    sizes: dict[str, int] = {}
-    for kind, names in SIZE_NAMES.items():
-        name = next((name for name in names if config.get(name) is not None), None)
-        if name is None:
-            continue
-        value = config[name]
-        if not isinstance(value, int) or isinstance(value, bool) or value < (1 if name != "head_dim" else 0):
-            raise ValueError(
-                f"{folder / 'config.json'}: {name}: expected a whole number above 0, got {str(value)[:40]!r}. "
-                "Export or copy the model again."
-            )
-        sizes[kind] = value
-    if (positions := sizes.get("positions", 0)) > LONGEST_CONTEXT:
-        raise ValueError(
-            f"{folder / 'config.json'}: expected a context of at most {LONGEST_CONTEXT:,} tokens, got {positions:,}. "
-            "Export or copy the model again."
-        )
-    if "width" not in sizes:
-        return  # another kind of config, whose names are not known here
-    width, layers = sizes["width"], sizes.get("layers", 1)
-    queries = sizes.get("heads", 1) * sizes.get("head width", 0)
-    keys = sizes.get("key heads", 0) * sizes.get("head width", 0)
-    block = width * (width + queries + keys + sizes.get("inner", 0))
-    asked = layers * block + width * sizes.get("vocabulary", 1)
-    ours = config.get("model_type") == "scratchgpt"
-    is_gpt2 = "n_positions" in config or config.get("model_type") in ("gpt2", "openai-gpt")
-    if config.get("position_embedding", "learned") == "learned" if ours else is_gpt2:
-        asked += width * positions  # a table that the weights hold
-    stored = read_weights(folder).parameters
-    if asked > SIZE_MARGIN * stored:
-        raise ValueError(
-            f"{folder / 'config.json'}: expected sizes that fit its weights, which hold {stored:,} numbers; got those "
-            f"of a model with at least {asked:,} (width {width:,}, {layers:,} layers). Export or copy the model again."
-        )
-
-
-def _complete_size(path: Path) -> int | None:
-    """The size in bytes that the header of a safetensors file asks for; None where it has no such header."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            header = json.loads(file.read(min(length, path.stat().st_size)))
-            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-        except (ValueError, AttributeError, KeyError, TypeError):
-            return None
-    return 8 + length + max(ends, default=0)
-
-
 def check_files(folder: Path) -> None:
     """Compare a model folder with the checksums that lie in it: SHA256SUMS of a checkpoint, the record of a bundle.
 
@@ -263,9 +125,8 @@ def check_files(folder: Path) -> None:
         good = run.good_checkpoint() if run else None
         other = f"Take the last good checkpoint, {good}." if good else "Export or copy the model again."
         check_folder(folder, other, leave_out="training/")
-    recorded = read_json_object_or_empty(folder / CHECK_RECORD).get("sha256")
-    known = {name: checksum for name, checksum in recorded.items() if _is_loaded(name)} if recorded else {}
-    changed = damaged_files(folder, known)
+    recorded = recorded_checksums(read_json_object_or_empty(folder / CHECK_RECORD))
+    changed = damaged_files(folder, {name: checksum for name, checksum in recorded.items() if _is_loaded(name)})
     if fixed := [name for name in changed if not name.endswith(".json") or Path(name).name in VOCABULARIES]:
         raise ValueError(
             f"{folder}: expected the model that was checked, but {describe_damage(fixed)}. Export or copy it again; "
@@ -273,6 +134,12 @@ def check_files(folder: Path) -> None:
         )
     if changed:
         logger.warning("%s: %s (changed by hand, or damaged)", folder, describe_damage(changed))
+
+
+def recorded_checksums(record: dict[str, Any]) -> dict[str, str]:
+    """SHA-256 of files by name in the record of a bundle's check; {} where it is another program's proof.json."""
+    checksums = record.get("sha256")
+    return checksums if is_json_object(checksums) else {}
 
 
 def _is_loaded(name: str) -> bool:
@@ -343,6 +210,7 @@ def _load(auto_class: str, folder: Path, device: str | None) -> Any:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         transformers_logging.set_verbosity_error()  # what it reports in a table is said below in a line
+        check_parameters(folder, loader)
         loaded: Any = loader.from_pretrained(
             folder,
             dtype=torch.float32 if device == "cpu" else "auto",

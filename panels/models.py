@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from modeling import loading, quick_imports
-from modeling.loading import context_length, fetch, find_folder, has_chat_template, is_masked_lm, read_weights
+from modeling.loading import context_length, fetch, find_folder, has_chat_template, is_masked_lm
+from modeling.stored.weights import read_weights
 from panels import zerogpu
 from storage.files import matching_paths
 from storage.model_card import card_facts, card_metrics, card_title, read_card
@@ -362,8 +363,9 @@ def _card_facts(folder: Path) -> dict[str, Any]:
     """The facts of a model card: its title, its metrics and, in a card of ours, what it was trained on."""
     data, body = read_card(folder)
     facts = card_facts(data)
-    # Cards of ScratchGPT up to 0.1.1 state these two in their text alone.
-    corpus = re.search(r"trained from scratch on (.+?)\.(?:\s|$)", body)
+    # Cards of ScratchGPT up to 0.1.1 state these two in their text alone. A limit for each: where the full stop is
+    # missing, the rest of the card would be searched for it at every beginning.
+    corpus = re.search(r"trained from scratch on (.{1,300}?)\.(?:\s|$)", body)
     floor = re.search(r"no model can beat \*\*(\d{1,3}(?:\.\d{1,9})?) bits per byte", body)
     metrics = card_metrics(data)
     return {

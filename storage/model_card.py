@@ -18,6 +18,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 _LARGEST = 1e18
 """No number of a card is as large: a larger one, an infinite one and one that is none were not measured."""
+LONGEST_CARD, LONGEST_FRONT_MATTER = 1_000_000, 50_000
+"""Characters of a card that are read, and of a front matter: PyYAML takes seconds for much longer ones."""
 PLACEHOLDER_OWNER = "your-name"
 """How a card calls the owner of a repository that is not known yet."""
 _RULE = r"(?:---|\.\.\.)[ \t]*(?:\n|\Z)"
@@ -28,13 +30,14 @@ _BROKEN = re.compile(rf"---[ \t]*(?:\n|\Z)(?:(?!#+ |[ \t]*\n|{_RULE}).+(?:\n|\Z)
 def split_card(text: str) -> tuple[dict[str, Any], str]:
     """The front matter of a model card, and the Markdown below it.
 
-    A card that somebody edited may hold anything: a front matter without its end, or one that is no YAML mapping or
-    has a value that cannot be read, gives {} and ends at the first empty line or heading.
+    A card that somebody edited may hold anything: a front matter without its end, or one that is no YAML mapping, has
+    a value that cannot be read or more than `LONGEST_FRONT_MATTER` characters, gives {} and ends at the first empty
+    line or heading.
     """
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     if match := _FRONT_MATTER.match(text):
         try:
-            data = yaml.safe_load(match[1])
+            data = yaml.safe_load(match[1]) if len(match[1]) <= LONGEST_FRONT_MATTER else None
         except Exception:  # besides the library's own, what int(), datetime() and deep brackets raise inside it
             data = None
         if is_json_object(data):
@@ -44,9 +47,12 @@ def split_card(text: str) -> tuple[dict[str, Any], str]:
 
 
 def read_card(folder: Path) -> tuple[dict[str, Any], str]:
-    """`split_card` of the README.md in a folder; ({}, "") where there is none."""
+    """`split_card` of the first `LONGEST_CARD` characters of a folder's README.md; ({}, "") where there is none."""
     path = folder / "README.md"
-    return split_card(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else ({}, "")
+    if not path.is_file():
+        return {}, ""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return split_card(file.read(LONGEST_CARD))
 
 
 def card_title(body: str) -> str | None:

@@ -78,7 +78,7 @@ def read_file(path: Path, options: Options) -> Iterator[Document]:
 def _read(path: Path, options: Options) -> Iterator[Document]:
     suffix = path.suffix.lower()
     is_packed = suffix in COMPRESSIONS
-    with open_stream(path) as stream:
+    with open_stream(path, options.most_unpacked) as stream:
         if is_packed and suffix not in READERS:
             suffix = Path(path.stem).suffix.lower()
         reader = READERS.get(suffix)

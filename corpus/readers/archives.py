@@ -54,7 +54,7 @@ def read_tar(stream: BinaryIO, name: str, options: Options, readers: dict[str, R
 
 def read_zip(stream: BinaryIO, name: str, options: Options, readers: dict[str, Reader]) -> Iterator[Document]:
     """The documents of a zip archive, those of a member named `NAME#MEMBER`."""
-    with open_zip(stream, name) as archive:
+    with open_zip(stream, name, options.most_unpacked) as archive:
         files = (info for info in archive.infolist() if not info.filename.endswith("/"))  # is_dir() wants a name
         # By its entry: a name that is there twice would give the last of them twice.
         members = ((info.filename, _LINKS if is_link(info) else cast(BinaryIO, archive.open(info))) for info in files)
@@ -70,8 +70,10 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.
 """The ways to compress a member of a zip that Python reads; Windows takes another one for files above 2 GB."""
 
 
-def open_zip(stream: BinaryIO, name: str) -> zipfile.ZipFile:
+def open_zip(stream: BinaryIO, name: str, most_unpacked: int | None = None) -> zipfile.ZipFile:
     """A zip archive, or a book or document that is one, whose directory promises no harm.
+
+    `most_unpacked` is that of `Options`.
 
     Raises:
         BrokenFileError: it is encrypted, expands to far more than text does, or is compressed in an unusual way.
@@ -87,7 +89,7 @@ def open_zip(stream: BinaryIO, name: str) -> zipfile.ZipFile:
     infos = archive.infolist()
     size, packed = (sum(getattr(info, field) for info in infos) for field in ("file_size", "compress_size"))
     packed = min(packed, stream.seek(0, io.SEEK_END))  # members may overlap: all of them are the same few bytes
-    if size > most_bytes(packed):
+    if size > most_bytes(packed, most_unpacked):
         raise BrokenFileError(
             f"{name}: expected an archive of texts, got one that expands from {packed:,} to {size:,} bytes, as no "
             "text does (a decompression bomb?); it is not read. If you trust it, unpack it and give the folder"

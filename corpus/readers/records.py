@@ -185,7 +185,7 @@ def read_parquet(stream: BinaryIO, name: str, options: Options) -> Iterator[Docu
 
     column, first, length = options.text_field, 1, 0
     stream.seek(0, io.SEEK_END)
-    most = most_bytes(stream.tell())
+    most = most_bytes(stream.tell(), options.most_unpacked)
     stream.seek(0)
     is_file = isinstance(getattr(stream, "raw", None), io.FileIO)  # which the library reads in less memory by its name
     try:

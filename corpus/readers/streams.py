@@ -60,6 +60,8 @@ class Options:
     """Field of JSON records, or column of tables and parquet files, that holds the text."""
     encoding: str | None = None
     """Encoding of what is not UTF-8, as `corpus.encodings.choose_encoding` takes it; None: it is recognised."""
+    most_unpacked: int | None = None
+    """Bytes that something compressed may expand to (default: as many as a text of its size has, see `most_bytes`)."""
     on_broken: Callable[[BrokenFileError], None] = _raise
     """Called for a broken member of an archive, which is left out if this returns."""
     say: Callable[[str], None] = say_once
@@ -82,8 +84,10 @@ def needs(name: str, module: str, package: str) -> Any:
 
 
 @contextmanager
-def open_stream(path: Path) -> Iterator[BinaryIO]:
+def open_stream(path: Path, most_unpacked: int | None = None) -> Iterator[BinaryIO]:
     """The bytes of a file, decompressed if its ending says so; `seek(0)` restarts it.
+
+    `most_unpacked` is that of `Options`.
 
     Raises:
         BrokenFileError: it cannot be opened; while it is read: it is damaged, cut off, or fails on the disk.
@@ -100,7 +104,7 @@ def open_stream(path: Path) -> Iterator[BinaryIO]:
             else:
                 stream = file
             if kind is not None:
-                stream = io.BufferedReader(_Limited(stream, path), buffer_size=_CHUNK)
+                stream = io.BufferedReader(_Limited(stream, path, most_unpacked), buffer_size=_CHUNK)
             with stream:
                 yield stream
     except _DAMAGE as error:
@@ -141,18 +145,19 @@ def verified(stream: BinaryIO) -> BinaryIO:
     return stream
 
 
-def most_bytes(packed: int) -> int:
-    """How many bytes something compressed of so many bytes may expand to and still be taken for text."""
-    return max(ALWAYS_FINE, packed * MOST_EXPANSION)
+def most_bytes(packed: int, most_unpacked: int | None = None) -> int:
+    """How many bytes something compressed of so many bytes may expand to and still be taken for text, up to a limit."""
+    most = max(ALWAYS_FINE, packed * MOST_EXPANSION)
+    return most if most_unpacked is None else min(most, most_unpacked)
 
 
 class _Limited(io.RawIOBase):
     """A decompressed file, up to as many bytes as a text of its size has."""
 
-    def __init__(self, stream: Any, path: Path) -> None:
+    def __init__(self, stream: Any, path: Path, most_unpacked: int | None) -> None:
         self.stream, self.path = stream, path
         self.packed = path.stat().st_size
-        self.most = most_bytes(self.packed)
+        self.most = most_bytes(self.packed, most_unpacked)
 
     def readable(self) -> bool:
         return True

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from modeling.loading import load_causal_lm, read_weights
+from modeling.loading import load_causal_lm
+from modeling.stored.weights import read_weights
 from storage.records import read_json_object
 from storage.run_folder import RunFolder
 

@@ -10,7 +10,8 @@ from hub_export.bundle import TOKENIZER_FILES, check_private, private_places
 from hub_export.code_version import write_config
 from hub_export.exports.common import Run, check_free, find_source, greedy, load_scratch
 from hub_export.verify import PROBE_TEXT, PROMPT, probe_ids, run_isolated
-from modeling.loading import has_chat_template, read_weights
+from modeling.loading import has_chat_template
+from modeling.stored.weights import read_weights
 from storage.files import atomic_folder
 from storage.model_card import card_facts, read_card
 from storage.prompts import read_prompts

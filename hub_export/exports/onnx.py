@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hub_export.exports.common import Run, begins_with, check_free, find_source, require
-from modeling.loading import is_masked_lm, load_model, read_weights
+from modeling.loading import is_masked_lm, load_model
+from modeling.stored.weights import read_weights
 from storage.files import atomic_file
 
 if TYPE_CHECKING:

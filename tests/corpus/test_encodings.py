@@ -95,6 +95,14 @@ def test_few_letters_beyond_ascii_are_western() -> None:
     assert said[1:] == ["a.txt: 1 place is not cp1252 (the first in line 1); replaced by U+FFFD"]
 
 
+@pytest.mark.parametrize("lead", [b"\xc3", b"\xe2", b"\xf0"])
+def test_the_first_byte_of_a_character_at_the_end_of_ascii_was_cut_off(lead: bytes) -> None:
+    text = "hello world. " * 80
+    line = "a.txt: ends in the middle of a character (offset 1,040, line 1); U+FFFD stands for it"
+    assert read(text.encode() + lead) == (text + "\ufffd", [line])
+    assert read(text.encode() + b"\xff")[0] == text + "ÿ"
+
+
 @pytest.mark.parametrize(
     ("damage", "got", "line"),
     [

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hub_export.card import fence_for, render_card, set_repository
 from hub_export.code_version import put_code
-from modeling.loading import read_weights
+from modeling.stored.weights import read_weights
 from panels.generate import generate
 from panels.models import load_model
 from panels.sampling import settings_from

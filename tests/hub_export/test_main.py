@@ -40,7 +40,7 @@ SWITCHES = {f"--{no}{name}" for no in ("", "no-") for name in ("private", "space
         ("gguf", FORCE | {"--checkpoint", "--out", "--weights"}),
         ("onnx", FORCE | {"--checkpoint", "--out", "--cache", "--no-cache"}),
         ("account", {"--repo"}),
-        ("verify", set()),
+        ("verify", {"--trust-remote-code", "--no-trust-remote-code"}),
     ],
 )
 def test_the_commands_have_these_flags(command: str, flags: set[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from hub_export import code_version
 from hub_export.__main__ import main
-from hub_export.code_version import ROOT, installed_transformers, project_code
+from hub_export.bundle import RECORD, checksums
+from hub_export.code_version import ROOT, installed_transformers, other_code, project_code
 from hub_export.push import copy_bundle
 from tests.hub_double import Fault, Hub
 from tests.hub_export.conftest import contents, make_old, plant
@@ -29,10 +30,10 @@ def logged(caplog: pytest.LogCaptureFixture) -> Logged:
     return lambda: caplog.messages
 
 
-def verify(target: object) -> str:
+def verify(target: object, *flags: str) -> str:
     """The message with which `verify` ends."""
     with pytest.raises(SystemExit) as caught:
-        main(["verify", str(target)])
+        main(["verify", str(target), *flags])
     return str(caught.value)
 
 
@@ -64,7 +65,7 @@ def test_a_repository_that_works(
 @pytest.mark.slow
 def test_a_repository_with_the_first_code_is_affected(hub: Hub, made: Path, logged: Logged) -> None:
     repository = hub.create("alice/moons", files=contents(make_old(plant(made, SWALLOWED))))
-    error = verify("alice/moons")
+    error = verify("alice/moons", "--trust-remote-code")
     name = f"alice/moons at commit {repository.head[:8]}"
     assert logged()[1] == (
         f"{name}: code of version 0.1.0, which works with transformers 5.21 to 5.23: earlier versions do not load it, "
@@ -94,12 +95,71 @@ def test_later_code_is_not_run(hub: Hub, made: Path) -> None:
         copy_bundle(made, made.with_name("copy"))
 
 
+def plant_note(folder: Path, ran: Path) -> Path:
+    """Make a bundle's model write a line into `ran` wherever its code runs, and its record fit."""
+    with (folder / "modeling_scratchgpt.py").open("a", encoding="utf-8") as code:
+        code.write(f"\nwith open({str(ran)!r}, 'a') as file:\n    file.write('it ran\\n')\n")
+    record = json.loads((folder / RECORD).read_text()) | {"transformers": "5.1.0", "sha256": checksums(folder)}
+    (folder / RECORD).write_text(json.dumps(record))
+    return folder
+
+
+def test_other_code_is_not_run_unless_asked_for(hub: Hub, made: Path, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    repository = hub.create("alice/moons", files=contents(plant_note(made, ran)))
+    differs = "expected this project's code, but modeling_scratchgpt.py differs from it, and the check would run it. "
+    flag = "where you trust it, add --trust-remote-code to `python -m hub_export verify`."
+    assert verify(made) == f"error: {made}: {differs}Read the code; {flag}"
+    assert verify("alice/moons").startswith(f"error: alice/moons at commit {repository.head[:8]}: {differs}")
+    assert not ran.exists()
+
+
 @pytest.mark.slow
-def test_edited_code_files_are_reported(made: Path, logged: Logged) -> None:
-    path = made / "modeling_scratchgpt.py"
-    path.write_text(path.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
-    main(["verify", str(made)])
-    assert "its code files differ from those of this project: somebody may have edited them" in logged()
+def test_other_code_is_run_where_that_is_asked_for(made: Path, tmp_path: Path) -> None:
+    main(["verify", str(plant_note(made, tmp_path / "ran")), "--trust-remote-code"])
+    assert "it ran" in (tmp_path / "ran").read_text()
+
+
+def test_other_code_with_a_fitting_record_is_replaced_and_not_run(made: Path, tmp_path: Path, logged: Logged) -> None:
+    """Whoever writes the code of a bundle can write its record too."""
+    (made / "slow" / "helper.py").write_text("import nothing\n")
+    plant_note(made, tmp_path / "ran")
+    copy_bundle(made, tmp_path / "copy")
+    assert not (tmp_path / "ran").exists()
+    assert other_code(tmp_path / "copy") == []
+    assert set(contents(tmp_path / "copy")) == BUNDLE_FILES
+    assert logged()[0] == (
+        f"{made} has code of version {OURS.version} that differs from this project's (modeling_scratchgpt.py, "
+        f"slow/helper.py); it is uploaded with this project's, {OURS.version}, and checked with that"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("config.json", {"auto_map": {"AutoConfig": "alice/evil--configuration_scratchgpt.ScratchGPTConfig"}}),
+        ("config.json", {"auto_map": {"AutoConfig": "evil.Config"}}),
+        ("config.json", {"custom_pipelines": {"text-generation": {"impl": "alice/evil--pipeline.Evil"}}}),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": [None, "alice/evil--fast.Evil"]}}),
+        ("slow/tokenizer_config.json", {"auto_map": ["evil.Slow", None]}),
+    ],
+)
+def test_a_configuration_that_names_other_code_is_refused(
+    made: Path, tmp_path: Path, name: str, changes: dict[str, Any]
+) -> None:
+    assert other_code(made) == []
+    (made / name).write_text(json.dumps(json.loads((made / name).read_text()) | changes))
+    (made / RECORD).write_text(json.dumps(json.loads((made / RECORD).read_text()) | {"sha256": checksums(made)}))
+    assert other_code(made) == [name]
+    with pytest.raises(ValueError, match=rf"name this project's code, but {re.escape(name)} names other code \(auto_"):
+        copy_bundle(made, tmp_path / "copy")
+
+
+def test_a_file_that_generates_is_other_code(made: Path) -> None:
+    (made / "custom_generate").mkdir()
+    (made / "custom_generate" / "generate.py").write_text("def generate(model):\n    return None\n")
+    (made / "configuration_scratchgpt.py").unlink()
+    assert other_code(made) == ["configuration_scratchgpt.py", "custom_generate/generate.py"]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +187,11 @@ def test_what_is_no_model_of_ours_is_an_error(
     ("answered", "answer", "message"),
     [
         (0, 503, r"looking at alice/moons: the Hub answered 503 \(.*\)\. Nothing was checked\. Run the same command"),
-        (3, "cut", r"downloading alice/moons: the Hub cannot be reached \(.*\)\. Nothing was checked\. Check the net"),
+        (
+            3,
+            "cut",
+            r"downloading alice/moons at commit \w+: the Hub cannot be reached \(.*\)\. Nothing was checked\. Check",
+        ),
     ],
 )
 def test_a_hub_that_does_not_answer(

@@ -52,15 +52,16 @@ ScratchGPTForCausalLM.generate = generate
 """
 """Only what is sampled is wrong, and only its last token."""
 PLACES = """
-import json
-from huggingface_hub import constants
+import json, os
+from huggingface_hub import constants, get_token
 from transformers.utils import HF_MODULES_CACHE
 
 caches = [constants.HF_HUB_CACHE, constants.HF_ASSETS_CACHE, constants.HF_XET_CACHE, HF_MODULES_CACHE]
 with open("report.json", "w") as file:
-    json.dump({"home": constants.HF_HOME, "caches": caches, "endpoint": constants.ENDPOINT}, file)
+    found = {"home": constants.HF_HOME, "caches": caches, "offline": constants.HF_HUB_OFFLINE, "token": get_token()}
+    json.dump(found | {"variables": [name for name, value in os.environ.items() if "hf_secret" in value]}, file)
 """
-"""A check that says where the process keeps what it downloads, and which Hub it asks."""
+"""A check that says where the process keeps what it downloads, whether it asks the Hub, and what token it has."""
 
 
 def test_a_bundle_is_checked_without_the_users_environment(
@@ -117,11 +118,13 @@ def test_a_model_that_generates_wrongly_is_refused(made: Path, code: str, messag
     plant(made, code)
     installed = installed_transformers()
     with pytest.raises(ValueError, match=f"with transformers {installed} the check 'generation {message}"):
-        verify(made)
+        verify(made, trust_remote_code=True)
 
 
 def test_a_published_model_must_generate_too(made: Path) -> None:
-    task = {"check": "published", "repo": str(made), "revision": "main", "folder": str(made), "probe": PROBE_TEXT}
+    folder = str(made)
+    task = {"check": "published", "repo": folder, "revision": "main", "folder": folder, "snapshot": folder}
+    task["probe"] = PROBE_TEXT
     plant(made, "")
     assert run_isolated(task)["checks"] == [
         "config", "logits, bit for bit", "generation", "tokenizer", "from-scratch tokenizer",
@@ -132,11 +135,10 @@ def test_a_published_model_must_generate_too(made: Path) -> None:
     assert "differ by up to" in report["error"]
 
 
-@pytest.mark.parametrize("online", [True, False])
-def test_an_isolated_process_has_caches_of_its_own(
-    online: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("given", [True, False])
+def test_an_isolated_process_has_caches_of_its_own_and_no_token(
+    given: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Of a commit that is in the user's cache, the Hub would not be asked."""
     (tmp_path / "report.py").write_text(PLACES)
     monkeypatch.setattr(sys.modules[run_isolated.__module__], "CHECKS", tmp_path / "report.py")
     mine = str(tmp_path / "mine")
@@ -145,18 +147,21 @@ def test_an_isolated_process_has_caches_of_its_own(
         "HUGGINGFACE_ASSETS_CACHE", "TRANSFORMERS_CACHE", "PYTORCH_TRANSFORMERS_CACHE", "PYTORCH_PRETRAINED_BERT_CACHE",
     ):  # fmt: skip
         monkeypatch.setenv(name, mine)
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
-    found = run_isolated({}, online=online)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.setenv(name, "hf_secret")
+    found = run_isolated({}, hub_cache=tmp_path / "downloaded" if given else None)
     assert not found["home"].startswith(mine)
-    assert all(cache.startswith(found["home"]) for cache in found["caches"])
-    assert (found["endpoint"] == "http://127.0.0.1:1") == online  # the Hub that the user pushes to is the one asked
+    downloads, *others = found["caches"]
+    assert downloads == (str(tmp_path / "downloaded") if given else f"{found['home']}/hub")
+    assert all(cache.startswith(found["home"]) for cache in others)
+    assert (found["offline"], found["token"], found["variables"]) == (True, None, [])
 
 
 @pytest.mark.parametrize("begun", ["", "open('report.json', 'w').write('{')\n"], ids=["no report", "half a report"])
 def test_a_process_that_ends_early_is_a_failed_check(begun: str, made: Path) -> None:
     plant(made, f"{begun}import os\nos._exit(3)")
     with pytest.raises(ValueError, match=r"'isolated process' failed: the process ended with status 3: no message"):
-        verify(made)
+        verify(made, trust_remote_code=True)
 
 
 def test_tokenizers_that_disagree_are_found(made: Path) -> None:

@@ -19,9 +19,9 @@ from modeling.loading import (
     has_chat_template,
     load_causal_lm,
     load_model,
-    read_weights,
     split_hub_id,
 )
+from modeling.stored.weights import read_weights
 from storage.run_folder import RunFolder
 
 HERE = transformers.__version__

@@ -12,7 +12,9 @@ import pytest
 import transformers
 from safetensors.torch import load_file, save_file
 
-from modeling.loading import check_sizes, load_model, read_weights
+from modeling.loading import load_model
+from modeling.stored.sizes import check_sizes
+from modeling.stored.weights import read_weights
 
 
 class Planted:
@@ -93,6 +95,69 @@ def test_models_of_other_families_pass(tmp_path: Path, family: str) -> None:
         )
     model.save_pretrained(tmp_path)
     check_sizes(tmp_path)
+
+
+def make_small(folder: Path, family: str) -> Path:
+    """A model of another family with few numbers."""
+    small: dict[str, Any] = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    short = {"max_position_embeddings": 64}
+    if family == "opt":
+        model: Any = transformers.OPTForCausalLM(
+            transformers.OPTConfig(**small, **short, word_embed_proj_dim=32, ffn_dim=64)
+        )
+    elif family == "bert":
+        model = transformers.BertForMaskedLM(transformers.BertConfig(**small, **short, intermediate_size=64))
+    elif family == "gpt_neo":
+        config = transformers.GPTNeoConfig(
+            vocab_size=10_000,
+            hidden_size=32,
+            num_layers=1,
+            num_heads=2,
+            attention_types=[[["global"], 1]],
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+        model = transformers.GPTNeoForCausalLM(config)
+    else:
+        experts = {"num_local_experts": 2, "num_key_value_heads": 1, "intermediate_size": 64}
+        model = transformers.MixtralForCausalLM(transformers.MixtralConfig(**small, **short, **experts))
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("family", "values", "dropped"),
+    [
+        ("opt", {"max_position_embeddings": 2**24}, "embed_positions"),
+        ("bert", {"max_position_embeddings": 2**24}, "position_embeddings"),
+        ("bert", {"type_vocab_size": 16_000_000}, "token_type"),
+        ("mixtral", {"num_local_experts": 10**9}, "experts"),
+        ("mixtral", {"num_local_experts": 2_000}, "experts"),
+    ],
+)
+def test_a_table_that_other_families_do_not_store_takes_no_memory(
+    tmp_path: Path, family: str, values: dict[str, int], dropped: str
+) -> None:
+    make_small(tmp_path, family)
+    weights = load_file(tmp_path / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if dropped not in name}
+    assert len(kept) < len(weights)
+    save_file(kept, tmp_path / "model.safetensors", {"format": "pt"})
+    change(tmp_path / "config.json", **values)
+    with pytest.raises(ValueError, match="expected sizes that fit its weights, which hold "):
+        load_model(tmp_path)
+
+
+def test_a_table_that_a_model_computes_takes_no_memory(tmp_path: Path) -> None:
+    """GPT-Neo has a mask of the square of its context."""
+    change(make_small(tmp_path, "gpt_neo") / "config.json", max_position_embeddings=36_000)
+    with pytest.raises(ValueError, match="expected tables of at most 1,073,741,824 bytes that it computes, got "):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("family", ["opt", "bert", "gpt_neo", "mixtral"])
+def test_small_models_of_other_families_load(tmp_path: Path, family: str) -> None:
+    assert load_model(make_small(tmp_path, family)).config.model_type == family
 
 
 def test_pickles_are_not_opened(folder: Path, tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
 """The form of the Learn tab: what a run would cost, how a file is read, what is refused."""
 
+import gzip
 import io
 import json
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from corpus import local
 from modeling.sizing import count_parameters
 from panels.context import AppContext
 from panels.models import ModelLoader, ModelSource
@@ -157,6 +160,34 @@ def test_files_that_hold_no_text_are_refused(name: str, content: bytes | None, m
         read_text("", tmp_path / name)
     with pytest.raises(ValueError, match="Expected a text to train on, got none: paste one, or choose"):
         read_text(" \n", None)
+
+
+def test_reading_a_file_stops_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 MB may be 4 GB of text."""
+    line = b"the lamp and the sea\n"
+    held: list[int] = []
+    read = local.read_local
+
+    def counted(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for document in read(*arguments, **options):
+            held.append(len(document.text))
+            yield document
+
+    monkeypatch.setattr(local, "read_local", counted)
+    monkeypatch.setattr("panels.tabs.learn.upload.LARGEST_TEXT", 1_000_000)
+    (tmp_path / "text.txt.gz").write_bytes(gzip.compress(line * (3_900_000 // len(line))))
+    with pytest.raises(ValueError, match=r"^text\.txt\.gz: expected at most 1,000,000 characters in it, got more$"):
+        read_text("", tmp_path / "text.txt.gz")
+    for name, content in (("more.txt.gz", gzip.compress(line * 200_000)), ("more.zip", zipped(a="sea " * 1_000_100))):
+        held.clear()
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=rf"^{re.escape(name)}: expected .*4,000,[04]00"):
+            read_text("", tmp_path / name)
+        assert not held
+    (tmp_path / "lines.jsonl").write_text('{"text": "the lamp"}\n' * 300_000)
+    with pytest.raises(ValueError, match=r"^lines\.jsonl: expected at most 1,000,000 characters in it, got more$"):
+        read_text("", tmp_path / "lines.jsonl")
+    assert len(held) < 150_000
 
 
 def test_the_form_says_how_a_file_was_read(tmp_path: Path) -> None:

@@ -104,6 +104,13 @@ def test_facts_of_an_edited_card_that_nobody_can_use_are_not_shown(broken):
     assert "trained on three books" in model_facts(source)
 
 
+def test_a_sentence_that_does_not_end_is_not_searched_for_its_end(broken):
+    """Each beginning of it would be searched to the end of the card."""
+    for length, trained_on in ((300, "x" * 300), (301, None)):
+        (broken / "README.md").write_text(f"# Mine\n\nIt was trained from scratch on {'x' * length}.\n")
+        assert find_model(broken).trained_on == trained_on
+
+
 def test_a_hub_id_is_fetched_when_it_is_loaded(checkpoint, tmp_path, monkeypatch):
     cache = tmp_path / "models--someone--tiny"
     shutil.copytree(checkpoint, cache / "snapshots" / ("0" * 40))

@@ -1,6 +1,8 @@
 import dataclasses
 import json
 import re
+import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 
 from panels.models import LoadedModel, ModelLoader
 from panels.tabs.tokens import tab as tokens
@@ -145,24 +148,49 @@ def test_a_tokenizer_that_was_changed_is_read_again(context: Any) -> None:
     assert len(data_of(tokens.show(context, "the", "run words"))["columns"][1]["tokens"]) == 3
 
 
-def test_a_hub_id_is_fetched_without_remote_code(context: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers import AutoTokenizer
+@pytest.fixture
+def repositories(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Path]]:
+    """Folders in the place of repositories of the Hub, by name; no other is there."""
+    folders: dict[str, Path] = {}
 
-    asked = []
-
-    def fetch(name: str, **options: Any) -> Any:
-        asked.append((name, options))
-        if "private" in name:
+    def snapshot(repo: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        assert "model.safetensors" not in filter_repo_objects(["model.safetensors"], allow_patterns=allow_patterns)
+        if repo not in folders:
             raise OSError("401: no access\nmore lines")
-        return tokenizer
+        return str(folders[repo])
 
-    monkeypatch.setattr(AutoTokenizer, "from_pretrained", fetch)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     token_lists._load.cache_clear()
-    assert len(data_of(tokens.show(context, "the", "somebody/model"))["columns"]) == 2
-    assert asked == [("somebody/model", {"trust_remote_code": False})]
+    yield folders
+    token_lists._load.cache_clear()
+
+
+def test_a_hub_id_is_fetched(context: Any, tokenizer: Any, tmp_path: Path, repositories: dict[str, Path]) -> None:
+    save_tokenizer(tokenizer, tmp_path / "theirs")
+    repositories["somebody/model"] = tmp_path / "theirs"
+    columns = data_of(tokens.show(context, "the", "somebody/model"))["columns"]
+    assert columns[1]["tokens"] == columns[0]["tokens"]
     status, _ = tokens.show(context, "the", "somebody/private")
-    assert "Second tokenizer: cannot load somebody/private: 401: no access" in status
+    assert "Second tokenizer: cannot load somebody/private: " in status
+    assert "401: no access" in status
+
+
+def test_a_tokenizer_of_the_hub_is_held_to_the_limits(
+    context: Any, tokenizer: Any, tmp_path: Path, repositories: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pattern that backtracks without end is a panic of the Rust library, which is no Exception."""
+    theirs = repositories["somebody/evil"] = tmp_path / "theirs"
+    save_tokenizer(tokenizer, theirs)
+    shutil.rmtree(theirs / "slow")
+    content = json.loads((theirs / "tokenizer.json").read_text())
+    content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = r"(?:a|aa)+$"
+    (theirs / "tokenizer.json").write_text(json.dumps(content))
+    status, data = tokens.show(context, "a" * 40 + "!", "somebody/evil")
+    assert "expected a tokenizer that splits any text, but the pattern of this one" in status
+    assert len(data_of([status, data])["columns"]) == 1
+    monkeypatch.setattr("tokenization.untrusted.LARGEST", 10)
     token_lists._load.cache_clear()
+    assert "expected a file of a tokenizer, of at most 10 bytes" in tokens.show(context, "a", "somebody/evil")[0]
 
 
 def test_strangers_choose_from_the_list(context: Any, checkpoint: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from storage import model_card
 from storage.model_card import card_facts, card_metrics, card_title, read_card, split_card
 
 BODY = "# Title\n\nText.\n"
@@ -41,6 +42,14 @@ def test_nothing_but_front_matter(card: str, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(card)
     assert read_card(tmp_path)[1] == ""
     assert read_card(tmp_path / "vanished") == ({}, "")
+
+
+def test_an_endless_card_is_cut_and_a_long_front_matter_is_not_parsed(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("é" * 2_000_000, encoding="utf-8")
+    assert read_card(tmp_path) == ({}, "é" * 1_000_000)
+    lines = "a: b\n" * (model_card.LONGEST_FRONT_MATTER // 5)
+    assert split_card(f"---\n{lines}---\n{BODY}") == ({"a": "b"}, BODY)
+    assert split_card(f"---\n{lines}c: d\n---\n{BODY}") == ({}, BODY)
 
 
 def test_metrics_of_a_card() -> None:

@@ -23,6 +23,8 @@ REPLAYED = 300
 NONE, BYTES, CHARACTERS, GPT2 = "none", "bytes", "characters", "GPT-2"
 RUN = "run "
 GPT2_REPOSITORIES = ("openai-community/gpt2", "gpt2")
+TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "slow/*")
+"""Patterns of what a tokenizer of the Hub is loaded from."""
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -153,12 +155,10 @@ def _cached_gpt2() -> Path | None:
 @lru_cache(maxsize=8)
 def _load(place: Path | str, stamp: int) -> Any:
     """`stamp` says which version of a folder's files it is."""
-    from transformers import AutoTokenizer
-
+    from modeling.loading import fetch
     from tokenization import ScratchGPTTokenizer, load_tokenizer
 
-    if isinstance(place, Path):
-        return load_tokenizer(place)
     if place == BYTES:
         return ScratchGPTTokenizer.from_merges([])
-    return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    # A tokenizer of the Hub too is held to limits of size and time by `load_tokenizer` alone.
+    return load_tokenizer(place if isinstance(place, Path) else fetch(place, files=TOKENIZER_FILES))
