@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,34 @@ def before_step(step: int, spoil: Callable[[Trainer], None], monkeypatch: pytest
 
     monkeypatch.setattr(Trainer, "_step", spoiled)
     return seen
+
+
+def after_step(step: int, spoil: Callable[[Trainer], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call `spoil` once, after the update of a step."""
+    do_step, done = Trainer._step, []
+
+    def spoiled(trainer: Trainer) -> None:
+        do_step(trainer)
+        if trainer.state.step == step and not done:
+            done.append(step)
+            spoil(trainer)
+
+    monkeypatch.setattr(Trainer, "_step", spoiled)
+
+
+def scale_weights(factor: float) -> Callable[[Trainer], None]:
+    def spoil(trainer: Trainer) -> None:
+        with torch.no_grad():
+            for parameter in trainer.unwrapped.parameters():
+                parameter.mul_(factor)
+
+    return spoil
+
+
+def continue_as_told(error: DivergedError) -> RunFolder:
+    """Give the command that a message ends with."""
+    name, config = parse(shlex.split(str(error).splitlines()[1])[3:])
+    return RunFolder(train(config, recipe=name))
 
 
 def set_weight(value: float) -> Callable[[Trainer], None]:
@@ -194,6 +223,64 @@ def test_a_state_that_is_not_finite_is_not_saved(
     with pytest.raises(DivergedError, match=rf"the state after the update of step 8 is not finite, found in {place}"):
         train(config, recipe="debug")
     assert list(RunFolder(config.run.dir or Path()).checkpoints()) == [4]
+
+
+@pytest.mark.parametrize("factor", [1e30, 100.0])
+@pytest.mark.parametrize("kind", ["due", "stopped", "evaluated"])
+def test_weights_that_are_finite_and_of_no_use_are_not_saved(
+    tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, factor: float, kind: str
+) -> None:
+    """A checkpoint that is due, that of a run that is stopped, and one with an evaluation. The message leads on.
+
+    Times 1e30 the normalised outputs are zeros, their loss that of guessing; only the gradient shows it.
+    """
+
+    def spoil(trainer: Trainer) -> None:
+        scale_weights(factor)(trainer)
+        if kind == "stopped":
+            trainer._stop("asked")
+
+    step, every = 5 if kind == "stopped" else 6, 3 if kind == "evaluated" else 12
+    config = with_fields(tiny, run__dir=fresh_run_dir("r"), run__checkpoint_every=3, run__evaluate_every=every)
+    name = "validation loss" if kind == "evaluated" else "loss after the update"
+    what = f"the gradient norm after the update of step {step} is not finite: expected a number like those before it, "
+    what = what if factor == 1e30 else f"the {name} of step {step} is far above its history, "
+    with monkeypatch.context() as patch:
+        after_step(step, spoil, patch)
+        with pytest.raises(DivergedError, match=what) as failed:
+            train(config, recipe="debug")
+    run = RunFolder(config.run.dir or Path())
+    assert list(run.checkpoints()) == [3]
+    assert "Nothing was saved of this step; the last good checkpoint is step-000003" in str(failed.value)
+    assert str(failed.value).splitlines()[1].endswith(f"--resume --run.skip-batches {step}")
+    assert continue_as_told(failed.value).state["status"] == "finished"
+
+
+def test_a_checkpoint_that_is_judged_changes_no_run(
+    tiny: Config, finished_run: Path, fresh_run_dir: Callable[[str], Path]
+) -> None:
+    """The loss that is judged draws no random number, which dropout would."""
+    config = with_fields(tiny, run__dir=fresh_run_dir("r"), run__checkpoint_every=1)
+    weights = "checkpoints/step-000012/model.safetensors"
+    assert (train(config, recipe="debug") / weights).read_bytes() == (finished_run / weights).read_bytes()
+
+
+def test_a_checkpoint_whose_gradients_are_far_above_the_others_is_left_behind(
+    tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the next step shows it: as long as the run fails there, the message says how to begin at the one before."""
+    spoil = scale_gradient(1e7)
+    config = with_fields(tiny, run__dir=fresh_run_dir("r"), run__steps=LEAST_NORMS + 4, run__checkpoint_every=10)
+    with monkeypatch.context() as patch:
+        before_step(LEAST_NORMS + 1, spoil, patch)
+        with pytest.raises(DivergedError) as failed:
+            train(config, recipe="debug")
+    last = RunFolder(config.run.dir or Path()).checkpoint_folder(20)
+    assert f"If it fails there again, delete {last}: the same command begins at step-000010. " in str(failed.value)
+    shutil.rmtree(last)
+    run = continue_as_told(failed.value)
+    assert run.state["status"] == "finished"
+    assert "resuming from step 10\n" in run.log.read_text()
 
 
 def test_a_validation_loss_that_is_not_finite_is_named(
