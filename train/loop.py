@@ -327,14 +327,16 @@ class Trainer(Run):
     def _evaluate(self) -> None:
         step, device = self.state.step, self.accelerator.device
         loss = mean_loss(self.model, self.validation, device)
-        if reason := self.guard.judge_loss(loss):
-            self._fail("validation loss", loss, reason, broken_weight(self.unwrapped), touched=True)
-        self.evaluation, self.evaluation_step = self.objective.metrics(self.model, loss, device), step
+        evaluation = self.objective.metrics(self.model, loss, device)
         # Dropout is off for both losses, and a fixed part of the text measured: their distance is the generalization
         # gap, which the mean of `train_loss`, of other windows under dropout, does not show.
-        self.evaluation["train_eval_loss"] = mean_loss(self.model, self.train_evaluation, device)
+        evaluation["train_eval_loss"] = mean_loss(self.model, self.train_evaluation, device)
         if self.old_text is not None:
-            self.evaluation[f"{OLD}validation_loss"] = mean_loss(self.model, self.old_text.validation, device)
+            evaluation[f"{OLD}validation_loss"] = mean_loss(self.model, self.old_text.validation, device)
+        for name, value in evaluation.items():
+            if reason := self.guard.judge_evaluated(name, value):
+                self._fail(name.replace("_", " "), value, reason, broken_weight(self.unwrapped), touched=True)
+        self.evaluation, self.evaluation_step = evaluation, step
         if self.schedule.evaluated(loss):
             self.log.info(f"step {step}: the validation loss is on a plateau, the learning rate falls")
         self.log.info(f"step {step}: {self._summary()}")
