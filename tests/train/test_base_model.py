@@ -185,6 +185,7 @@ def test_another_vocabulary_is_refused(finished_run: Path, tmp_path: Path) -> No
     message = refusal("--from", str(base), "--run-dir", str(tmp_path / "new"))
     assert f"--from {base}: expected a tokenizer of 300 tokens, as the model has, got one of 301; put" in message
     broken = a_copy(finished_run, tmp_path / "broken")
+    shutil.rmtree(broken / "slow")
     (broken / "tokenizer.json").write_text("{")
     (broken / "SHA256SUMS").unlink()
     message = refusal("--from", str(broken), "--run-dir", str(tmp_path / "new"))
