@@ -223,7 +223,11 @@ def _load(auto_class: str, folder: Path, device: str | None) -> Any:
         model, loading = loaded
     except Exception as error:  # every library below has exceptions of its own for a broken file
         reason = first_line(error)
-        raise ValueError(f"cannot load the model in {folder}: {_newer_version(folder, reason) or reason}") from error
+        explained = _newer_version(folder, reason) or (
+            f"expected a config.json and weights that transformers {transformers.__version__} takes, got an error "
+            f"({reason}); download, copy or bundle the model again"
+        )
+        raise ValueError(f"cannot load the model in {folder}: {explained}") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
     wrong = sorted(loading["missing_keys"]) + sorted(key for key, *_ in loading["mismatched_keys"])

@@ -250,6 +250,22 @@ def locked_folder(folder: Path, busy: str) -> Generator[FolderLock]:
 
 
 @contextlib.contextmanager
+def locked_file(path: Path) -> Generator[None]:
+    """Let one process at a time read a file and write it again, for the block; the others wait.
+
+    Raises:
+        OSError: the lock file beside it cannot be written; the message names `path` and what to do.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    with explain_write_errors(path):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
 def explain_write_errors(path: Path, left: str = _NOTHING_LEFT) -> Generator[None]:
     """Rewords an OSError of the block, which writes what will be `path`: the type and errno stay, the message says
     which file, what happened, what is left (`left`), and what to do.

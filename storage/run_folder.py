@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from storage.checksums import check_seal, damaged_files, file_checksum, sealed
 from storage.corpus_facts import describe_corpus
-from storage.files import explain_write_errors, locked_folder, matching_paths, sync_file
+from storage.files import explain_write_errors, locked_file, locked_folder, matching_paths, sync_file
 from storage.prompts import PROMPTS, read_prompts
 from storage.recipe_copies import recipe_advice
 from storage.records import (
@@ -38,8 +38,7 @@ STATE, RECIPE, METRICS, SAMPLES = "run.json", "recipe.json", "metrics.jsonl", "s
 CHECKPOINTS, TOKENIZER, TOKENS, PICTURE, LOG, OUTPUT, VOCABULARY = (
     "checkpoints", "tokenizer", "tokens", "loss.png", "train.log", "output.txt", "vocab.txt"
 )  # fmt: skip
-STARTED_BY_PAGE, PAGE_LOG = "page.json", "page.log"
-EVALUATIONS = "evaluations.json"
+STARTED_BY_PAGE, PAGE_LOG, EVALUATIONS = "page.json", "page.log", "evaluations.json"
 TRAINING = "training"
 """Of a checkpoint: the folder with what a resume needs beside the weights."""
 
@@ -364,10 +363,13 @@ class RunFolder:
         return found if is_json_object(found) else {}
 
     def record_evaluation(self, checkpoint: str, measured: dict[str, Any]) -> None:
-        """Add to `evaluations`; what has the same name is replaced."""
+        """Add to `evaluations`; what has the same name is replaced, and of `texts` those that were measured again."""
         path = self.path / EVALUATIONS
-        everything = read_json_object(path, "Delete it, and measure again.") if path.is_file() else {}
-        write_json(path, everything | {checkpoint: self.evaluations(checkpoint) | measured})
+        with locked_file(path):
+            everything = read_json_object(path, "Delete it, and measure again.") if path.is_file() else {}
+            before = self.evaluations(checkpoint)
+            texts = before.get("texts", {}) | measured.get("texts", {})
+            write_json(path, everything | {checkpoint: before | measured | ({"texts": texts} if texts else {})})
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """A line of metrics.jsonl."""
@@ -387,9 +389,10 @@ class RunFolder:
             records = self._records(name)
             if (path := self.path / name).is_file():
                 write_jsonl(path, [record for record in records if record["step"] <= step])
-        if measured := read_json_object_or_empty(self.path / EVALUATIONS):
-            kept = {name: value for name, value in measured.items() if (step_of(Path(name)) or 0) <= step}
-            write_json(self.path / EVALUATIONS, kept)
+        if (path := self.path / EVALUATIONS).is_file():
+            with locked_file(path):
+                measured = read_json_object_or_empty(path).items()
+                write_json(path, {name: value for name, value in measured if (step_of(Path(name)) or 0) <= step})
 
     def follow_metrics(self) -> JsonlFollower:
         """metrics.jsonl, read while it grows."""

@@ -114,8 +114,11 @@ class TokenSplit:
     def __len__(self) -> int:
         return self.tokens
 
-    def check(self) -> None:
+    def check(self, again: str = "the same command") -> None:
         """Read all shards and compare them with their checksums, where the manifest has them.
+
+        Args:
+            again: what makes the folder again once it is deleted, for the message.
 
         Raises:
             ValueError: naming the shards that are damaged.
@@ -123,10 +126,10 @@ class TokenSplit:
         if damaged := damaged_files(self.folder, self._checksums):
             raise ValueError(
                 f"{self.folder}: expected the token shards as they were written, but {describe_damage(damaged)}. "
-                "Delete the folder, and the same command makes it again from the text"
+                f"Delete the folder, and {again} makes it again from the text"
             )
         if self.marks is not None:
-            self.marks.check()
+            self.marks.check(again)
 
     def _shard(self, index: int) -> np.ndarray:
         if index not in self._maps:

@@ -56,7 +56,10 @@ def main(arguments: list[str] | None = None) -> None:
         folder = find_folder(given.model) or fetch(given.model)
         masked = is_masked_lm(folder)
         if given.tokens is not None and not masked:
-            raise ValueError("--tokens: only with a masked model; the loss of a causal one is that of every token")
+            raise ValueError(
+                f"--tokens: expected it with a masked model, got {given.model}, a causal one, whose loss is that of "
+                "every token; leave --tokens out"
+            )
         run = run_of(folder) if given.record else None
         model, tokenizer = load_model(folder), load_tokenizer(folder)
         documents = read_local(
@@ -70,9 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             result = evaluate_text(model, tokenizer, texts)
         if run is not None:
-            name = given.text[0].name
-            texts_before = run.evaluations(folder.name).get("texts", {})
-            run.record_evaluation(folder.name, {"texts": texts_before | {name: result}})
+            run.record_evaluation(folder.name, {"texts": {given.text[0].name: result}})
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(json.dumps(result))

@@ -18,7 +18,7 @@ from train.config import Config
 from train.data.batches import Batch
 from train.data.replay import OLD
 from train.device import catch_signals, failure_reason, measure_peak_flops, precision_of, torch_errors_explained
-from train.numerics.diagnosis import broken_gradient, broken_layer, broken_state, broken_weight, largest_gradient
+from train.numerics.diagnosis import broken_state, broken_weight, find_place, try_step
 from train.numerics.guard import DivergedError
 from train.numerics.pending import PendingStep
 from train.objective import forward_backward, mean_loss, threads_of
@@ -274,11 +274,7 @@ class Trainer(Run):
             for optimizer in self.optimizers:
                 optimizer.zero_grad()
             self._forward_backward(step.batch)
-        if name == "loss":
-            place = broken_weight(self.unwrapped) or broken_layer(self.unwrapped, step.batch, self.accelerator)
-        else:
-            place = broken_gradient(self.unwrapped)
-        self._fail(name, value, reason, place or largest_gradient(self.unwrapped))
+        self._fail(name, value, reason, find_place(name, self.unwrapped, step.batch, self.accelerator))
 
     def _next_batch(self) -> Batch:
         """The next batch that is not to be left out."""
@@ -312,12 +308,14 @@ class Trainer(Run):
         self.failed_batch = batch = step + self.state.skipped
         saved = self.folder.good_checkpoint()
         good = f"the last good checkpoint is {saved.name}" if saved else "there is no checkpoint yet"
+        older = [path.name for path in self.folder.checkpoints().values() if saved and path.name < saved.name]
         kept = "Nothing was saved of this step" if touched else "The weights were not touched and nothing was saved"
         raise DivergedError(
             f"the {name} of step {step} {reason}"
             f"{'' if value is None else f': expected a number like those before it, got {value:.6g}'}"
             f"{f', found in {place}' if place else ''}, with batch {batch} ({where}). {kept}; {good}. "
             f"Continue from there without this batch:\n  {self._skipping_command()}\n"
+            f"{f'If it fails there again, delete {saved}: the same command begins at {older[-1]}. ' if older else ''}"
             "If it comes again, the learning rate is too high for this model: train it in another --run-dir with a "
             "lower --optimizer.learning-rate, with clipping (--optimizer.max-grad-norm 1)"
             f"{'' if self.accelerator.mixed_precision == 'no' else ' or with --run.precision fp32'}. "
@@ -328,14 +326,16 @@ class Trainer(Run):
     def _evaluate(self) -> None:
         step, device = self.state.step, self.accelerator.device
         loss = mean_loss(self.model, self.validation, device)
-        if reason := self.guard.judge_loss(loss):
-            self._fail("validation loss", loss, reason, broken_weight(self.unwrapped), touched=True)
-        self.evaluation, self.evaluation_step = self.objective.metrics(self.model, loss, device), step
+        evaluation = self.objective.metrics(self.model, loss, device)
         # Dropout is off for both losses, and a fixed part of the text measured: their distance is the generalization
         # gap, which the mean of `train_loss`, of other windows under dropout, does not show.
-        self.evaluation["train_eval_loss"] = mean_loss(self.model, self.train_evaluation, device)
+        evaluation["train_eval_loss"] = mean_loss(self.model, self.train_evaluation, device)
         if self.old_text is not None:
-            self.evaluation[f"{OLD}validation_loss"] = mean_loss(self.model, self.old_text.validation, device)
+            evaluation[f"{OLD}validation_loss"] = mean_loss(self.model, self.old_text.validation, device)
+        for name, value in evaluation.items():
+            if reason := self.guard.judge_evaluated(name, value):
+                self._fail(name.replace("_", " "), value, reason, broken_weight(self.unwrapped), touched=True)
+        self.evaluation, self.evaluation_step = evaluation, step
         if self.schedule.evaluated(loss):
             self.log.info(f"step {step}: the validation loss is on a plateau, the learning rate falls")
         self.log.info(f"step {step}: {self._summary()}")
@@ -349,6 +349,13 @@ class Trainer(Run):
         tensors = checkpoint.optimizer_tensors(self.unwrapped, self.inner_optimizers)
         if broken := broken_weight(self.unwrapped) or broken_state(tensors):
             self._fail("state after the update", None, "is not finite", broken, touched=True)
+        # What is finite may be of no use all the same, and an evaluation sees no gradient: try what the next step does.
+        micro_batch = micro_batch_size(self.config.data)
+        loss, norm = try_step(self.accelerator, self.compilation.model, self.train_evaluation[0], micro_batch)
+        if reason := self.guard.judge_loss(loss):
+            self._fail("loss after the update", loss, reason, None, touched=True)
+        if reason := self.guard.judge_norm(norm, is_scaled=self.accelerator.scaler is not None):
+            self._fail("gradient norm after the update", norm, reason, None, touched=True)
         if self.evaluation is not None and self.evaluation_step == state.step:
             loss = self.evaluation["validation_loss"]
             if loss < state.best_validation_loss:

@@ -147,8 +147,8 @@ def forward_backward(accelerator: Any, model: Any, batch: Batch, micro_batch: in
 
 
 def perplexity(loss: float) -> float:
-    """exp(loss), at most the largest float that JSON readers take."""
-    return math.exp(min(loss, 700.0))
+    """exp(loss), for a finite loss at most the largest float that JSON readers take; one that is not finite remains."""
+    return math.exp(min(loss, 700.0)) if math.isfinite(loss) else loss
 
 
 class Objective:

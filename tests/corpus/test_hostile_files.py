@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -24,6 +25,7 @@ from corpus.chats import read_chats
 from corpus.local import read_local
 from corpus.readers import records
 from tests.corpus.test_readers import MEMORY, ROOT, archive, texts
+from tokenization import load_tokenizer
 
 SIZE = 70_000_000
 """Bytes; more than anything may expand to that is a few kilobytes."""
@@ -291,3 +293,38 @@ def test_a_record_of_200_megabytes_takes_a_few_times_its_size(tmp_path: Path, na
     length, megabytes = map(int, done.stdout.split())
     assert length >= 200_000_000 - 1
     assert megabytes < 1500
+
+
+COMMAND = """
+import re, sys
+from tokenization.__main__ import main
+main(sys.argv[1:])
+print(int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) // 1000)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read off /proc")
+def test_a_vocabulary_is_learnt_from_a_line_of_300_megabytes_and_encodes_it(tmp_path: Path) -> None:
+    """Two commands, each with a peak of resident memory far below the line; the ids are all of its bytes."""
+    text, tokenizer, ids = tmp_path / "a.txt", tmp_path / "tokenizer", tmp_path / "a.npy"
+    choose = random.Random(0).choice
+    block = "".join(f"{choose(('lamp', 'mill', 'Ärger'))}{choose(range(500))} " for _ in range(100_000)).encode()
+    with text.open("wb") as file:
+        while file.tell() < 300_000_000:
+            file.write(block)
+    for command in (
+        ["train", "bpe", "--corpus", str(text), "--vocab-size", "400", "--out", str(tokenizer)],
+        ["encode", str(tokenizer), str(text), "--out", str(ids)],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-B", "-c", COMMAND, *command], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert int(done.stdout.split()[-1]) < 290, command  # megabytes
+    lengths = np.zeros(400, dtype=np.int64)
+    for token, token_id in load_tokenizer(tokenizer).get_vocab().items():
+        lengths[token_id] = len(token)  # a character stands for each byte
+    array = np.load(ids, mmap_mode="r")
+    assert len(array) < text.stat().st_size / 2
+    assert sum(int(lengths[part].sum()) for part in np.array_split(array, 50)) == text.stat().st_size

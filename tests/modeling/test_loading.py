@@ -69,6 +69,16 @@ def test_a_config_of_a_newer_scratchgpt_says_which_is_needed(folder: Path) -> No
         load_model(folder)
 
 
+def test_a_config_that_cannot_be_loaded_says_what_was_expected_and_what_to_do(folder: Path) -> None:
+    change(folder / "config.json", mixture_of_depths=3)
+    message = (
+        rf"^cannot load the model in {folder}: expected a config\.json and weights that transformers {HERE} takes, got "
+        r"an error \(ScratchGPTConfig has no field 'mixture_of_depths'.*\); download, copy or bundle the model again$"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_model(folder)
+
+
 @pytest.mark.parametrize("wrong", ["missing", "more", "larger"])
 def test_weights_of_a_newer_scratchgpt_say_which_is_needed(folder: Path, wrong: str) -> None:
     weights = load_file(folder / "model.safetensors")

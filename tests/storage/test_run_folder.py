@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from storage.checksums import write_checksums
 from storage.corpus_facts import describe_corpus
+from storage.records import write_json
 from storage.run_folder import RunFolder, step_of
 
 
@@ -56,6 +58,25 @@ def test_what_is_no_run_is_named(tmp_path: Path, run: RunFolder) -> None:
     (run.path / "recipe.json").write_text("[1]")
     with pytest.raises(ValueError, match=r"recipe\.json: expected a JSON object, got a list"):
         RunFolder.open(run.path)
+
+
+def test_two_that_record_an_evaluation_at_once_lose_none(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one begins when the first has read the file and not yet written it."""
+    second = threading.Thread(target=run.record_evaluation, args=("step-000003", {"texts": {"b": 2}}))
+
+    def write_later(path: Path, value: object) -> None:
+        if threading.current_thread() is not second:
+            second.start()
+            second.join(timeout=0.5)  # without a lock it has ended by then
+        write_json(path, value)
+
+    run.record_evaluation("step-000020", {"memorization": 1})
+    run.record_evaluation("step-000003", {"memorization": 3})
+    monkeypatch.setattr("storage.run_folder.write_json", write_later)
+    run.record_evaluation("step-000003", {"texts": {"a": 1}})
+    second.join()
+    assert run.evaluations("step-000003") == {"memorization": 3, "texts": {"a": 1, "b": 2}}
+    assert run.evaluations("step-000020") == {"memorization": 1}
 
 
 def test_the_run_of_a_checkpoint(tmp_path: Path, run: RunFolder) -> None:

@@ -195,6 +195,13 @@ def test_another_vocabulary_is_refused(finished_run: Path, tmp_path: Path) -> No
     (base / "SHA256SUMS").unlink()
     message = refusal("--from", str(base), "--run-dir", str(tmp_path / "new"))
     assert f"--from {base}: expected a tokenizer of 300 tokens, as the model has, got one of 301; put" in message
+    broken = a_copy(finished_run, tmp_path / "broken")
+    shutil.rmtree(broken / "slow")
+    (broken / "tokenizer.json").write_text("{")
+    (broken / "SHA256SUMS").unlink()
+    message = refusal("--from", str(broken), "--run-dir", str(tmp_path / "new"))
+    assert f"--from {broken}: expected a tokenizer beside the model, got none that can be loaded (" in message
+    assert "); put the tokenizer of this model there, or give the run or the bundle that it is of" in message
     other = tmp_path / "other"
     save_tokenizer(train_own([TEXT], 300), other / "tokenizer")
     message = refusal("--from", str(finished_run), "--run-dir", str(other))

@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from train.__main__ import parse
 from train.config import Config
 from train.loop import Trainer, train
 from train.numerics.guard import LEAST_NORMS, MOST_OVERFLOWS, DivergedError, Guard
+from train.objective import mean_loss
 
 DOWN = "model.layers.1.mlp.down_proj"
 
@@ -34,6 +37,34 @@ def before_step(step: int, spoil: Callable[[Trainer], None], monkeypatch: pytest
 
     monkeypatch.setattr(Trainer, "_step", spoiled)
     return seen
+
+
+def after_step(step: int, spoil: Callable[[Trainer], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call `spoil` once, after the update of a step."""
+    do_step, done = Trainer._step, []
+
+    def spoiled(trainer: Trainer) -> None:
+        do_step(trainer)
+        if trainer.state.step == step and not done:
+            done.append(step)
+            spoil(trainer)
+
+    monkeypatch.setattr(Trainer, "_step", spoiled)
+
+
+def scale_weights(factor: float) -> Callable[[Trainer], None]:
+    def spoil(trainer: Trainer) -> None:
+        with torch.no_grad():
+            for parameter in trainer.unwrapped.parameters():
+                parameter.mul_(factor)
+
+    return spoil
+
+
+def continue_as_told(error: DivergedError) -> RunFolder:
+    """Give the command that a message ends with."""
+    name, config = parse(shlex.split(str(error).splitlines()[1])[3:])
+    return RunFolder(train(config, recipe=name))
 
 
 def set_weight(value: float) -> Callable[[Trainer], None]:
@@ -158,14 +189,38 @@ def test_a_gradient_far_above_its_history_stops(
 def test_a_learning_rate_far_too_high_stops(
     tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The update of step 6 spoils the weights; the step that shows it leaves them as they are."""
+    begun: list[list[torch.Tensor]] = []
+    trainers: list[Trainer] = []
+    do_step = Trainer._step
+
+    def step(trainer: Trainer) -> None:
+        trainers.append(trainer)
+        begun.append([parameter.detach().clone() for parameter in trainer.unwrapped.parameters()])
+        do_step(trainer)
+
+    monkeypatch.setattr(Trainer, "_step", step)
     before_step(6, raise_learning_rate, monkeypatch)
     config = with_fields(tiny, run__dir=fresh_run_dir("r"))
-    with pytest.raises(
-        DivergedError,
-        match=r"the loss of step \d+ is far above its history, [\d.]+ in the first step(.|\n)*rate is too high",
-    ):
+    with pytest.raises(DivergedError) as failed:
         train(config, recipe="debug")
+    said = re.match(
+        r"the loss of step (\d+) is far above its history, [\d.]+ in the first step: expected a number like those "
+        r"before it, got [\d.e+]+, found in (\S+), with batch (\d+) \(epoch \d+, position \d+\)\. "
+        r"The weights were not touched",
+        str(failed.value),
+    )
+    assert said is not None, failed.value
+    assert int(said[1]) == int(said[3]) == len(begun) > 6
+    trainer = trainers[-1]
+    assert said[2] in dict(trainer.unwrapped.named_parameters())
+    assert trainer.state.step == len(begun) - 1
+    after = trainer.unwrapped.parameters()
+    assert all(torch.equal(one, two) for one, two in zip(begun[-1], after, strict=True))
+    assert not any(torch.equal(one, two) for one, two in zip(begun[-2], begun[-1], strict=True))
+    assert "rate is too high" in str(failed.value)
     run = RunFolder(config.run.dir or Path())
+    assert list(run.checkpoints()) == [4]
     assert run.state["status"] == "failed"
     assert all(math.isfinite(line["train_loss"]) for line in read_jsonl(run.path / "metrics.jsonl"))
 
@@ -196,15 +251,107 @@ def test_a_state_that_is_not_finite_is_not_saved(
     assert list(RunFolder(config.run.dir or Path()).checkpoints()) == [4]
 
 
-def test_a_validation_loss_that_is_not_finite_is_named(
+@pytest.mark.parametrize("factor", [1e30, 100.0])
+@pytest.mark.parametrize("kind", ["due", "stopped", "evaluated"])
+def test_weights_that_are_finite_and_of_no_use_are_not_saved(
+    tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, factor: float, kind: str
+) -> None:
+    """A checkpoint that is due, that of a run that is stopped, and one with an evaluation. The message leads on.
+
+    Times 1e30 the normalised outputs are zeros, their loss that of guessing; only the gradient shows it.
+    """
+
+    def spoil(trainer: Trainer) -> None:
+        scale_weights(factor)(trainer)
+        if kind == "stopped":
+            trainer._stop("asked")
+
+    step, every = 5 if kind == "stopped" else 6, 3 if kind == "evaluated" else 12
+    config = with_fields(tiny, run__dir=fresh_run_dir("r"), run__checkpoint_every=3, run__evaluate_every=every)
+    name = "validation loss" if kind == "evaluated" else "loss after the update"
+    what = f"the gradient norm after the update of step {step} is not finite: expected a number like those before it, "
+    what = what if factor == 1e30 else f"the {name} of step {step} is far above its history, "
+    with monkeypatch.context() as patch:
+        after_step(step, spoil, patch)
+        with pytest.raises(DivergedError, match=what) as failed:
+            train(config, recipe="debug")
+    run = RunFolder(config.run.dir or Path())
+    assert list(run.checkpoints()) == [3]
+    assert "Nothing was saved of this step; the last good checkpoint is step-000003" in str(failed.value)
+    assert str(failed.value).splitlines()[1].endswith(f"--resume --run.skip-batches {step}")
+    assert continue_as_told(failed.value).state["status"] == "finished"
+
+
+def test_a_checkpoint_that_is_judged_changes_no_run(
+    tiny: Config, finished_run: Path, fresh_run_dir: Callable[[str], Path]
+) -> None:
+    """The loss that is judged draws no random number, which dropout would."""
+    config = with_fields(tiny, run__dir=fresh_run_dir("r"), run__checkpoint_every=1)
+    weights = "checkpoints/step-000012/model.safetensors"
+    assert (train(config, recipe="debug") / weights).read_bytes() == (finished_run / weights).read_bytes()
+
+
+def test_a_checkpoint_whose_gradients_are_far_above_the_others_is_left_behind(
     tiny: Config, fresh_run_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train.loop.mean_loss", lambda *given: math.nan)
-    run = RunFolder(fresh_run_dir("r"))
-    message = r"the validation loss of step 4 is not finite.* with batch 4 .*Nothing was saved of this"
-    with pytest.raises(DivergedError, match=message):
-        train(with_fields(tiny, run__dir=run.path), recipe="debug")
-    assert run.state["resume_command"].endswith("--run.skip-batches 4")
+    """Only the next step shows it: as long as the run fails there, the message says how to begin at the one before."""
+    spoil = scale_gradient(1e7)
+    config = with_fields(tiny, run__dir=fresh_run_dir("r"), run__steps=LEAST_NORMS + 4, run__checkpoint_every=10)
+    with monkeypatch.context() as patch:
+        before_step(LEAST_NORMS + 1, spoil, patch)
+        with pytest.raises(DivergedError) as failed:
+            train(config, recipe="debug")
+    last = RunFolder(config.run.dir or Path()).checkpoint_folder(20)
+    assert f"If it fails there again, delete {last}: the same command begins at step-000010. " in str(failed.value)
+    shutil.rmtree(last)
+    run = continue_as_told(failed.value)
+    assert run.state["status"] == "finished"
+    assert "resuming from step 10\n" in run.log.read_text()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("which", ["validation loss", "train eval loss", "pseudo perplexity", "replay validation loss"])
+def test_each_number_of_an_evaluation_is_judged(
+    tiny: Config, going_on: Config, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str,
+    bad: float,
+) -> None:  # fmt: skip
+    """The loss of one set of batches goes wrong, the others stay what they are; the run can go on from the last one."""
+    config, chosen = with_fields(tiny, run__dir=tmp_path / "r"), []
+    if which == "pseudo perplexity":
+        config = with_fields(config, data__objective="masked")
+    if which == "replay validation loss":
+        config = with_fields(
+            going_on,
+            run__dir=tmp_path / "r",
+            data__replay=finished_run,
+            data__replay_share=0.25,
+            data__windows="random",
+        )
+
+    def choose(trainer: Trainer) -> None:
+        objective, old = trainer.objective, trainer.old_text
+        chosen.append({
+            "validation loss": trainer.validation,
+            "train eval loss": trainer.train_evaluation,
+            "pseudo perplexity": getattr(objective, "one_hidden", None),
+            "replay validation loss": old and old.validation,
+        }[which])  # fmt: skip
+
+    def measured(model: Any, batches: Any, device: torch.device) -> float:
+        return bad if any(batches is each for each in chosen) else mean_loss(model, batches, device)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("train.loop.mean_loss", measured)
+        patch.setattr("train.objective.mean_loss", measured)
+        before_step(6, choose, patch)
+        message = rf"the {which} of step 8 is not finite: .* got {bad}, with batch 8 .*Nothing was saved of this"
+        with pytest.raises(DivergedError, match=message) as failed:
+            train(config, recipe="debug")
+    run = RunFolder(tmp_path / "r")
+    assert list(run.checkpoints()) == [4]
+    assert run.state["status"] == "failed"
+    assert run.state["resume_command"].endswith("--run.skip-batches 8")
+    assert continue_as_told(failed.value).state["status"] == "finished"
 
 
 def remembered(judge: Guard, *, loss: float = 3.0, norm: float = 1.0, is_scaled: bool = False) -> str | None:

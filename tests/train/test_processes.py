@@ -14,6 +14,7 @@ from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
 from storage.records import read_jsonl
+from storage.run_folder import RunFolder
 from tests.train.conftest import with_fields
 from train.config import Config
 from train.device import check_processes
@@ -89,6 +90,52 @@ def test_each_process_resumes_with_its_own_dropout(how: tuple[str, ...], tmp_pat
     shutil.rmtree(tmp_path / "broken/checkpoints/step-000020")
     assert same_curve(train_debug(tmp_path / "broken", *flags, "--resume", launched=how), unbroken, rel=0)
     assert same_weights(tmp_path / "broken", tmp_path / "unbroken", 0, 0)
+
+
+SPOILED = """
+import math, sys
+from train.__main__ import main
+from train.loop import Trainer
+
+do_step = Trainer._step
+
+def step(trainer):
+    if trainer.state.step == 6 and trainer.accelerator.process_index == 1:
+        layer = trainer.unwrapped.get_submodule("model.layers.1.mlp.down_proj")
+        layer.register_forward_hook(lambda module, inputs, output: output * math.nan)
+    try:
+        do_step(trainer)
+    except ValueError as error:
+        print(f"process {trainer.accelerator.process_index}: {error}", flush=True)
+        trainer.accelerator.wait_for_everyone()  # the launcher ends the others as soon as one has ended
+        raise
+
+Trainer._step = step
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_numbers_that_go_wrong_in_one_process_stop_all(tmp_path: Path) -> None:
+    """Each says where, nothing is saved, and without the batch the run goes on as one that never had it."""
+    script, broken, asked = tmp_path / "spoiled.py", tmp_path / "broken", tmp_path / "asked"
+    script.write_text(SPOILED)
+    flags = ("--run.checkpoint-every", "5", "--run.keep-checkpoints", "9")
+    command = [sys.executable, "-m", "accelerate.commands.launch", *DDP, *TWO[:-1], str(script), "debug"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [*command, "--run-dir", str(broken), *flags]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode, done.stderr[-3000:]
+    found = "the loss of step 7 is not finite: expected a number like those before it, got nan, found in "
+    for process in range(2):
+        assert f"process {process}: {found}model.layers.1.mlp.down_proj, with batch 7 (" in done.stdout, done.stderr
+    run = RunFolder(broken)
+    assert list(run.checkpoints()) == [5]
+    assert run.state["status"] == "failed"
+    assert run.state["resume_command"].endswith("--resume --run.skip-batches 7")
+    train_debug(broken, *flags, "--resume", "--run.skip-batches", "7", launched=DDP)
+    train_debug(asked, *flags, "--run.skip-batches", "7", launched=DDP)
+    assert same_weights(broken, asked, 0, 0)
 
 
 @pytest.mark.slow

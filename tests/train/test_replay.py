@@ -1,5 +1,8 @@
 """Old text among the new (`--replay`): what is in a batch, resume, what is measured, refusals."""
 
+import re
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -77,6 +80,25 @@ def test_the_command_line_makes_the_path_absolute(finished_run: Path, monkeypatc
         main(["debug", "--replay", finished_run.name])
     with pytest.raises(SystemExit, match=r"--data\.replay-share: expected it with --replay only"):
         main(["debug", "--from", finished_run.name, "--data.replay-share", "0.5"])
+
+
+@pytest.mark.parametrize("name", ["train", "validation"])
+def test_a_flipped_bit_in_the_old_text_is_found(name: str, config: Config, finished_run: Path, tmp_path: Path) -> None:
+    """In what is replayed, and in what is measured; the message has the command that makes it again."""
+    old = shutil.copytree(finished_run, tmp_path / "old")
+    shard = old / "tokens" / f"{name}-00000.npy"
+    raw = bytearray(shard.read_bytes())
+    raw[-9] ^= 1
+    shard.write_bytes(raw)
+    given = with_fields(config, data__replay=old, run__dir=tmp_path / "new")
+    with pytest.raises(ValueError, match=rf"{old}/tokens: expected .* but {name}-00000\.npy does not") as refused:
+        train(given, recipe="debug")
+    command = re.search(r"Delete the folder, and `python -m train (.*)` makes it again", str(refused.value))
+    assert command is not None
+    shutil.rmtree(old / "tokens")
+    main(shlex.split(command[1]))
+    with pytest.raises(ValueError, match="at least one window"):  # the shards are as they were
+        train(with_fields(given, data__replay_share=0.01), recipe="debug")
 
 
 def test_what_cannot_be_replayed_is_refused(config: Config, tiny: Config, tmp_path: Path) -> None:

@@ -104,7 +104,10 @@ def _load_tokenizer(place: Path) -> Any:
     try:
         return load_tokenizer(place)
     except Exception as error:  # each library below has exceptions of its own for a broken file
-        raise ValueError(f"--from: cannot load the tokenizer in {place}: {first_line(error)}") from error
+        raise ValueError(
+            f"--from {place}: expected a tokenizer beside the model, got none that can be loaded "
+            f"({first_line(error)}); put the tokenizer of this model there, or give the run or the bundle that it is of"
+        ) from error
 
 
 def _check_vocabulary(given: str, config: ScratchGPTConfig, tokenizer: Any) -> None:

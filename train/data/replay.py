@@ -71,7 +71,7 @@ class OldText:
 
         Raises:
             ValueError: there are no tokens of that run, they are of chats or of another vocabulary, its text is
-                shorter than a window, or the share is no window of a batch, or all of them.
+                shorter than a window, a shard is damaged, or the share is no window of a batch, or all of them.
         """
         place, data, length = config.data.replay, config.data, config.model.max_position_embeddings
         if place is None:
@@ -95,7 +95,8 @@ class OldText:
             )
         if len(train) < length + 1:
             raise ValueError(f"--replay {place}: expected at least {length + 1} training tokens, got {len(train)}")
-        train.check()
+        for split in (train, validation):
+            split.check(again=f"`python -m train {run.recipe_file} --run-dir {run.path} --resume`")
         windows = round(data.replay_share * data.batch_size)
         if not 0 < windows < data.batch_size:
             raise ValueError(

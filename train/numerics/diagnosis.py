@@ -1,4 +1,5 @@
-"""Which layer a number went wrong in: looked for only after it has, so that a healthy step pays nothing.
+"""Which layer a number went wrong in: looked for only after it has, so that a healthy step pays nothing. And what the
+next step would do, tried before weights are saved.
 
 With FSDP2 every process has to call these, in the same order: they gather sharded tensors.
 """
@@ -6,10 +7,11 @@ With FSDP2 every process has to call these, in the same order: they gather shard
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import nn
 
 from train.data.batches import Batch
-from train.objective import ModelWithLoss
+from train.objective import ModelWithLoss, forward_backward
 from train.optimizer import unshard
 
 
@@ -76,3 +78,38 @@ def broken_layer(model: Any, batch: Batch, accelerator: Any) -> str | None:
         for handle in hooks:
             handle.remove()
     return found[0] if found else None
+
+
+def find_place(name: str, model: Any, batch: Batch, accelerator: Any) -> str | None:
+    """The parameter or layer in which a step's `loss` or `gradient norm` went wrong; None where nothing is found.
+
+    Args:
+        name: which of the two.
+        model: a `PreTrainedModel` with the gradients of the step.
+        batch: of the step.
+    """
+    if name == "loss":
+        place = broken_weight(model) or broken_layer(model, batch, accelerator)
+    else:
+        place = broken_gradient(model)
+    if accelerator.num_processes > 1:  # a layer is broken in the share of one process, and all of them say which
+        place = next(filter(None, gather_object([place])), None)
+    return place or largest_gradient(model)
+
+
+def try_step(accelerator: Any, model: Any, batch: Batch, rows: int) -> tuple[float, float]:
+    """Loss in nats and norm of the gradient of a batch, as a step has them; weights and random states stay as they are.
+
+    Args:
+        model: a `ModelWithLoss` that `accelerator` has prepared, in training mode, without gradients.
+        batch: on the CPU; its first `rows` windows are taken, again and again where it has fewer.
+        rows: over all processes, as many as a micro-batch of the run has: no other shape is compiled, no memory added.
+    """
+    device, taken = accelerator.device, torch.arange(rows) % len(batch.input_BL)
+    batch = Batch(batch.input_BL[taken], batch.target_BL[taken])
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        loss = forward_backward(accelerator, model, batch, rows)
+    norm = unshard(torch.nn.utils.clip_grad_norm_(model.parameters(), torch.inf))
+    model.zero_grad()
+    scale = 1.0 if accelerator.scaler is None else accelerator.scaler.get_scale()
+    return float(loss), float(norm) / scale

@@ -70,6 +70,17 @@ class Guard:
             return "is not finite"
         return None if loss <= self.loss_limit else f"is far above its history, {self.first_loss:.4g} in the first step"
 
+    def judge_evaluated(self, name: str, value: float) -> str | None:
+        """Why a run must not go on with a number of an evaluation; None where it may.
+
+        Args:
+            name: the number's in metrics.jsonl; losses are in nats, others must be finite only.
+            value: the number.
+        """
+        if name.endswith("loss"):
+            return self.judge_loss(value)
+        return None if math.isfinite(value) else "is not finite"
+
     def judge_norm(self, norm: float, *, is_scaled: bool = False) -> str | None:
         """Why a step must not go on with a gradient of this norm; None where it may.
 
