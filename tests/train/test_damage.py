@@ -246,7 +246,7 @@ def test_without_a_copy_the_recipe_is_given_by_its_name(tiny: Config, run_dir: P
 
 
 def test_a_flipped_bit_anywhere_in_the_recipe_is_found_or_changes_nothing(run_dir: Path) -> None:
-    """It changes nothing in the name of the checksum (the file then counts as one without any), or as 1E-06 for 1e-06."""
+    """It changes nothing in the name of the checksum (the file counts as one without any), or as 1E-06 for 1e-06."""
     path = run_dir / "recipe.json"
     raw, config = path.read_bytes(), RunFolder(run_dir).recipe["config"]
     unseen, named = 0, list[bool]()
