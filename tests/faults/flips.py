@@ -35,6 +35,7 @@ def flip_bits(inputs: Path, work: Path, *, tries: int, seed: int) -> list[str]:
     kinds: list[tuple[str, str, Callable[[Path], None]]] = [
         ("token shards", "run/tokens/train-00000.npy", resume),
         ("manifest of the tokens", "run/tokens/manifest.json", resume),
+        ("recipe of a run", "run/recipe.json", resume),
         ("tokenizer", "run/tokenizer/tokenizer.json", resume),
         ("from-scratch tokenizer", "run/tokenizer/slow/merges.txt", resume),
         ("weights", f"{last}/model.safetensors", resume),

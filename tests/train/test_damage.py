@@ -14,6 +14,7 @@ from storage.shards import read_manifest
 from tests.train.conftest import with_fields
 from train import checkpoint
 from train.__main__ import main
+from train.checks import recorded_config
 from train.config import Config
 from train.loop import train
 
@@ -242,3 +243,22 @@ def test_without_a_copy_the_recipe_is_given_by_its_name(tiny: Config, run_dir: P
     assert f"mv {path} {path}.damaged" in str(error.value)
     path.rename(f"{path}.damaged")
     assert resume(tiny, run_dir).state["step"] == 13
+
+
+def test_a_flipped_bit_anywhere_in_the_recipe_is_found_or_changes_nothing(run_dir: Path) -> None:
+    """It changes nothing in the name of the checksum (the file counts as one without any), or as 1E-06 for 1e-06."""
+    path = run_dir / "recipe.json"
+    raw, config = path.read_bytes(), RunFolder(run_dir).recipe["config"]
+    unseen, named = 0, list[bool]()
+    for bit in range(0, 8 * len(raw), 29):
+        flipped = bytearray(raw)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            assert recorded_config(RunFolder(run_dir)) == config
+        except ValueError as error:
+            named.append(str(path) in str(error))
+        else:
+            unseen += 1
+    assert all(named)
+    assert len(named) > 100 * unseen

@@ -15,7 +15,7 @@ from tests.train.conftest import with_fields
 from tokenization.__main__ import main as tokenization
 from train.config import Config
 from train.data import encoding, sources
-from train.data.encoding import ShardEncoder
+from train.data.encoding import PROGRESS, ShardEncoder
 from train.data.prepare import prepare
 
 TEXT = "The cat sat on the mat. A dog ran in the park! Was it late? " * 40
@@ -249,3 +249,15 @@ def test_a_corpus_that_is_encoded_already_is_not_encoded_again(
     array.with_name("ids.npy.json").unlink()
     with pytest.raises(ValueError, match=r"expected ids\.npy\.json beside it, .* got none: write it again"):
         prepare(config, RunFolder(tmp_path / "bare"), print)
+
+
+def test_a_damaged_record_of_the_encoding_is_named_and_begins_it_again(tiny: Config, tmp_path: Path) -> None:
+    run, lines = RunFolder(tmp_path), list[str]()
+    prepare(tiny, run, lines.append)
+    whole = {path.name: path.read_bytes() for path in run.tokens.glob("*.npy")}
+    (run.tokens / "manifest.json").unlink()
+    (run.tokens / PROGRESS).write_text('{"checksum": "0", "made_from": {}}')  # as if the encoding had been stopped
+    prepare(tiny, run, lines.append)
+    named = f"{run.tokens / PROGRESS}: expected the file as it was written, but progress.json does not have"
+    assert [line for line in lines if line.startswith(named) and line.endswith("encoded from its beginning.")]
+    assert {path.name: path.read_bytes() for path in run.tokens.glob("*.npy")} == whole

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,7 +18,8 @@ from storage.run_folder import RunFolder
 from tests.train.test_loop import curve, stop_after
 from tokenization import load_tokenizer
 from train.__main__ import main as train_main
-from train.config import from_json
+from train.config import from_json, replace_fields
+from train.recipes import load_recipe
 from train.sweep.__main__ import main
 from train.sweep.search import should_prune
 
@@ -87,6 +89,19 @@ def test_the_best_is_a_recipe_that_trains(finished: Path, tmp_path: Path, capsys
     train_main([str(finished / "best.json"), "--run-dir", str(tmp_path / "run")])
     assert curve(tmp_path / "run") == curve(finished / "trials" / f"trial-{best['trial']:03d}")
     assert f"{best['value']:.4f} bits per byte" in capsys.readouterr().out
+
+
+def test_a_best_recipe_that_was_changed_is_taken_and_a_line_says_so(
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = Path(shutil.copy(finished / "best.json", tmp_path))
+    whole = load_recipe(str(path))
+    assert not caplog.messages
+    content = json.loads(path.read_text())
+    content["config"]["run"]["seed"] = 1336
+    path.write_text(json.dumps(content))
+    assert load_recipe(str(path)) == (whole[0], replace_fields(whole[1], {"run.seed": 1336}))
+    assert [f"{path}: best.json does not have the checksum" in line for line in caplog.messages] == [True]
 
 
 @pytest.mark.slow
