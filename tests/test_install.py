@@ -1,9 +1,11 @@
 """What is shown while pip installs, and that nothing of its errors is lost."""
 
+import hashlib
 import importlib.util
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType
 
@@ -75,3 +77,28 @@ def test_it_needs_nothing_that_is_to_be_installed() -> None:
     done = subprocess.run([sys.executable, "-I", "-S", PROGRAM], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: expected a command of pip")
+
+
+def test_every_lock_with_hashes_is_installed_by_them() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    installing = [line for line in makefile.splitlines() if re.search(r"\s-r \S+\.lock\b", line)]
+    assert [re.findall(r"-r (\S+)", line) for line in installing] == [["requirements.lock"], ["requirements-dev.lock"]]
+    assert all("--no-deps --require-hashes " in line for line in installing)
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_pip_refuses_a_file_of_another_hash(tmp_path: Path, is_right: bool) -> None:
+    wheel = tmp_path / "tiny_package-1.0-py3-none-any.whl"
+    info = "tiny_package-1.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-package\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    checksum = hashlib.sha256(wheel.read_bytes()).hexdigest() if is_right else "0" * 64
+    (tmp_path / "a.lock").write_text(f"tiny-package==1.0 \\\n    --hash=sha256:{checksum}\n")
+    command = [sys.executable, "-m", "pip", "download", "--no-index", "--find-links", str(tmp_path), "--no-deps"]
+    command += ["--require-hashes", "-r", str(tmp_path / "a.lock"), "-d", str(tmp_path / "got")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == is_right, done.stderr
+    assert ("THESE PACKAGES DO NOT MATCH THE HASHES" in done.stderr) != is_right
+    assert (tmp_path / "got" / wheel.name).is_file() == is_right

@@ -1,6 +1,7 @@
 """The licences of what is locked: every package has a row, and what is not permissive stands out."""
 
 import importlib.util
+import json
 import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -105,3 +106,15 @@ def test_what_is_promised_about_security_is_said() -> None:
     for heading in ("## Supported versions", "## How to report", "## In scope", "## Out of scope"):
         assert heading in text
     assert re.search(r"within (two weeks|\d+ days)", text)
+
+
+@pytest.mark.slow  # makes an environment and fetches two programs
+def test_the_bill_of_materials_has_every_locked_package(supply: ModuleType, capfd: pytest.CaptureFixture[str]) -> None:
+    (ROOT / supply.SBOM).unlink(missing_ok=True)
+    supply.audit()  # its status is that of the vulnerabilities
+    if "could not be fetched" in capfd.readouterr().out:
+        pytest.skip("no index is reachable")
+    bill = json.loads((ROOT / supply.SBOM).read_text(encoding="utf-8"))
+    assert bill["bomFormat"] == "CycloneDX"
+    locked = {(each.name, each.version) for found in supply.all_licensed().values() for each in found}
+    assert {(each["name"], each["version"]) for each in bill["components"]} == locked

@@ -100,7 +100,7 @@ def test_models_of_other_families_pass(tmp_path: Path, family: str) -> None:
 def make_small(folder: Path, family: str) -> Path:
     """A model of another family with few numbers."""
     small: dict[str, Any] = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    short = {"max_position_embeddings": 64}
+    short: dict[str, Any] = {"max_position_embeddings": 64}
     if family == "opt":
         model: Any = transformers.OPTForCausalLM(
             transformers.OPTConfig(**small, **short, word_embed_proj_dim=32, ffn_dim=64)
@@ -119,7 +119,7 @@ def make_small(folder: Path, family: str) -> Path:
         )
         model = transformers.GPTNeoForCausalLM(config)
     else:
-        experts = {"num_local_experts": 2, "num_key_value_heads": 1, "intermediate_size": 64}
+        experts: dict[str, Any] = {"num_local_experts": 2, "num_key_value_heads": 1, "intermediate_size": 64}
         model = transformers.MixtralForCausalLM(transformers.MixtralConfig(**small, **short, **experts))
     model.save_pretrained(folder)
     return folder
