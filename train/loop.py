@@ -350,8 +350,8 @@ class Trainer(Run):
         if broken := broken_weight(self.unwrapped) or broken_state(tensors):
             self._fail("state after the update", None, "is not finite", broken, touched=True)
         # What is finite may be of no use all the same, and an evaluation sees no gradient: try what the next step does.
-        micro_batch = micro_batch_size(self.config.data)
-        loss, norm = try_step(self.accelerator, self.compilation.model, self.train_evaluation[0], micro_batch)
+        batch, windows = self.train_evaluation[0], self.windows_at_a_time
+        loss, norm = try_step(self.accelerator, self.compilation.model, batch, windows)
         if reason := self.guard.judge_loss(loss):
             self._fail("loss after the update", loss, reason, None, touched=True)
         if reason := self.guard.judge_norm(norm, is_scaled=self.accelerator.scaler is not None):
