@@ -316,8 +316,8 @@ def test_a_file_that_is_read_slowly_takes_no_place_of_a_text_that_is_being_writt
     open_list(page)
     page.evaluate(
         """() => {
-          const read = Blob.prototype.text;
-          Blob.prototype.text = async function () {
+          const read = Blob.prototype.arrayBuffer;
+          Blob.prototype.arrayBuffer = async function () {
             await new Promise((resolve) => setTimeout(resolve, 3000));
             return read.call(this);
           };
