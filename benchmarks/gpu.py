@@ -35,6 +35,7 @@ from modeling import ScratchGPTConfig, ScratchGPTForCausalLM
 from modeling.sizing import flops_per_token
 from storage.records import append_jsonl
 from storage.run_folder import RunFolder
+from train.checks import kept_fields
 from train.config import replace_fields
 from train.data.fitting import fit_to_text
 from train.data.prepare import prepare
@@ -179,7 +180,7 @@ def train_recipe(name: str, corpus: Path, out: Path, device: str, tiny: bool, *,
         fields |= {"run.steps": 2, "model.num_hidden_layers": 1, "data.evaluation_windows": 2}
         fields |= {"tokenizer.vocab_size": 300}
     config, folder = replace_fields(recipe, fields), RunFolder(out / name)
-    config, _ = fit_to_text(config, get_recipe(name))
+    config, _ = fit_to_text(config, kept_fields(config, get_recipe(name)))
     prepare(config, folder, print)  # no limit of a run counts it
     begun = time.monotonic()
     train(replace_fields(config, {"run.max_seconds": max(1.0, end - begun)}), recipe=name)

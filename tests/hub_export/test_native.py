@@ -94,11 +94,11 @@ def test_a_bundle_keeps_its_license_and_language(tmp_path: Path) -> None:
     source = save_model(tmp_path / "classic", **CLASSIC)
     (source / "README.md").write_text("---\nlicense: cc-by-nc-4.0\nlanguage: [de, fr]\n---\n# Mine\n")
     native(source, tmp_path / "out")
-    stated = ModelCard.load(tmp_path / "out" / "README.md").data
-    assert (stated.license, stated.language) == ("cc-by-nc-4.0", ["de", "fr"])
+    stated = ModelCard.load(tmp_path / "out" / "README.md").data.to_dict()
+    assert (stated["license"], stated["language"]) == ("cc-by-nc-4.0", ["de", "fr"])
     native(source, tmp_path / "out", force=True, license="mit", language="de")
-    stated = ModelCard.load(tmp_path / "out" / "README.md").data
-    assert (stated.license, stated.language) == ("mit", "de")
+    stated = ModelCard.load(tmp_path / "out" / "README.md").data.to_dict()
+    assert (stated["license"], stated["language"]) == ("mit", "de")
 
 
 def test_another_folder_is_never_replaced_and_ours_only_by_force(made_folder: Path, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_words_of_a_model_that_was_replaced_meanwhile_are_not_shown(
 def test_who_waits_is_told_and_stop_and_undo_leave_the_queue(context: AppContext) -> None:
     state = FillState()
     last(show(context, state, "The ____ and ____ burned"))
-    for leave in (ask_to_stop, go_back):
+    for undoes in (False, True):
         with context.queue.join():
             answers = put_in(context, state, state.text, 0, 0)
             filled, status, *_, stop = next(answers)
@@ -138,10 +138,10 @@ def test_who_waits_is_told_and_stop_and_undo_leave_the_queue(context: AppContext
             assert "Guessing" in status
             assert stop.interactive
             assert "Waiting: 1 request is ahead of yours." in next(answers)[1]
-            left = leave(state) if leave is ask_to_stop else leave(state, filled)
+            left = go_back(state, filled) if undoes else ask_to_stop(state)
             assert not left[5].interactive
             (over,) = answers
-            assert ("Stopped." in over[1]) == (leave is ask_to_stop)
+            assert ("Stopped." in over[1]) == (not undoes)
             assert len(context.queue) == 1
         assert last(put_in(context, state, filled, 0, 0))[0] == gr.skip()  # these blanks are guessed first
         last(show(context, state, "The ____ and ____ burned"))
