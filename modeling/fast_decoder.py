@@ -268,7 +268,7 @@ def weighted_sum(x_1I: Tensor, weight_IO: Tensor, begin_B: Tensor) -> Tensor:
     At batch 1 every weight is read once for every token, mostly from main memory or the L3 cache, and `embedding_bag`
     asks for a few rows in advance, as matrix products do not: 256 to 8,257 take it 312 us, `torch.mm` 798 us, or 1,760
     us where the weight lies as (O, I); 704 to 256 take 41, 48 and 106 us (one core, AVX-512, MKL, caches cold)."""
-    return torch.embedding_bag(weight_IO, _inputs(len(weight_IO)), begin_B, False, 0, False, x_1I[0])[0]
+    return torch.embedding_bag(weight_IO, _inputs(weight_IO.shape[0]), begin_B, False, 0, False, x_1I[0])[0]
 
 
 @functools.cache
@@ -282,7 +282,7 @@ _ALL = torch.zeros(1, dtype=torch.long)
 
 def product(x_NI: Tensor, weight_t: Tensor) -> Tensor:
     """x @ weight (inputs, outputs), the way that is fastest for so many rows."""
-    is_sum = len(x_NI) == 1 and x_NI.dtype == torch.float32 and x_NI.is_cpu and weight_t.is_contiguous()
+    is_sum = x_NI.shape[0] == 1 and x_NI.dtype == torch.float32 and x_NI.is_cpu and weight_t.is_contiguous()
     return weighted_sum(x_NI, weight_t, _ALL) if is_sum else torch.mm(x_NI, weight_t)
 
 
