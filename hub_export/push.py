@@ -8,7 +8,7 @@ from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from hub_export import card
 from hub_export.bundle import (
@@ -107,7 +107,7 @@ def push(
     """
     hub, run = HubClient(), Path(run)
     refusal, target, page = None, Target(repo=repo), Target(repo=repo)
-    given, published = {"license": license, "language": language}, dict[str, str]()
+    given, published = {"license": license, "language": language}, dict[str, Any]()
     try:
         repo = repository_id(hub, repo)
         target = Target(repo=repo, private=private, force=force)
@@ -268,7 +268,7 @@ def check_published(hub: HubClient, repo: str, commit: str, folder: Path) -> Non
     logger.info("it loads from there: %s", ", ".join(report["checks"]))
 
 
-def stated_terms(hub: HubClient, target: Target, remote: Remote | None) -> dict[str, str]:
+def stated_terms(hub: HubClient, target: Target, remote: Remote | None) -> dict[str, Any]:
     """`license` and `language` on the card of a repository of ours: what was published under one license stays under
     it, unless another is given.
 
@@ -282,7 +282,7 @@ def stated_terms(hub: HubClient, target: Target, remote: Remote | None) -> dict[
         place = {**target.place, "revision": remote.head, "local_dir": folder}
         hub.call(f"reading the card of {target.address}", hub.api.hf_hub_download, filename=name, **place)
         data, _ = read_card(folder)
-    return {key: value for key in ("license", "language") if isinstance(value := data.get(key), str) and value}
+    return {key: value for key in ("license", "language") if (value := data.get(key))}  # several languages are a list
 
 
 @contextmanager
@@ -292,7 +292,7 @@ def _bundled(
     *,
     checkpoint: str,
     given: dict[str, str | None],
-    published: Mapping[str, str] = MappingProxyType({}),
+    published: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[Path]:
     """The bundle to upload: made from a run, or a copy of a checked one, with a card that names the repository.
 

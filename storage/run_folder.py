@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from storage.checksums import check_seal, damaged_files, file_checksum, sealed
+from storage.checksums import check_seal, damaged_files, file_checksum, is_seal_broken, sealed
 from storage.corpus_facts import describe_corpus
 from storage.files import explain_write_errors, locked_file, locked_folder, matching_paths, sync_file
 from storage.prompts import PROMPTS, read_prompts
@@ -173,8 +173,9 @@ class RunFolder:
         Raises:
             ValueError: it is missing, broken, or not as it was written; the message says what to do.
         """
-        content = read_json_object(self.recipe_file, self.recipe_advice)
-        check_seal(self.recipe_file, content, self.recipe_advice)
+        content = read_json_object_or_empty(self.recipe_file)
+        if not content or is_seal_broken(content):  # only now: the advice reads the copies of all checkpoints
+            check_seal(self.recipe_file, read_json_object(self.recipe_file, self.recipe_advice), self.recipe_advice)
         return content
 
     @property

@@ -111,6 +111,7 @@ def show_plan(config: Config, name: str, given: Collection[str]) -> None:
     with quick_imports():
         from train.base.base_model import start_from
         from train.base.teacher import with_teacher
+        from train.device import torch_errors_explained
         from train.pacing.minutes import fit
         from train.pacing.plan import make_plan
 
@@ -118,9 +119,10 @@ def show_plan(config: Config, name: str, given: Collection[str]) -> None:
     folder, kept = RunFolder(config.run.dir or Path("runs") / name), kept_fields(config, RECIPES[name](), given)
     config, _ = start_from(config, kept, folder)
     config = with_teacher(config)
-    config, lines = fit(config, kept, folder, lambda line: print(line, file=sys.stderr, flush=True))
-    print(*lines, sep="\n", end="\n" if lines else "")
-    plan = make_plan(config, folder, lambda line: print(line, file=sys.stderr, flush=True))
+    with torch_errors_explained(folder):
+        config, lines = fit(config, kept, folder, lambda line: print(line, file=sys.stderr, flush=True))
+        print(*lines, sep="\n", end="\n" if lines else "")
+        plan = make_plan(config, folder, lambda line: print(line, file=sys.stderr, flush=True))
     print(*plan.lines(config, name), sep="\n  ")
 
 

@@ -34,8 +34,8 @@ def check_not_empty(flags: Sequence[str]) -> None:
         flag = word.partition("=")[0] if word.startswith("--") else flag
         if word in ("", f"{flag}="):
             raise ValueError(
-                f"{flag}: expected a value, got an empty text, which a shell variable without a value gives; set it, "
-                f"or leave {flag} out"
+                f"{flag or 'the command line'}: expected a value, got an empty text, which a shell variable without a "
+                "value gives; set it, or leave it out"
             )
 
 

@@ -242,10 +242,13 @@ def torch_errors_explained(folder: RunFolder) -> Iterator[None]:
     except RuntimeError as error:
         if is_out_of_memory(error):
             reason = str(error).partition(" GPU ")[0].partition("\n")[0].strip()
+            way = "End other programs and start the same command again, with --resume where there is a checkpoint, or"
+            way += " give a smaller model or context in another --run-dir"
+            if isinstance(error, torch.OutOfMemoryError):
+                way = "Raise --data.gradient-accumulation-steps, which takes a batch in so many parts, one after the"
+                way += " other, or lower --data.batch-size, in another --run-dir"
             raise MemoryError(
-                f"expected a step that fits into memory, got {reason!r}. Lower --data.batch-size; or raise "
-                "--data.gradient-accumulation-steps, which takes a batch in so many parts, one after the other; --plan "
-                "says how much a run will take. A run that has a checkpoint goes on from it with --resume"
+                f"expected a step that fits into memory, got {reason!r}. {way}; --plan says how much a run will take"
             ) from error
         if not is_lost_process(error):
             raise

@@ -82,6 +82,8 @@ class Trainer(Run):
         try:
             self._run()
         except BaseException as error:
+            if self.folder.peek_state().get("status") == "finished":
+                raise  # the result stands; only its long sample, or the picture, is missing
             diverged = isinstance(error, DivergedError)
             command = self._skipping_command() if diverged else self._resume_command()
             cut_short = f"failed after {self._progress()}: {error.reason if diverged else failure_reason(error)}"

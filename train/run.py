@@ -18,11 +18,10 @@ from train.base.base_model import start_from
 from train.base.teacher import load_teacher, with_teacher
 from train.checkpoint import TrainState
 from train.checks import changed_fields, check_same_run, kept_fields, recorded_config
-from train.config import Config, write_recipe
+from train.config import Config, replace_fields, write_recipe
 from train.data.ahead import AheadBatches
 from train.data.batches import (
     evaluation_batches,
-    micro_batch_size,
     training_batches,
     training_evaluation_batches,
 )
@@ -77,7 +76,10 @@ class Run:
                 "continue it with --resume, or choose another --run-dir"
             )
         self.is_resumed = bool(saved)
-        recorded_config(folder)  # a damaged one is refused before anything is taken from it
+        recorded = recorded_config(folder)  # a damaged one is refused before anything is taken from it
+        books = ((recorded or {}).get("corpus") or {}).get("books")
+        if books == "scifi" != recipe and "corpus.books" not in given and config.corpus.source == "local":
+            config = replace_fields(config, {"corpus.books": books})  # earlier versions read any text so
         kept = kept_fields(config, RECIPES[recipe](), given) if recipe in RECIPES else set(given)
         config, self.base = start_from(config, kept, folder)
         config, fitted, lines = self._fit(with_teacher(config), kept, (lambda line: None) if quiet else print)
@@ -163,7 +165,9 @@ class Run:
         if self.recipe not in RECIPES:
             return config, {}, []
         if (before := fitted_before(config, kept, self.folder)) is not None:
-            return before, self.folder.peek_recipe().get("fitted") or {}, []
+            recorded = self.folder.peek_recipe()
+            earlier = ((recorded.get("config") or {}).get("run") or {}).get(MINUTES.partition(".")[2])
+            return before, ({MINUTES: earlier} if earlier else {}) | (recorded.get("fitted") or {}), []
         with naming_skip_broken(config):
             fitted, lines = fit(config, kept, self.folder, say)
         planned = {MINUTES: config.run.minutes} if config.run.minutes else {}
@@ -349,8 +353,7 @@ class Run:
         """
         seconds, limit = self._seconds_left(), self.limit.end or math.inf
         if self.compilation.device_type == "cuda":
-            rows = min(micro_batch_size(self.config.data), len(self.train_evaluation[0].input_BL))
-            passes = self.schedule.steps * self.config.data.batch_size / rows
+            passes = self.schedule.steps * self.config.data.batch_size / self.windows_at_a_time
             seconds = passes * self.compilation.pass_seconds(self._make_pass)
         return min(seconds, limit)
 

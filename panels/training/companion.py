@@ -180,6 +180,9 @@ class CompanionRun:
             self.tell(f"{self.name}: stopped after {step}{bits}; saved, and the same command goes on from there")
         elif view.status == "crashed":
             self.tell(f"{self.name}: crashed after {step}; the same command goes on from its last checkpoint")
+        elif view.status == "failed" and view.step:
+            reason = f"{self._reason()}; the same command goes on from its last checkpoint"
+            self.tell(f"{self.name}: failed after {step}: {reason}")
         elif self.launcher.is_stopping(self.run):
             self.tell(f"{self.name}: stopped before its first step; nothing is lost, the same command begins again")
         else:

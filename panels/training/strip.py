@@ -210,9 +210,10 @@ def _quality(view: RunView) -> str:
 
 def _failure(shown: StripView) -> str:
     """Why a run failed, and what to do."""
-    if shown.is_stopping:
+    view = shown.view
+    if shown.is_stopping and not (view and view.step):
         return "Stopped before its first step. Nothing is lost: it begins again."
-    reason = (shown.error or "").removeprefix("error: ").rstrip(".")
+    reason = (shown.error or (view and view.cut_short) or "").removeprefix("error: ").rstrip(".")
     if not reason:
         name = shown.run.page_log if shown.run else "page.log"
         return f"Its process ended before its first step; {name} may show why."

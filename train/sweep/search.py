@@ -36,6 +36,7 @@ from train.base.teacher import load_teacher, with_teacher
 from train.checks import validate
 from train.config import Config, as_json, replace_fields
 from train.data.prepare import prepare
+from train.data.split import read_corpus
 from train.device import choose_device, choose_precision
 from train.loop import train
 from train.numerics.guard import DivergedError
@@ -86,7 +87,9 @@ class Search:
         if self.startup_trials < 1:
             raise ValueError(f"--startup-trials: expected at least 1, got {self.startup_trials}")
         check_tracker(self.config.run.tracker)
-        load_teacher(with_teacher(self.config))  # one that is not there is no trial's fault
+        load_teacher(with_teacher(self.config))  # one that is not there is no trial's fault, nor is a text
+        if self.space.distributions.keys() & FITTED_TO_TEXT:
+            next(iter(read_corpus(self.config.corpus)), None)
         self._check_folder(resume)
         if self.config.run.tracker == "trackio":
             os.environ.setdefault("TRACKIO_DIR", str(self.folder.resolve() / "tracking"))  # all trials side by side

@@ -289,10 +289,14 @@ def describe_view(view: RunView, folder: str, *, last_error: str | None = None, 
     message, is_trouble = view.status_text, view.status in ("failed", "crashed", "missing")
     if stopping and view.is_active:
         message = "Saving and stopping …"
-    elif stopping and view.status == "failed":
+    elif stopping and view.status == "failed" and not view.step:
         message, is_trouble = "Stopped before its first step", False
     elif view.status == "failed":
-        warning = last_error or "The process ended before its first step; train.log in the folder may show why."
+        warning = (
+            last_error
+            or view.cut_short
+            or "The process ended before its first step; train.log in the folder may show why."
+        )
     if view.status in ("finished", "stopped") and view.has_checkpoint:
         command = f"python app.py --model {shlex.quote(folder)}"
         warning = view.cut_short
