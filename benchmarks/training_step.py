@@ -77,7 +77,7 @@ def make_step(
     return step
 
 
-def run(*, batch_size: int = 32, steps: int = 7, threads: int | None = None) -> dict[str, Any]:
+def run(*, batch_size: int = 32, steps: int = 7, threads: int | None = 1) -> dict[str, Any]:
     """`measure` in fp32 with and without dropout, and in bf16 where the CPU multiplies bf16 in hardware."""
     cases: list[tuple[str, float]] = [("fp32", 0.2), ("fp32", 0.0)]
     cases += [("bf16", 0.2)] if cpu_has_native_bf16() else []
