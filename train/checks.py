@@ -35,7 +35,7 @@ def check_not_empty(flags: Sequence[str]) -> None:
         if word in ("", f"{flag}="):
             raise ValueError(
                 f"{flag or 'the command line'}: expected a value, got an empty text, which a shell variable without a "
-                "value gives; set it, or leave it out"
+                f"value gives; set it, or leave {flag or 'it'} out"
             )
 
 
