@@ -17,7 +17,7 @@ from modeling import quick_imports, wait_passively
 from storage.files import as_path
 from storage.run_folder import RunFolder
 from train.checks import check_effects, check_minutes, check_not_empty, given_fields, kept_fields, validate
-from train.config import Config
+from train.config import Config, replace_fields, value_of
 from train.pacing.clock import counted
 from train.publishing import check_account, is_first_process, publish
 from train.recipes import RECIPES, load_recipe
@@ -45,12 +45,10 @@ def parse(arguments: list[str]) -> tuple[str, Config]:
     fields = given_fields(flags)
     if "run.max_seconds" in fields and "run.max_stretch" not in fields:
         config = replace(config, run=replace(config.run, max_stretch=1.0))  # who gives a limit means it
-    base = config.run.base_model
-    if base is not None and (path := as_path(base, "a model folder or a Hub id")).exists():
-        config = replace(config, run=replace(config.run, base_model=str(path.resolve())))
-    teacher = config.data.teacher
-    if teacher is not None and (path := as_path(teacher, "a model folder or a Hub id")).exists():
-        config = replace(config, data=replace(config.data, teacher=str(path.resolve())))
+    for field in ("run.base_model", "data.teacher"):
+        model = value_of(config, field)
+        if model is not None and (path := as_path(model, "a model folder or a Hub id")).exists():
+            config = replace_fields(config, {field: str(path.resolve())})
     if config.data.replay is not None:
         replay = as_path(config.data.replay, "the folder of a run").resolve()
         config = replace(config, data=replace(config.data, replay=replay))

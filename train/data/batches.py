@@ -29,6 +29,11 @@ class Batch:
         ids = torch.from_numpy(window_BT)
         return cls(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
 
+    def repeated(self, rows: int) -> "Batch":
+        """Its first `rows` windows, again and again where it has fewer."""
+        taken = torch.arange(rows) % len(self.input_BL)
+        return Batch(self.input_BL[taken], self.target_BL[taken])
+
 
 class Batches(Protocol):
     """What the loop asks of a source of batches."""

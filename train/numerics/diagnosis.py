@@ -105,10 +105,9 @@ def try_step(accelerator: Any, model: Any, batch: Batch, rows: int) -> tuple[flo
         batch: on the CPU; its first `rows` windows are taken, again and again where it has fewer.
         rows: over all processes, as many as a micro-batch of the run has: no other shape is compiled, no memory added.
     """
-    device, taken = accelerator.device, torch.arange(rows) % len(batch.input_BL)
-    batch = Batch(batch.input_BL[taken], batch.target_BL[taken])
+    device = accelerator.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        loss = forward_backward(accelerator, model, batch, rows)
+        loss = forward_backward(accelerator, model, batch.repeated(rows), rows)
     norm = unshard(torch.nn.utils.clip_grad_norm_(model.parameters(), torch.inf))
     model.zero_grad()
     scale = 1.0 if accelerator.scaler is None else accelerator.scaler.get_scale()

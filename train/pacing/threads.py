@@ -184,9 +184,7 @@ def training_pass(accelerator: Any, model: Any, batch: Batch, rows: int) -> Call
         batch: on the CPU; its first `rows` windows are taken, again and again where it has fewer: as many as a step has
             can be shared among as many threads.
     """
-    device = accelerator.device
-    taken = torch.arange(rows) % len(batch.input_BL)
-    batch = Batch(batch.input_BL[taken], batch.target_BL[taken])
+    device, batch = accelerator.device, batch.repeated(rows)
 
     def run_pass() -> None:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
